@@ -1,0 +1,2 @@
+//! `ssm-sim`: a local stand-in for AWS Systems Manager Session Manager.
+pub mod agent;

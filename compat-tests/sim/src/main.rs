@@ -1,0 +1,2 @@
+//! `ssm-sim` as a program.
+fn main() {}

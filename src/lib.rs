@@ -1,0 +1,10 @@
+//! A `session-manager-plugin` for the AWS CLI.
+
+pub mod cli;
+pub mod link;
+pub mod logging;
+pub mod notice;
+pub mod protocol;
+pub mod session;
+pub mod settings;
+pub mod term;

@@ -1,0 +1,2 @@
+//! `session-manager-plugin`: argv in, exit status out.
+fn main() {}

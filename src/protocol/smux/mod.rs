@@ -1,0 +1,1 @@
+//! smux version 1, sans-IO.
