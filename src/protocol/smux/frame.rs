@@ -160,6 +160,12 @@ impl OpenFrame {
         self.header_left == 0 && self.payload.is_none()
     }
 
+    /// Bytes of the header still to be sent.
+    #[cfg(test)]
+    pub(super) fn header_left(&self) -> usize {
+        self.header_left
+    }
+
     /// Payload still to be sent.
     pub(super) fn payload(&self) -> Option<(StreamId, usize)> {
         self.payload

@@ -158,11 +158,12 @@ impl Session {
 
     /// Ends both directions: FIN follows what is queued, and there are no more events of this stream.
     pub fn close(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.receive == ReceiveState::Open {
+        self.events.retain(|event| event.id() != id);
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.receive == ReceiveState::Open
+        {
             stream.receive = ReceiveState::GivenUp;
         }
-        self.events.retain(|event| event.id() != id);
         self.remove_if_over(id);
         self.finish(id);
     }
@@ -170,12 +171,13 @@ impl Session {
     /// Ends both directions at once: what is queued is dropped, but for the rest of a frame already begun. A stream of
     /// which the peer has not heard yet leaves no trace.
     pub fn reset(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let begun = self.frame.payload().filter(|&(owner, _)| owner == id).map_or(0, |(_, left)| left);
-        self.buffered -= stream.discard(begun);
-        if stream.is_unsent() {
-            self.schedule.remove(id);
-            self.streams.remove(&id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let begun = self.frame.payload().filter(|&(owner, _)| owner == id).map_or(0, |(_, left)| left);
+            self.buffered -= stream.discard(begun);
+            if stream.is_unsent() {
+                self.schedule.remove(id);
+                self.streams.remove(&id);
+            }
         }
         self.close(id);
     }
@@ -452,3 +454,6 @@ fn compact(part: Bytes, shared: usize) -> Bytes {
 
 /// A slice keeps at most this many times its length in memory.
 const COMPACT_BELOW: usize = 4;
+
+#[cfg(test)]
+mod tests;
