@@ -148,3 +148,93 @@ fn render(text: &str, raw: bool) -> Bytes {
 }
 
 const STATUS_PREFIX: &str = "session-manager-plugin: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the official plugin printed in the recorded session `name`.
+    fn recorded(name: &str) -> String {
+        let path = format!("{}/compat-tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect(&path);
+        let vector: serde_json::Value = serde_json::from_str(&text).expect(&path);
+        vector["plugin_stdout"].as_str().expect("plugin_stdout").to_owned()
+    }
+
+    #[test]
+    fn shells_and_commands_as_recorded() {
+        for (name, output) in [
+            ("shell", "$ echo hi\r\nhi\r\n$ exit\r\n"),
+            ("noninteractive-separate-false", NO_SUCH_FILE),
+            ("noninteractive-separate-true", &format!("{NO_SUCH_FILE}EXIT_CODE: 2")),
+        ] {
+            let recorded = recorded(name);
+            let id = id(&recorded);
+            let ours = starting_session(id) + output + &channel_closed(id, "");
+            assert_eq!(ours, recorded, "{name}");
+        }
+        let recorded = recorded("stdio");
+        assert_eq!(starting_session(id(&recorded)) + "SSH-2.0-test\r\n", recorded);
+    }
+
+    #[test]
+    fn ports_as_recorded() {
+        for (name, port, refused) in [("port-mux", 39_913, ""), ("port-refused", 42_281, DESTINATION_FAILED)]
+        {
+            let recorded = recorded(name);
+            let id = id(&recorded);
+            let ours = starting_session(id)
+                + &port_opened(port, id)
+                + WAITING_FOR_CONNECTIONS
+                + &connection_accepted_mux(id)
+                + refused
+                + TERMINATE_SIGNAL
+                + &exiting(id);
+            assert_eq!(ours, recorded, "{name}");
+        }
+    }
+
+    /// The official plugin's format strings, for what was not recorded.
+    #[test]
+    fn the_others_as_in_the_official_source() {
+        assert_eq!(
+            unknown_operation("x"),
+            "\nUnknown operation x. \nUse session-manager-plugin --version to check the version.\n\n"
+        );
+        assert_eq!(version(), "1.2.896.0\n");
+        assert_eq!(cannot_start("no"), "Cannot perform start session: no\n");
+        assert_eq!(channel_closed("s", "out"), "\n\nSessionId: s : out\n\n");
+        assert_eq!(timed_out("s"), "Session: s timed out.\n");
+        assert_eq!(connection_accepted_basic("s"), "Connection accepted for session s.\n");
+        assert_eq!(unix_socket_opened("/a b", "s"), "Unix socket /a b opened for sessionId s.\n");
+        assert_eq!(customer_message("hello"), "hello\n");
+        assert_eq!(customer_message(""), "");
+    }
+
+    #[test]
+    fn each_status_once_and_only_if_wanted() {
+        let mut status = Status::new(When::Always);
+        assert_eq!(status.line(RESUMED).unwrap(), "session-manager-plugin: connection resumed\n");
+        assert_eq!(status.line(RESUMED), None);
+        assert!(status.line(&gave_up("late")).is_some());
+        assert!(status.line(RESUMED).is_some());
+        assert_eq!(Status::new(When::Never).line(RESUMED), None);
+        assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
+    }
+
+    #[test]
+    fn the_escape_help_fits_a_raw_terminal() {
+        let bare = ESCAPE_HELP.replace("\r\n", "");
+        assert!(!bare.contains(['\r', '\n']));
+        for sequence in ["~.", "~?", "~s", "~-", "~~"] {
+            assert!(ESCAPE_HELP.contains(&format!("\r\n {sequence} ")), "{sequence}");
+        }
+    }
+
+    fn id(recorded: &str) -> &str {
+        let after = recorded.strip_prefix("\nStarting session with SessionId: ").expect("first line");
+        after.lines().next().expect("id")
+    }
+
+    const NO_SUCH_FILE: &str = "ls: cannot access '/nonexistent-x': No such file or directory\n";
+}

@@ -1,145 +1,108 @@
 //! The local terminal and process: raw mode, size, standard streams, signals, parent.
 //!
-//! The only module that may hold `unsafe`; everything here has the same face on every system.
+//! The only module that may hold `unsafe`. It has the same face on every system; `windows` stands in
+//! for the UNIX parts there.
+//!
+//! Nothing here sets `O_NONBLOCK`: the descriptors are inherited, the flag would be the caller's too
+//! (a terminal's reader then fails with "resource temporarily unavailable", smp#29). Where the
+//! runtime reads or writes itself, it asks `poll` first.
 
-use std::ffi::OsString;
-use std::io;
+mod env;
+mod output;
+#[cfg(unix)]
+mod parent;
+#[cfg(unix)]
+mod raw;
+#[cfg(unix)]
+mod signals;
+#[cfg(unix)]
+mod size;
+#[cfg(unix)]
+mod stdin;
+#[cfg(windows)]
+mod windows;
 
-use bytes::Bytes;
+use std::io::IsTerminal;
 
-/// The terminal in raw mode; restored when dropped, at a panic, and by [`restore`].
-#[derive(Debug)]
-pub struct RawMode(());
-
-impl RawMode {
-    /// Puts the terminal on stdin into raw mode; `None` if stdin is no terminal.
-    pub fn enter() -> io::Result<Option<RawMode>> {
-        unimplemented!()
-    }
-    /// Enters raw mode again, after a stop and continue (`Signal::Continue`).
-    pub fn reenter(&self) -> io::Result<()> {
-        unimplemented!()
-    }
-}
-
-/// Gives the terminal back its settings if [`RawMode`] changed them; may be called at any time, from any thread, repeatedly.
-pub fn restore() {
-    unimplemented!()
-}
-/// Is the terminal in raw mode through us?
-pub fn is_raw() -> bool {
-    unimplemented!()
-}
+pub use self::env::take_var;
+pub use self::output::{OUTPUT_QUEUE, Output};
+#[cfg(windows)]
+pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw, restore};
+#[cfg(unix)]
+pub use self::{
+    parent::Parent,
+    raw::{RawMode, is_raw, restore},
+    signals::Signals,
+    stdin::Stdin,
+};
 
 /// Columns and rows of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /** Columns. */
+    /// Columns.
     pub cols: u16,
-    /** Rows. */
+    /// Rows.
     pub rows: u16,
 }
+
 impl Size {
-    /// The terminal's size, of the first of stdout, stderr, stdin that knows it, else `fallback`.
-    pub fn current(_fallback: Size) -> Size {
-        unimplemented!()
+    /// The size of the first of stdout, stderr and stdin that knows one, else `fallback`. A terminal
+    /// that says 0 does not know.
+    #[must_use]
+    pub fn current(fallback: Size) -> Size {
+        #[cfg(unix)]
+        let known = size::of_standard_streams();
+        #[cfg(windows)]
+        let known = windows::size();
+        known.unwrap_or(fallback)
     }
 }
 
-/// Standard input as a bounded, cancel-safe source.
-#[derive(Debug)]
-pub struct Stdin(());
-impl Stdin {
-    /// Opens stdin in the way that fits what it is.
-    pub fn open() -> io::Result<Stdin> {
-        unimplemented!()
-    }
-    /// The next bytes; empty at the end of input. Cancel-safe.
-    pub async fn read(&mut self) -> io::Result<Bytes> {
-        unimplemented!()
-    }
-}
-/// Is stdin a terminal?
-pub fn stdin_is_terminal() -> bool {
-    unimplemented!()
-}
-
-/// Standard output or error, written without blocking the runtime, in order.
-#[derive(Debug)]
-pub struct Output(());
-impl Output {
-    /// Writes to stdout.
-    pub fn stdout() -> io::Result<Output> {
-        unimplemented!()
-    }
-    /// Writes to stderr.
-    pub fn stderr() -> io::Result<Output> {
-        unimplemented!()
-    }
-    /// Takes bytes; writes them at once if that cannot block.
-    pub fn push(&mut self, _bytes: Bytes) {
-        unimplemented!()
-    }
-    /// Fewer than [`OUTPUT_QUEUE`] bytes are waiting.
-    pub fn has_room(&self) -> bool {
-        unimplemented!()
-    }
-    /// All is written.
-    pub fn is_empty(&self) -> bool {
-        unimplemented!()
-    }
-    /// Resolves after some progress, or with the error that ended the stream; pends while empty. Cancel-safe.
-    pub async fn drive(&mut self) -> io::Result<()> {
-        unimplemented!()
-    }
-    /// Resolves when all is written. Cancel-safe.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        unimplemented!()
-    }
-}
-
-/// What the system tells us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+/// What the system tells the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
+    /// SIGINT, Ctrl-C.
     Interrupt,
+    /// SIGQUIT, Ctrl-\.
     Quit,
+    /// SIGTSTP, Ctrl-Z.
     Suspend,
+    /// SIGTERM.
     Terminate,
+    /// SIGHUP: the terminal is gone.
     Hangup,
+    /// SIGWINCH: the terminal has another size.
     WindowChanged,
+    /// SIGCONT: running again after a stop; time for [`RawMode::reenter`].
     Continue,
+    /// SIGUSR1.
     Usr1,
 }
-/// The stream of signals.
-#[derive(Debug)]
-pub struct Signals(());
-impl Signals {
-    /// Starts to listen; needs a tokio runtime.
-    pub fn install() -> io::Result<Signals> {
-        unimplemented!()
-    }
-    /// The next signal. Cancel-safe.
-    pub async fn recv(&mut self) -> Signal {
-        unimplemented!()
+
+impl Signal {
+    /// The byte a terminal would have sent for it: the official plugin passes these three on to the
+    /// remote shell.
+    #[must_use]
+    pub fn control_byte(self) -> Option<u8> {
+        match self {
+            Signal::Interrupt => Some(0x03),
+            Signal::Quit => Some(0x1c),
+            Signal::Suspend => Some(0x1a),
+            _ => None,
+        }
     }
 }
 
-/// The process that called us.
-#[derive(Debug)]
-pub struct Parent(());
-impl Parent {
-    /// The parent now: call it first thing.
-    pub fn current() -> Parent {
-        unimplemented!()
-    }
-    /// Resolves when that parent has died. Cancel-safe.
-    pub async fn gone(&self) {
-        unimplemented!()
-    }
+/// Whether stdin is a terminal: the condition for raw mode, escapes and size changes.
+#[must_use]
+pub fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
 }
 
-/// Takes a variable out of the environment.
-pub fn take_var(_name: &str) -> Option<OsString> {
-    unimplemented!()
-}
+/// Bytes read from stdin at once.
+const READ_SIZE: usize = 64 * 1024;
+/// Reads that wait between the stdin thread and the session.
+const STDIN_CHUNKS: usize = 4;
+
+#[cfg(all(test, unix))]
+mod tests;
