@@ -20,7 +20,7 @@ pub enum Error {
 /// A stream cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// [`Config::max_streams`] are in use; try again once one has ended.
+    /// [`Config::max_streams`](super::Config::max_streams) are in use; try again once one has ended.
     #[error("{0} smux streams are open, no more are allowed")]
     TooManyStreams(usize),
     /// 32-bit ids do not wrap around.
@@ -34,7 +34,7 @@ pub enum OpenError {
 /// Data cannot be queued; none of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SendError {
-    /// More than [`Session::send_capacity`].
+    /// More than [`Session::send_capacity`](super::Session::send_capacity).
     #[error("smux stream {id} has room for {capacity} bytes, not {length}")]
     Full {
         /// The stream.

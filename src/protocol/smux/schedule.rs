@@ -46,3 +46,19 @@ impl Schedule {
         self.fresh.len() + self.waiting.len()
     }
 }
+
+/// The stream that is sending.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) id: StreamId,
+    /// Something was sent.
+    pub(super) served: bool,
+    /// Its PSH frame was sent.
+    pub(super) pushed: bool,
+}
+
+impl Turn {
+    pub(super) fn new(id: StreamId) -> Self {
+        Self { id, served: false, pushed: false }
+    }
+}

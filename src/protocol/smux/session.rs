@@ -9,7 +9,7 @@ use super::config::{Config, Role};
 use super::error::{Error, OpenError, SendError};
 use super::frame::{Decoder, Frame, HEADER_LEN, Header, OpenFrame, StreamId};
 use super::keepalive::{Due, Timers};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Turn};
 use super::stream::{Next, ReceiveState, SendState, Stream};
 
 /// What happened, in order.
@@ -428,22 +428,6 @@ impl Session {
             let queued = self.streams.get(&id).map_or(0, Stream::queued);
             assert!(left <= queued, "a frame that was begun can be completed");
         }
-    }
-}
-
-/// The stream that is sending.
-#[derive(Debug)]
-struct Turn {
-    id: StreamId,
-    /// Something was sent.
-    served: bool,
-    /// Its PSH frame was sent.
-    pushed: bool,
-}
-
-impl Turn {
-    fn new(id: StreamId) -> Self {
-        Self { id, served: false, pushed: false }
     }
 }
 
