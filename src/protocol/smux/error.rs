@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::frame::{FrameError, StreamId};
 
-/// The session has failed. It sends nothing more, and every further call that can fail returns the same error.
+/// The session has failed. It sends nothing more; opening and all `handle_*` return the same error again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// The peer does not speak smux version 1.
