@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::frame::{FrameError, StreamId};
 
-/// The session has failed. It sends nothing more, and every further call that can fail returns the same error.
+/// The session has failed. It sends nothing more; opening and all `handle_*` return the same error again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// The peer does not speak smux version 1.
@@ -20,7 +20,7 @@ pub enum Error {
 /// A stream cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// [`Config::max_streams`] are in use; try again once one has ended.
+    /// [`Config::max_streams`](super::Config::max_streams) are in use; try again once one has ended.
     #[error("{0} smux streams are open, no more are allowed")]
     TooManyStreams(usize),
     /// 32-bit ids do not wrap around.
@@ -34,7 +34,7 @@ pub enum OpenError {
 /// Data cannot be queued; none of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SendError {
-    /// More than [`Session::send_capacity`].
+    /// More than [`Session::send_capacity`](super::Session::send_capacity).
     #[error("smux stream {id} has room for {capacity} bytes, not {length}")]
     Full {
         /// The stream.

@@ -57,8 +57,8 @@ pub enum FrameError {
     },
 }
 
-/// Parses a byte stream that arrives in pieces of any size. Keeps at most one partial header; payload is handed out
-/// as it arrives, sliced from the input without a copy.
+/// Parses a byte stream that arrives in pieces of any size. Keeps at most one partial header; payload is
+/// handed out as it arrives, sliced from the input without a copy.
 #[derive(Debug, Default)]
 pub struct Decoder {
     header: [u8; HEADER_LEN],

@@ -63,8 +63,8 @@ impl Transfer {
     }
 }
 
-/// Runs our session over `wire` until all `expected` transfers are complete in both directions and answered, then
-/// returns them.
+/// Runs our session over `wire` until all `expected` transfers are complete in both directions and answered,
+/// then returns them.
 async fn drive(
     mut session: Session,
     wire: DuplexStream,
@@ -108,8 +108,8 @@ async fn drive(
     }
 }
 
-/// The peer's half of a stream that we opened: reads to the end, only then answers with the digest of what it read
-/// and with as many bytes again.
+/// The peer's half of a stream that we opened: reads to the end, only then answers with the digest of what it
+/// read and with as many bytes again.
 async fn answer(mut stream: MuxStream<DuplexStream>, seed: u64) {
     let mut upload = Vec::new();
     stream.read_to_end(&mut upload).await.unwrap();

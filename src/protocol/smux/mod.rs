@@ -1,12 +1,12 @@
 //! smux version 1 (the format of xtaci/smux), sans-IO: many byte streams over one ordered byte stream.
 //!
-//! [`Session`] is fed with received bytes and with the time, and is asked for bytes to send, for events and for its
-//! next deadline. It never waits, reads no clock and owns no socket.
+//! [`Session`] is fed with received bytes and with the time, and is asked for bytes to send, for events and
+//! for its next deadline. It never waits, reads no clock and owns no socket.
 //!
 //! # Wire format
 //!
-//! Frames follow one another without alignment; the carrier may cut the byte stream anywhere. All integers are
-//! little-endian.
+//! Frames follow one another without alignment; the carrier may cut the byte stream anywhere. All integers
+//! are little-endian.
 //!
 //! ```text
 //! 0         1         2                   4                                       8
@@ -34,27 +34,29 @@
 //!                  peer finished ---- finish, FIN sent ----> (none) <-- peer's FIN, or receiving given up
 //! ```
 //!
-//! Each direction ends on its own: after [`Session::finish`] data still arrives until [`Event::Fin`]. The state is
-//! dropped as soon as both directions have ended; frames that still come for it are counted and dropped. Mind that
-//! the agent's smux does not know half-close: its FIN means that it has forgotten the stream, so whatever is sent
-//! after [`Event::Fin`] is discarded there ([`Session::reset`] saves the transfer), and on our FIN it closes the
-//! connection to the destination at once, with whatever answer was under way.
+//! Each direction ends on its own: after [`Session::finish`] data still arrives until [`Event::Fin`]. The
+//! state is dropped as soon as both directions have ended; frames that still come for it are counted and
+//! dropped. Mind that the agent's smux does not know half-close: its FIN means that it has forgotten the
+//! stream, so whatever is sent after [`Event::Fin`] is discarded there ([`Session::reset`] saves the
+//! transfer), and on our FIN it closes the connection to the destination at once, with whatever answer was
+//! under way.
 //!
 //! # The order of sending
 //!
-//! The service counts messages, not bytes, so every [`Session::poll_transmit`] is filled across streams and frames.
-//! Streams take turns of one frame of at most [`Config::max_frame`] bytes. A stream that had nothing to send comes
-//! first when it gets something, one turn long, so that a keystroke waits for at most the frame being sent, whatever
-//! the others have queued; after its turn it queues behind them.
+//! The service counts messages, not bytes, so every [`Session::poll_transmit`] is filled across streams and
+//! frames. Streams take turns of one frame of at most [`Config::max_frame`] bytes. A stream that had nothing
+//! to send comes before those that keep sending when it gets something, for one turn, so that a keystroke
+//! waits for the frame being sent and for others that just began, whatever is queued; after its turn it lines
+//! up behind all of them.
 //!
 //! # Scope
 //!
-//! In scope: both roles (the server's exists for tests), half-close, keepalive, bounds in bytes for everything queued
-//! here. Out of scope: version 2, reading and writing sockets, bounding received data.
+//! In scope: both roles (the server's exists for tests), half-close, keepalive, bounds in bytes for
+//! everything queued here. Out of scope: version 2, reading and writing sockets, bounding received data.
 //!
-//! Why not a crate: the one that is well kept (`async_smux`, the peer in our tests) owns its tasks and bounds its
-//! queues in frames. Here queues are bounded in bytes, frames are cut when a message has room for them, and every
-//! run is reproducible.
+//! Why not a crate: the one that is well kept (`async_smux`, the peer in our tests) owns its tasks and bounds
+//! its queues in frames. Here queues are bounded in bytes, frames are cut when a message has room for them,
+//! and every run is reproducible.
 
 mod config;
 mod error;

@@ -37,7 +37,8 @@ fn wire_frame() -> impl Strategy<Value = Vec<u8>> {
         4 => id.clone().prop_map(|id| Header::Syn(id).encode().to_vec()),
         2 => id.clone().prop_map(|id| Header::Fin(id).encode().to_vec()),
         1 => Just(Header::Nop.encode().to_vec()),
-        6 => (id, vec(any::<u8>(), 0..300)).prop_map(|(id, payload)| {
+        6 => (id, 0..300_u16, any::<u8>()).prop_map(|(id, length, first)| {
+            let payload: Vec<u8> = (0..length).map(|at| first.wrapping_add(at as u8)).collect();
             [&Header::Push(id, payload.len() as u16).encode()[..], &payload].concat()
         }),
     ]

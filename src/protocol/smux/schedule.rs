@@ -6,8 +6,9 @@ use super::frame::StreamId;
 
 /// Two queues, as in fq_codel: streams that just got something to send come before those that keep sending.
 ///
-/// A stream that has had its turn goes to the end of `waiting` even when it has nothing left, and leaves only when its
-/// turn comes up empty. Otherwise a stream that always refills just after it ran dry would always come first.
+/// A stream that has had its turn goes to the end of `waiting` even when it has nothing left, and leaves only
+/// when its turn comes up empty. Otherwise a stream that always refills just after it ran dry would always
+/// come first.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     fresh: VecDeque<StreamId>,
@@ -44,5 +45,21 @@ impl Schedule {
     /// Streams lined up.
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.waiting.len()
+    }
+}
+
+/// The stream that is sending.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) id: StreamId,
+    /// Something was sent.
+    pub(super) served: bool,
+    /// Its PSH frame was sent.
+    pub(super) pushed: bool,
+}
+
+impl Turn {
+    pub(super) fn new(id: StreamId) -> Self {
+        Self { id, served: false, pushed: false }
     }
 }

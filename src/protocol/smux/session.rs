@@ -9,7 +9,7 @@ use super::config::{Config, Role};
 use super::error::{Error, OpenError, SendError};
 use super::frame::{Decoder, Frame, HEADER_LEN, Header, OpenFrame, StreamId};
 use super::keepalive::{Due, Timers};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Turn};
 use super::stream::{Next, ReceiveState, SendState, Stream};
 
 /// What happened, in order.
@@ -28,8 +28,8 @@ pub enum Event {
 pub struct Counters {
     /// SYN frames to a client, for a known stream, with id 0 or above the bound on streams.
     pub ignored_syns: u64,
-    /// FIN frames and parts of PSH frames for streams that are unknown, ended or given up. They come in numbers after
-    /// each [`Session::reset`], as the peer learns of it late.
+    /// FIN frames and parts of PSH frames for streams that are unknown, ended or given up. They come in
+    /// numbers after each [`Session::reset`], as the peer learns of it late.
     pub dropped_frames: u64,
     /// Payload bytes in those.
     pub dropped_bytes: u64,
@@ -37,8 +37,8 @@ pub struct Counters {
 
 /// One end of a smux session.
 ///
-/// Feed it with `handle_*`, then drain [`poll_event`](Self::poll_event); ask [`poll_transmit`](Self::poll_transmit)
-/// when the carrier has room.
+/// Feed it with `handle_*`, then drain [`poll_event`](Self::poll_event); ask
+/// [`poll_transmit`](Self::poll_transmit) when the carrier has room.
 #[derive(Debug)]
 pub struct Session {
     config: Config,
@@ -112,8 +112,8 @@ impl Session {
         Ok(id)
     }
 
-    /// How many bytes [`send`](Self::send) takes now; 0 also if the stream is not open for sending. Read the local
-    /// socket only when it is more.
+    /// How many bytes [`send`](Self::send) takes now; 0 also if the stream is not open for sending. Read the
+    /// local socket only when it is more.
     pub fn send_capacity(&self, id: StreamId) -> usize {
         match self.streams.get(&id) {
             Some(stream) if stream.send == SendState::Open => {
@@ -144,8 +144,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the sending direction: FIN follows what is queued. Data still arrives until [`Event::Fin`]. No effect on
-    /// a stream that is not open for sending.
+    /// Ends the sending direction: FIN follows what is queued. Data still arrives until [`Event::Fin`]. No
+    /// effect on a stream that is not open for sending.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.send == SendState::Open
@@ -168,8 +168,8 @@ impl Session {
         self.finish(id);
     }
 
-    /// Ends both directions at once: what is queued is dropped, but for the rest of a frame already begun. A stream of
-    /// which the peer has not heard yet leaves no trace.
+    /// Ends both directions at once: what is queued is dropped, but for the rest of a frame already begun. A
+    /// stream of which the peer has not heard yet leaves no trace.
     pub fn reset(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             let begun = self.frame.payload().filter(|&(owner, _)| owner == id).map_or(0, |(_, left)| left);
@@ -184,8 +184,8 @@ impl Session {
 
     /// Takes bytes from the peer. Drain the events before the next call: they are bounded by `bytes` only.
     ///
-    /// Payloads are slices of `bytes`, except for small ones, which are copied so that a few undelivered bytes do not
-    /// keep a whole message in memory.
+    /// Payloads are slices of `bytes`, except for small ones, which are copied so that a few undelivered
+    /// bytes do not keep a whole message in memory.
     ///
     /// # Errors
     ///
@@ -215,8 +215,8 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send. Frames may
-    /// be cut between two calls.
+    /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send.
+    /// Frames may be cut between two calls.
     #[must_use]
     pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
         if self.failure.is_some() {
@@ -265,8 +265,8 @@ impl Session {
         self.counters
     }
 
-    /// Tells whether the caller takes bytes from the carrier. While it does not, silence is no failure; Go's smux
-    /// makes the same exception. Reading is the initial state.
+    /// Tells whether the caller takes bytes from the carrier. While it does not, silence is no failure; Go's
+    /// smux makes the same exception. Reading is the initial state.
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         if let Some(timers) = &mut self.timers {
             timers.set_reading(now, reading);
@@ -333,8 +333,8 @@ impl Session {
         self.counters.dropped_bytes += bytes as u64;
     }
 
-    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN, as far as
-    /// each is due.
+    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN,
+    /// as far as each is due.
     fn next_frame(&mut self) -> Option<Header> {
         if std::mem::take(&mut self.nop) {
             return Some(Header::Nop);
@@ -428,22 +428,6 @@ impl Session {
             let queued = self.streams.get(&id).map_or(0, Stream::queued);
             assert!(left <= queued, "a frame that was begun can be completed");
         }
-    }
-}
-
-/// The stream that is sending.
-#[derive(Debug)]
-struct Turn {
-    id: StreamId,
-    /// Something was sent.
-    served: bool,
-    /// Its PSH frame was sent.
-    pushed: bool,
-}
-
-impl Turn {
-    fn new(id: StreamId) -> Self {
-        Self { id, served: false, pushed: false }
     }
 }
 

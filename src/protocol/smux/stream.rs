@@ -7,8 +7,8 @@ use bytes::{BufMut, BytesMut};
 /// One stream: its sending queue and how far each direction has come.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Bytes to send, those of a frame that is half on its way included. Copied in and out, so that what it occupies
-    /// follows from what it holds, however small the pieces were.
+    /// Bytes to send, those of a frame that is half on its way included. Copied in and out, so that what it
+    /// occupies follows from what it holds, however small the pieces were.
     queue: VecDeque<u8>,
     /// SYN is still to be sent.
     opening: bool,
