@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use session_manager_plugin::cli::{self, Invocation};
+use session_manager_plugin::cli::{self, Invocation, StartSession};
 use session_manager_plugin::settings::{self, Settings};
-use session_manager_plugin::{notice, term};
+use session_manager_plugin::{logging, notice, term};
 
 fn main() -> ExitCode {
     // Before any thread exists: the response is taken out of the environment here.
@@ -16,10 +16,20 @@ fn main() -> ExitCode {
         Ok(Invocation::Help) => settings::help(),
         Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
-        Ok(Invocation::StartSession(_start)) => String::new(),
+        Ok(Invocation::StartSession(start)) => return start_session(*start),
         Err(err) => return fail(&notice::cannot_start(err)),
     };
     print(&text);
+    ExitCode::SUCCESS
+}
+
+fn start_session(start: StartSession) -> ExitCode {
+    let (settings, warnings) = Settings::from_env(|name| std::env::var_os(name));
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
+    }
+    let _log = logging::start(&settings);
+    tracing::info!(?start, "started");
     ExitCode::SUCCESS
 }
 
