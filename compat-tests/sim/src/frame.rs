@@ -64,7 +64,7 @@ pub(crate) fn publication(pause: bool) -> Bytes {
     frame.freeze()
 }
 
-fn encode(kind: &str, id: uuid::Uuid, payload_type: u32, payload: &[u8]) -> Bytes {
+pub(crate) fn encode(kind: &str, id: uuid::Uuid, payload_type: u32, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER + 4 + payload.len());
     out.put_u32(HEADER as u32);
     out.put_slice(kind.as_bytes());

@@ -28,6 +28,8 @@ mod shaper;
 mod signature;
 mod sim;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,

@@ -175,6 +175,11 @@ impl Sim {
         self.deliver(id, Bytes::copy_from_slice(frame));
     }
 
+    #[cfg(test)]
+    pub(crate) fn service_in_outage(&self) -> bool {
+        self.service.in_outage()
+    }
+
     fn deliver(&self, id: &str, frame: Bytes) {
         self.with(id, |session| async move { session.deliver(frame).await });
     }
