@@ -1,5 +1,6 @@
 //! Shells and interactive commands: a program on a pty.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use filedescriptor::FileDescriptor;
 use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::Deserialize;
-use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
 use super::output::Output;
@@ -19,7 +21,9 @@ use super::{AgentOptions, AgentSpec, Document, payload_type, process};
 
 /// The client's side of the pty.
 pub(super) struct Input {
-    pty: Arc<AsyncFd<FileDescriptor>>,
+    keyboard: pipe::Sender,
+    /// The pty again, for its size.
+    terminal: File,
     _program: Program,
 }
 
@@ -31,22 +35,21 @@ impl Input {
         tasks: &mut JoinSet<String>,
     ) -> Result<Input, String> {
         let command = command(&spec.document, &spec.options)?;
-        let (pty, program) =
-            open(command).map_err(|error| format!("Unable to start command: {error:#}\n"))?;
-        let pty = Arc::new(pty);
+        let Pty { screen, keyboard, terminal, program } = open(command)
+            .map_err(|error| format!("Unable to start command: Failed to start pty: {error:#}\n\n"))?;
         let output = Output::new(sender, payload_type::OUTPUT, &spec.options);
-        let (reader, delay) = (Arc::clone(&pty), spec.options.shell_delay);
+        let delay = spec.options.shell_delay;
         tasks.spawn(async move {
             tokio::time::sleep(delay).await;
-            pump(&reader, output).await;
+            pump(screen, output).await;
             String::new()
         });
-        Ok(Input { pty, _program: program })
+        Ok(Input { keyboard, terminal, _program: program })
     }
 
     pub(super) async fn handle(&mut self, payload_type: u32, payload: Bytes) -> Handled {
         let done = match payload_type {
-            payload_type::OUTPUT => self.write(&payload).await,
+            payload_type::OUTPUT => self.keyboard.write_all(&payload).await,
             payload_type::SIZE => self.resize(&payload),
             _ => Ok(()),
         };
@@ -59,16 +62,6 @@ impl Input {
         }
     }
 
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let mut ready = self.pty.writable().await?;
-            if let Ok(written) = ready.try_io(|pty| Ok(rustix::io::write(pty.get_ref(), bytes)?)) {
-                bytes = &bytes[written?..];
-            }
-        }
-        Ok(())
-    }
-
     fn resize(&self, payload: &[u8]) -> io::Result<()> {
         let size: Size = serde_json::from_slice(payload)?;
         // The agent cuts the numbers to 16 bits as well.
@@ -78,24 +71,22 @@ impl Input {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        Ok(tcsetwinsize(self.pty.get_ref(), size)?)
+        Ok(tcsetwinsize(&self.terminal, size)?)
     }
 }
 
 /// Reads the pty until the last program on it is gone.
-async fn pump(pty: &AsyncFd<FileDescriptor>, mut output: Output) {
+async fn pump(mut screen: pipe::Receiver, mut output: Output) {
     let mut buffer = output.buffer();
     loop {
         output.active().await;
-        let Ok(mut ready) = pty.readable().await else { return };
-        match ready.try_io(|pty| Ok(rustix::io::read(pty.get_ref(), &mut buffer[..])?)) {
-            Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(read)) => {
+        match screen.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => {
                 if output.text(&buffer[..read]).await.is_err() {
                     return;
                 }
             }
-            Err(_would_block) => {}
         }
     }
 }
@@ -122,15 +113,30 @@ fn command(document: &Document, options: &AgentOptions) -> Result<CommandBuilder
     Ok(command)
 }
 
+/// A pty's master, three times, and what runs on it.
+struct Pty {
+    screen: pipe::Receiver,
+    keyboard: pipe::Sender,
+    terminal: File,
+    program: Program,
+}
+
 /// Opens a pty and starts the program on it, as leader of a session of its own.
-fn open(command: CommandBuilder) -> anyhow::Result<(AsyncFd<FileDescriptor>, Program)> {
-    let pair = native_pty_system().openpty(PtySize::default()).context("failed to open a pty")?;
-    let child = pair.slave.spawn_command(command).context("failed to start pty")?;
+fn open(command: CommandBuilder) -> anyhow::Result<Pty> {
+    let pair = native_pty_system().openpty(PtySize::default())?;
+    let child = pair.slave.spawn_command(command)?;
     let program = Program(Some(child));
     let master = pair.master.as_raw_fd().context("the pty has no descriptor")?;
-    let mut master = FileDescriptor::dup(&master).context("failed to duplicate the pty's descriptor")?;
-    master.set_non_blocking(true).context("failed to make the pty non-blocking")?;
-    Ok((AsyncFd::register(master).context("failed to watch the pty")?, program))
+    let mut master = FileDescriptor::dup(&master)?;
+    // Shared by all copies of the descriptor.
+    master.set_non_blocking(true)?;
+    // No pipes, but the runtime's way to own and watch any descriptor that can be watched.
+    Ok(Pty {
+        screen: pipe::Receiver::from_file_unchecked(master.as_file()?)?,
+        keyboard: pipe::Sender::from_file_unchecked(master.as_file()?)?,
+        terminal: master.as_file()?,
+        program,
+    })
 }
 
 /// The program on the pty; killed when dropped, with all of its session.
