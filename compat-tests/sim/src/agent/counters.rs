@@ -39,8 +39,10 @@ counters! {
     duplicates_received,
     /// Data messages that came before an earlier one.
     early_received,
-    /// Frames dropped: undecodable, or a digest that is not that of the payload.
+    /// Frames dropped: not a message, or not one for an agent.
     bad_received,
+    /// Among the dropped ones, those with a digest that is not that of the payload.
+    bad_digest_received,
     /// Data messages sent again.
     resends_sent,
     /// Acknowledgements sent.
@@ -50,7 +52,6 @@ counters! {
 }
 
 impl Counters {
-    #[allow(dead_code)]
     pub(super) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
