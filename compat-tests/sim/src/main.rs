@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, SERVICE_MESSAGE_LIMIT, Sim};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A local AWS for session-manager-plugin: API endpoints, message gateway and an agent, on one loopback port.
@@ -105,6 +105,12 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("SSM_SIM_LOG").unwrap_or_else(|_| EnvFilter::new("ssm_sim=info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    // Before anybody can know that we run.
+    let signals = {
+        let _runtime = runtime.enter();
+        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        [interrupt.context("SIGINT")?, terminate.context("SIGTERM")?]
+    };
     let sim = Sim::start(config(&args)?)?;
     if let Some(path) = &args.tls_ca {
         std::fs::write(path, sim.ca_pem().unwrap_or_default())
@@ -113,7 +119,7 @@ fn main() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "LISTENING {}", sim.endpoint()).and_then(|()| stdout.flush()).context("stdout")?;
     help(&args, &sim);
-    runtime.block_on(until_end(&args, &sim))?;
+    runtime.block_on(until_end(&args, &sim, signals));
     drop(sim);
     // A read of stdin may still be waiting.
     runtime.shutdown_background();
@@ -189,9 +195,7 @@ fn help(args: &Args, sim: &Sim) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-async fn until_end(args: &Args, sim: &Sim) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+async fn until_end(args: &Args, sim: &Sim, [mut interrupt, mut terminate]: [Signal; 2]) {
     let idle = async {
         let Some(limit) = args.idle_exit.map(Duration::from_secs) else {
             return std::future::pending().await;
@@ -214,7 +218,6 @@ async fn until_end(args: &Args, sim: &Sim) -> anyhow::Result<()> {
         () = idle => {}
         () = stdin => {}
     }
-    Ok(())
 }
 
 /// Between two looks at the idle time.
