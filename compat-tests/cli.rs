@@ -131,8 +131,8 @@ fn six_words_with_the_answer_as_json() {
 #[test]
 fn any_variable_that_begins_with_the_name_is_read() {
     let gateway = greeting("");
-    let started = Started::of(&gateway);
-    let mut command = World::new().plugin();
+    let (started, world) = (Started::of(&gateway), World::new());
+    let mut command = world.plugin();
     command.env("AWS_SSM_START_SESSION_RESPONSE_7", started.response.to_string());
     command.args(["AWS_SSM_START_SESSION_RESPONSE_7", REGION, "StartSession", ""]);
     command.args([&started.request.to_string(), &started.endpoint]);
@@ -158,8 +158,8 @@ fn four_and_five_words_work_without_the_rest() {
 #[test]
 fn more_than_six_words_are_ignored() {
     let gateway = greeting("");
-    let mut command = Started::of(&gateway).command(&World::new());
-    assert_text(&run_open(command.arg("one more")), &greeted());
+    let world = World::new();
+    assert_text(&run_open(Started::of(&gateway).command(&world).arg("one more")), &greeted());
 }
 
 #[test]
@@ -231,8 +231,8 @@ fn a_bad_request_never_panics() {
     // The official plugin panics without a Target; the session itself needs none.
     for request in ["{}", "{", "[]", "null", "{\"Target\":null}", "{\"Target\":7}", ""] {
         let gateway = greeting("");
-        let started = Started::of(&gateway);
-        let mut command = World::new().plugin();
+        let (started, world) = (Started::of(&gateway), World::new());
+        let mut command = world.plugin();
         command.args([&started.response.to_string(), REGION, "StartSession", "", request, &started.endpoint]);
         let finished = run_open(&mut command);
         finished.assert_ok();

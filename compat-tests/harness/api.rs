@@ -88,15 +88,17 @@ pub fn call(endpoint: &str, operation: &str, request: &Value) -> Value {
     );
     stream.write_all(head.as_bytes()).expect("write request");
     stream.write_all(body.as_bytes()).expect("write request");
-    let answer = read_message(&mut stream).expect("read answer");
+    let (_, answer) = read_message(&mut stream).expect("read answer");
     serde_json::from_slice(&answer).unwrap_or_else(|error| {
         panic!("{operation} answered no JSON ({error}): {}", String::from_utf8_lossy(&answer))
     })
 }
 
-/// Reads one HTTP request and answers its body.
-pub fn read_request(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    read_message(stream)
+/// Reads one HTTP request and answers the operation it names.
+pub fn read_operation(stream: &mut TcpStream) -> std::io::Result<String> {
+    let (head, _) = read_message(stream)?;
+    let target = head.lines().find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-target")));
+    Ok(target.map_or_else(|| "nameless".to_owned(), |(_, operation)| operation.trim().to_owned()))
 }
 
 /// Answers 200 with a JSON body.
@@ -109,20 +111,21 @@ pub fn write_response(stream: &mut TcpStream, body: &str) -> std::io::Result<()>
     stream.write_all(head.as_bytes())
 }
 
-/// Reads one HTTP message with a Content-Length and answers its body.
-fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+/// Reads one HTTP message with a Content-Length and answers its head and body.
+fn read_message(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         if let Some(end) = find(&bytes, b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             let length = head
+                .to_ascii_lowercase()
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok())
                 .unwrap_or(0);
             let body = end + 4;
             if bytes.len() >= body + length {
-                return Ok(bytes[body..body + length].to_vec());
+                return Ok((head, bytes[body..body + length].to_vec()));
             }
         }
         let n = stream.read(&mut buffer)?;

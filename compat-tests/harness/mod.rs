@@ -103,6 +103,8 @@ impl World {
         world.set("PATH", &path);
         world.set("HOME", &world.home().display().to_string());
         world.set("USER", &user());
+        // The official plugin keeps a socket there under a name made of the session's id.
+        world.set("TMPDIR", &world.path("").display().to_string());
         world.set("LANG", "C.UTF-8");
         world.set("TERM", "xterm");
         world.set("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE");

@@ -31,6 +31,23 @@ pub struct Finished {
     pub stderr: Vec<u8>,
 }
 
+/// A child that has ended, or was still running and has been killed.
+pub struct Outcome {
+    /// How it ended; `None` when it did not.
+    pub status: Option<ExitStatus>,
+    /// All of its stdout.
+    pub stdout: Vec<u8>,
+    /// All of its stderr.
+    pub stderr: Vec<u8>,
+}
+
+impl Outcome {
+    /// Stderr as text.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
 impl Finished {
     /// Stdout as text.
     pub fn text(&self) -> String {
@@ -98,6 +115,11 @@ impl Running {
         self.stdin.take().expect("stdin is open")
     }
 
+    /// Sends a signal to its whole process group, as a terminal does.
+    pub fn signal_group(&self, signal: Signal) {
+        kill_process_group(self.pid(), signal).expect("signal the group");
+    }
+
     /// Sends a signal to the child alone.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("signal the child");
@@ -114,26 +136,42 @@ impl Running {
         self.finish_within(PATIENCE)
     }
 
+    /// Waits for its end, or kills it after `limit`.
+    pub fn finish_or_give_up(mut self, limit: Duration) -> Outcome {
+        let status = self.wait_within(limit);
+        if status.is_none() {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+        self.ended = true;
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+        Outcome { status, stdout: self.stdout.wait_closed(), stderr: self.stderr.wait_closed() }
+    }
+
     /// Waits for its end and the end of both streams.
     #[track_caller]
     pub fn finish_within(mut self, limit: Duration) -> Finished {
-        let deadline = Instant::now() + limit;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("try_wait") {
-                break status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "still running after {limit:?}\nstdout: {}\nstderr: {}",
-                self.stdout.text(),
-                self.stderr.text()
-            );
-            std::thread::sleep(Duration::from_millis(5));
+        let Some(status) = self.wait_within(limit) else {
+            let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
+            panic!("still running after {limit:?}\nstdout: {stdout}\nstderr: {stderr}");
         };
         self.ended = true;
         // What it left behind would keep the pipes open.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         Finished { status, stdout: self.stdout.wait_closed(), stderr: self.stderr.wait_closed() }
+    }
+
+    fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("try_wait") {
+                return Some(status);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn pid(&self) -> Pid {
