@@ -1,1 +1,215 @@
-//! .
+//! The positional argument contract between the AWS CLI and the plugin.
+//!
+//! | words after the name | meaning |
+//! |---|---|
+//! | none | say that the plugin is installed |
+//! | `--version`, `--help` | answer and end |
+//! | one or two others | unknown operation |
+//! | response, region, operation | legacy start: KMS needs a newer caller |
+//! | … profile, request JSON, endpoint | the same with up to three more words; any further ones are ignored |
+//!
+//! [`parse`] is pure; only its `take_env` argument touches the environment.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use serde_json::Value;
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+mod response;
+
+/// The official plugin's version whose behaviour this program has: the answer to `--version`
+/// and the `ClientVersion` of the handshake. The AWS CLI wants more than 1.2.497.0 (or it puts
+/// the token into argv), the service at least 1.2.764.0.
+pub const COMPATIBLE_VERSION: &str = "1.2.896.0";
+
+/// What the caller wants.
+#[derive(Debug)]
+pub enum Invocation {
+    /// No words at all: the CLI's and the installers' question whether the plugin is there.
+    Installed,
+    /// `--version`.
+    Version,
+    /// `--help` or `-h`.
+    Help,
+    /// One or two words that are none of the above; the first one, fit to be printed.
+    UnknownOperation(String),
+    /// Three or more words whose third is not `StartSession`.
+    InvalidOperation,
+    /// Run a session.
+    StartSession(Box<StartSession>),
+}
+
+/// Everything needed to run one session.
+#[derive(Debug)]
+pub struct StartSession {
+    /// The session's id, as the service gave it.
+    pub session_id: String,
+    /// Where the data channel is opened.
+    pub stream_url: String,
+    /// Opens the data channel, once.
+    pub token: Secret,
+    /// The region of the session; may be empty.
+    pub region: String,
+    /// The profile for calls to SSM and KMS; `None` if empty or absent.
+    pub profile: Option<String>,
+    /// `Target` of the request: part of the KMS encryption context.
+    pub target: Option<String>,
+    /// The StartSession request as the CLI made it, for starting further sessions like it.
+    pub request: Option<Value>,
+    /// The endpoint of the service that made the session. Of ECS, not SSM, under `ecs execute-command`.
+    pub endpoint: Option<String>,
+    /// The three-word form of callers too old to hand over a profile.
+    pub legacy: bool,
+}
+
+/// Why the words cannot be understood. Its text never holds any part of the response.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CliError {
+    /// The word at this position (from 1) is not UTF-8.
+    #[error("argument {0} is not valid UTF-8")]
+    NotUtf8(usize),
+    /// The named environment variable holds nothing.
+    #[error("the environment variable {0}, which should hold the session's response, is not set")]
+    ResponseNotSet(String),
+    /// The response is no JSON object.
+    #[error("the session's response is not a JSON object (line {line}, column {column})")]
+    NotJson {
+        /// Line of the first offence, from 1.
+        line: usize,
+        /// Column of the first offence, from 1.
+        column: usize,
+    },
+    /// A field the session cannot do without.
+    #[error("the session's response has no {0}")]
+    MissingField(&'static str),
+    /// A field that should be a string.
+    #[error("the field {0} of the session's response is not a string")]
+    NotAString(&'static str),
+}
+
+/// A string that is never shown and is wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes over `text`.
+    pub fn new(text: String) -> Secret {
+        Secret(Zeroizing::new(text))
+    }
+
+    /// The secret itself, for the wire only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// Reads the command line, program name first. `take_env` returns a variable's value and removes it
+/// from the environment; it is asked at most once, for the response.
+pub fn parse(
+    args: impl Iterator<Item = OsString>,
+    mut take_env: impl FnMut(&str) -> Option<OsString>,
+) -> Result<Invocation, CliError> {
+    let mut words: Vec<OsString> = args.skip(1).collect();
+    match words.as_slice() {
+        [] => return Ok(Invocation::Installed),
+        [word] if word == "--version" => return Ok(Invocation::Version),
+        [word] if word == "--help" || word == "-h" => return Ok(Invocation::Help),
+        [word] | [word, _] => return Ok(Invocation::UnknownOperation(printable(word))),
+        _ => {}
+    }
+    let legacy = words.len() == LEGACY_WORDS;
+    words.truncate(MAX_WORDS);
+    let mut words = words.into_iter();
+    let mut position = 0;
+    let mut next = || {
+        position += 1;
+        words.next().map(|word| word.into_string().map_err(|_| CliError::NotUtf8(position))).transpose()
+    };
+
+    let response = response_text(next()?.unwrap_or_default(), &mut take_env)?;
+    let region = next()?.unwrap_or_default();
+    let operation = next()?.unwrap_or_default();
+    if operation != START_SESSION {
+        return Ok(Invocation::InvalidOperation);
+    }
+    let profile = next()?.filter(|word| !word.is_empty());
+    let request = next()?.and_then(|word| request(&word));
+    let endpoint = next()?.filter(|word| !word.is_empty());
+
+    let response = match response {
+        ResponseText::Found(text) => response::parse(&text)?,
+        ResponseText::NotSet(name) => return Err(CliError::ResponseNotSet(name)),
+    };
+    Ok(Invocation::StartSession(Box::new(StartSession {
+        session_id: response.session_id,
+        stream_url: response.stream_url,
+        token: response.token,
+        region,
+        profile,
+        target: request.as_ref().and_then(target),
+        request,
+        endpoint,
+        legacy,
+    })))
+}
+
+enum ResponseText {
+    Found(Zeroizing<String>),
+    NotSet(String),
+}
+
+/// The variable is taken even if the operation turns out to be another: it holds a token.
+fn response_text(
+    mut word: String,
+    take_env: &mut impl FnMut(&str) -> Option<OsString>,
+) -> Result<ResponseText, CliError> {
+    if !word.starts_with(RESPONSE_VARIABLE) {
+        let text = Zeroizing::new(word.clone());
+        word.zeroize();
+        return Ok(ResponseText::Found(text));
+    }
+    match take_env(&word).map(OsString::into_string) {
+        Some(Ok(text)) if !text.is_empty() => Ok(ResponseText::Found(Zeroizing::new(text))),
+        Some(Err(_)) => Err(CliError::NotUtf8(1)),
+        _ => Ok(ResponseText::NotSet(word)),
+    }
+}
+
+/// `None` when it is not an object: the official plugin ignores a request it cannot read.
+fn request(word: &str) -> Option<Value> {
+    serde_json::from_str(word).ok().filter(Value::is_object)
+}
+
+fn target(request: &Value) -> Option<String> {
+    let (_, target) = request.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case("Target"))?;
+    target.as_str().map(str::to_owned)
+}
+
+/// A caller that forgot the other words may have put the response, and so the token, first.
+fn printable(word: &OsString) -> String {
+    let word = word.to_string_lossy();
+    if word.trim_start().starts_with('{') { "{...}".to_owned() } else { word.into_owned() }
+}
+
+const START_SESSION: &str = "StartSession";
+const RESPONSE_VARIABLE: &str = "AWS_SSM_START_SESSION_RESPONSE";
+const LEGACY_WORDS: usize = 3;
+const MAX_WORDS: usize = 6;
+const REDACTED: &str = "[redacted]";
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,253 @@
-//! .
+//! Diagnostics to a file, off by default; never to stdout.
+//!
+//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::Settings;
+
+/// Keeps the log's writer alive; the rest is written when it is dropped.
+#[derive(Debug)]
+#[must_use = "the log ends when this is dropped"]
+pub struct Guard {
+    _worker: WorkerGuard,
+}
+
+/// Starts logging if the settings ask for it. A bad filter or a place that cannot be written costs one
+/// line on stderr, never the session.
+pub fn start(settings: &Settings) -> Option<Guard> {
+    let filter = settings.log.as_deref()?;
+    match try_start(filter, settings) {
+        Ok(guard) => Some(guard),
+        Err(err) => {
+            let _ = writeln!(io::stderr(), "session-manager-plugin: no log: {err:#}");
+            None
+        }
+    }
+}
+
+fn try_start(filter: &str, settings: &Settings) -> anyhow::Result<Guard> {
+    let filter = EnvFilter::builder().parse(filter).context("SSM_PLUGIN_LOG is not a filter")?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUED_LINES)
+        .thread_name("log")
+        .finish(open(settings)?);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false)
+        .try_init()
+        .map_err(|err| anyhow::anyhow!("{err}"))
+        .context("another log is in use")?;
+    Ok(Guard { _worker: guard })
+}
+
+/// The file of the settings, or a daily one in the user's state directory.
+fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
+    if let Some(path) = &settings.log_file {
+        let file = private_file(path).with_context(|| format!("cannot open {}", path.display()))?;
+        return Ok(Box::new(file));
+    }
+    let Some(state) = &settings.state_dir else { bail!("no home directory; set SSM_PLUGIN_LOG_FILE") };
+    let dir = state.join(DIRECTORY);
+    Ok(Box::new(Daily::new(&dir).with_context(|| format!("cannot write to {}", dir.display()))?))
+}
+
+/// A file that only its owner can read, appended to.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    if file.metadata()?.is_file() {
+        // The file may be an older one with wider rights.
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+fn private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// One file a day (UTC), the last [`KEPT_FILES`] of them. Several plugins append to the same one.
+struct Daily {
+    dir: PathBuf,
+    day: u64,
+    file: File,
+}
+
+impl Daily {
+    fn new(dir: &Path) -> io::Result<Daily> {
+        private_dir(dir)?;
+        let day = today();
+        let file = private_file(&dir.join(file_name(day)))?;
+        remove_old(dir, day);
+        Ok(Daily { dir: dir.to_owned(), day, file })
+    }
+}
+
+impl Write for Daily {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let day = today();
+        if day != self.day {
+            self.day = day;
+            // Without a new file the old one goes on.
+            if let Ok(file) = private_file(&self.dir.join(file_name(day))) {
+                self.file = file;
+                remove_old(&self.dir, day);
+            }
+        }
+        self.file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Names of days sort as the days do; what cannot be removed stays.
+fn remove_old(dir: &Path, day: u64) {
+    let oldest = file_name(day.saturating_sub(KEPT_FILES));
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.len() == oldest.len()
+            && name.starts_with(FILE_PREFIX)
+            && name.ends_with(FILE_SUFFIX)
+            && *name <= *oldest
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn file_name(day: u64) -> String {
+    let (year, month, day) = date(day);
+    format!("{FILE_PREFIX}{year:04}-{month:02}-{day:02}{FILE_SUFFIX}")
+}
+
+/// Days since 1970-01-01 (UTC).
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400
+}
+
+/// Year, month and day of the Gregorian calendar, counted in eras of 400 years that begin in March.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// Below the state directory.
+const DIRECTORY: &str = "session-manager-plugin";
+const FILE_PREFIX: &str = "plugin.";
+const FILE_SUFFIX: &str = ".log";
+/// Days, and so files, that are kept.
+const KEPT_FILES: u64 = 7;
+/// Lines that may wait for the disk.
+const QUEUED_LINES: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(dir: &Path) -> Settings {
+        Settings { state_dir: Some(dir.to_owned()), ..Settings::default() }
+    }
+
+    #[test]
+    fn dates() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (20_453, (2025, 12, 31)),
+            (20_454, (2026, 1, 1)),
+        ] {
+            assert_eq!(date(days), expected, "{days}");
+        }
+    }
+
+    #[test]
+    fn off_by_default() {
+        assert!(start(&Settings::default()).is_none());
+    }
+
+    #[test]
+    fn a_day_has_its_file_and_old_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join(DIRECTORY);
+        private_dir(&logs).unwrap();
+        let day = today();
+        let (old, recent) = (file_name(day - KEPT_FILES), file_name(day - 1));
+        for name in [old.as_str(), recent.as_str(), "unrelated.log"] {
+            fs::write(logs.join(name), "x").unwrap();
+        }
+        let mut log = open(&settings(dir.path())).unwrap();
+        log.write_all(b"line\n").unwrap();
+        log.flush().unwrap();
+        assert!(!logs.join(&old).exists());
+        assert!(logs.join(&recent).exists() && logs.join("unrelated.log").exists());
+        let today =
+            fs::read_dir(&logs).unwrap().flatten().find(|entry| fs::read(entry.path()).unwrap() == b"line\n");
+        assert!(today.unwrap().file_name().to_str().unwrap().starts_with(FILE_PREFIX));
+    }
+
+    #[test]
+    fn the_next_day_has_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Daily::new(dir.path()).unwrap();
+        let before = log.day;
+        fs::remove_file(dir.path().join(file_name(before))).unwrap();
+        log.day -= 1;
+        log.write_all(b"line\n").unwrap();
+        assert_eq!(fs::read(dir.path().join(file_name(log.day))).unwrap(), b"line\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_reads_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        drop(open(&Settings { log_file: Some(path.clone()), ..Settings::default() }).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_an_error_with_its_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let err = open(&settings(file.path())).err().unwrap();
+        assert!(err.to_string().contains(&*file.path().to_string_lossy()), "{err:#}");
+        let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
+        assert!(start(&settings).is_none());
+        let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
+        assert!(format!("{:#}", try_start("a=b=c", &settings).err().unwrap()).contains("SSM_PLUGIN_LOG"));
+    }
+}

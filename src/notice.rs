@@ -1,1 +1,240 @@
-//! .
+//! Every sentence a user or a program around us reads, byte for byte.
+//!
+//! Callers parse these (Ansible waits for `Starting session with SessionId:`, tunnels for
+//! `Port N opened`), so they are the official plugin's to the last newline. All of them belong on
+//! stdout, except [`Status`] lines and [`ESCAPE_HELP`], which are ours and go to stderr.
+
+use std::io::IsTerminal;
+
+use bytes::Bytes;
+
+use crate::settings::When;
+use crate::term;
+
+/// Without any argument. Installers search for it; the CLI runs this before `ecs execute-command`.
+pub const INSTALLED: &str =
+    "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n\n";
+
+/// The operation is not `StartSession`. Has no newline.
+pub const INVALID_OPERATION: &str = "Invalid Operation";
+
+/// A multiplexed port session, right after its port line.
+pub const WAITING_FOR_CONNECTIONS: &str = "Waiting for connections...\n";
+
+/// The agent could not reach the destination port (flag 3).
+pub const DESTINATION_FAILED: &str = "\nConnection to destination port failed, check SSM Agent logs.\n";
+
+/// A port session got SIGINT, SIGQUIT or SIGTSTP; [`exiting`] follows.
+pub const TERMINATE_SIGNAL: &str = "Terminate signal received, exiting.\n";
+
+/// Answer to `~?`, for stderr of a terminal in raw mode. OpenSSH's layout.
+pub const ESCAPE_HELP: &str = "~?\r\n\
+    Supported escape sequences:\r\n \
+    ~.   - terminate session\r\n \
+    ~s   - show the state of the connection\r\n \
+    ~-   - disable escape sequences\r\n \
+    ~?   - this message\r\n \
+    ~~   - send the escape character by typing it twice\r\n\
+    (Note that escapes are only recognized immediately after newline.)\r\n";
+
+/// The answer to `--version`.
+pub fn version() -> String {
+    format!("{}\n", crate::cli::COMPATIBLE_VERSION)
+}
+
+/// One or two words that are no request.
+pub fn unknown_operation(word: &str) -> String {
+    format!("\nUnknown operation {word}. \nUse session-manager-plugin --version to check the version.\n\n")
+}
+
+/// The first line of every session.
+pub fn starting_session(id: &str) -> String {
+    format!("\nStarting session with SessionId: {id}\n")
+}
+
+/// The session could not be started, or ended with an error.
+pub fn cannot_start(reason: impl std::fmt::Display) -> String {
+    format!("Cannot perform start session: {reason}\n")
+}
+
+/// The agent's message to the customer, from the end of the handshake; nothing if there is none.
+pub fn customer_message(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!("{message}\n") }
+}
+
+/// The channel was closed without output, or a port session ends at a signal.
+pub fn exiting(id: &str) -> String {
+    format!("\n\nExiting session with sessionId: {id}.\n\n")
+}
+
+/// The channel was closed: with `output` if the service gave a reason, like [`exiting`] if not.
+pub fn channel_closed(id: &str, output: &str) -> String {
+    if output.is_empty() { exiting(id) } else { format!("\n\nSessionId: {id} : {output}\n\n") }
+}
+
+/// The session cannot be resumed any more.
+pub fn timed_out(id: &str) -> String {
+    format!("Session: {id} timed out.\n")
+}
+
+/// A local TCP listener is open.
+pub fn port_opened(port: u16, id: &str) -> String {
+    format!("Port {port} opened for sessionId {id}.\n")
+}
+
+/// A local UNIX socket is open.
+pub fn unix_socket_opened(path: &str, id: &str) -> String {
+    format!("Unix socket {path} opened for sessionId {id}.\n")
+}
+
+/// The first connection of a multiplexed port session.
+pub fn connection_accepted_mux(id: &str) -> String {
+    format!("\nConnection accepted for session [{id}]\n")
+}
+
+/// The first connection of a basic port session.
+pub fn connection_accepted_basic(id: &str) -> String {
+    format!("Connection accepted for session {id}.\n")
+}
+
+/// Lines about the connection, on stderr, for people: each change of state once.
+///
+/// Silent unless stderr is a terminal or the setting says otherwise.
+#[derive(Debug)]
+pub struct Status {
+    enabled: bool,
+    last: String,
+}
+
+impl Status {
+    /// Follows the setting `SSM_PLUGIN_STATUS`.
+    pub fn new(when: When) -> Status {
+        let enabled = match when {
+            When::Auto => std::io::stderr().is_terminal(),
+            When::Always => true,
+            When::Never => false,
+        };
+        Status { enabled, last: String::new() }
+    }
+
+    /// The line to write on stderr for `text`, or `None` if it is to stay silent: switched off, or the
+    /// same as the line before. Ends the line as the terminal's mode needs it.
+    #[must_use]
+    pub fn line(&mut self, text: &str) -> Option<Bytes> {
+        if !self.enabled || self.last == text {
+            return None;
+        }
+        text.clone_into(&mut self.last);
+        Some(render(text, term::is_raw()))
+    }
+}
+
+/// Status: the connection is lost and is being opened again.
+pub fn connecting_again(reason: impl std::fmt::Display) -> String {
+    format!("connection lost ({reason}), connecting again")
+}
+
+/// Status: the session goes on over a new connection.
+pub const RESUMED: &str = "connection resumed";
+
+/// Status: no new connection could be made.
+pub fn gave_up(reason: impl std::fmt::Display) -> String {
+    format!("gave up connecting again: {reason}")
+}
+
+fn render(text: &str, raw: bool) -> Bytes {
+    let (start, end) = if raw { ("\r\n", "\r\n") } else { ("", "\n") };
+    Bytes::from(format!("{start}{STATUS_PREFIX}{text}{end}"))
+}
+
+const STATUS_PREFIX: &str = "session-manager-plugin: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the official plugin printed in the recorded session `name`.
+    fn recorded(name: &str) -> String {
+        let path = format!("{}/compat-tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect(&path);
+        let vector: serde_json::Value = serde_json::from_str(&text).expect(&path);
+        vector["plugin_stdout"].as_str().expect("plugin_stdout").to_owned()
+    }
+
+    #[test]
+    fn shells_and_commands_as_recorded() {
+        for (name, output) in [
+            ("shell", "$ echo hi\r\nhi\r\n$ exit\r\n"),
+            ("noninteractive-separate-false", NO_SUCH_FILE),
+            ("noninteractive-separate-true", &format!("{NO_SUCH_FILE}EXIT_CODE: 2")),
+        ] {
+            let recorded = recorded(name);
+            let id = id(&recorded);
+            let ours = starting_session(id) + output + &channel_closed(id, "");
+            assert_eq!(ours, recorded, "{name}");
+        }
+        let recorded = recorded("stdio");
+        assert_eq!(starting_session(id(&recorded)) + "SSH-2.0-test\r\n", recorded);
+    }
+
+    #[test]
+    fn ports_as_recorded() {
+        for (name, port, refused) in [("port-mux", 39_913, ""), ("port-refused", 42_281, DESTINATION_FAILED)]
+        {
+            let recorded = recorded(name);
+            let id = id(&recorded);
+            let ours = starting_session(id)
+                + &port_opened(port, id)
+                + WAITING_FOR_CONNECTIONS
+                + &connection_accepted_mux(id)
+                + refused
+                + TERMINATE_SIGNAL
+                + &exiting(id);
+            assert_eq!(ours, recorded, "{name}");
+        }
+    }
+
+    /// The official plugin's format strings, for what was not recorded.
+    #[test]
+    fn the_others_as_in_the_official_source() {
+        assert_eq!(
+            unknown_operation("x"),
+            "\nUnknown operation x. \nUse session-manager-plugin --version to check the version.\n\n"
+        );
+        assert_eq!(version(), "1.2.896.0\n");
+        assert_eq!(cannot_start("no"), "Cannot perform start session: no\n");
+        assert_eq!(channel_closed("s", "out"), "\n\nSessionId: s : out\n\n");
+        assert_eq!(timed_out("s"), "Session: s timed out.\n");
+        assert_eq!(connection_accepted_basic("s"), "Connection accepted for session s.\n");
+        assert_eq!(unix_socket_opened("/a b", "s"), "Unix socket /a b opened for sessionId s.\n");
+        assert_eq!(customer_message("hello"), "hello\n");
+        assert_eq!(customer_message(""), "");
+    }
+
+    #[test]
+    fn each_status_once_and_only_if_wanted() {
+        let mut status = Status::new(When::Always);
+        assert_eq!(status.line(RESUMED).unwrap(), "session-manager-plugin: connection resumed\n");
+        assert_eq!(status.line(RESUMED), None);
+        assert!(status.line(&gave_up("late")).is_some());
+        assert!(status.line(RESUMED).is_some());
+        assert_eq!(Status::new(When::Never).line(RESUMED), None);
+        assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
+    }
+
+    #[test]
+    fn the_escape_help_fits_a_raw_terminal() {
+        let bare = ESCAPE_HELP.replace("\r\n", "");
+        assert!(!bare.contains(['\r', '\n']));
+        for sequence in ["~.", "~?", "~s", "~-", "~~"] {
+            assert!(ESCAPE_HELP.contains(&format!("\r\n {sequence} ")), "{sequence}");
+        }
+    }
+
+    fn id(recorded: &str) -> &str {
+        let after = recorded.strip_prefix("\nStarting session with SessionId: ").expect("first line");
+        after.lines().next().expect("id")
+    }
+
+    const NO_SUCH_FILE: &str = "ls: cannot access '/nonexistent-x': No such file or directory\n";
+}

@@ -1,4 +1,30 @@
 //! The data channel: pure state machines. No clock, no randomness, no sockets, no tasks, no environment.
-#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//!
+//! `handle_*` goes in, `poll_*` comes out, time and seeds are parameters. [`Channel`] is the whole: it owns the
+//! handshake, the numbering of messages and their delivery; the session above it sees bytes and events, the link below
+//! it sees frames and deadlines. [`smux`] is the layer above a channel that carries many connections.
+// Tests start their virtual clocks somewhere.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod agent_version;
+mod channel;
+pub mod cipher;
+pub mod congestion;
+mod handshake;
+pub mod message;
+pub mod pacing;
+mod payload;
+mod recv;
+pub mod rtt;
+mod send;
+#[cfg(test)]
+mod sim;
 pub mod smux;
+#[cfg(test)]
+mod vectors;
+
+pub use agent_version::Capabilities;
+pub use channel::{Channel, CloseReason, Config, Event, Input, Stats, Transmit};
+pub use cipher::DataKey;
+pub use handshake::{DataKeyRequest, PortProperties, SessionKind};
+pub use payload::{Flag, PayloadError, TerminalSize};

@@ -1,0 +1,673 @@
+//! One data channel: the composition of envelope, handshake, delivery, pacing and congestion control.
+//!
+//! ```text
+//!            handle_open          first data message             handshake complete
+//!   Opening ────────────▶ Waiting ───────────────────▶ Handshaking ───────────────▶ Ready ──▶ Closed
+//!                            └── output without a handshake: a plain shell ──────────▲
+//! ```
+//!
+//! A lost socket does not change the state: [`Channel::handle_lost`] stops transmissions, the next
+//! [`Channel::handle_open`] sends everything outstanding again, and numbering goes on.
+//!
+//! Nothing but handshake messages is sent before `Ready`: the agent would acknowledge other input and ignore it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
+
+use super::agent_version::Capabilities;
+use super::cipher::{self, Cipher, DataKey};
+use super::congestion::{AckClocked, Controller};
+use super::handshake::{self, DataKeyRequest, Handshake, SessionKind, Step};
+use super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
+use super::pacing::Pacer;
+use super::payload::{self, Flag, OpenDataChannel, TerminalSize};
+use super::recv::{Receiver, Verdict};
+use super::send::Sender;
+
+/// What a channel is told about its session and its limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The client version reported to service and agent. Agents decide on it: a low one switches smux keepalives
+    /// on (smp#57).
+    pub client_version: String,
+    /// Data messages a second, 0 for no limit.
+    pub message_rate: u32,
+    /// Bytes of user data in one message at most.
+    pub max_payload: usize,
+    /// Unacknowledged payload bytes at most.
+    pub max_window: usize,
+    /// How long the agent may take to its first message, and then to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// How long outstanding data may see no acknowledgement at all on a working socket.
+    pub give_up_after: Duration,
+}
+
+/// A frame for the websocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// The opening frame. It holds the token.
+    Text(String),
+    /// Everything else.
+    Binary(Bytes),
+}
+
+/// What a session sends.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// User data. Small pieces are joined, large ones cut.
+    Bytes(Bytes),
+    /// The terminal's size.
+    Size(TerminalSize),
+    /// A signal to the agent.
+    Flag(Flag),
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The session may start.
+    Ready(SessionKind),
+    /// Bytes from the remote side.
+    Output(Bytes),
+    /// Bytes of the remote command's standard error.
+    Stderr(Bytes),
+    /// The remote command has ended. The text is printed as it came.
+    ExitCode {
+        /// The status, where the text gives one.
+        code: Option<i32>,
+        /// The agent's words, `EXIT_CODE: <n>`.
+        text: Bytes,
+    },
+    /// The agent's message to the user.
+    Notice(String),
+    /// Answer with [`Channel::handle_data_key`].
+    DataKeyNeeded(DataKeyRequest),
+    /// The agent could not reach the destination.
+    PortRefused,
+    /// The agent is not connected (true), or is again (false).
+    Paused(bool),
+    /// The session has ended. Nothing follows.
+    Closed(CloseReason),
+}
+
+/// Why a session has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The service closed the channel, with a reason to show or an empty one.
+    #[error("the session has ended")]
+    ByService(String),
+    /// The agent said nothing, or did not finish the handshake.
+    #[error("no answer from the agent for {0:?}")]
+    HandshakeTimeout(Duration),
+    /// The handshake ended without a session we know.
+    #[error("unable to determine SessionType")]
+    UnknownSession,
+    /// Data was not acknowledged for too long.
+    #[error("the agent has not taken any data for {0:?}")]
+    GaveUp(Duration),
+    /// The encryption cannot go on.
+    #[error("encryption failed: {0}")]
+    Encryption(String),
+}
+
+/// Counters of one channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stats {
+    pub messages_sent: u64,
+    pub bytes_sent: u64,
+    pub messages_resent: u64,
+    pub messages_received: u64,
+    pub bytes_received: u64,
+    pub duplicates: u64,
+    pub undecodable: u64,
+    pub outstanding_bytes: usize,
+    pub window: usize,
+    pub rtt: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Waiting { until: Instant },
+    Handshaking { until: Instant },
+    Ready,
+    Closed,
+}
+
+/// What waits to be cut into messages, in order.
+#[derive(Debug)]
+enum Pending {
+    Bytes(Bytes),
+    Message(PayloadType, Bytes),
+}
+
+/// The client's end of a data channel.
+#[derive(Debug)]
+pub struct Channel {
+    config: Config,
+    client_id: Uuid,
+    random: fastrand::Rng,
+    epoch: Option<(Instant, u64)>,
+    state: State,
+    is_connected: bool,
+    /// Since when the agent is paused, and when a message last went out in spite of that.
+    paused: Option<(Instant, Instant)>,
+    handshake: Handshake,
+    cipher: Option<Cipher>,
+    sender: Sender,
+    receiver: Receiver,
+    controller: Box<dyn Controller>,
+    pacer: Pacer,
+    opening: Option<String>,
+    acks: VecDeque<Bytes>,
+    urgent: VecDeque<(PayloadType, Bytes)>,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Channel {
+    /// A channel that has not been opened. `seed` gives message ids, the client id and nonce prefixes.
+    pub fn new(config: Config, seed: u64) -> Channel {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Channel {
+            client_id: random_id(&mut random),
+            random,
+            epoch: None,
+            state: State::Opening,
+            is_connected: false,
+            paused: None,
+            handshake: Handshake::new(config.client_version.clone()),
+            cipher: None,
+            sender: Sender::default(),
+            receiver: Receiver::default(),
+            controller: Box::new(AckClocked::new(config.max_window, config.max_payload)),
+            pacer: Pacer::new(config.message_rate),
+            opening: None,
+            acks: VecDeque::new(),
+            urgent: VecDeque::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// A websocket is open, at `unix_ms` milliseconds since 1970: presents the token and sends everything
+    /// outstanding again.
+    pub fn handle_open(&mut self, now: Instant, unix_ms: u64, token: &str) {
+        self.epoch = Some((now, unix_ms));
+        self.opening = Some(
+            OpenDataChannel {
+                message_schema_version: "1.0",
+                request_id: random_id(&mut self.random),
+                token_value: token,
+                client_id: self.client_id,
+                client_version: &self.config.client_version,
+            }
+            .to_json(),
+        );
+        self.is_connected = true;
+        // Whether the agent is there, a new socket tells anew.
+        self.unpause();
+        self.acks.clear();
+        self.sender.handle_reopen(now);
+        if self.state == State::Opening {
+            self.state = State::Waiting { until: now + self.config.handshake_timeout };
+        }
+    }
+
+    /// The websocket is gone.
+    pub fn handle_lost(&mut self) {
+        self.is_connected = false;
+        self.opening = None;
+        self.acks.clear();
+    }
+
+    /// A binary frame has arrived. One that cannot be read is counted and dropped.
+    pub fn handle_frame(&mut self, now: Instant, frame: Bytes) {
+        let message = match Message::decode(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                self.stats.undecodable += 1;
+                return tracing::debug!(%error, "dropped a frame");
+            }
+        };
+        if self.state == State::Closed {
+            return;
+        }
+        match message.message_type {
+            MessageType::OutputStreamData => self.handle_data(now, message),
+            MessageType::Acknowledge => self.handle_ack(now, &message.payload),
+            MessageType::ChannelClosed => {
+                self.close(CloseReason::ByService(payload::closed_output(&message.payload)));
+            }
+            MessageType::PausePublication => self.pause(now),
+            MessageType::StartPublication => self.unpause(),
+            MessageType::InputStreamData | MessageType::Other => {
+                tracing::debug!(id = %message.id, "ignored a message that is not for a client");
+            }
+        }
+    }
+
+    /// A deadline of [`Channel::poll_timeout`] has come. Calling it early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.is_connected || self.state == State::Closed {
+            return;
+        }
+        match self.state {
+            State::Waiting { until } | State::Handshaking { until } if until <= now => {
+                return self.close(CloseReason::HandshakeTimeout(self.config.handshake_timeout));
+            }
+            _ => {}
+        }
+        let silence = self.sender.silence(now);
+        if silence >= self.config.give_up_after {
+            return self.close(CloseReason::GaveUp(silence));
+        }
+        if let Some(sent_at) = self.sender.handle_timeout(now) {
+            self.controller.on_loss(now, sent_at);
+        }
+        if cfg!(debug_assertions) {
+            self.sender.assert_invariants();
+        }
+    }
+
+    /// The data key that [`Event::DataKeyNeeded`] asked for, or why there is none; the reason goes to the agent.
+    pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
+        let prefix = self.random.u32(..).to_be_bytes();
+        if let Some((response, cipher)) = self.handshake.handle_data_key(result, prefix) {
+            self.cipher = cipher;
+            self.urgent.push_back((PayloadType::HandshakeResponse, response));
+        }
+    }
+
+    /// Takes something to send. Ask [`Channel::wants_input`] first: what is sent regardless is kept, but bounded only
+    /// by the caller.
+    pub fn send(&mut self, input: Input) {
+        match input {
+            Input::Bytes(bytes) if bytes.is_empty() => {}
+            Input::Bytes(bytes) => {
+                self.pending_bytes += bytes.len();
+                self.pending.push_back(Pending::Bytes(bytes));
+            }
+            Input::Size(size) => {
+                self.pending.push_back(Pending::Message(PayloadType::Size, size.payload()));
+            }
+            Input::Flag(flag) => {
+                self.pending.push_back(Pending::Message(PayloadType::Flag, flag.payload()));
+            }
+        }
+    }
+
+    /// Whether more user data should be read now.
+    pub fn wants_input(&self) -> bool {
+        self.state == State::Ready && self.pending_bytes < self.pending_limit()
+    }
+
+    /// How many bytes may be given to [`Channel::send`] before [`Channel::wants_input`] turns false.
+    pub fn input_room(&self) -> usize {
+        if self.wants_input() { self.pending_limit() - self.pending_bytes } else { 0 }
+    }
+
+    /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if !self.is_connected {
+            return None;
+        }
+        if let Some(opening) = self.opening.take() {
+            return Some(Transmit::Text(opening));
+        }
+        if let Some(ack) = self.acks.pop_front() {
+            return Some(Transmit::Binary(ack));
+        }
+        if self.state == State::Closed || !self.may_send(now) {
+            return None;
+        }
+        let frame = match self.sender.poll_lost(now) {
+            Some(frame) => frame,
+            None => self.next_message(now)?,
+        };
+        self.pacer.take(now);
+        if let Some((_, last)) = &mut self.paused {
+            *last = now;
+        }
+        Some(Transmit::Binary(frame))
+    }
+
+    /// The next event for the session.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Channel::handle_timeout`], or [`Channel::poll_transmit`] again, is due, and why.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
+        if !self.is_connected || self.state == State::Closed {
+            return None;
+        }
+        let handshake = match self.state {
+            State::Waiting { until } => Some((until, "first message")),
+            State::Handshaking { until } => Some((until, "handshake")),
+            _ => None,
+        };
+        let give_up = self.sender.silent_since().map(|at| (at + self.config.give_up_after, "giving up"));
+        let delivery = self.sender.poll_timeout();
+        let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
+        let probe = match self.paused {
+            Some(_) if self.is_sending() => self.probe_at().map(|at| (at, "probe of a paused agent")),
+            _ => None,
+        };
+        let send = if self.paused.is_some() { probe } else { pacing };
+        [handshake, give_up, delivery, send].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// What the agent can do; nothing before its handshake.
+    pub fn capabilities(&self) -> Capabilities {
+        self.handshake.capabilities()
+    }
+
+    /// Whether everything given to [`Channel::send`] was sent and acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.urgent.is_empty() && self.pending.is_empty() && self.sender.outstanding_messages() == 0
+    }
+
+    /// The counters so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            messages_resent: self.sender.resent(),
+            outstanding_bytes: self.sender.outstanding_bytes(),
+            window: self.controller.window(),
+            rtt: self.sender.rtt().smoothed(),
+            ..self.stats
+        }
+    }
+
+    fn handle_data(&mut self, now: Instant, message: Message) {
+        let ack = self.acknowledge(now, &message);
+        self.stats.messages_received += 1;
+        match self.receiver.handle(message) {
+            Verdict::Deliver(message) => {
+                self.unpause();
+                self.acks.push_back(ack);
+                self.deliver(now, message);
+                while let Some(message) = self.receiver.poll_ready() {
+                    self.deliver(now, message);
+                }
+            }
+            Verdict::Held => self.acks.push_back(ack),
+            Verdict::Duplicate => {
+                self.stats.duplicates += 1;
+                self.acks.push_back(ack);
+            }
+            Verdict::Refused => tracing::debug!("refused a message that is too early"),
+        }
+    }
+
+    fn handle_ack(&mut self, now: Instant, body: &[u8]) {
+        let number = match payload::acknowledged_sequence(body) {
+            Ok(number) => number,
+            Err(error) => return tracing::debug!(%error, "dropped an acknowledgement"),
+        };
+        let is_limited = self.sender.outstanding_bytes() + self.config.max_payload > self.controller.window();
+        if let Some(acked) = self.sender.handle_ack(now, number) {
+            self.unpause();
+            self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, message: Message) {
+        self.stats.bytes_received += message.payload.len() as u64;
+        let delivered = match message.payload_type {
+            PayloadType::HandshakeRequest => self.handle_handshake_request(now, &message.payload),
+            PayloadType::HandshakeComplete => self.handle_handshake_complete(&message.payload),
+            PayloadType::EncryptionChallengeRequest => self.handle_challenge(&message.payload),
+            PayloadType::Output | PayloadType::Stderr | PayloadType::ExitCode => {
+                if matches!(self.state, State::Waiting { .. }) && message.payload_type == PayloadType::Output
+                {
+                    self.become_ready(SessionKind::Shell);
+                }
+                self.deliver_output(message)
+            }
+            PayloadType::Flag => {
+                if Flag::from_payload(&message.payload) == Some(Flag::ConnectToPortError) {
+                    self.events.push_back(Event::PortRefused);
+                }
+                Ok(())
+            }
+            other => {
+                tracing::debug!(?other, "ignored a payload");
+                Ok(())
+            }
+        };
+        if let Err(error) = delivered {
+            tracing::warn!(%error, "dropped a payload");
+        }
+    }
+
+    fn deliver_output(&mut self, message: Message) -> Result<(), payload::PayloadError> {
+        let bytes = match &self.cipher {
+            None => message.payload,
+            Some(cipher) => match cipher.decrypt(&message.payload) {
+                Ok(plain) => plain,
+                Err(error) => {
+                    self.close(CloseReason::Encryption(error.to_string()));
+                    return Ok(());
+                }
+            },
+        };
+        self.events.push_back(match message.payload_type {
+            PayloadType::Stderr => Event::Stderr(bytes),
+            PayloadType::ExitCode => Event::ExitCode { code: payload::exit_code(&bytes), text: bytes },
+            _ => Event::Output(bytes),
+        });
+        Ok(())
+    }
+
+    fn handle_handshake_request(&mut self, now: Instant, body: &[u8]) -> Result<(), payload::PayloadError> {
+        if self.state != State::Ready {
+            self.state = State::Handshaking { until: now + self.config.handshake_timeout };
+        }
+        match self.handshake.handle_request(body)? {
+            Step::Respond(response) => self.urgent.push_back((PayloadType::HandshakeResponse, response)),
+            Step::NeedDataKey(request) => self.events.push_back(Event::DataKeyNeeded(request)),
+        }
+        Ok(())
+    }
+
+    fn handle_handshake_complete(&mut self, body: &[u8]) -> Result<(), payload::PayloadError> {
+        let words = handshake::customer_message(body)?;
+        if !words.is_empty() {
+            self.events.push_back(Event::Notice(words));
+        }
+        match self.handshake.session().cloned() {
+            Some(kind) => self.become_ready(kind),
+            None => self.close(CloseReason::UnknownSession),
+        }
+        Ok(())
+    }
+
+    fn handle_challenge(&mut self, body: &[u8]) -> Result<(), payload::PayloadError> {
+        let Some(cipher) = &mut self.cipher else {
+            return Err(payload::PayloadError("encryption challenge"));
+        };
+        let answer = handshake::answer_challenge(body, cipher)?;
+        self.urgent.push_back((PayloadType::EncryptionChallengeResponse, answer));
+        Ok(())
+    }
+
+    fn become_ready(&mut self, kind: SessionKind) {
+        if self.state != State::Ready {
+            self.state = State::Ready;
+            self.events.push_back(Event::Ready(kind));
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        if self.state != State::Closed {
+            self.state = State::Closed;
+            self.events.push_back(Event::Closed(reason));
+        }
+    }
+
+    fn pause(&mut self, now: Instant) {
+        self.controller.on_pause();
+        if self.paused.is_none() {
+            self.paused = Some((now, now));
+            self.events.push_back(Event::Paused(true));
+        }
+    }
+
+    /// The end of a pause, by its own message, or by an acknowledgement or data: a client that waited for
+    /// `start_publication` alone is known to have hung.
+    fn unpause(&mut self) {
+        if self.paused.take().is_some() {
+            self.events.push_back(Event::Paused(false));
+        }
+    }
+
+    fn pending_limit(&self) -> usize {
+        MIN_PENDING.max(2 * self.config.max_payload)
+    }
+
+    /// Whether there is anything that waits for its turn, window permitting.
+    fn is_sending(&self) -> bool {
+        self.sender.has_lost() || (self.has_new() && self.fits_window())
+    }
+
+    fn has_new(&self) -> bool {
+        !self.urgent.is_empty() || (self.state == State::Ready && !self.pending.is_empty())
+    }
+
+    fn fits_window(&self) -> bool {
+        let next = self.pending_bytes.min(self.config.max_payload);
+        let outstanding = self.sender.outstanding_bytes();
+        (outstanding == 0 || outstanding + next <= self.controller.window())
+            && self.sender.outstanding_messages() < MAX_OUTSTANDING
+            && self.sender.span() < MAX_SPAN
+    }
+
+    fn may_send(&self, now: Instant) -> bool {
+        self.pacer.is_ready(now) && (self.paused.is_none() || self.probe_at().is_some_and(|at| at <= now))
+    }
+
+    /// While paused, one message a while: a lost `start_publication` must not hang the session.
+    fn probe_at(&self) -> Option<Instant> {
+        self.paused.map(|(_, last)| last + PAUSE_PROBE)
+    }
+
+    fn next_message(&mut self, now: Instant) -> Option<Bytes> {
+        if !self.has_new() || !self.fits_window() {
+            return None;
+        }
+        let (payload_type, body) = match self.urgent.pop_front() {
+            Some((payload_type, body)) => (payload_type, body),
+            None => match self.pending.front()? {
+                Pending::Bytes(_) => (PayloadType::Output, self.cut()?),
+                Pending::Message(..) => match self.pending.pop_front()? {
+                    Pending::Message(payload_type, body) => (payload_type, body),
+                    Pending::Bytes(_) => return None,
+                },
+            },
+        };
+        let size = body.len();
+        let frame = self.envelope(now, MessageType::InputStreamData, payload_type, 0).seal(framed(&body));
+        self.sender.push(now, frame.clone(), size);
+        self.stats.messages_sent += 1;
+        self.stats.bytes_sent += size as u64;
+        Some(frame)
+    }
+
+    /// Takes as much user data as one message may hold, across the pieces it came in.
+    fn cut(&mut self) -> Option<Bytes> {
+        let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
+        let limit = self.config.max_payload.saturating_sub(overhead).max(1);
+        let mut body = BytesMut::new();
+        while body.len() < limit {
+            let Some(Pending::Bytes(piece)) = self.pending.front_mut() else { break };
+            let take = piece.len().min(limit - body.len());
+            if body.is_empty() && take == limit {
+                let whole = piece.split_to(take);
+                self.pending_bytes -= take;
+                if piece.is_empty() {
+                    self.pending.pop_front();
+                }
+                return self.encrypted(whole);
+            }
+            body.extend_from_slice(&piece[..take]);
+            piece.advance(take);
+            self.pending_bytes -= take;
+            if piece.is_empty() {
+                self.pending.pop_front();
+            }
+        }
+        self.encrypted(body.freeze())
+    }
+
+    fn encrypted(&mut self, body: Bytes) -> Option<Bytes> {
+        match self.cipher.as_mut().map(|cipher| cipher.encrypt(&body)) {
+            None => Some(body),
+            Some(Ok(sealed)) => Some(sealed),
+            Some(Err(error)) => {
+                self.close(CloseReason::Encryption(error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, message: &Message) -> Bytes {
+        let body = payload::acknowledgement_of(message);
+        let mut envelope = self.envelope(now, MessageType::Acknowledge, PayloadType::Other(0), ACK_FLAGS);
+        envelope.sequence = 0;
+        envelope.seal(framed(&body))
+    }
+
+    fn envelope(
+        &mut self,
+        now: Instant,
+        message_type: MessageType,
+        payload_type: PayloadType,
+        flags: u64,
+    ) -> Message {
+        Message {
+            message_type,
+            created_ms: self.epoch.map_or(0, |(opened, unix_ms)| {
+                unix_ms + u64::try_from(now.saturating_duration_since(opened).as_millis()).unwrap_or(0)
+            }),
+            sequence: self.sender.next_sequence(),
+            flags,
+            id: random_id(&mut self.random),
+            payload_type,
+            payload: Bytes::new(),
+        }
+    }
+}
+
+fn framed(body: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(PAYLOAD_OFFSET + body.len());
+    frame.put_bytes(0, PAYLOAD_OFFSET);
+    frame.put_slice(body);
+    frame
+}
+
+fn random_id(random: &mut fastrand::Rng) -> Uuid {
+    uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
+}
+
+/// User data waiting to be cut, in bytes, at least (two messages of the largest kind otherwise). Small, so that what
+/// is decided late (whose turn it is, a keystroke) is not behind much.
+const MIN_PENDING: usize = 8 << 10;
+/// Messages unacknowledged at most; beyond 10,000 agents are known to stall for good.
+const MAX_OUTSTANDING: usize = 1_000;
+/// How far numbers may run ahead of the oldest unacknowledged message; agents hold 100,000 early ones.
+const MAX_SPAN: usize = 8_000;
+/// How often one message is tried while the agent is said to be away.
+const PAUSE_PROBE: Duration = Duration::from_secs(2);

@@ -1,0 +1,115 @@
+//! How many data messages a second: a token bucket under the service's limit.
+//!
+//! The service cuts a session that sends more than about 1,000 data messages a second for more than 2 seconds: the
+//! agent is paused and the websocket closed. A maintainer says of the pace of agent and official plugin that it
+//! follows from "a max message rate of 1/ms" (agent#664), and a client that holds 900 a second in a token bucket
+//! is reported to run for a day. Acknowledgements do not count.
+
+use std::time::{Duration, Instant};
+
+/// The default rate, messages a second.
+pub const DEFAULT_RATE: u32 = 900;
+/// How many messages may go at once after a rest. With the default rate any two seconds hold at most
+/// 128 + 2 × 900 = 1,928 messages, under the 2,000 that are known to be too many.
+pub const BURST: u32 = 128;
+
+/// A token bucket; one token is one data message.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    /// `None`: no limit.
+    interval: Option<Duration>,
+    /// When the bucket would be empty if nothing were sent; the bucket is full when this lies `BURST` intervals back.
+    empty_at: Option<Instant>,
+}
+
+impl Pacer {
+    /// A full bucket for `rate` messages a second; 0 is no limit.
+    pub fn new(rate: u32) -> Pacer {
+        Pacer { interval: (rate > 0).then(|| Duration::from_secs(1) / rate), empty_at: None }
+    }
+
+    /// When the next message may go; a time in the past or `None` is now.
+    pub fn next_at(&self) -> Option<Instant> {
+        Some(self.empty_at? + self.interval?)
+    }
+
+    /// Whether a message may go now.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.next_at().is_none_or(|at| at <= now)
+    }
+
+    /// Counts a message that goes now.
+    pub fn take(&mut self, now: Instant) {
+        let Some(interval) = self.interval else { return };
+        let full = now.checked_sub(interval * BURST);
+        let level = match (self.empty_at, full) {
+            (Some(empty_at), Some(full)) => empty_at.max(full),
+            (Some(empty_at), None) => empty_at,
+            (None, Some(full)) => full,
+            (None, None) => now,
+        };
+        self.empty_at = Some(level + interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends as fast as the bucket lets, with rests, and returns the sending times.
+    fn greedy(rate: u32, rests: &[(Duration, Duration)]) -> Vec<Duration> {
+        let start = Instant::now() + Duration::from_secs(1000);
+        let (mut pacer, mut sent) = (Pacer::new(rate), Vec::new());
+        for (from, to) in rests {
+            let mut at = *from;
+            while at < *to {
+                if pacer.is_ready(start + at) {
+                    pacer.take(start + at);
+                    sent.push(at);
+                } else {
+                    at += Duration::from_micros(200);
+                }
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn any_two_seconds_stay_under_two_thousand() {
+        let seconds = Duration::from_secs;
+        let sent = greedy(
+            DEFAULT_RATE,
+            &[(seconds(0), seconds(5)), (seconds(6), seconds(7)), (seconds(9), seconds(12))],
+        );
+        for (index, at) in sent.iter().enumerate() {
+            let within = sent[index..].iter().take_while(|other| **other - *at < seconds(2)).count();
+            assert!(within < 2000, "{within} from {at:?}");
+        }
+        let sustained = sent.iter().filter(|at| **at >= seconds(1) && **at < seconds(5)).count();
+        assert!((3590..=3610).contains(&sustained), "{sustained}");
+    }
+
+    #[test]
+    fn a_burst_goes_at_once_and_no_more() {
+        let now = Instant::now() + Duration::from_secs(10);
+        let mut pacer = Pacer::new(900);
+        let mut burst = 0;
+        while pacer.is_ready(now) {
+            pacer.take(now);
+            burst += 1;
+        }
+        assert_eq!(burst, BURST);
+        assert!(pacer.next_at().unwrap() - now <= Duration::from_secs(1) / 900);
+    }
+
+    #[test]
+    fn rate_zero_is_no_limit() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(0);
+        for _ in 0..100_000 {
+            assert!(pacer.is_ready(now));
+            pacer.take(now);
+        }
+        assert_eq!(pacer.next_at(), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! The reliable half of receiving: order, duplicates, early messages.
+//!
+//! Every message that is taken is acknowledged, duplicates too: an agent resends only its oldest unacknowledged
+//! message, so one lost acknowledgement that is never repeated would block it for ever (smp#139).
+
+use std::collections::BTreeMap;
+
+use super::message::Message;
+
+/// What to do with a received data message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Acknowledge, then deliver it and whatever [`Receiver::poll_ready`] gives.
+    Deliver(Message),
+    /// Acknowledge; it is kept until its turn.
+    Held,
+    /// Acknowledge; it was delivered before.
+    Duplicate,
+    /// Do not acknowledge: too early for our bounds. The agent sends it again.
+    Refused,
+}
+
+/// Puts data messages in order.
+#[derive(Debug, Default)]
+pub(super) struct Receiver {
+    expected: i64,
+    held: BTreeMap<i64, Message>,
+    held_bytes: usize,
+}
+
+impl Receiver {
+    pub fn handle(&mut self, message: Message) -> Verdict {
+        let number = message.sequence;
+        if number == self.expected {
+            self.expected += 1;
+            return Verdict::Deliver(message);
+        }
+        if number < self.expected || self.held.contains_key(&number) {
+            return Verdict::Duplicate;
+        }
+        let size = message.payload.len();
+        let is_near = number - self.expected <= MAX_AHEAD;
+        if !is_near || self.held.len() >= MAX_HELD || self.held_bytes + size > MAX_HELD_BYTES {
+            return Verdict::Refused;
+        }
+        self.held_bytes += size;
+        self.held.insert(number, message);
+        Verdict::Held
+    }
+
+    /// The next message whose turn has come.
+    pub fn poll_ready(&mut self) -> Option<Message> {
+        let message = self.held.remove(&self.expected)?;
+        self.held_bytes -= message.payload.len();
+        self.expected += 1;
+        Some(message)
+    }
+}
+
+/// How many early messages are held (the official plugin's bound).
+const MAX_HELD: usize = 10_000;
+/// How many payload bytes early messages may hold.
+const MAX_HELD_BYTES: usize = 16 << 20;
+/// How far ahead a message may be (the agent's own buffer is 100,000 messages).
+const MAX_AHEAD: i64 = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{MessageType, PayloadType};
+    use super::*;
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    fn message(sequence: i64, size: usize) -> Message {
+        Message {
+            message_type: MessageType::OutputStreamData,
+            created_ms: 0,
+            sequence,
+            flags: 0,
+            id: Uuid::nil(),
+            payload_type: PayloadType::Output,
+            payload: Bytes::from(vec![0; size]),
+        }
+    }
+
+    #[test]
+    fn early_messages_wait_for_their_turn() {
+        let mut receiver = Receiver::default();
+        assert_eq!(receiver.handle(message(2, 1)), Verdict::Held);
+        assert_eq!(receiver.handle(message(1, 1)), Verdict::Held);
+        assert_eq!(receiver.handle(message(1, 1)), Verdict::Duplicate);
+        assert_eq!(receiver.poll_ready(), None);
+        assert!(matches!(receiver.handle(message(0, 1)), Verdict::Deliver(_)));
+        assert_eq!(receiver.poll_ready().unwrap().sequence, 1);
+        assert_eq!(receiver.poll_ready().unwrap().sequence, 2);
+        assert_eq!(receiver.poll_ready(), None);
+        assert_eq!(receiver.handle(message(0, 1)), Verdict::Duplicate);
+        assert_eq!(receiver.held_bytes, 0);
+    }
+
+    #[test]
+    fn bounds_refuse_without_acknowledging() {
+        let mut receiver = Receiver::default();
+        for sequence in [MAX_AHEAD + 1, i64::MAX] {
+            assert_eq!(receiver.handle(message(sequence, 1)), Verdict::Refused);
+        }
+        assert_eq!(receiver.handle(message(-1, 1)), Verdict::Duplicate);
+        assert_eq!(receiver.handle(message(i64::MIN, 1)), Verdict::Duplicate);
+        for sequence in 1..=MAX_HELD as i64 {
+            assert_eq!(receiver.handle(message(sequence, 0)), Verdict::Held);
+        }
+        assert_eq!(receiver.handle(message(MAX_HELD as i64 + 1, 0)), Verdict::Refused);
+
+        let mut receiver = Receiver::default();
+        for sequence in 1..=16 {
+            assert_eq!(receiver.handle(message(sequence, 1 << 20)), Verdict::Held);
+        }
+        assert_eq!(receiver.handle(message(17, 1)), Verdict::Refused);
+        assert!(matches!(receiver.handle(message(0, 1)), Verdict::Deliver(_)));
+    }
+}

@@ -1,0 +1,91 @@
+//! Round-trip times and the retransmission timeout they give.
+
+use std::time::Duration;
+
+/// A smoothed round-trip time with its variation, as in RFC 6298, and the gains both ends of this protocol use.
+#[derive(Clone, Copy, Debug)]
+pub struct Rtt {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    floor: Duration,
+    latest: Duration,
+}
+
+impl Default for Rtt {
+    fn default() -> Rtt {
+        Rtt { smoothed: None, variation: Duration::ZERO, floor: Duration::MAX, latest: Duration::ZERO }
+    }
+}
+
+impl Rtt {
+    /// Takes the time from sending a message to its acknowledgement. Never one of a message that was sent twice:
+    /// which sending was acknowledged is not known (Karn's rule).
+    pub fn sample(&mut self, rtt: Duration) {
+        self.latest = rtt;
+        self.floor = self.floor.min(rtt);
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(rtt);
+                self.variation = rtt / 2;
+            }
+            Some(smoothed) => {
+                let deviation = smoothed.abs_diff(rtt);
+                self.variation = (self.variation * 3 + deviation) / 4;
+                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+            }
+        }
+    }
+
+    /// The smoothed time; 100 ms (the official plugin's) before the first sample.
+    pub fn smoothed(&self) -> Duration {
+        self.smoothed.unwrap_or(INITIAL)
+    }
+
+    /// The smallest time seen; the smoothed one before the first sample.
+    pub fn floor(&self) -> Duration {
+        self.floor.min(self.smoothed())
+    }
+
+    /// The last sample.
+    pub fn latest(&self) -> Duration {
+        self.latest
+    }
+
+    /// How long to wait for an acknowledgement before sending again.
+    pub fn timeout(&self) -> Duration {
+        let spread = GRANULARITY.max(self.variation * 4);
+        (self.smoothed() + spread).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+    }
+}
+
+/// The official plugin's and the agent's first guess.
+const INITIAL: Duration = Duration::from_millis(100);
+/// The clock granularity both use.
+const GRANULARITY: Duration = Duration::from_millis(10);
+/// The agent's lower bound. An acknowledgement waits for the destination to take the data, so less would resend
+/// into every hiccup of a server.
+const MIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Theirs is 1 s, which on a path slower than that resends everything for ever.
+const MAX_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_follows_the_samples_within_its_bounds() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.timeout(), MIN_TIMEOUT);
+        for _ in 0..50 {
+            rtt.sample(Duration::from_millis(1));
+        }
+        assert_eq!(rtt.timeout(), MIN_TIMEOUT);
+        for _ in 0..50 {
+            rtt.sample(Duration::from_millis(1500));
+        }
+        assert!(rtt.timeout() > Duration::from_millis(1500));
+        rtt.sample(Duration::from_secs(1000));
+        assert_eq!(rtt.timeout(), MAX_TIMEOUT);
+        assert_eq!(rtt.floor(), Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,372 @@
+//! The reliable half of sending: what is unacknowledged, what is lost, when to send it again, when to give up.
+//!
+//! A message is *outstanding* from its first sending until its acknowledgement, which names it alone. It is taken for
+//! lost when three messages first sent after it are acknowledged (and it is older than a round trip), or when its
+//! retransmission timeout has passed. All lost messages are sent again, not only the oldest: with 20 % loss that is
+//! two seconds instead of three minutes for 2,000 messages.
+//!
+//! When *nothing* is acknowledged any more (a blocked destination, a dead path), only the oldest message is sent
+//! again, at growing intervals; the first acknowledgement after that sets the rest in motion.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::rtt::Rtt;
+
+/// What an acknowledgement was worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acked {
+    /// Payload bytes that are no longer outstanding.
+    pub bytes: usize,
+}
+
+/// Numbers, keeps and resends messages.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    rtt: Rtt,
+    /// The number of `outstanding[0]`, and of the next new message when that is empty.
+    base: i64,
+    /// By number; `None` where the acknowledgement overtook an older one's.
+    outstanding: VecDeque<Option<Entry>>,
+    outstanding_bytes: usize,
+    outstanding_messages: usize,
+    /// Sendings in their order, each with the message's number; stale ones are skipped.
+    in_flight: VecDeque<(u64, i64)>,
+    /// Lost messages by number, to be sent again.
+    lost: BTreeSet<i64>,
+    sendings: u64,
+    /// The latest sending known to have arrived, among messages sent once.
+    newest_acked: u64,
+    /// Doublings of the timeout since the last acknowledgement.
+    backoff: u32,
+    last_ack: Option<Instant>,
+    last_timeout: Option<Instant>,
+    /// Since when outstanding data has seen no acknowledgement while connected.
+    silent_since: Option<Instant>,
+    resent: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    frame: Bytes,
+    payload: usize,
+    first_sending: u64,
+    last_sending: u64,
+    sent_at: Instant,
+    is_resent: bool,
+}
+
+impl Sender {
+    /// The number of the next new message.
+    pub fn next_sequence(&self) -> i64 {
+        self.base + self.outstanding.len() as i64
+    }
+
+    pub fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    /// Payload bytes not yet acknowledged.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.outstanding_bytes
+    }
+
+    /// Messages not yet acknowledged.
+    pub fn outstanding_messages(&self) -> usize {
+        self.outstanding_messages
+    }
+
+    /// How many numbers lie between the oldest outstanding message and the next one.
+    pub fn span(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// How often a message was sent again.
+    pub fn resent(&self) -> u64 {
+        self.resent
+    }
+
+    /// Takes a new message that is sent now; it must carry [`Sender::next_sequence`].
+    pub fn push(&mut self, now: Instant, frame: Bytes, payload: usize) {
+        let (sending, number) = (self.sendings, self.next_sequence());
+        self.sendings += 1;
+        self.in_flight.push_back((sending, number));
+        self.outstanding.push_back(Some(Entry {
+            frame,
+            payload,
+            first_sending: sending,
+            last_sending: sending,
+            sent_at: now,
+            is_resent: false,
+        }));
+        self.outstanding_bytes += payload;
+        self.outstanding_messages += 1;
+        self.silent_since.get_or_insert(now);
+    }
+
+    /// Takes an acknowledgement. `None` when it names nothing outstanding.
+    pub fn handle_ack(&mut self, now: Instant, number: i64) -> Option<Acked> {
+        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        let entry = self.outstanding.get_mut(index)?.take()?;
+        self.outstanding_bytes -= entry.payload;
+        self.outstanding_messages -= 1;
+        self.lost.remove(&number);
+        if !entry.is_resent {
+            self.rtt.sample(now.saturating_duration_since(entry.sent_at));
+        }
+        self.newest_acked = self.newest_acked.max(entry.first_sending);
+        self.backoff = 0;
+        self.last_timeout = None;
+        self.last_ack = Some(now);
+        self.silent_since = (self.outstanding_messages > 0).then_some(now);
+        while let Some(None) = self.outstanding.front() {
+            self.outstanding.pop_front();
+            self.base += 1;
+        }
+        Some(Acked { bytes: entry.payload })
+    }
+
+    /// Finds lost messages and gives the time at which the latest of them was sent, if there are any.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
+        let mut latest_loss = None;
+        if self.timeout_at().is_some_and(|at| at <= now) {
+            let timeout = self.rtt.timeout();
+            let is_flowing = self.last_ack.is_some_and(|at| now.saturating_duration_since(at) < timeout * 2);
+            if !is_flowing {
+                self.lost.insert(self.base);
+            }
+            while let Some((number, sent_at)) = self.oldest_in_flight()
+                && is_flowing
+                && sent_at + timeout <= now
+            {
+                self.in_flight.pop_front();
+                self.lost.insert(number);
+                latest_loss = Some(sent_at);
+            }
+            self.backoff += 1;
+            self.last_timeout = Some(now);
+        }
+        let reordering = self.reordering_allowance();
+        while let Some((number, sent_at)) = self.overtaken() {
+            if sent_at + reordering > now {
+                break;
+            }
+            self.in_flight.pop_front();
+            self.lost.insert(number);
+            latest_loss = Some(sent_at);
+        }
+        latest_loss
+    }
+
+    /// When [`Sender::handle_timeout`] is next due, and why.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
+        let overtaken = self.overtaken().map(|(_, sent_at)| sent_at + self.reordering_allowance());
+        let expiry = self.timeout_at();
+        match (overtaken, expiry) {
+            (Some(overtaken), Some(expiry)) if expiry < overtaken => Some((expiry, "retransmission timeout")),
+            (Some(overtaken), _) => Some((overtaken, "loss detection")),
+            (None, expiry) => Some((expiry?, "retransmission timeout")),
+        }
+    }
+
+    /// Whether a lost message waits to be sent again.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// The oldest lost message, to be sent again now.
+    pub fn poll_lost(&mut self, now: Instant) -> Option<Bytes> {
+        let number = self.lost.pop_first()?;
+        let sending = self.sendings;
+        let index = usize::try_from(number - self.base).ok()?;
+        let entry = self.outstanding.get_mut(index)?.as_mut()?;
+        self.sendings += 1;
+        self.resent += 1;
+        entry.last_sending = sending;
+        entry.sent_at = now;
+        entry.is_resent = true;
+        self.in_flight.push_back((sending, number));
+        Some(entry.frame.clone())
+    }
+
+    /// A new connection: whatever is outstanding may have been lost with the old one.
+    pub fn handle_reopen(&mut self, now: Instant) {
+        self.in_flight.clear();
+        let numbers = self.base..;
+        self.lost = numbers.zip(&self.outstanding).filter(|(_, e)| e.is_some()).map(|(n, _)| n).collect();
+        self.backoff = 0;
+        self.last_timeout = None;
+        self.silent_since = (self.outstanding_messages > 0).then_some(now);
+    }
+
+    /// How long outstanding data has seen no acknowledgement at all.
+    pub fn silence(&self, now: Instant) -> Duration {
+        self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// When the silence began, if there is any.
+    pub fn silent_since(&self) -> Option<Instant> {
+        self.silent_since
+    }
+
+    fn timeout_at(&mut self) -> Option<Instant> {
+        let (_, sent_at) = self.oldest_in_flight()?;
+        let timeout = self.rtt.timeout();
+        let backed_off = (timeout * 2u32.pow(self.backoff.min(MAX_DOUBLINGS))).min(timeout.max(MAX_BACKOFF));
+        let expiry = sent_at + timeout;
+        Some(self.last_timeout.map_or(expiry, |last| expiry.max(last + backed_off)))
+    }
+
+    /// The oldest sending whose message is still outstanding and was not sent again since.
+    fn oldest_in_flight(&mut self) -> Option<(i64, Instant)> {
+        while let Some(&(sending, number)) = self.in_flight.front() {
+            match self.entry(number) {
+                Some(entry) if entry.last_sending == sending => return Some((number, entry.sent_at)),
+                _ => self.in_flight.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// The oldest message in flight if it was sent long enough before one that has arrived.
+    fn overtaken(&mut self) -> Option<(i64, Instant)> {
+        let (number, sent_at) = self.oldest_in_flight()?;
+        let (sending, _) = self.in_flight.front()?;
+        (sending + REORDERING_THRESHOLD <= self.newest_acked).then_some((number, sent_at))
+    }
+
+    fn reordering_allowance(&self) -> Duration {
+        self.rtt.smoothed().max(self.rtt.latest()) * 5 / 4
+    }
+
+    fn entry(&self, number: i64) -> Option<&Entry> {
+        self.outstanding.get(usize::try_from(number - self.base).ok()?)?.as_ref()
+    }
+
+    pub(super) fn assert_invariants(&self) {
+        debug_assert_eq!(self.outstanding.iter().flatten().count(), self.outstanding_messages);
+        debug_assert_eq!(
+            self.outstanding.iter().flatten().map(|e| e.payload).sum::<usize>(),
+            self.outstanding_bytes
+        );
+        debug_assert!(self.lost.iter().all(|number| self.entry(*number).is_some()));
+        debug_assert!(!matches!(self.outstanding.front(), Some(None)));
+        debug_assert_eq!(self.silent_since.is_some(), self.outstanding_messages > 0);
+    }
+}
+
+/// How many later sendings must have arrived before an earlier one counts as lost (QUIC's packet threshold).
+const REORDERING_THRESHOLD: u64 = 3;
+/// Bounds the growth of the interval between probes of a silent path.
+const MAX_DOUBLINGS: u32 = 6;
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn sender_with(count: usize, now: Instant) -> Sender {
+        let mut sender = Sender::default();
+        for number in 0..count {
+            sender.push(now, Bytes::from(vec![number as u8]), 10);
+        }
+        sender
+    }
+
+    fn drain(sender: &mut Sender, now: Instant) -> Vec<u8> {
+        std::iter::from_fn(|| sender.poll_lost(now)).map(|frame| frame[0]).collect()
+    }
+
+    #[test]
+    fn acknowledgements_are_selective_and_count_once() {
+        let now = Instant::now();
+        let mut sender = sender_with(3, now);
+        assert_eq!(sender.handle_ack(now, 1), Some(Acked { bytes: 10 }));
+        assert_eq!(sender.handle_ack(now, 1), None);
+        for unknown in [-1, 3, i64::MIN, i64::MAX] {
+            assert_eq!(sender.handle_ack(now, unknown), None);
+        }
+        assert_eq!((sender.outstanding_bytes(), sender.span()), (20, 3));
+        sender.handle_ack(now, 0);
+        assert_eq!((sender.outstanding_bytes(), sender.span()), (10, 1));
+        assert_eq!(sender.next_sequence(), 3);
+        sender.assert_invariants();
+    }
+
+    #[test]
+    fn every_expired_message_is_sent_again_while_acknowledgements_flow() {
+        let start = Instant::now();
+        let mut sender = sender_with(5, start);
+        sender.handle_ack(start + 20 * MS, 1);
+        let (at, _) = sender.poll_timeout().unwrap();
+        sender.handle_timeout(at);
+        assert_eq!(drain(&mut sender, at), [0, 2, 3, 4]);
+        sender.assert_invariants();
+    }
+
+    #[test]
+    fn a_silent_path_is_probed_with_the_oldest_at_growing_intervals() {
+        let start = Instant::now();
+        let mut sender = sender_with(5, start);
+        let mut gaps = Vec::new();
+        let mut last = start;
+        for _ in 0..8 {
+            let (at, why) = sender.poll_timeout().unwrap();
+            assert_eq!(why, "retransmission timeout");
+            sender.handle_timeout(at);
+            assert_eq!(drain(&mut sender, at).len(), 1);
+            gaps.push((at - last).as_millis());
+            last = at;
+        }
+        assert!(gaps.is_sorted(), "{gaps:?}");
+        assert_eq!(*gaps.last().unwrap(), MAX_BACKOFF.as_millis());
+        // The first acknowledgement sets the rest in motion.
+        sender.handle_ack(last + MS, 0);
+        let (at, _) = sender.poll_timeout().unwrap();
+        sender.handle_timeout(at);
+        assert_eq!(drain(&mut sender, at).len(), 4);
+    }
+
+    #[test]
+    fn three_later_arrivals_make_a_message_lost_before_its_timeout() {
+        let start = Instant::now();
+        let mut sender = Sender::default();
+        for number in 0..5u8 {
+            sender.push(start + MS * u32::from(number), Bytes::from(vec![number]), 1);
+        }
+        for number in 1..=3 {
+            sender.handle_ack(start + 20 * MS, number);
+        }
+        let (at, why) = sender.poll_timeout().unwrap();
+        assert_eq!(why, "loss detection");
+        assert!(at < start + 60 * MS);
+        sender.handle_timeout(at);
+        assert_eq!(drain(&mut sender, at), [0]);
+    }
+
+    #[test]
+    fn a_resent_message_never_feeds_the_round_trip_time() {
+        let start = Instant::now();
+        let mut sender = sender_with(1, start);
+        let (at, _) = sender.poll_timeout().unwrap();
+        sender.handle_timeout(at);
+        drain(&mut sender, at);
+        sender.handle_ack(at + MS, 0);
+        assert_eq!(sender.rtt().latest(), Duration::ZERO);
+    }
+
+    #[test]
+    fn after_a_reconnect_everything_outstanding_goes_again_in_order() {
+        let start = Instant::now();
+        let mut sender = sender_with(4, start);
+        sender.handle_ack(start, 2);
+        sender.handle_reopen(start + 500 * MS);
+        assert_eq!(drain(&mut sender, start + 500 * MS), [0, 1, 3]);
+        assert_eq!(sender.silence(start + 600 * MS), 100 * MS);
+        sender.assert_invariants();
+    }
+}

@@ -1,0 +1,443 @@
+//! A session: streams, their turns, what arrives for them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::config::{Config, Role};
+use super::error::{Error, OpenError, SendError};
+use super::frame::{Decoder, Frame, HEADER_LEN, Header, OpenFrame, StreamId};
+use super::keepalive::{Due, Timers};
+use super::schedule::{Schedule, Turn};
+use super::stream::{Next, ReceiveState, SendState, Stream};
+
+/// What happened, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream (server only).
+    Accepted(StreamId),
+    /// Bytes arrived, never none.
+    Data(StreamId, Bytes),
+    /// The peer sends no more on this stream. An agent has also stopped listening.
+    Fin(StreamId),
+}
+
+/// Counts of what had no effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// SYN frames to a client, for a known stream, with id 0 or above the bound on streams.
+    pub ignored_syns: u64,
+    /// FIN frames and parts of PSH frames for streams that are unknown, ended or given up. They come in
+    /// numbers after each [`Session::reset`], as the peer learns of it late.
+    pub dropped_frames: u64,
+    /// Payload bytes in those.
+    pub dropped_bytes: u64,
+}
+
+/// One end of a smux session.
+///
+/// Feed it with `handle_*`, then drain [`poll_event`](Self::poll_event); ask
+/// [`poll_transmit`](Self::poll_transmit) when the carrier has room.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    streams: BTreeMap<StreamId, Stream>,
+    next_id: Option<u32>,
+    decoder: Decoder,
+    events: VecDeque<Event>,
+    schedule: Schedule,
+    turn: Option<Turn>,
+    frame: OpenFrame,
+    /// A NOP is to be sent.
+    nop: bool,
+    timers: Option<Timers>,
+    /// Sum of all streams' queues, in bytes.
+    buffered: usize,
+    counters: Counters,
+    failure: Option<Error>,
+}
+
+impl Event {
+    /// The stream concerned.
+    pub fn id(&self) -> StreamId {
+        match *self {
+            Event::Accepted(id) | Event::Data(id, _) | Event::Fin(id) => id,
+        }
+    }
+}
+
+impl Session {
+    /// A session with nothing sent or received. [`Config::max_frame`] 0 counts as 1.
+    pub fn new(mut config: Config, now: Instant) -> Self {
+        config.max_frame = config.max_frame.max(1);
+        let timers = config.keepalive.map(|keepalive| Timers::new(keepalive, now));
+        let next_id = Some(match config.role {
+            Role::Client => 3,
+            Role::Server => 2,
+        });
+        Self {
+            config,
+            streams: BTreeMap::new(),
+            next_id,
+            decoder: Decoder::default(),
+            events: VecDeque::new(),
+            schedule: Schedule::default(),
+            turn: None,
+            frame: OpenFrame::default(),
+            nop: false,
+            timers,
+            buffered: 0,
+            counters: Counters::default(),
+            failure: None,
+        }
+    }
+
+    /// Opens a stream. Its SYN is sent at its first turn, together with what is queued by then.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(&mut self) -> Result<StreamId, OpenError> {
+        self.check()?;
+        if self.streams.len() >= self.config.max_streams {
+            return Err(OpenError::TooManyStreams(self.config.max_streams));
+        }
+        let number = self.next_id.ok_or(OpenError::IdsExhausted)?;
+        self.next_id = number.checked_add(2);
+        let id = StreamId(number);
+        self.streams.insert(id, Stream::opened());
+        self.wake(id);
+        self.assert_invariants();
+        Ok(id)
+    }
+
+    /// How many bytes [`send`](Self::send) takes now; 0 also if the stream is not open for sending. Read the
+    /// local socket only when it is more.
+    pub fn send_capacity(&self, id: StreamId) -> usize {
+        match self.streams.get(&id) {
+            Some(stream) if stream.send == SendState::Open => {
+                self.config.send_buffer.saturating_sub(stream.queued())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Queues data. How it is cut into frames is decided when it is sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; nothing is queued then.
+    pub fn send(&mut self, id: StreamId, data: &[u8]) -> Result<(), SendError> {
+        let capacity = self.send_capacity(id);
+        let stream = self.streams.get_mut(&id).filter(|stream| stream.send == SendState::Open);
+        let stream = stream.ok_or(SendError::NotOpen(id))?;
+        if data.len() > capacity {
+            return Err(SendError::Full { id, capacity, length: data.len() });
+        }
+        if !data.is_empty() {
+            stream.push(data);
+            self.buffered += data.len();
+            self.wake(id);
+        }
+        self.assert_invariants();
+        Ok(())
+    }
+
+    /// Ends the sending direction: FIN follows what is queued. Data still arrives until [`Event::Fin`]. No
+    /// effect on a stream that is not open for sending.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.send == SendState::Open
+        {
+            stream.send = SendState::Finishing;
+            self.wake(id);
+        }
+        self.assert_invariants();
+    }
+
+    /// Ends both directions: FIN follows what is queued, and there are no more events of this stream.
+    pub fn close(&mut self, id: StreamId) {
+        self.events.retain(|event| event.id() != id);
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.receive == ReceiveState::Open
+        {
+            stream.receive = ReceiveState::GivenUp;
+        }
+        self.remove_if_over(id);
+        self.finish(id);
+    }
+
+    /// Ends both directions at once: what is queued is dropped, but for the rest of a frame already begun. A
+    /// stream of which the peer has not heard yet leaves no trace.
+    pub fn reset(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let begun = self.frame.payload().filter(|&(owner, _)| owner == id).map_or(0, |(_, left)| left);
+            self.buffered -= stream.discard(begun);
+            if stream.is_unsent() {
+                self.schedule.remove(id);
+                self.streams.remove(&id);
+            }
+        }
+        self.close(id);
+    }
+
+    /// Takes bytes from the peer. Drain the events before the next call: they are bounded by `bytes` only.
+    ///
+    /// Payloads are slices of `bytes`, except for small ones, which are copied so that a few undelivered
+    /// bytes do not keep a whole message in memory.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Events of the frames before the bad one are there to be had.
+    pub fn handle_bytes(&mut self, now: Instant, mut bytes: Bytes) -> Result<(), Error> {
+        self.check()?;
+        if let Some(timers) = &mut self.timers
+            && !bytes.is_empty()
+        {
+            timers.heard(now);
+        }
+        let shared = bytes.len();
+        loop {
+            match self.decoder.next(&mut bytes) {
+                Ok(Some(frame)) => self.handle_frame(frame, shared),
+                Ok(None) => break,
+                Err(error) => return Err(self.fail(error.into())),
+            }
+        }
+        self.assert_invariants();
+        Ok(())
+    }
+
+    /// What happened, oldest first.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send.
+    /// Frames may be cut between two calls.
+    #[must_use]
+    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        while out.len() < max {
+            if self.frame.is_done() {
+                let Some(header) = self.next_frame() else { break };
+                self.frame = OpenFrame::new(header);
+            }
+            out.reserve((max - out.len()).min(HEADER_LEN + self.buffered));
+            self.frame.take_header(max - out.len(), &mut out);
+            if let Some((id, count)) = self.frame.take_payload(max - out.len())
+                && let Some(stream) = self.streams.get_mut(&id)
+            {
+                stream.pull(count, &mut out);
+                self.buffered -= count;
+            }
+        }
+        self.assert_invariants();
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to give.
+    pub fn has_transmit(&self) -> bool {
+        let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
+        self.failure.is_none()
+            && (self.nop
+                || !self.frame.is_done()
+                || waiting.any(|id| self.streams.get(&id).is_some_and(Stream::has_transmit)))
+    }
+
+    /// Payload bytes queued in all streams; their headers come on top.
+    pub fn buffered_out(&self) -> usize {
+        self.buffered
+    }
+
+    /// Streams that exist, counted against [`Config::max_streams`].
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// What had no effect so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Tells whether the caller takes bytes from the carrier. While it does not, silence is no failure; Go's
+    /// smux makes the same exception. Reading is the initial state.
+    pub fn set_reading(&mut self, now: Instant, reading: bool) {
+        if let Some(timers) = &mut self.timers {
+            timers.set_reading(now, reading);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why; only with keepalive.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.timers.as_ref().filter(|_| self.failure.is_none()).map(Timers::next)
+    }
+
+    /// Does what is due at `now`; may be called at any time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Silent`], or the failure that came before.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        self.check()?;
+        match self.timers.as_mut().map_or(Due::Nothing, |timers| timers.handle(now)) {
+            Due::Nothing => {}
+            Due::Nop => self.nop = true,
+            Due::Silence(timeout) => return Err(self.fail(Error::Silent(timeout))),
+        }
+        Ok(())
+    }
+
+    fn handle_frame(&mut self, frame: Frame, shared: usize) {
+        match frame {
+            Frame::Syn(id) => self.handle_syn(id),
+            Frame::Push(id, part) => match self.streams.get(&id).map(|stream| stream.receive) {
+                Some(ReceiveState::Open) => self.events.push_back(Event::Data(id, compact(part, shared))),
+                _ => self.count_dropped(part.len()),
+            },
+            Frame::Fin(id) => match self.streams.get_mut(&id) {
+                Some(stream) if stream.receive != ReceiveState::Finished => {
+                    if stream.receive == ReceiveState::Open {
+                        self.events.push_back(Event::Fin(id));
+                    }
+                    stream.receive = ReceiveState::Finished;
+                    self.remove_if_over(id);
+                }
+                _ => self.count_dropped(0),
+            },
+            Frame::Nop => {}
+        }
+    }
+
+    fn handle_syn(&mut self, id: StreamId) {
+        let welcome = self.config.role == Role::Server
+            && id.get() != 0
+            && !self.streams.contains_key(&id)
+            && self.streams.len() < self.config.max_streams;
+        if welcome {
+            self.streams.insert(id, Stream::accepted());
+            self.events.push_back(Event::Accepted(id));
+        } else {
+            self.counters.ignored_syns += 1;
+        }
+    }
+
+    fn count_dropped(&mut self, bytes: usize) {
+        self.counters.dropped_frames += 1;
+        self.counters.dropped_bytes += bytes as u64;
+    }
+
+    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN,
+    /// as far as each is due.
+    fn next_frame(&mut self) -> Option<Header> {
+        if std::mem::take(&mut self.nop) {
+            return Some(Header::Nop);
+        }
+        loop {
+            let turn = match &mut self.turn {
+                Some(turn) => turn,
+                none => none.insert(Turn::new(self.schedule.next()?)),
+            };
+            let id = turn.id;
+            let next =
+                self.streams.get_mut(&id).and_then(|stream| stream.next(turn.pushed, self.config.max_frame));
+            match next {
+                Some(Next::Syn) => {
+                    turn.served = true;
+                    return Some(Header::Syn(id));
+                }
+                Some(Next::Push(length)) => {
+                    turn.served = true;
+                    turn.pushed = true;
+                    return Some(Header::Push(id, length));
+                }
+                Some(Next::Fin) => {
+                    self.turn = None;
+                    self.unschedule(id);
+                    self.remove_if_over(id);
+                    return Some(Header::Fin(id));
+                }
+                None => {
+                    if turn.served {
+                        self.schedule.requeue(id);
+                    } else {
+                        self.unschedule(id);
+                    }
+                    self.turn = None;
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.scheduled
+        {
+            stream.scheduled = true;
+            self.schedule.wake(id);
+        }
+    }
+
+    fn unschedule(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.scheduled = false;
+        }
+    }
+
+    fn remove_if_over(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(Stream::is_over) {
+            self.streams.remove(&id);
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.failure = Some(error);
+        error
+    }
+
+    /// What holds between calls, whatever the peer sends. Checked in debug builds.
+    fn assert_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let streams = || self.streams.values();
+        assert_eq!(self.buffered, streams().map(Stream::queued).sum::<usize>(), "the total is the sum of the queues");
+        assert!(self.streams.len() <= self.config.max_streams, "streams are bounded");
+        assert!(streams().all(|stream| stream.queued() <= self.config.send_buffer), "queues are bounded");
+        assert!(!streams().any(Stream::is_over), "a stream that is over is forgotten");
+        assert!(
+            streams().all(|stream| stream.scheduled || !stream.has_transmit()),
+            "a stream with something to send will have its turn"
+        );
+        assert_eq!(
+            self.schedule.len() + usize::from(self.turn.is_some()),
+            streams().filter(|stream| stream.scheduled).count(),
+            "a stream is lined up once"
+        );
+        if let Some((id, left)) = self.frame.payload() {
+            let queued = self.streams.get(&id).map_or(0, Stream::queued);
+            assert!(left <= queued, "a frame that was begun can be completed");
+        }
+    }
+}
+
+/// Copies a part that is small against the `shared` bytes it would otherwise keep in memory.
+fn compact(part: Bytes, shared: usize) -> Bytes {
+    if part.len() < shared / COMPACT_BELOW { Bytes::copy_from_slice(&part) } else { part }
+}
+
+/// A slice keeps at most this many times its length in memory.
+const COMPACT_BELOW: usize = 4;
+
+#[cfg(test)]
+mod tests;

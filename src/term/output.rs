@@ -1,0 +1,338 @@
+//! Standard output and error, written in order without blocking the runtime.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::Notify;
+
+/// Bytes waiting from which on [`Output::has_room`] is false.
+pub const OUTPUT_QUEUE: usize = 1 << 20;
+
+/// A byte stream to a terminal, pipe, socket or file.
+///
+/// [`push`](Output::push) writes at once as far as that cannot block; the rest is left to a thread that
+/// writes in order. The queue takes whatever is pushed: who fills it looks at
+/// [`has_room`](Output::has_room) first.
+#[derive(Debug)]
+pub struct Output {
+    shared: Arc<Shared>,
+    threaded: bool,
+}
+
+impl Output {
+    /// Writes to stdout.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn stdout() -> io::Result<Output> {
+        Ok(Output::on(Sink::stdout()?))
+    }
+
+    /// Writes to stderr.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn stderr() -> io::Result<Output> {
+        Ok(Output::on(Sink::stderr()?))
+    }
+
+    pub(super) fn on(sink: Sink) -> Output {
+        let shared = Shared { sink, state: Mutex::default(), work: Condvar::new(), progress: Notify::new() };
+        Output { shared: Arc::new(shared), threaded: false }
+    }
+
+    /// Takes bytes. After an error (the reader is gone) they are dropped.
+    pub fn push(&mut self, mut bytes: Bytes) {
+        let mut state = self.shared.lock();
+        if state.waiting == 0 && state.failed.is_none() {
+            match self.shared.sink.write_now(&bytes) {
+                Ok(count) => bytes.advance(count.min(bytes.len())),
+                Err(err) => self.shared.fail(&mut state, &err),
+            }
+        }
+        if bytes.is_empty() || state.failed.is_some() {
+            return;
+        }
+        state.waiting += bytes.len();
+        state.queue.push_back(bytes);
+        if !self.threaded {
+            let shared = Arc::clone(&self.shared);
+            match thread::Builder::new().name("output".to_owned()).spawn(move || shared.write_all()) {
+                Ok(_) => self.threaded = true,
+                Err(err) => self.shared.fail(&mut state, &err),
+            }
+        }
+        self.shared.work.notify_one();
+    }
+
+    /// Whether fewer than [`OUTPUT_QUEUE`] bytes are waiting.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.lock().waiting < OUTPUT_QUEUE
+    }
+
+    /// Whether all has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.lock().waiting == 0
+    }
+
+    /// Resolves after some progress; pends while nothing is waiting. Cancel-safe.
+    ///
+    /// # Errors
+    /// The error that ended the stream, each time: `BrokenPipe` when its reader is gone.
+    pub async fn drive(&mut self) -> io::Result<()> {
+        loop {
+            {
+                let mut state = self.shared.lock();
+                state.check()?;
+                if std::mem::take(&mut state.progressed) {
+                    return Ok(());
+                }
+            }
+            self.shared.progress.notified().await;
+        }
+    }
+
+    /// Resolves when all has been written. Cancel-safe. A reader that takes nothing makes it wait for
+    /// ever: bound it.
+    ///
+    /// # Errors
+    /// As [`drive`](Output::drive).
+    pub async fn flush(&mut self) -> io::Result<()> {
+        loop {
+            {
+                let state = self.shared.lock();
+                state.check()?;
+                if state.waiting == 0 {
+                    return Ok(());
+                }
+            }
+            self.shared.progress.notified().await;
+        }
+    }
+}
+
+impl Drop for Output {
+    /// The thread writes what is left, as long as the process lives.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    sink: Sink,
+    state: Mutex<State>,
+    /// Wakes the thread.
+    work: Condvar,
+    /// Wakes `drive` and `flush`, one at a time.
+    progress: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// Bytes in `queue` and with the thread.
+    waiting: usize,
+    progressed: bool,
+    failed: Option<(io::ErrorKind, Option<i32>)>,
+    closed: bool,
+}
+
+impl State {
+    fn check(&self) -> io::Result<()> {
+        match self.failed {
+            None => Ok(()),
+            Some((_, Some(code))) => Err(io::Error::from_raw_os_error(code)),
+            Some((kind, None)) => Err(kind.into()),
+        }
+    }
+
+    /// Moves up to [`BATCH`] bytes out of the queue; at least one piece if there is one.
+    fn take_batch(&mut self) -> Vec<Bytes> {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while let Some(next) = self.queue.front() {
+            size += next.len();
+            if !batch.is_empty() && (size > BATCH || batch.len() == BATCH_PIECES) {
+                break;
+            }
+            batch.extend(self.queue.pop_front());
+        }
+        batch
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits is dropped: nobody will read it.
+    fn fail(&self, state: &mut State, err: &io::Error) {
+        state.failed = Some((err.kind(), err.raw_os_error()));
+        state.queue.clear();
+        state.waiting = 0;
+        self.progress.notify_one();
+    }
+
+    /// The thread.
+    fn write_all(&self) {
+        let mut state = self.lock();
+        loop {
+            while state.queue.is_empty() {
+                if state.closed || state.failed.is_some() {
+                    return;
+                }
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let mut batch = state.take_batch();
+            while !batch.is_empty() {
+                drop(state);
+                let written = self.sink.write(&batch);
+                state = self.lock();
+                match written {
+                    Ok(count) => {
+                        advance(&mut batch, count);
+                        state.waiting = state.waiting.saturating_sub(count);
+                        state.progressed = true;
+                        self.progress.notify_one();
+                    }
+                    Err(err) => return self.fail(&mut state, &err),
+                }
+            }
+        }
+    }
+}
+
+fn advance(batch: &mut Vec<Bytes>, mut count: usize) {
+    let mut done = 0;
+    for piece in batch.iter_mut() {
+        let step = count.min(piece.len());
+        piece.advance(step);
+        count -= step;
+        if !piece.is_empty() {
+            break;
+        }
+        done += 1;
+    }
+    batch.drain(..done);
+}
+
+/// Bytes the thread takes at once.
+const BATCH: usize = 64 * 1024;
+/// Pieces the thread takes at once; fewer than any system's IOV_MAX.
+const BATCH_PIECES: usize = 64;
+
+fn slices(batch: &[Bytes]) -> Vec<IoSlice<'_>> {
+    batch.iter().map(|piece| IoSlice::new(piece)).collect()
+}
+
+#[cfg(unix)]
+pub(super) use self::unix::Sink;
+#[cfg(windows)]
+pub(super) use super::windows::Sink;
+
+#[cfg(unix)]
+mod unix {
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+    use bytes::Bytes;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::{FileType, fstat};
+    use rustix::io::{Errno, retry_on_intr};
+    use rustix::net::SendFlags;
+
+    /// A descriptor and how much may be written to it at once after `poll` called it writable.
+    #[derive(Debug)]
+    pub(in crate::term) struct Sink {
+        fd: OwnedFd,
+        safe: Safe,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Safe {
+        /// A write of this size cannot block.
+        Bytes(usize),
+        /// The system can be asked not to block.
+        Socket,
+    }
+
+    impl Sink {
+        pub(super) fn stdout() -> io::Result<Sink> {
+            Sink::new(io::stdout().as_fd().try_clone_to_owned()?)
+        }
+
+        pub(super) fn stderr() -> io::Result<Sink> {
+            Sink::new(io::stderr().as_fd().try_clone_to_owned()?)
+        }
+
+        pub(in crate::term) fn new(fd: OwnedFd) -> io::Result<Sink> {
+            let safe = match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
+                FileType::Socket => Safe::Socket,
+                FileType::CharacterDevice => Safe::Bytes(TERMINAL_ROOM),
+                _ => Safe::Bytes(libc::PIPE_BUF),
+            };
+            Ok(Sink { fd, safe })
+        }
+
+        /// Writes as much as cannot block, perhaps nothing.
+        pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+            let mut done = 0;
+            while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+                if done >= AT_ONCE || !is_writable(self.fd.as_fd())? {
+                    break;
+                }
+                let written = match self.safe {
+                    Safe::Bytes(limit) => {
+                        let part = rest.get(..limit).unwrap_or(rest);
+                        retry_on_intr(|| rustix::io::write(&self.fd, part))
+                    }
+                    Safe::Socket => retry_on_intr(|| rustix::net::send(&self.fd, rest, SendFlags::DONTWAIT)),
+                };
+                match written {
+                    Ok(count) => done += count,
+                    Err(Errno::AGAIN) => break,
+                    Err(err) => return Err(err.into()),
+                }
+            }
+            Ok(done)
+        }
+
+        /// Writes some of `batch`, waiting as long as it takes.
+        pub(super) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
+            let slices = super::slices(batch);
+            loop {
+                match rustix::io::writev(&self.fd, &slices) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => return Ok(count),
+                    Err(Errno::INTR) => {}
+                    // Somebody else set O_NONBLOCK.
+                    Err(Errno::AGAIN) => {
+                        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
+                        retry_on_intr(|| poll(&mut fds, None))?;
+                    }
+                    Err(err) => return Err(err.into()),
+                }
+            }
+        }
+    }
+
+    fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        retry_on_intr(|| poll(&mut fds, Some(&now)))?;
+        Ok(!fds[0].revents().is_empty())
+    }
+
+    /// Terminals report room only while they can take at least this much (the low-water mark).
+    const TERMINAL_ROOM: usize = 256;
+    /// The most `write_now` writes, so that one call stays short.
+    const AT_ONCE: usize = 16 * 1024;
+}

@@ -1,0 +1,149 @@
+//! Raw mode as a guard.
+#![expect(unsafe_code, reason = "blocking one signal for a moment has no safe interface")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use rustix::process::getpgrp;
+use rustix::termios::{
+    InputModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+};
+
+/// The terminal in raw mode. Restored when this is dropped, when any thread panics, and by [`restore`].
+///
+/// Every byte goes to the remote: no signals, no line editing, no echo, no `^S`/`^Q`, no `^V`/`^O`/`^Y`
+/// (the official plugin's cbreak keeps the latter, smp#29), and output passes untouched, since the
+/// remote terminal has already made `\r\n` of its newlines (as OpenSSH does it).
+#[derive(Debug)]
+#[must_use = "the terminal is restored when this is dropped"]
+pub struct RawMode(());
+
+impl RawMode {
+    /// Puts the terminal on stdin into raw mode; `None` if stdin is no terminal.
+    ///
+    /// In the background this stops the process, as job control has it, until it is in the foreground.
+    ///
+    /// # Errors
+    /// If the terminal does not take the mode.
+    pub fn enter() -> io::Result<Option<RawMode>> {
+        if !super::stdin_is_terminal() {
+            return Ok(None);
+        }
+        RawMode::on(io::stdin().as_fd().try_clone_to_owned()?).map(Some)
+    }
+
+    pub(super) fn on(fd: OwnedFd) -> io::Result<RawMode> {
+        PANIC_HOOK.call_once(restore_on_panic);
+        let mut saved = lock();
+        if saved.is_none() {
+            let original = tcgetattr(&fd)?;
+            let raw = raw(original.clone());
+            tcsetattr(&fd, OptionalActions::Now, &raw)?;
+            *saved = Some(Saved { fd, original, raw });
+        }
+        RAW.store(true, Ordering::Release);
+        Ok(RawMode(()))
+    }
+
+    /// Enters raw mode again after [`Signal::Continue`](super::Signal::Continue): the shell has set the
+    /// terminal as it likes meanwhile. Does nothing in the background.
+    ///
+    /// # Errors
+    /// If the terminal does not take the mode.
+    pub fn reenter(&self) -> io::Result<()> {
+        match &*lock() {
+            Some(saved) => saved.apply(&saved.raw),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal its settings back if [`RawMode`] changed them. At any time, from any thread, as
+/// often as one likes.
+///
+/// Not in the background: there the shell has the terminal again and has set it for itself.
+pub fn restore() {
+    if let Some(saved) = lock().take() {
+        // Nothing better could be done about a terminal that is gone.
+        let _ = saved.apply(&saved.original);
+    }
+    RAW.store(false, Ordering::Release);
+}
+
+/// Whether the terminal is in raw mode through us, so that a line needs `\r\n`.
+#[must_use]
+pub fn is_raw() -> bool {
+    RAW.load(Ordering::Acquire)
+}
+
+struct Saved {
+    fd: OwnedFd,
+    original: Termios,
+    raw: Termios,
+}
+
+impl Saved {
+    /// Applies `mode` at once (waiting for the output to drain could wait for ever), and only in the
+    /// foreground.
+    fn apply(&self, mode: &Termios) -> io::Result<()> {
+        let foreground = tcgetpgrp(&self.fd).map_or(true, |group| group == getpgrp());
+        if foreground {
+            without_sigttou(|| tcsetattr(&self.fd, OptionalActions::Now, mode))?;
+        }
+        Ok(())
+    }
+}
+
+fn raw(mut mode: Termios) -> Termios {
+    mode.make_raw();
+    mode.input_modes.remove(InputModes::IXANY | InputModes::IXOFF);
+    mode.special_codes[SpecialCodeIndex::VMIN] = 1;
+    mode.special_codes[SpecialCodeIndex::VTIME] = 0;
+    mode
+}
+
+/// The process may lose the foreground right after it looked: a change of mode would then stop it for
+/// good, with its ports open.
+fn without_sigttou<T>(change: impl FnOnce() -> T) -> T {
+    let mut block = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initializes `block`, which the two calls after it use; `pthread_sigmask` fills
+    // `before` when it returns 0, and only then it is read.
+    let before = unsafe {
+        libc::sigemptyset(block.as_mut_ptr());
+        libc::sigaddset(block.as_mut_ptr(), libc::SIGTTOU);
+        let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, block.as_ptr(), before.as_mut_ptr()) == 0;
+        blocked.then(|| before.assume_init())
+    };
+    let result = change();
+    if let Some(before) = before {
+        // SAFETY: `before` is the mask this thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    }
+    result
+}
+
+fn restore_on_panic() {
+    let next = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        restore();
+        next(info);
+    }));
+}
+
+fn lock() -> MutexGuard<'static, Option<Saved>> {
+    SAVED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
+static RAW: AtomicBool = AtomicBool::new(false);
+static PANIC_HOOK: Once = Once::new();

@@ -1,0 +1,70 @@
+//! Signals as a stream.
+#![expect(unsafe_code, reason = "asking for a signal's disposition has no safe interface")]
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::task::Poll;
+
+use tokio::signal::unix::{self, SignalKind, signal};
+
+use super::Signal;
+
+/// The stream of signals. From [`Signals::install`] on, none of them ends the process any more, also
+/// when this has been dropped.
+#[derive(Debug)]
+pub struct Signals(Vec<(Signal, unix::Signal)>);
+
+impl Signals {
+    /// Starts to listen; needs a tokio runtime with IO. A SIGHUP ignored from the start (`nohup`) stays
+    /// ignored.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    pub fn install() -> io::Result<Signals> {
+        let mut streams = Vec::new();
+        for (what, kind) in kinds() {
+            if what == Signal::Hangup && is_ignored(kind) {
+                continue;
+            }
+            streams.push((what, signal(kind)?));
+        }
+        Ok(Signals(streams))
+    }
+
+    /// The next signal, the most urgent first. Several of one kind may come as one. Cancel-safe.
+    pub async fn recv(&mut self) -> Signal {
+        poll_fn(|context| {
+            for (what, stream) in &mut self.0 {
+                if let Poll::Ready(Some(())) = stream.poll_recv(context) {
+                    return Poll::Ready(*what);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// In the order of their urgency.
+fn kinds() -> [(Signal, SignalKind); 8] {
+    [
+        (Signal::Terminate, SignalKind::terminate()),
+        (Signal::Hangup, SignalKind::hangup()),
+        (Signal::Interrupt, SignalKind::interrupt()),
+        (Signal::Quit, SignalKind::quit()),
+        (Signal::Suspend, SignalKind::from_raw(libc::SIGTSTP)),
+        (Signal::Continue, SignalKind::from_raw(libc::SIGCONT)),
+        (Signal::WindowChanged, SignalKind::window_change()),
+        (Signal::Usr1, SignalKind::user_defined1()),
+    ]
+}
+
+pub(super) fn is_ignored(kind: SignalKind) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with no new action the call only fills `action`, which is read when it has returned 0.
+    unsafe {
+        libc::sigaction(kind.as_raw_value(), std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}

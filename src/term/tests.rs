@@ -1,0 +1,118 @@
+#![expect(unsafe_code, reason = "a pseudo terminal pair for the tests comes from C")]
+
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Signal as Number, getpid, kill_process};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use tokio::signal::unix::SignalKind;
+
+use super::*;
+
+mod output;
+mod raw;
+mod stdin;
+
+/// A new pseudo terminal: master and slave.
+fn pty() -> (std::fs::File, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: `openpty` fills the two descriptors, and null stands for no name, settings and size.
+    let result = unsafe { libc::openpty(&raw mut master, &raw mut slave, null, null.cast(), null.cast()) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    // SAFETY: both are new and ours alone.
+    unsafe { (std::fs::File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
+}
+
+fn is_nonblocking(fd: impl std::os::fd::AsFd) -> bool {
+    fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
+}
+
+fn set_nonblocking(fd: impl std::os::fd::AsFd) {
+    let flags = fcntl_getfl(&fd).unwrap();
+    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).unwrap();
+}
+
+/// Reads exactly `count` bytes in another thread, so that the test itself never waits for ever.
+fn read_in_background(mut from: impl Read + Send + 'static, count: usize) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = vec![0; count];
+        from.read_exact(&mut bytes).unwrap();
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// More than any of these tests should take.
+const LONG: Duration = Duration::from_secs(20);
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.expect("in time")
+}
+
+#[test]
+fn a_terminal_s_size() {
+    use std::os::fd::AsFd;
+    let (master, slave) = pty();
+    assert_eq!(size::of(slave.as_fd()), None, "a new terminal says 0 by 0");
+    for (cols, rows, expected) in [(80, 24, Some(Size { cols: 80, rows: 24 })), (80, 0, None), (0, 24, None)]
+    {
+        let size = Winsize { ws_col: cols, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
+        assert_eq!(size::of(slave.as_fd()), expected);
+    }
+    assert_eq!(size::of(tempfile::tempfile().unwrap().as_fd()), None);
+}
+
+#[tokio::test]
+async fn signals_arrive() {
+    let mut signals = Signals::install().unwrap();
+    for (number, expected) in [
+        (Number::TERM, Signal::Terminate),
+        (Number::INT, Signal::Interrupt),
+        (Number::QUIT, Signal::Quit),
+        (Number::TSTP, Signal::Suspend),
+        (Number::CONT, Signal::Continue),
+        (Number::WINCH, Signal::WindowChanged),
+        (Number::USR1, Signal::Usr1),
+    ] {
+        kill_process(getpid(), number).unwrap();
+        assert_eq!(in_time(signals.recv()).await, expected);
+    }
+}
+
+#[test]
+fn ignored_signals_are_seen() {
+    assert!(signals::is_ignored(SignalKind::pipe()), "as Rust starts every program");
+    assert!(!signals::is_ignored(SignalKind::user_defined2()));
+}
+
+#[test]
+fn control_bytes_are_the_official_plugin_s() {
+    assert_eq!(Signal::Interrupt.control_byte(), Some(b'\x03'));
+    assert_eq!(Signal::Quit.control_byte(), Some(b'\x1c'));
+    assert_eq!(Signal::Suspend.control_byte(), Some(b'\x1a'));
+    assert_eq!(Signal::Terminate.control_byte(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parent_lives() {
+    let parent = Parent::current();
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, parent.gone()).await.is_err());
+}
+
+/// A test runner has threads, so the variable may only be read.
+#[test]
+fn a_variable_is_left_alone_among_threads() {
+    assert_eq!(take_var("CARGO_MANIFEST_DIR"), std::env::var_os("CARGO_MANIFEST_DIR"));
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    for name in ["", "a=b", "a\0b", "SSM_PLUGIN_SURELY_NOT_SET"] {
+        assert_eq!(take_var(name), None, "{name:?}");
+    }
+}

@@ -1,0 +1,143 @@
+use std::sync::{Mutex, PoisonError};
+
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use rustix::termios::{OptionalActions, Termios, tcsetattr};
+
+use super::*;
+
+/// There is one saved terminal per process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn modes(fd: impl std::os::fd::AsFd) -> String {
+    format!("{:?}", tcgetattr(fd).unwrap())
+}
+
+fn termios(fd: impl std::os::fd::AsFd) -> Termios {
+    tcgetattr(fd).unwrap()
+}
+
+#[test]
+fn every_byte_passes_and_the_modes_come_back() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut master, slave) = pty();
+    let before = modes(&slave);
+    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    assert!(is_raw());
+
+    // ^C ^Z ^\ ^S ^Q ^V ^O ^Y ^D, CR, DEL (smp#29, smp#79).
+    let typed = b"\x03\x1a\x1c\x13\x11\x16\x0f\x19\x04\r\x7f~\xff\x00";
+    master.write_all(typed).unwrap();
+    let typed_in = read_in_background(std::fs::File::from(slave.try_clone().unwrap()), typed.len());
+    assert_eq!(typed_in.recv_timeout(LONG).unwrap(), typed);
+
+    let shown = b"a\nb\r\nc\t\x1b[0m";
+    rustix::io::write(&slave, shown).unwrap();
+    let shown_out = read_in_background(master.try_clone().unwrap(), shown.len());
+    assert_eq!(shown_out.recv_timeout(LONG).unwrap(), shown, "no echo, no added returns");
+
+    drop(raw);
+    assert!(!is_raw());
+    assert_eq!(modes(&slave), before);
+}
+
+#[test]
+fn restoring_is_idempotent_and_entering_again_works() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_master, slave) = pty();
+    let before = modes(&slave);
+    restore();
+    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    let while_raw = modes(&slave);
+    assert_ne!(while_raw, before);
+
+    let mut shell = termios(&slave);
+    shell.local_modes.insert(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(&slave, OptionalActions::Now, &shell).unwrap();
+    raw.reenter().unwrap();
+    assert_eq!(modes(&slave), while_raw);
+
+    restore();
+    restore();
+    assert_eq!(modes(&slave), before);
+    raw.reenter().unwrap();
+    assert_eq!(modes(&slave), before, "nothing to enter after a restore");
+    drop(raw);
+    assert_eq!(modes(&slave), before);
+}
+
+#[test]
+fn a_panic_in_any_thread_restores() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_master, slave) = pty();
+    let before = modes(&slave);
+    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    thread::spawn(|| panic!("expected by this test")).join().unwrap_err();
+    assert_eq!(modes(&slave), before);
+    drop(raw);
+}
+
+/// Runs [`child`] on a terminal of its own, as a shell would, and returns whether it was raw meanwhile
+/// and whether its modes came back.
+fn on_a_terminal(ending: &str) -> (bool, bool) {
+    let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+    let pair = native_pty_system().openpty(size).unwrap();
+    let number = pair.master.as_raw_fd().unwrap();
+    // SAFETY: `pair.master` stays open to the end of this function.
+    let master = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    let before = modes(master);
+
+    let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "term::tests::raw::child", "--nocapture"]);
+    command.env(ENDING, ending);
+    let mut child = pair.slave.spawn_command(command).unwrap();
+
+    let mut shown = String::new();
+    let mut reader = pair.master.try_clone_reader().unwrap();
+    let mut buffer = [0; 256];
+    while !shown.contains(READY) {
+        let count = reader.read(&mut buffer).unwrap();
+        shown += &String::from_utf8_lossy(&buffer[..count]);
+    }
+    let raw = !termios(master).local_modes.contains(LocalModes::ISIG);
+    thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+    if ending == "signal" {
+        let id = i32::try_from(child.process_id().unwrap()).unwrap();
+        kill_process(rustix::process::Pid::from_raw(id).unwrap(), Number::TERM).unwrap();
+    } else {
+        pair.master.take_writer().unwrap().write_all(b"x").unwrap();
+    }
+    child.wait().unwrap();
+    // `pair.slave` is still open: a terminal forgets its modes at its last close.
+    (raw, modes(master) == before)
+}
+
+#[test]
+fn a_program_leaves_its_terminal_as_it_was() {
+    for ending in ["return", "panic", "signal"] {
+        assert_eq!(on_a_terminal(ending), (true, true), "{ending}");
+    }
+}
+
+/// The program of [`on_a_terminal`].
+#[test]
+#[ignore = "a child process of a_program_leaves_its_terminal_as_it_was"]
+fn child() {
+    let ending = std::env::var(ENDING).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut signals = Signals::install().unwrap();
+        let _raw = RawMode::enter().unwrap().expect("stdin is a terminal");
+        let mut input = Stdin::open().unwrap();
+        let mut output = Output::stdout().unwrap();
+        output.push(READY.into());
+        output.flush().await.unwrap();
+        tokio::select! {
+            _ = signals.recv() => {}
+            bytes = input.read() => assert_eq!(bytes.unwrap(), "x"),
+        }
+        assert_ne!(ending, "panic");
+    });
+}
+
+const ENDING: &str = "TERM_TEST_ENDING";
+const READY: &str = "ready";
