@@ -1,2 +1,206 @@
 //! `ssm-sim` as a program.
-fn main() {}
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use ssm_sim::agent::{AgentOptions, Generation};
+use ssm_sim::{Config, Cut, DEFAULT_TARGET, Faults, KmsOptions, SERVICE_MESSAGE_LIMIT, Sim};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A local AWS for session-manager-plugin: API endpoints, message gateway and an agent, on one loopback port.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// TCP port on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Which agent is played.
+    #[arg(long, value_enum, default_value = "3.3")]
+    agent: Agent,
+    /// An agent without its pause of 1 ms after each message.
+    #[arg(long)]
+    unpaced: bool,
+    /// The most bytes in one of the agent's messages.
+    #[arg(long, default_value_t = 1024)]
+    payload: usize,
+    /// The program for shells.
+    #[arg(long)]
+    shell: Option<String>,
+    /// Data messages a second that a client may send; or "off".
+    #[arg(long, value_name = "N|off", default_value_t = SERVICE_MESSAGE_LIMIT.to_string())]
+    message_limit: String,
+    /// Instance ids that are connected.
+    #[arg(long = "target", value_name = "ID", default_value = DEFAULT_TARGET)]
+    targets: Vec<String>,
+    /// Cut each websocket this long after its open.
+    #[arg(long, value_name = "MS")]
+    cut_every: Option<u64>,
+    /// Cut by a TCP reset instead of a close frame.
+    #[arg(long)]
+    reset: bool,
+    /// Probability that a frame from the client is lost.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    loss_up: f64,
+    /// Probability that a frame to the client is lost.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    loss_down: f64,
+    /// Probability that a frame comes twice.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    duplicate: f64,
+    /// Probability that a frame is overtaken by later ones.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    reorder: f64,
+    /// One-way delay.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    delay: u64,
+    /// Added to the delay, up to this.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    jitter: u64,
+    /// Bytes a second each way.
+    #[arg(long, value_name = "BYTES")]
+    bandwidth: Option<u64>,
+    /// Seed of the link's chances.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Encrypt shells with this key of the simulated KMS.
+    #[arg(long, value_name = "KEY")]
+    kms_key: Option<String>,
+    /// With --kms-key: send a random challenge, as agents since 3.3 do.
+    #[arg(long)]
+    challenge: bool,
+    /// Serve https and wss; the authority's certificate is written to this file.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// End when nobody has used the simulator for this long.
+    #[arg(long, value_name = "SECONDS")]
+    idle_exit: Option<u64>,
+    /// End when stdin is closed.
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Agent {
+    #[value(name = "3.3")]
+    V3_3,
+    #[value(name = "3.0")]
+    V3_0,
+    #[value(name = "2.3")]
+    V2_3,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("SSM_SIM_LOG").unwrap_or_else(|_| EnvFilter::new("ssm_sim=info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    let sim = Sim::start(config(&args)?)?;
+    if let Some(path) = &args.tls_ca {
+        std::fs::write(path, sim.ca_pem().unwrap_or_default())
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "LISTENING {}", sim.endpoint()).and_then(|()| stdout.flush()).context("stdout")?;
+    help(&args, &sim);
+    runtime.block_on(until_end(&args, &sim))?;
+    drop(sim);
+    // A read of stdin may still be waiting.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn config(args: &Args) -> anyhow::Result<Config> {
+    let message_limit = match args.message_limit.as_str() {
+        "off" => None,
+        number => Some(number.parse().with_context(|| format!("message limit {number:?}"))?),
+    };
+    let ms = Duration::from_millis;
+    Ok(Config {
+        port: args.port,
+        tls: args.tls_ca.is_some(),
+        agent: AgentOptions {
+            generation: match args.agent {
+                Agent::V3_3 => Generation::V3_3,
+                Agent::V3_0 => Generation::V3_0,
+                Agent::V2_3 => Generation::V2_3,
+            },
+            pacing: !args.unpaced,
+            payload: args.payload,
+            shell: args.shell.clone(),
+            ..AgentOptions::default()
+        },
+        message_limit,
+        faults: Faults {
+            cut_every: args.cut_every.map(ms),
+            cut: if args.reset { Cut::Reset } else { Cut::Close },
+            loss_up: args.loss_up,
+            loss_down: args.loss_down,
+            duplicate: args.duplicate,
+            reorder: args.reorder,
+            delay: ms(args.delay),
+            jitter: ms(args.jitter),
+            bandwidth: args.bandwidth,
+            seed: args.seed,
+            ..Faults::default()
+        },
+        targets: args.targets.clone(),
+        kms: KmsOptions {
+            encrypt_shell: args.kms_key.clone(),
+            challenge: args.challenge,
+            ..KmsOptions::default()
+        },
+        ..Config::default()
+    })
+}
+
+/// How to point the AWS CLI here. Not on stdout, of which only the first line means something.
+fn help(args: &Args, sim: &Sim) {
+    let target = args.targets.first().map_or(DEFAULT_TARGET, String::as_str);
+    let bundle = args.tls_ca.as_ref().map(|p| format!("export AWS_CA_BUNDLE={}\n", p.display()));
+    let endpoint = sim.endpoint();
+    let text = format!(
+        "export AWS_ACCESS_KEY_ID=sim AWS_SECRET_ACCESS_KEY=sim AWS_DEFAULT_REGION=us-east-1\n\
+         export AWS_ENDPOINT_URL={endpoint}\n{}\
+         aws ssm start-session --target {target}\n\
+         aws ecs execute-command --task 0123456789abcdef --interactive --command sh\n\
+         curl {endpoint}/sim/sessions\n",
+        bundle.unwrap_or_default()
+    );
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+async fn until_end(args: &Args, sim: &Sim) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let idle = async {
+        let Some(limit) = args.idle_exit.map(Duration::from_secs) else {
+            return std::future::pending().await;
+        };
+        while sim.idle() < limit {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let stdin = async {
+        if !args.exit_with_stdin {
+            return std::future::pending().await;
+        }
+        let mut input = tokio::io::stdin();
+        let mut buffer = [0; 1024];
+        while input.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = idle => {}
+        () = stdin => {}
+    }
+    Ok(())
+}
+
+/// Between two looks at the idle time.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);

@@ -1,1 +1,339 @@
-//! The agent.
+//! The agent: does the work an amazon-ssm-agent does at the far end of a session.
+//!
+//! It shares no code with the plugin, so that the two check each other. What the agent does follows the agent's
+//! public source and frames recorded from it (`compat-tests/vectors`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub mod codec;
+mod command;
+mod counters;
+mod crypto;
+mod handshake;
+mod output;
+mod port_basic;
+mod port_mux;
+mod process;
+mod receive;
+mod send;
+mod session;
+mod shell;
+mod smux;
+#[cfg(test)]
+mod tests;
+mod utf8;
+mod version;
+
+use receive::Receiver;
+use send::Sender;
+use session::{Handled, Session};
+
+pub use counters::{Counters, CountersSnapshot};
+
+/// Which agent is played: decides the version in its handshake and how port sessions are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// 2.3.700.0: port sessions carry one connection at a time; no TerminateSession flag.
+    V2_3,
+    /// 3.0.196.0: the last one that carries one connection at a time.
+    V3_0,
+    /// 3.3.0.0: port sessions are multiplexed.
+    #[default]
+    V3_3,
+}
+
+impl Generation {
+    /// The version an agent of this generation reports in its handshake.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        match self {
+            Generation::V2_3 => "2.3.700.0",
+            Generation::V3_0 => "3.0.196.0",
+            Generation::V3_3 => "3.3.0.0",
+        }
+    }
+}
+
+/// How the agent behaves.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Which agent is played.
+    pub generation: Generation,
+    /// A version to report instead of the generation's own; it decides the port carriage too.
+    pub version: Option<String>,
+    /// Whether each output message is followed by a pause of 1 ms, as with the real agent.
+    pub pacing: bool,
+    /// The most bytes in one output message.
+    pub payload: usize,
+    /// The program run for a shell session; `sh` when none is given.
+    pub shell: Option<String>,
+    /// The text of the handshake's `CustomerMessage`, before the agent's own sentence about encryption.
+    pub customer_message: String,
+    /// Perform the handshake in every session. The real agent skips it for shells and interactive commands that
+    /// are not encrypted.
+    pub always_handshake: bool,
+    /// How long to wait before a shell's first output is read: 1 s with the real agent.
+    pub shell_delay: Duration,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        AgentOptions {
+            generation: Generation::default(),
+            version: None,
+            pacing: true,
+            payload: 1024,
+            shell: None,
+            customer_message: String::new(),
+            always_handshake: false,
+            shell_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl AgentOptions {
+    /// The version reported in the handshake.
+    #[must_use]
+    pub fn agent_version(&self) -> &str {
+        self.version.as_deref().unwrap_or(self.generation.version())
+    }
+}
+
+/// Decrypts a data key: ciphertext and encryption context in, plaintext key (64 bytes) or a reason out.
+pub type KmsDecrypt = dyn Fn(&[u8], &BTreeMap<String, String>) -> Result<Vec<u8>, String> + Send + Sync;
+
+/// Encryption of a session with a key from KMS.
+#[derive(Clone)]
+pub struct KmsPolicy {
+    /// The key named in the handshake request.
+    pub key_id: String,
+    /// Whether the request carries a random challenge, as agents since 3.3 do.
+    pub challenge: bool,
+    /// Whether a client that did not use the challenge is refused.
+    pub require_challenge: bool,
+    /// The agent's access to KMS.
+    pub decrypt: Arc<KmsDecrypt>,
+}
+
+impl std::fmt::Debug for KmsPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KmsPolicy")
+            .field("key_id", &self.key_id)
+            .field("challenge", &self.challenge)
+            .field("require_challenge", &self.require_challenge)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a session runs: the session document with its parameters filled in.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// A shell on a pty (`Standard_Stream`, no document).
+    Shell,
+    /// A command on a pty (`AWS-StartInteractiveCommand`, and ECS Exec).
+    InteractiveCommand {
+        /// Run by `sh -c`.
+        command: String,
+    },
+    /// A command on pipes (`AWS-StartNonInteractiveCommand`).
+    NonInteractiveCommand {
+        /// Split into words like a shell does and executed without one (agent source).
+        command: String,
+        /// `separateOutputStream`: standard error and the exit code have payload types of their own.
+        separate_output_stream: bool,
+    },
+    /// A port (`AWS-StartPortForwardingSession`, also `…ToRemoteHost`).
+    PortForward {
+        /// Where the agent connects to; `localhost` for the instance itself.
+        host: String,
+        /// The destination port.
+        port: u16,
+        /// `Properties` of the handshake, as the client sees them.
+        properties: Map<String, Value>,
+    },
+    /// A port without `LocalPortForwarding` (`AWS-StartSSHSession`): the client's stdin and stdout.
+    Ssh {
+        /// The destination port on localhost.
+        port: u16,
+        /// `Properties` of the handshake, as the client sees them.
+        properties: Map<String, Value>,
+    },
+}
+
+impl Document {
+    /// The session type in the handshake.
+    #[must_use]
+    pub fn session_type(&self) -> &'static str {
+        match self {
+            Document::Shell => "Standard_Stream",
+            Document::InteractiveCommand { .. } => "InteractiveCommands",
+            Document::NonInteractiveCommand { .. } => "NonInteractiveCommands",
+            Document::PortForward { .. } | Document::Ssh { .. } => "Port",
+        }
+    }
+
+    fn is_port(&self) -> bool {
+        self.session_type() == "Port"
+    }
+
+    /// Whether the agent insists on a handshake without encryption too (agent source, `RequireHandshake`).
+    fn requires_handshake(&self) -> bool {
+        !matches!(self, Document::Shell | Document::InteractiveCommand { .. })
+    }
+}
+
+/// One session as the agent is told about it.
+#[derive(Clone, Debug)]
+pub struct AgentSpec {
+    /// The session's id.
+    pub session_id: String,
+    /// The instance's id; part of the encryption context.
+    pub target_id: String,
+    /// What to run.
+    pub document: Document,
+    /// How to behave.
+    pub options: AgentOptions,
+    /// Encrypt the session (shell kinds only; the agent never encrypts a port).
+    pub kms: Option<KmsPolicy>,
+}
+
+/// What the gateway tells the agent.
+#[derive(Clone, Debug)]
+pub enum FromGateway {
+    /// A binary frame from the client, unchanged.
+    Frame(Bytes),
+    /// A client has opened the data channel: `start_publication` for the agent.
+    ClientConnected,
+    /// The client's connection is gone: `pause_publication` for the agent.
+    ClientDisconnected,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentEnd {
+    /// `Output` of the `channel_closed` the gateway sends now; empty for a normal end.
+    pub output: String,
+}
+
+/// Runs one session to its end. Everything it started ends with the future, also when it is dropped.
+///
+/// `inbound` closed ends the session, as does a `channel_closed` frame in it. Frames the agent sends go to
+/// `outbound`; when that is full the agent waits, so it has to be emptied also while no client is connected. While
+/// a destination takes nothing, nothing is taken from `inbound` either: drop the future to end such a session.
+pub async fn run(
+    spec: AgentSpec,
+    inbound: mpsc::Receiver<FromGateway>,
+    outbound: mpsc::Sender<Bytes>,
+    counters: Arc<Counters>,
+) -> AgentEnd {
+    let sender = Arc::new(Sender::new(outbound, counters));
+    let mut receiver = Receiver::new(inbound, Arc::clone(&sender));
+    let mut background = JoinSet::new();
+    background.spawn(Arc::clone(&sender).resend());
+
+    let output = match work(&spec, &mut receiver, &sender).await {
+        Ok(Over::Ended(output)) => output,
+        Ok(Over::Closed) => return AgentEnd::default(),
+        Err(output) => output,
+    };
+    // `PrepareToCloseChannel` of the agent. Input is not taken any more.
+    let flush = async {
+        loop {
+            tokio::select! {
+                () = sender.all_acknowledged() => return,
+                input = receiver.next() => match input {
+                    Some(input) => receiver.refuse(input),
+                    None => return,
+                },
+            }
+        }
+    };
+    // After this time the agent closes without the acknowledgements.
+    let _ = tokio::time::timeout(FLUSH_TIMEOUT, flush).await;
+    AgentEnd { output }
+}
+
+/// How a session came to its end.
+enum Over {
+    /// By itself, with this output.
+    Ended(String),
+    /// From outside: nobody is there to receive anything.
+    Closed,
+}
+
+/// Handshake and session; `Err` when there was none, with the agent's reason.
+async fn work(spec: &AgentSpec, receiver: &mut Receiver, sender: &Arc<Sender>) -> Result<Over, String> {
+    let mut client_version = String::new();
+    if spec.kms.is_some() || spec.options.always_handshake || spec.document.requires_handshake() {
+        match handshake::perform(spec, receiver, sender).await {
+            Ok(client) => client_version = client.version,
+            Err(handshake::Failure::Closed) => return Ok(Over::Closed),
+            Err(handshake::Failure::Failed(reason)) => {
+                return Err(format!("Encountered error while initiating handshake. {reason}"));
+            }
+        }
+    }
+    let mut tasks = JoinSet::new();
+    let mut session = Session::start(spec, &client_version, sender, &mut tasks)?;
+    Ok(tokio::select! {
+        ended = tasks.join_next() => match ended {
+            Some(Ok(output)) => Over::Ended(output),
+            Some(Err(error)) => Over::Ended(format!("the agent's session task failed: {error}")),
+            None => Over::Ended(String::new()),
+        },
+        () = input(receiver, sender, &mut session) => Over::Closed,
+    })
+}
+
+/// Hands the client's messages to the session until the channel or the session is closed from outside.
+async fn input(receiver: &mut Receiver, sender: &Sender, session: &mut Session) {
+    while let Some(input) = receiver.next().await {
+        let handled = match sender.cipher() {
+            Some(cipher) if input.payload_type == payload_type::OUTPUT => match cipher.open(&input.payload) {
+                Ok(payload) => session.handle(input.payload_type, payload.into()).await,
+                Err(error) => {
+                    tracing::debug!(error, "input that cannot be decrypted");
+                    Handled::Refused
+                }
+            },
+            _ => session.handle(input.payload_type, input.payload.clone()).await,
+        };
+        match handled {
+            Handled::Refused => receiver.refuse(input),
+            Handled::Taken | Handled::Terminate => {
+                if receiver.accept(input).await.is_err() || matches!(handled, Handled::Terminate) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Payload types of data messages (agent source).
+mod payload_type {
+    pub(super) const OUTPUT: u32 = 1;
+    pub(super) const SIZE: u32 = 3;
+    pub(super) const HANDSHAKE_REQUEST: u32 = 5;
+    pub(super) const HANDSHAKE_RESPONSE: u32 = 6;
+    pub(super) const HANDSHAKE_COMPLETE: u32 = 7;
+    pub(super) const ENCRYPTION_CHALLENGE_REQUEST: u32 = 8;
+    pub(super) const ENCRYPTION_CHALLENGE_RESPONSE: u32 = 9;
+    pub(super) const FLAG: u32 = 10;
+    pub(super) const STDERR: u32 = 11;
+    pub(super) const EXIT_CODE: u32 = 12;
+
+    /// Whether the agent encrypts it in an encrypted session.
+    pub(super) fn encrypted_by_agent(payload_type: u32) -> bool {
+        matches!(payload_type, OUTPUT | STDERR | EXIT_CODE)
+    }
+}
+
+/// Agent source: `PrepareToCloseChannel`.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,40 @@
+//! Ending programs together with what they have started.
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Kills a program's process group.
+pub(super) fn kill_group(pid: u32) {
+    if let Some(pid) = to_pid(pid) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// Kills all processes of the session that the program leads: a shell with its jobs, each a group of its own.
+pub(super) fn kill_session(leader: u32) {
+    kill_group(leader);
+    for pid in members(leader).into_iter().filter_map(to_pid) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Sends a signal to one process.
+pub(super) fn signal(pid: u32, signal: Signal) -> bool {
+    to_pid(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
+}
+
+fn to_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// The processes of a session; none where there is no `/proc`.
+fn members(leader: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| session_of(*pid) == Some(leader)).collect()
+}
+
+fn session_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; after it come state, parent, group and session.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
+}

@@ -1,0 +1,161 @@
+//! The agent's incoming half of the data channel: order, duplicates, and acknowledgement after the message was
+//! taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::FromGateway;
+use super::codec::{CodecError, Message, MessageType};
+use super::counters::Counters;
+use super::send::{Gone, Sender};
+
+/// A data message in its turn. It has to be given back to [`Receiver::accept`] or [`Receiver::refuse`].
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) payload_type: u32,
+    pub(super) payload: Bytes,
+    sequence_number: i64,
+    id: Uuid,
+    /// It came early and was acknowledged then.
+    acknowledged: bool,
+}
+
+/// Takes frames from the gateway and puts the client's data messages in order.
+pub(super) struct Receiver {
+    inbound: mpsc::Receiver<FromGateway>,
+    sender: Arc<Sender>,
+    expected: i64,
+    early: HashMap<i64, Input>,
+    /// Whether to look among the early ones: after each frame once, so that a refused one does not spin.
+    look: bool,
+}
+
+impl Receiver {
+    pub(super) fn new(inbound: mpsc::Receiver<FromGateway>, sender: Arc<Sender>) -> Receiver {
+        Receiver { inbound, sender, expected: 0, early: HashMap::new(), look: false }
+    }
+
+    /// The next data message in order; `None` when the session is over. Everything else is dealt with inside.
+    ///
+    /// While nobody calls this, acknowledgements are not seen either: the real agent reads its websocket and
+    /// handles input in one loop.
+    pub(super) async fn next(&mut self) -> Option<Input> {
+        loop {
+            if self.look {
+                self.look = false;
+                if let Some(input) = self.early.remove(&self.expected) {
+                    return Some(input);
+                }
+            }
+            let event = self.inbound.recv().await?;
+            self.look = true;
+            match event {
+                FromGateway::ClientConnected => self.sender.set_active(true),
+                FromGateway::ClientDisconnected => self.sender.set_active(false),
+                FromGateway::Frame(frame) => match self.frame(&frame).await {
+                    Ok(None) => {}
+                    Ok(Some(input)) => return Some(input),
+                    Err(Over) => return None,
+                },
+            }
+        }
+    }
+
+    /// The message was taken: acknowledge it and go on with the next.
+    pub(super) async fn accept(&mut self, input: Input) -> Result<(), Gone> {
+        self.expected += 1;
+        self.look = true;
+        if input.acknowledged {
+            return Ok(());
+        }
+        self.sender.acknowledge(input.id, input.sequence_number).await
+    }
+
+    /// The message was not taken (`ErrHandlerNotReady`, or a failed write): it is not acknowledged, and the client
+    /// sends it again.
+    pub(super) fn refuse(&mut self, input: Input) {
+        if input.acknowledged {
+            self.early.insert(input.sequence_number, input);
+        }
+    }
+
+    async fn frame(&mut self, frame: &Bytes) -> Result<Option<Input>, Over> {
+        let counters = Arc::clone(&self.sender);
+        let counters = counters.counters();
+        let message = match Message::decode(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "dropped a frame");
+                if error == CodecError::Digest {
+                    Counters::add(&counters.bad_digest_received, 1);
+                }
+                Counters::add(&counters.bad_received, 1);
+                return Ok(None);
+            }
+        };
+        match message.message_type {
+            MessageType::Acknowledge => {
+                Counters::add(&counters.acks_received, 1);
+                self.sender.set_active(true);
+                match serde_json::from_slice::<Acknowledged>(&message.payload) {
+                    Ok(content) => self.sender.acknowledged(content.sequence_number),
+                    Err(_) => Counters::add(&counters.bad_received, 1),
+                }
+            }
+            MessageType::InputStreamData => {
+                Counters::add(&counters.messages_up, 1);
+                Counters::add(&counters.bytes_up, message.payload.len() as u64);
+                self.sender.set_active(true);
+                return self.data(message).await;
+            }
+            MessageType::StartPublication => self.sender.set_active(true),
+            MessageType::PausePublication => self.sender.set_active(false),
+            MessageType::ChannelClosed => return Err(Over),
+            MessageType::OutputStreamData | MessageType::AgentSessionState => {
+                Counters::add(&counters.bad_received, 1);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn data(&mut self, message: Message) -> Result<Option<Input>, Over> {
+        let counters = Arc::clone(&self.sender);
+        let counters = counters.counters();
+        let Message { sequence_number, id, payload_type, payload, .. } = message;
+        let mut input = Input { payload_type, payload, sequence_number, id, acknowledged: false };
+        let known = sequence_number < self.expected || self.early.contains_key(&sequence_number);
+        if known {
+            Counters::add(&counters.duplicates_received, 1);
+        } else if sequence_number == self.expected {
+            return Ok(Some(input));
+        } else {
+            Counters::add(&counters.early_received, 1);
+            if self.early.len() >= INCOMING_MESSAGES {
+                return Ok(None);
+            }
+        }
+        self.sender.acknowledge(id, sequence_number).await.map_err(|_| Over)?;
+        if !known {
+            input.acknowledged = true;
+            self.early.insert(sequence_number, input);
+        }
+        Ok(None)
+    }
+}
+
+/// The channel was closed, or the gateway is gone.
+struct Over;
+
+#[derive(Deserialize)]
+struct Acknowledged {
+    #[serde(rename = "AcknowledgedMessageSequenceNumber")]
+    sequence_number: i64,
+}
+
+/// Agent source: `IncomingMessageBufferCapacity`.
+const INCOMING_MESSAGES: usize = 100_000;

@@ -1,0 +1,110 @@
+//! What all kinds of sessions have in common.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::send::Sender;
+use super::{AgentSpec, Document, command, port_basic, port_mux, shell, version};
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// It is to be acknowledged.
+    Taken,
+    /// It is not to be acknowledged: the client sends it again.
+    Refused,
+    /// It is to be acknowledged, and the session ends at once.
+    Terminate,
+}
+
+/// A running session: where the client's messages go. Dropped, it ends all it has started.
+pub(super) enum Session {
+    Shell(shell::Input),
+    Command(command::Input),
+    Mux(port_mux::Input),
+    Basic(port_basic::Input),
+}
+
+impl Session {
+    /// Starts what the document says. The first of `tasks` that ends ends the session, with its output.
+    ///
+    /// # Errors
+    /// The agent's reason why the session cannot start.
+    pub(super) fn start(
+        spec: &AgentSpec,
+        client_version: &str,
+        sender: &Arc<Sender>,
+        tasks: &mut JoinSet<String>,
+    ) -> Result<Session, String> {
+        match &spec.document {
+            Document::Shell | Document::InteractiveCommand { .. } => {
+                shell::Input::start(spec, sender, tasks).map(Session::Shell)
+            }
+            Document::NonInteractiveCommand { command, separate_output_stream } => {
+                command::Input::start(command, *separate_output_stream, &spec.options, sender, tasks)
+                    .map(Session::Command)
+            }
+            Document::PortForward { host, port, properties } => {
+                let local =
+                    properties.get("type").and_then(|kind| kind.as_str()) == Some("LocalPortForwarding");
+                let multiplexed = local
+                    && version::compare(spec.options.agent_version(), LAST_WITHOUT_MUX).is_gt()
+                    && version::compare(client_version, MUX_CLIENT).is_ge();
+                let destination = (host_or_localhost(host), *port);
+                Ok(if multiplexed {
+                    let keep_alive = version::compare(client_version, LAST_WITH_KEEP_ALIVE).is_le();
+                    Session::Mux(port_mux::Input::start(
+                        destination,
+                        keep_alive,
+                        &spec.options,
+                        sender,
+                        tasks,
+                    ))
+                } else {
+                    Session::Basic(port_basic::Input::start(destination, local, &spec.options, sender, tasks))
+                })
+            }
+            Document::Ssh { port, .. } => {
+                let destination = (host_or_localhost(""), *port);
+                Ok(Session::Basic(port_basic::Input::start(destination, false, &spec.options, sender, tasks)))
+            }
+        }
+    }
+
+    /// Takes one message of the client; waits as long as the destination takes nothing.
+    pub(super) async fn handle(&mut self, payload_type: u32, payload: Bytes) -> Handled {
+        match self {
+            Session::Shell(input) => input.handle(payload_type, payload).await,
+            Session::Command(input) => input.handle(payload_type, payload).await,
+            Session::Mux(input) => input.handle(payload_type, payload).await,
+            Session::Basic(input) => input.handle(payload_type, payload).await,
+        }
+    }
+}
+
+/// A flag's value, from a payload.
+pub(super) fn flag(payload: &[u8]) -> Option<u32> {
+    payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+fn host_or_localhost(host: &str) -> String {
+    if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }
+}
+
+/// From the client: its connection was closed; the agent closes its own and waits for data.
+pub(super) const DISCONNECT_TO_PORT: u32 = 1;
+/// From the client: end the session.
+pub(super) const TERMINATE_SESSION: u32 = 2;
+/// From the agent: the destination could not be reached.
+pub(super) const CONNECT_TO_PORT_ERROR: u32 = 3;
+
+/// The last agent version that carries one connection at a time (client source).
+const LAST_WITHOUT_MUX: &str = "3.0.196.0";
+/// Agent source: `muxSupportedClientVersion`.
+const MUX_CLIENT: &str = "1.1.70";
+/// Agent source: `muxKeepAliveDisabledAfterThisClientVersion`.
+const LAST_WITH_KEEP_ALIVE: &str = "1.2.331.0";
+/// The last agent version that does not know the flag TerminateSession (client source).
+pub(super) const LAST_WITHOUT_TERMINATE: &str = "2.3.722.0";

@@ -1,0 +1,112 @@
+//! The AWS endpoints: SSM, ECS and KMS behind one URL, told apart by `X-Amz-Target`.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tracing::debug;
+
+use crate::service::Service;
+use crate::signature::{Signature, Signed};
+
+mod ecs;
+mod error;
+mod kms;
+mod ssm;
+
+pub(crate) use error::ApiError;
+
+/// Content type of requests and answers.
+pub(crate) const JSON_1_1: &str = "application/x-amz-json-1.1";
+
+/// The account in ARNs.
+const ACCOUNT: &str = "123456789012";
+
+/// Answers one API request.
+pub(crate) async fn handle(
+    State(service): State<Arc<Service>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let request = Signed { method: &method, uri: &uri, headers: &headers, body: &body };
+    let answer = match authenticate(&service, &request) {
+        Ok(()) => dispatch(&service, &target, &body),
+        Err(error) => Err(error),
+    };
+    debug!(target, answer = answer.as_ref().map_or_else(|e| e.kind, |_| "ok"), "request");
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let mut response = match answer {
+        Ok(value) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON_1_1)], value.to_string()).into_response(),
+        Err(error) => error.into_response(),
+    };
+    if let Ok(value) = request_id.parse() {
+        response.headers_mut().insert("x-amzn-requestid", value);
+    }
+    response
+}
+
+fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError> {
+    if request.method != Method::POST {
+        return Err(ApiError::new("UnknownOperationException", ""));
+    }
+    let signature =
+        Signature::parse(request.headers).map_err(|e| ApiError::new("IncompleteSignatureException", e))?;
+    let signature = signature.ok_or_else(|| {
+        ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token")
+    })?;
+    let Some(credentials) = &service.config.credentials else { return Ok(()) };
+    if signature.access_key() != credentials.access_key {
+        return Err(ApiError::new(
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+        ));
+    }
+    if signature.verify(request, credentials) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "InvalidSignatureException",
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
+         Key and signing method. Consult the service documentation for details.",
+    ))
+}
+
+fn dispatch(service: &Arc<Service>, target: &str, body: &[u8]) -> Result<Value, ApiError> {
+    match target {
+        "AmazonSSM.StartSession" => {
+            service.count(|c| c.start += 1);
+            ssm::start_session(service, &parse(body)?)
+        }
+        "AmazonSSM.ResumeSession" => {
+            service.count(|c| c.resume += 1);
+            ssm::resume_session(service, &parse(body)?)
+        }
+        "AmazonSSM.TerminateSession" => {
+            service.count(|c| c.terminate += 1);
+            ssm::terminate_session(service, &parse(body)?)
+        }
+        "AmazonSSM.DescribeSessions" => ssm::describe_sessions(service, &parse(body)?),
+        "AmazonEC2ContainerServiceV20141113.ExecuteCommand" => {
+            service.count(|c| c.execute_command += 1);
+            ecs::execute_command(service, &parse(body)?)
+        }
+        "AmazonEC2ContainerServiceV20141113.DescribeTasks" => ecs::describe_tasks(service, &parse(body)?),
+        "TrentService.GenerateDataKey" => {
+            service.count(|c| c.generate_data_key += 1);
+            kms::generate_data_key(service, &parse(body)?)
+        }
+        "TrentService.Decrypt" => kms::decrypt(service, &parse(body)?),
+        _ => Err(ApiError::new("UnknownOperationException", "")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|e| ApiError::new("SerializationException", e.to_string()))
+}

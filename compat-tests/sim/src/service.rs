@@ -1,0 +1,153 @@
+//! The service's memory: its sessions, and what it has been told to do.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::agent::{AgentSpec, Document, KmsPolicy};
+use crate::config::{Config, Cut, Faults, ResumePolicy};
+use crate::kms::KeyStore;
+use crate::report::{RequestCounts, SessionReport, SessionState};
+use crate::session::{Opening, Session};
+
+/// Shared by all connections.
+pub(crate) struct Service {
+    pub config: Config,
+    pub faults: watch::Sender<Faults>,
+    pub kms: Arc<KeyStore>,
+    /// `ws://127.0.0.1:PORT`, or `wss:`.
+    stream_base: String,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    sessions: Vec<Arc<Session>>,
+    requests: RequestCounts,
+    resume: ResumePolicy,
+    outage_until: Option<Instant>,
+    active: Instant,
+}
+
+impl Service {
+    /// A service without sessions.
+    pub fn new(config: Config, port: u16) -> anyhow::Result<Service> {
+        let scheme = if config.tls { "wss" } else { "ws" };
+        let inner = Inner {
+            sessions: Vec::new(),
+            requests: RequestCounts::default(),
+            resume: config.resume,
+            outage_until: None,
+            active: Instant::now(),
+        };
+        Ok(Service {
+            faults: watch::Sender::new(config.faults.clone()),
+            kms: Arc::new(KeyStore::new()?),
+            stream_base: format!("{scheme}://127.0.0.1:{port}"),
+            inner: Mutex::new(inner),
+            config,
+        })
+    }
+
+    /// Begins a session; its agent starts when a client opens the data channel.
+    pub fn start_session(&self, target: &str, document_name: &str, document: Document) -> Opening {
+        let id = format!("{}-0{:016x}", self.config.user, fastrand::u64(..));
+        let shell = !matches!(document, Document::PortForward { .. } | Document::Ssh { .. });
+        let spec = AgentSpec {
+            session_id: id.clone(),
+            target_id: target.to_owned(),
+            document,
+            options: self.config.agent.clone(),
+            kms: if shell { self.kms_policy() } else { None },
+        };
+        let session = Arc::new(Session::new(spec, document_name, &self.config));
+        let opening = session.renew(&self.stream_base, true);
+        self.lock().sessions.push(session);
+        opening
+    }
+
+    /// A new token and stream URL for a session.
+    pub fn renew(&self, session: &Session) -> Opening {
+        session.renew(&self.stream_base, false)
+    }
+
+    /// The session with this id.
+    pub fn session(&self, id: &str) -> Option<Arc<Session>> {
+        self.lock().sessions.iter().find(|s| s.id == id).cloned()
+    }
+
+    /// All sessions, oldest first.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        self.lock().sessions.clone()
+    }
+
+    /// All sessions' reports, oldest first.
+    pub fn reports(&self) -> Vec<SessionReport> {
+        self.sessions().iter().map(|s| s.report()).collect()
+    }
+
+    /// Counts a request.
+    pub fn count(&self, count: impl FnOnce(&mut RequestCounts)) {
+        let mut inner = self.lock();
+        inner.active = Instant::now();
+        count(&mut inner.requests);
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> RequestCounts {
+        self.lock().requests
+    }
+
+    /// What ResumeSession answers now.
+    pub fn resume_policy(&self) -> ResumePolicy {
+        self.lock().resume
+    }
+
+    /// Changes what ResumeSession answers.
+    pub fn set_resume(&self, policy: ResumePolicy) {
+        self.lock().resume = policy;
+    }
+
+    /// Takes the network away for a while.
+    pub fn outage(&self, time: Duration) {
+        self.lock().outage_until = Some(Instant::now() + time);
+        for session in self.sessions() {
+            session.cut(Cut::Reset);
+        }
+    }
+
+    /// Whether the network is away now.
+    pub fn in_outage(&self) -> bool {
+        self.lock().outage_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How long nobody has asked for anything and no client has been connected.
+    pub fn idle(&self) -> Duration {
+        let sessions = self.sessions();
+        let mut inner = self.lock();
+        if sessions.iter().any(|s| s.state() == SessionState::Connected) {
+            inner.active = Instant::now();
+        }
+        inner.active.elapsed()
+    }
+
+    fn kms_policy(&self) -> Option<KmsPolicy> {
+        let options = &self.config.kms;
+        let key_id = options.encrypt_shell.clone()?;
+        let kms = Arc::clone(&self.kms);
+        Some(KmsPolicy {
+            key_id,
+            challenge: options.challenge,
+            require_challenge: options.require_challenge,
+            decrypt: Arc::new(move |blob, context| {
+                kms.decrypt(blob, context)
+                    .map(|(_, key)| key)
+                    .ok_or_else(|| "InvalidCiphertextException".to_owned())
+            }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,215 @@
+//! A running simulator.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::config::{Config, Cut, Faults, ResumePolicy, Way};
+use crate::report::{RequestCounts, SessionReport};
+use crate::service::Service;
+use crate::session::Session;
+use crate::{frame, server};
+
+/// A running simulator with its own runtime on its own threads. Dropping it ends everything it has started:
+/// connections, agents, and the shells and commands they run.
+pub struct Sim {
+    service: Arc<Service>,
+    handle: Handle,
+    port: u16,
+    ca_pem: Option<String>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sim {
+    /// Starts a simulator on the loopback interface.
+    ///
+    /// # Errors
+    /// When the port cannot be bound, or the runtime or a certificate cannot be made.
+    pub fn start(config: Config) -> anyhow::Result<Sim> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
+            .with_context(|| format!("bind 127.0.0.1:{}", config.port))?;
+        listener.set_nonblocking(true).context("listener")?;
+        let port = listener.local_addr().context("listener")?.port();
+        let (ca_pem, tls) = if config.tls { Some(server::certificates()?) } else { None }.unzip();
+        let service = Arc::new(Service::new(config, port)?);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_name("ssm-sim")
+            .enable_all()
+            .build()
+            .context("runtime")?;
+        let listener = {
+            let _runtime = runtime.enter();
+            TcpListener::from_std(listener).context("listener")?
+        };
+        let handle = runtime.handle().clone();
+        handle.spawn(server::serve(Arc::clone(&service), listener, tls));
+        let (stop, stopped) = oneshot::channel();
+        // A runtime may not be dropped in an asynchronous context, but a `Sim` may: so this thread does it.
+        let thread = std::thread::Builder::new()
+            .name("ssm-sim-stop".to_owned())
+            .spawn(move || wait_and_stop(runtime, stopped))
+            .context("thread")?;
+        Ok(Sim { service, handle, port, ca_pem, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// `http://127.0.0.1:PORT` (`https:` with TLS), for `--endpoint-url` of the AWS CLI.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.service.config.tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The certificate authority in PEM form, when started with TLS.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// All sessions since the start, oldest first.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionReport> {
+        self.service.reports()
+    }
+
+    /// One session.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Option<SessionReport> {
+        self.service.session(id).map(|s| s.report())
+    }
+
+    /// API requests so far.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.service.requests()
+    }
+
+    /// Whether the session has ended because the client asked for it through TerminateSession.
+    #[must_use]
+    pub fn terminated(&self, id: &str) -> bool {
+        self.session(id).is_some_and(|s| s.terminated)
+    }
+
+    /// How long nobody has asked for anything and no client has been connected.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.service.idle()
+    }
+
+    /// Waits until `condition` holds for the sessions; false when it did not within `timeout`. Blocks the thread.
+    pub fn wait_for(&self, timeout: Duration, mut condition: impl FnMut(&[SessionReport]) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if condition(&self.sessions()) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Sends `pause_publication` (`on`) or `start_publication` to the session's client.
+    pub fn pause(&self, id: &str, on: bool) {
+        self.deliver(id, frame::publication(on));
+    }
+
+    /// Closes the session's websocket with 1000 "Bye".
+    pub fn cut(&self, id: &str) {
+        self.cut_with(id, Cut::Close);
+    }
+
+    /// Cuts the session's websocket in the given way.
+    pub fn cut_with(&self, id: &str, cut: Cut) {
+        if let Some(session) = self.service.session(id) {
+            session.cut(cut);
+        }
+    }
+
+    /// Carries no frame of the session one way or both for a while: nothing is lost, the connection stays, and
+    /// the sender feels it once the buffers between are full.
+    pub fn stall(&self, id: &str, way: Way, time: Duration) {
+        if let Some(session) = self.service.session(id) {
+            session.stall(way, time);
+        }
+    }
+
+    /// Resets all websockets, and every new connection for this time.
+    pub fn outage(&self, time: Duration) {
+        self.service.outage(time);
+    }
+
+    /// Ends the session from the remote side: its agent is stopped, and `channel_closed` says `output`.
+    pub fn close_session(&self, id: &str, output: &str) {
+        let output = output.to_owned();
+        self.with(id, |session| async move { session.end(&output, false).await });
+    }
+
+    /// Changes what the link does, for all sessions, from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.service.faults.send_replace(faults);
+    }
+
+    /// Changes what ResumeSession answers, from now on.
+    pub fn set_resume(&self, policy: ResumePolicy) {
+        self.service.set_resume(policy);
+    }
+
+    /// Sends bytes as one binary frame to the session's client, whatever they are.
+    pub fn inject(&self, id: &str, frame: &[u8]) {
+        self.deliver(id, Bytes::copy_from_slice(frame));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn service_in_outage(&self) -> bool {
+        self.service.in_outage()
+    }
+
+    fn deliver(&self, id: &str, frame: Bytes) {
+        self.with(id, |session| async move { session.deliver(frame).await });
+    }
+
+    fn with<F: Future<Output = ()> + Send + 'static>(&self, id: &str, act: impl FnOnce(Arc<Session>) -> F) {
+        if let Some(session) = self.service.session(id) {
+            self.handle.spawn(act(session));
+        }
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
+    let _ = stopped.blocking_recv();
+    runtime.shutdown_timeout(STOPPING);
+}
+
+/// Threads for connections and agents.
+const WORKERS: usize = 2;
+
+/// How long tasks may take to end.
+const STOPPING: Duration = Duration::from_secs(3);
+
+/// Between two looks at a condition.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
