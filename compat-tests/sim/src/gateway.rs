@@ -50,7 +50,7 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Stream) {
         Err(_) => return debug!("no upgrade in time"),
     };
     let Some((session, mut open)) = found else { return };
-    let first = timeout(OPENING, socket.next()).await;
+    let first = timeout(OPENING, first_message(&mut socket)).await;
     if let Err(refusal) = check_open(&service, &session, first.ok().flatten(), &mut open) {
         debug!(session = session.id, refusal, "data channel refused");
         refusal.clone_into(&mut open.refusal);
@@ -79,6 +79,10 @@ enum End {
 
 async fn run(service: &Arc<Service>, session: &Arc<Session>, socket: Socket, attached: Attached) {
     let Attached { number, frames, mut kill, agent } = attached;
+    // An outage cuts whom it finds attached; this client may have come in between.
+    if service.in_outage() {
+        session.cut(Cut::Reset);
+    }
     if let Some((spec, inbound)) = agent {
         tokio::spawn(pump::run(Arc::clone(session), spec, inbound, service.faults.subscribe()));
     }
@@ -250,6 +254,16 @@ fn admit(service: &Service, request: &Request) -> Result<(Arc<Session>, OpenRepo
     };
     let user_agent = headers.get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     Ok((session, OpenReport { user_agent, signature, ..OpenReport::default() }))
+}
+
+/// The first message; the official plugin's first ping may come before it.
+async fn first_message(socket: &mut Socket) -> Option<Result<Message, Error>> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            other => return other,
+        }
+    }
 }
 
 /// The client's first frame.

@@ -157,14 +157,16 @@ impl Client {
         }
     }
 
-    /// Reads, and acknowledges, output until it contains this.
+    /// Reads, and acknowledges, output (some, at least) until it contains this.
     async fn output(&mut self, wanted: &str) -> String {
         let mut output = String::new();
-        while !output.contains(wanted) {
+        loop {
             let frame = self.frame_of("output_stream_data").await;
             output.push_str(&String::from_utf8_lossy(&frame[120..]));
+            if output.contains(wanted) {
+                return output;
+            }
         }
-        output
     }
 
     /// Reads to the connection's end.
