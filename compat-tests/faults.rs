@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
-use crate::harness::net::connect;
+use crate::harness::net::{connect, opened_port};
 use crate::harness::process::{Finished, Running};
 use crate::harness::wire::{self, Frame};
-use crate::harness::{World, output};
+use crate::harness::World;
 
 /// Runs the plugin against `gateway` to its end and checks what holds for every input.
 #[track_caller]
@@ -344,14 +344,6 @@ fn spoilt_smux(bytes: impl Fn() -> Vec<u8> + Send + Sync + 'static) {
     finished.assert_ok();
     assert!(finished.errors().lines().count() <= 3, "{}", finished.errors());
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "still listening");
-}
-
-/// Waits for `Port <n> opened` and answers n.
-#[track_caller]
-fn opened_port(stdout: &output::Output) -> u16 {
-    stdout.wait_for("Port ");
-    let number = stdout.wait_for(" opened for sessionId");
-    number.trim_end_matches(" opened for sessionId").parse().expect("a port number")
 }
 
 #[test]

@@ -11,6 +11,11 @@
 
 mod harness;
 
+mod aws_cli;
 mod cli;
 mod differential;
 mod faults;
+mod port;
+mod postgres;
+mod ssh;
+mod stdio;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
-use crate::harness::net::connect;
+use crate::harness::net::{connect, opened_port};
 use crate::harness::process::{Outcome, Running, describe};
 use crate::harness::wire::{self, Frame};
 use crate::harness::{REGION, TARGET, World};
@@ -309,7 +309,7 @@ fn port_client(
     let world = World::with_plugin(plugin);
     let mut running = Running::spawn(&mut Started::of(gateway).command(&world));
     let _stdin = running.take_stdin();
-    let port = opened_port(&running);
+    let port = opened_port(&running.stdout);
     let line = {
         let mut local = connect(port);
         work(&mut local)
@@ -317,12 +317,6 @@ fn port_client(
     let finished = running.finish_or_give_up(HANGING);
     notes.add(line);
     transcript(&finished, notes, Some(gateway)).replace(&format!("Port {port} "), "Port <port> ")
-}
-
-fn opened_port(running: &Running) -> u16 {
-    running.stdout.wait_for("Port ");
-    let number = running.stdout.wait_for(" opened for sessionId");
-    number.trim_end_matches(" opened for sessionId").parse().expect("a port number")
 }
 
 /// SIGINT while a port is open: the text, and how the session is ended.
@@ -339,7 +333,7 @@ fn port_interrupted(plugin: &Path, agent: &'static str) -> String {
     let world = World::with_plugin(plugin);
     let mut running = Running::spawn(&mut Started::of(&gateway).command(&world));
     let _stdin = running.take_stdin();
-    let port = opened_port(&running);
+    let port = opened_port(&running.stdout);
     running.signal(Signal::INT);
     let finished = running.finish_or_give_up(HANGING);
     transcript(&finished, &notes, Some(&gateway)).replace(&format!("Port {port} "), "Port <port> ")

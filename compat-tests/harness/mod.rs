@@ -9,6 +9,8 @@ pub mod net;
 pub mod output;
 pub mod process;
 pub mod pty;
+pub mod sim;
+pub mod sshd;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
@@ -146,6 +148,22 @@ impl World {
     /// The plugin itself, without arguments yet.
     pub fn plugin(&self) -> Command {
         self.command(&self.plugin)
+    }
+
+    /// Puts an `aws` on the PATH that goes to `endpoint`, so that documented command lines work as they stand.
+    pub fn install_aws(&self, aws: Aws, endpoint: &str) {
+        let path = self.path("bin/aws");
+        let script = format!("#!/bin/sh\nexec '{}' --endpoint-url '{endpoint}' \"$@\"\n", aws.program().display());
+        std::fs::write(&path, script).expect("write aws");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, executable).expect("make aws executable");
+    }
+
+    /// A shell command line in this world.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = self.command("/bin/sh");
+        command.args(["-c", line]);
+        command
     }
 
     /// `aws --endpoint-url … <args>`.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
+use super::output::Output;
 
 /// A server that runs `serve` for each connection on its own thread, until dropped.
 pub struct Server {
@@ -103,6 +104,14 @@ pub fn echo_through(port: u16, bytes: &[u8]) -> Vec<u8> {
     }
     feeder.join().expect("feeder").expect("write");
     answer
+}
+
+/// Waits for `Port <n> opened` and answers n.
+#[track_caller]
+pub fn opened_port(stdout: &Output) -> u16 {
+    stdout.wait_for("Port ");
+    let number = stdout.wait_for(" opened for sessionId");
+    number.trim_end_matches(" opened for sessionId").parse().expect("a port number")
 }
 
 /// Polls `condition` until it holds.
