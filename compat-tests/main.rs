@@ -1,1 +1,21 @@
-//! The one integration test binary.
+//! The integration tests: the binary as it is called, by hand and by real clients.
+//!
+//! - [`cli`]: arguments and visible text.
+//! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
+//! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`faults`]: malformed input from the network.
+//! - [`differential`]: the same scripts against the official plugin, or what it once printed.
+//!
+//! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
+//! plugin for [`differential`].
+
+mod harness;
+
+mod aws_cli;
+mod cli;
+mod differential;
+mod faults;
+mod port;
+mod postgres;
+mod ssh;
+mod stdio;

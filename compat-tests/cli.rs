@@ -1,0 +1,256 @@
+//! The argument vector and the visible text, byte for byte.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::api::Started;
+use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
+use crate::harness::process::{Finished, Running, run};
+use crate::harness::{REGION, TARGET, World, wire};
+
+const INSTALLED: &str =
+    "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n\n";
+
+/// A shell that says one line and ends, with this reason.
+fn greeting(output: &'static str) -> Gateway {
+    Gateway::scripted(move |socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        socket.close(output);
+    })
+}
+
+/// What a session with [`greeting`] prints.
+fn greeted() -> String {
+    format!("\nStarting session with SessionId: {SESSION}\nhello\r\n\n\nExiting session with sessionId: {SESSION}.\n\n")
+}
+
+/// The words after the program's name, with a stdin that stays open.
+#[track_caller]
+fn run_words(words: &[&str]) -> Finished {
+    run_open(World::new().plugin().args(words))
+}
+
+#[track_caller]
+fn run_open(command: &mut std::process::Command) -> Finished {
+    let mut running = Running::spawn(command);
+    let _stdin = running.take_stdin();
+    running.finish()
+}
+
+#[track_caller]
+fn assert_text(finished: &Finished, expected: &str) {
+    assert_eq!(finished.text(), expected, "stderr: {}", finished.errors());
+    assert_eq!(finished.status.code(), Some(0));
+    assert!(!finished.errors().contains("panic"), "{}", finished.errors());
+}
+
+/// One line of failure on stdout, status 0, no token anywhere.
+#[track_caller]
+fn assert_one_clear_line(finished: &Finished) {
+    let text = finished.text();
+    assert!(text.starts_with("Cannot perform start session: "), "{text:?}; {}", finished.errors());
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    assert!(text.len() > "Cannot perform start session: \n".len(), "no reason: {text:?}");
+    assert_eq!(finished.status.code(), Some(0), "the AWS CLI prints the arguments when it is not 0");
+    let errors = finished.errors();
+    assert!(!errors.contains("panic"), "{errors}");
+    assert!(!text.contains(TOKEN) && !errors.contains(TOKEN), "the token is shown: {text}{errors}");
+}
+
+#[test]
+fn no_words_say_that_the_plugin_is_installed() {
+    assert_text(&run_words(&[]), INSTALLED);
+}
+
+#[test]
+fn version_satisfies_the_cli() {
+    let finished = run_words(&["--version"]);
+    finished.assert_ok();
+    let text = finished.text();
+    let number = text.strip_suffix('\n').expect("a newline at the end");
+    let parts: Vec<u32> = number.split('.').map(|part| part.parse().expect("only digits and dots")).collect();
+    assert!((1..=4).contains(&parts.len()), "the CLI wants ^\\d+(\\.\\d+){{0,3}}$, not {number}");
+    assert!(parts > vec![1, 2, 497, 0], "at most 1.2.497.0 the CLI puts the token among the arguments: {number}");
+    assert!(parts >= vec![1, 2, 764, 0], "below the minimum that AWS supports: {number}");
+    assert_eq!(finished.errors(), "");
+}
+
+#[test]
+fn version_is_quick() {
+    // The CLI runs it before each session. The best of some, since the machine is busy with other tests.
+    let best = (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            run_words(&["--version"]).assert_ok();
+            start.elapsed()
+        })
+        .min()
+        .expect("twenty runs");
+    assert!(best < Duration::from_millis(200), "the quickest of 20 took {best:?}");
+}
+
+#[test]
+fn help_is_one_screen() {
+    let finished = run_words(&["--help"]);
+    finished.assert_ok();
+    let text = finished.text();
+    assert!(text.contains("session-manager-plugin"), "{text}");
+    assert!(text.contains("SSM_PLUGIN_"), "it names the environment variables: {text}");
+    assert!(text.lines().count() <= 60, "one screen, not {} lines", text.lines().count());
+}
+
+#[test]
+fn one_or_two_unknown_words() {
+    let expected = "\nUnknown operation foo. \nUse session-manager-plugin --version to check the version.\n\n";
+    assert_text(&run_words(&["foo"]), expected);
+    assert_text(&run_words(&["foo", "bar"]), expected);
+}
+
+#[test]
+fn another_operation_is_invalid() {
+    assert_text(&run_words(&["{}", REGION, "StopSession"]), "Invalid Operation");
+    let request = json!({"Target": TARGET}).to_string();
+    let words = ["{}", REGION, "StopSession", "", &request, "http://127.0.0.1:1"];
+    assert_text(&run_words(&words), "Invalid Operation");
+}
+
+#[test]
+fn six_words_with_the_answer_in_the_environment() {
+    let gateway = greeting("");
+    assert_text(&run_open(&mut Started::of(&gateway).command(&World::new())), &greeted());
+}
+
+#[test]
+fn six_words_with_the_answer_as_json() {
+    let gateway = greeting("");
+    assert_text(&run_open(&mut Started::of(&gateway).command_with_json(&World::new())), &greeted());
+}
+
+#[test]
+fn any_variable_that_begins_with_the_name_is_read() {
+    let gateway = greeting("");
+    let (started, world) = (Started::of(&gateway), World::new());
+    let mut command = world.plugin();
+    command.env("AWS_SSM_START_SESSION_RESPONSE_7", started.response.to_string());
+    command.args(["AWS_SSM_START_SESSION_RESPONSE_7", REGION, "StartSession", ""]);
+    command.args([&started.request.to_string(), &started.endpoint]);
+    assert_text(&run_open(&mut command), &greeted());
+}
+
+#[test]
+fn three_words_are_the_legacy_form() {
+    let gateway = greeting("");
+    let response = gateway.response().to_string();
+    assert_text(&run_words(&[&response, REGION, "StartSession"]), &greeted());
+}
+
+#[test]
+fn four_and_five_words_work_without_the_rest() {
+    let gateway = greeting("");
+    let response = gateway.response().to_string();
+    assert_text(&run_words(&[&response, REGION, "StartSession", ""]), &greeted());
+    let request = json!({"Target": TARGET}).to_string();
+    assert_text(&run_words(&[&response, REGION, "StartSession", "", &request]), &greeted());
+}
+
+#[test]
+fn more_than_six_words_are_ignored() {
+    let gateway = greeting("");
+    let world = World::new();
+    assert_text(&run_open(Started::of(&gateway).command(&world).arg("one more")), &greeted());
+}
+
+#[test]
+fn keys_in_lower_camel_case_as_from_ecs() {
+    let gateway = greeting("");
+    let mut started = Started::of(&gateway);
+    let old = started.response.clone();
+    started.response = json!({
+        "sessionId": old["SessionId"], "streamUrl": old["StreamUrl"], "tokenValue": old["TokenValue"],
+    });
+    assert_text(&run_open(&mut started.command_with_json(&World::new())), &greeted());
+}
+
+#[test]
+fn unknown_keys_and_nulls_are_ignored() {
+    let gateway = greeting("");
+    let mut started = Started::of(&gateway);
+    started.response["ResponseMetadata"] = json!({"RequestId": "x", "RetryAttempts": 0});
+    started.response["Something"] = Value::Null;
+    started.request["Parameters"] = Value::Null;
+    assert_text(&run_open(&mut started.command(&World::new())), &greeted());
+}
+
+#[test]
+fn the_reason_of_the_end_is_shown() {
+    let gateway = greeting("ended by the administrator");
+    let expected = format!(
+        "\nStarting session with SessionId: {SESSION}\nhello\r\n\n\nSessionId: {SESSION} : ended by the administrator\n\n"
+    );
+    assert_text(&run_open(&mut Started::of(&gateway).command(&World::new())), &expected);
+}
+
+#[test]
+fn bad_json_is_one_clear_line() {
+    for response in ["{", "", "[]", "null", "42", "{\"SessionId\": \"x\"", "\u{fffd}\u{1}", "nonsense"] {
+        let request = json!({"Target": TARGET}).to_string();
+        let words = [response, REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
+        assert_one_clear_line(&run_words(&words));
+    }
+}
+
+#[test]
+fn missing_fields_are_one_clear_line() {
+    let whole = json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": "ws://127.0.0.1:1/"});
+    for field in ["SessionId", "TokenValue", "StreamUrl"] {
+        for broken in [None, Some(Value::Null), Some(json!(7)), Some(json!(["x"]))] {
+            let mut response = whole.clone();
+            let fields = response.as_object_mut().expect("an object");
+            match broken {
+                None => drop(fields.remove(field)),
+                Some(value) => drop(fields.insert(field.to_owned(), value)),
+            }
+            let request = json!({"Target": TARGET}).to_string();
+            let words = [&response.to_string(), REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
+            assert_one_clear_line(&run_words(&words));
+        }
+    }
+}
+
+#[test]
+fn an_unset_variable_is_one_clear_line() {
+    let request = json!({"Target": TARGET}).to_string();
+    let words = ["AWS_SSM_START_SESSION_RESPONSE", REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
+    assert_one_clear_line(&run_words(&words));
+}
+
+#[test]
+fn a_bad_request_never_panics() {
+    // The official plugin panics without a Target; the session itself needs none.
+    for request in ["{}", "{", "[]", "null", "{\"Target\":null}", "{\"Target\":7}", ""] {
+        let gateway = greeting("");
+        let (started, world) = (Started::of(&gateway), World::new());
+        let mut command = world.plugin();
+        command.args([&started.response.to_string(), REGION, "StartSession", "", request, &started.endpoint]);
+        let finished = run_open(&mut command);
+        finished.assert_ok();
+        let text = finished.text();
+        let failed = text.starts_with("Cannot perform start session: ") && text.matches('\n').count() == 1;
+        assert!(failed || text == greeted(), "for {request:?}: {text:?}");
+    }
+}
+
+#[test]
+fn a_stream_url_of_a_stranger_is_refused() {
+    for url in ["wss://example.com/v1/data-channel/x", "ws://example.com/", "http://127.0.0.1:1/", "::", ""] {
+        let response = json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url}).to_string();
+        let request = json!({"Target": TARGET}).to_string();
+        let finished = run(World::new().plugin().args([&response, REGION, "StartSession", "", &request, ""]));
+        finished.assert_ok();
+        let text = finished.text();
+        assert!(text.contains("Cannot perform start session: "), "for {url:?}: {text:?}");
+        assert!(!text.contains(TOKEN) && !finished.errors().contains(TOKEN), "the token is shown");
+    }
+}

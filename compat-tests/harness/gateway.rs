@@ -1,0 +1,314 @@
+//! A gateway that does what a test's script says, malformed things included.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
+
+use super::PATIENCE;
+use super::wire::{self, Frame};
+
+/// The session every scripted gateway plays.
+pub const SESSION: &str = "sim-0a1b2c3d4e5f60718";
+
+/// The token of that session: it must appear in nothing the plugin prints.
+pub const TOKEN: &str = "AAEAAVSecretTokenValue";
+
+/// API operations that were called.
+type Calls = Arc<Mutex<Vec<String>>>;
+
+/// How long the script waits for an acknowledgement before it sends its oldest message again, as agents do.
+const RESEND_AFTER: Duration = Duration::from_millis(200);
+
+/// How long the end of a script waits for acknowledgements that may never come.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// A gateway on a free port. It answers API calls (ResumeSession, TerminateSession) on the same port with an
+/// empty object.
+pub struct Gateway {
+    port: u16,
+    ended: Arc<AtomicBool>,
+    opens: Arc<AtomicUsize>,
+    calls: Calls,
+}
+
+impl Gateway {
+    /// Runs `script` on every websocket that opens.
+    pub fn scripted(script: impl Fn(&mut Socket) + Send + Sync + 'static) -> Gateway {
+        let calls = Calls::default();
+        let log = Arc::clone(&calls);
+        Gateway::serve(log, move |stream| {
+            let Ok(ws) = tungstenite::accept(stream) else { return };
+            let _ = ws.get_ref().set_read_timeout(Some(RESEND_AFTER));
+            let mut socket = Socket {
+                ws,
+                open: Value::Null,
+                next: 0,
+                received: Vec::new(),
+                unacknowledged: VecDeque::new(),
+                calls: Arc::clone(&calls),
+                closed: false,
+            };
+            if let Some(open) = socket.open() {
+                socket.open = open;
+                script(&mut socket);
+                socket.drain();
+            }
+        })
+    }
+
+    /// Runs `script` on every connection that asks for a websocket, before any answer.
+    pub fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Gateway {
+        Gateway::serve(Calls::default(), script)
+    }
+
+    fn serve(calls: Calls, script: impl Fn(TcpStream) + Send + Sync + 'static) -> Gateway {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let ended = Arc::new(AtomicBool::new(false));
+        let opens = Arc::new(AtomicUsize::new(0));
+        let (flag, count, script) = (Arc::clone(&ended), Arc::clone(&opens), Arc::new(script));
+        let log = Arc::clone(&calls);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if flag.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                let (script, count, log) = (Arc::clone(&script), Arc::clone(&count), Arc::clone(&log));
+                std::thread::spawn(move || {
+                    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+                    let mut head = [0; 4];
+                    if stream.peek(&mut head).is_ok() && &head == b"POST" {
+                        answer_api(stream, &log);
+                    } else {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        script(stream);
+                    }
+                });
+            }
+        });
+        Gateway { port, ended, opens, calls }
+    }
+
+    /// How many websockets were asked for.
+    pub fn opens(&self) -> usize {
+        self.opens.load(Ordering::SeqCst)
+    }
+
+    /// The API operations that were called.
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().expect("calls lock").clone()
+    }
+
+    /// Where API calls go.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// StartSession's answer.
+    pub fn response(&self) -> Value {
+        let url =
+            format!("ws://127.0.0.1:{}/v1/data-channel/{SESSION}?role=publish_subscribe&cell-number=1", self.port);
+        json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url})
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+/// The gateway's end of an open data channel. Errors end the script quietly: what the plugin did is judged by
+/// its output.
+pub struct Socket {
+    ws: WebSocket<TcpStream>,
+    /// The client's first frame.
+    pub open: Value,
+    next: i64,
+    received: Vec<Frame>,
+    unacknowledged: VecDeque<Frame>,
+    calls: Calls,
+    closed: bool,
+}
+
+impl Socket {
+    fn open(&mut self) -> Option<Value> {
+        loop {
+            match self.read()?.unwrap_or(Message::Ping(Default::default())) {
+                Message::Text(text) => return serde_json::from_str(&text).ok(),
+                Message::Binary(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends bytes as one binary frame.
+    pub fn send_bytes(&mut self, bytes: impl Into<Vec<u8>>) {
+        let _ = self.ws.send(Message::binary(bytes.into()));
+    }
+
+    /// Sends a text frame.
+    pub fn send_text(&mut self, text: &str) {
+        let _ = self.ws.send(Message::text(text.to_owned()));
+    }
+
+    /// Sends a frame as it is.
+    pub fn send(&mut self, frame: &Frame) {
+        self.send_bytes(frame.encode());
+    }
+
+    /// Sends the next data message of the agent, and answers its number.
+    pub fn data(&mut self, payload_type: u32, payload: impl AsRef<[u8]>) -> i64 {
+        let number = self.next;
+        let frame = Frame::output(number, payload_type, payload);
+        self.send(&frame);
+        self.unacknowledged.push_back(frame);
+        self.next += 1;
+        number
+    }
+
+    /// The number the next data message will have.
+    pub fn next_number(&self) -> i64 {
+        self.next
+    }
+
+    /// Plays the agent's handshake for a session type up to its end.
+    pub fn handshake(&mut self, agent_version: &str, session_type: &str, properties: &Value) {
+        let request = json!({"AgentVersion": agent_version, "RequestedClientActions": [{
+            "ActionType": "SessionType",
+            "ActionParameters": {"SessionType": session_type, "Properties": properties},
+        }]});
+        self.data(wire::PAYLOAD_HANDSHAKE_REQUEST, request.to_string());
+        if self.input_of(wire::PAYLOAD_HANDSHAKE_RESPONSE).is_some() {
+            let complete = json!({"HandshakeTimeToComplete": 1_000_000, "CustomerMessage": ""});
+            self.handshake_complete(&complete);
+        }
+    }
+
+    /// Ends the handshake. Waits for the acknowledgement: the official plugin can lose what comes right after.
+    pub fn handshake_complete(&mut self, payload: &Value) {
+        let number = self.data(wire::PAYLOAD_HANDSHAKE_COMPLETE, payload.to_string());
+        self.acknowledged(number);
+    }
+
+    /// A port session of the multiplexed kind, handshake done.
+    pub fn port_session(&mut self, agent_version: &str) {
+        let properties = json!({"type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": "0"});
+        self.handshake(agent_version, "Port", &properties);
+    }
+
+    /// The next data message from the client, acknowledged.
+    pub fn input(&mut self) -> Option<Frame> {
+        loop {
+            let frame = self.any()?;
+            if frame.message_type == wire::INPUT {
+                let fresh = !self.received.iter().any(|known| known.sequence == frame.sequence);
+                self.send(&Frame::acknowledge(&frame));
+                if fresh {
+                    self.received.push(frame.clone());
+                    return Some(frame);
+                }
+            }
+        }
+    }
+
+    /// The next data message with this payload type.
+    pub fn input_of(&mut self, payload_type: u32) -> Option<Frame> {
+        loop {
+            let frame = self.input()?;
+            if frame.payload_type == payload_type {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Reads until the client has acknowledged data message `number`, or has gone.
+    pub fn acknowledged(&mut self, number: i64) {
+        while self.unacknowledged.iter().any(|frame| frame.sequence == number) && self.any().is_some() {}
+    }
+
+    /// Ends the session, once all that was sent has been acknowledged or will not be.
+    pub fn close(&mut self, output: &str) {
+        let deadline = Instant::now() + SETTLE;
+        while !self.unacknowledged.is_empty() && Instant::now() < deadline {
+            match self.step() {
+                None => return,
+                Some(Some(frame)) if frame.message_type == wire::INPUT => {
+                    self.send(&Frame::acknowledge(&frame));
+                }
+                Some(_) => {}
+            }
+        }
+        self.closed = true;
+        self.send(&wire::closed(SESSION, output));
+    }
+
+    /// The next frame of the client; `None` when it has gone.
+    fn any(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(frame) = self.step()? {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    /// At most one frame of the client, within [`RESEND_AFTER`]; `None` when it has gone.
+    fn step(&mut self) -> Option<Option<Frame>> {
+        let Some(message) = self.read()? else {
+            if let Some(oldest) = self.unacknowledged.front().cloned() {
+                self.send(&oldest);
+            }
+            let terminated = |call: &String| call.ends_with(".TerminateSession");
+            if !self.closed && self.calls.lock().expect("calls lock").iter().any(terminated) {
+                self.closed = true;
+                self.send(&wire::closed(SESSION, ""));
+            }
+            return Some(None);
+        };
+        let Message::Binary(bytes) = message else {
+            return if matches!(message, Message::Close(_)) { None } else { Some(None) };
+        };
+        let frame = Frame::decode(&bytes);
+        if frame.message_type == wire::ACKNOWLEDGE {
+            let ack: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+            self.unacknowledged.retain(|sent| ack["AcknowledgedMessageSequenceNumber"] != sent.sequence);
+        }
+        Some(Some(frame))
+    }
+
+    /// One message: `None` when the connection has ended, `Some(None)` when nothing has come for a while.
+    fn read(&mut self) -> Option<Option<Message>> {
+        match self.ws.read() {
+            Ok(message) => Some(Some(message)),
+            Err(tungstenite::Error::Io(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+            {
+                Some(None)
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Keeps acknowledging until the client has gone.
+    fn drain(&mut self) {
+        while self.input().is_some() {}
+    }
+}
+
+fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>) {
+    if let Ok(operation) = super::api::read_operation(&mut stream) {
+        calls.lock().expect("calls lock").push(operation);
+    }
+    let body = format!("{{\"SessionId\":\"{SESSION}\"}}");
+    let _ = super::api::write_response(&mut stream, &body);
+}

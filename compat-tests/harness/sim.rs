@@ -1,0 +1,37 @@
+//! Simulators as the tests want them.
+
+use ssm_sim::agent::{AgentOptions, Generation};
+use ssm_sim::{Config, Sim, SessionState};
+
+use super::PATIENCE;
+
+/// With the real agent's pacing and the service's message limit.
+pub fn sim() -> Sim {
+    start(Config::default())
+}
+
+/// An older agent.
+pub fn sim_with_agent(generation: Generation) -> Sim {
+    start(Config { agent: AgentOptions { generation, ..AgentOptions::default() }, ..Config::default() })
+}
+
+/// Neither pacing nor limit: as fast as it goes.
+pub fn unpaced_sim() -> Sim {
+    let agent = AgentOptions { pacing: false, ..AgentOptions::default() };
+    start(Config { agent, message_limit: None, ..Config::default() })
+}
+
+/// A simulator of this kind.
+#[track_caller]
+pub fn start(config: Config) -> Sim {
+    Sim::start(config).expect("start the simulator")
+}
+
+/// Waits until every session is over at the service: none may be left open at AWS.
+#[track_caller]
+pub fn assert_all_ended(sim: &Sim) {
+    let ended = sim.wait_for(PATIENCE, |sessions| {
+        !sessions.is_empty() && sessions.iter().all(|session| session.state == SessionState::Ended)
+    });
+    assert!(ended, "a session is still open: {:#?}", sim.sessions());
+}

@@ -1,0 +1,331 @@
+//! Forwarded ports through the binary alone.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use ssm_sim::agent::Generation;
+use ssm_sim::{Config, CustomDocument, Sim};
+
+use crate::harness::api::Started;
+use crate::harness::net::{Server, connect, echo_through, eventually, free_port, opened_port, random_bytes};
+use crate::harness::process::Running;
+use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
+use crate::harness::{PATIENCE, World};
+
+/// A running port session.
+struct Forward {
+    plugin: Running,
+    port: u16,
+    id: String,
+}
+
+impl Forward {
+    /// To `port` of the simulator's instance, on any local port, without a stdin.
+    #[track_caller]
+    fn to(world: &World, sim: &Sim, port: u16) -> Forward {
+        let started = Started::port(&sim.endpoint(), port, 0);
+        let plugin = Running::spawn_without_stdin(&mut started.command(world));
+        let port = opened_port(&plugin.stdout);
+        Forward { plugin, port, id: started.id().to_owned() }
+    }
+}
+
+#[test]
+fn text_of_a_session_is_exact() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    echo_through(forward.port, b"x");
+    forward.plugin.stdout.wait_for("Connection accepted for session [");
+    forward.plugin.signal(Signal::INT);
+    let (id, port) = (&forward.id, forward.port);
+    let expected = format!(
+        "\nStarting session with SessionId: {id}\nPort {port} opened for sessionId {id}.\nWaiting for connections...\n\
+         \nConnection accepted for session [{id}]\nTerminate signal received, exiting.\n\n\nExiting session with sessionId: {id}.\n\n"
+    );
+    let finished = forward.plugin.finish();
+    finished.assert_ok();
+    assert_eq!(finished.text(), expected);
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn port_in_use_fails_at_once_and_ends_the_session() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let port = taken.local_addr().expect("address").port();
+    let started = Started::port(&sim.endpoint(), echo.port(), port);
+    let begin = Instant::now();
+    let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
+    finished.assert_ok();
+    let line =
+        format!("Cannot perform start session: listen tcp 127.0.0.1:{port}: bind: address already in use\n");
+    assert!(finished.text().contains(&line), "{:?}", finished.text());
+    // A second on an idle machine; the tests share theirs.
+    assert!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn refused_destination_ends_that_connection_only() {
+    let (world, sim) = (World::new(), sim());
+    let forward = Forward::to(&world, &sim, free_port());
+    for _ in 0..2 {
+        let mut local = connect(forward.port);
+        let begin = Instant::now();
+        // End or reset, either tells the client; a timeout would not.
+        let answer = local.read(&mut [0; 1]);
+        let told = match &answer {
+            Ok(n) => *n == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        assert!(told, "{answer:?}");
+        assert!(begin.elapsed() < Duration::from_secs(10), "took {:?}", begin.elapsed());
+    }
+    forward.plugin.stdout.wait_for("Connection to destination port failed, check SSM Agent logs.\n");
+}
+
+#[test]
+fn destination_that_comes_up_later_is_reached() {
+    let (world, sim) = (World::new(), sim());
+    let port = free_port();
+    let forward = Forward::to(&world, &sim, port);
+    let _ = connect(forward.port).read(&mut [0; 1]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.write_all(b"late").expect("write");
+    });
+    let mut answer = String::new();
+    connect(forward.port).read_to_string(&mut answer).expect("read");
+    assert_eq!(answer, "late");
+    server.join().expect("server");
+}
+
+#[test]
+fn two_hundred_connections_at_once() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    let port = forward.port;
+    // All are open before the first byte goes.
+    let streams: Vec<TcpStream> = (0..200).map(|_| connect(port)).collect();
+    let threads: Vec<_> = streams
+        .into_iter()
+        .zip(0u64..)
+        .map(|(mut stream, seed)| {
+            std::thread::spawn(move || {
+                stream.set_read_timeout(Some(PATIENCE * 2)).expect("timeout");
+                let sent = random_bytes(seed, 4000 + usize::try_from(seed).unwrap_or_default());
+                stream.write_all(&sent).expect("write");
+                let mut answer = vec![0; sent.len()];
+                stream.read_exact(&mut answer).expect("read");
+                assert!(answer == sent, "connection {seed} got other bytes");
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("a connection failed");
+    }
+}
+
+#[test]
+fn localhost_is_both_addresses() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    assert_eq!(echo_through(forward.port, b"over IPv4"), b"over IPv4");
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("this machine has no ::1: only 127.0.0.1 was tested");
+        return;
+    }
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, forward.port));
+    let mut stream = TcpStream::connect(address).expect("connect to ::1");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.write_all(b"over IPv6").expect("write");
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).expect("read");
+    assert_eq!(&answer, b"over IPv6");
+}
+
+/// smp#14, smp#133.
+#[test]
+fn local_host_setting_names_the_address() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_LOCAL_HOST", "127.0.0.2");
+    let forward = Forward::to(&world, &sim, echo.port());
+    let mut stream = TcpStream::connect(("127.0.0.2", forward.port)).expect("connect to 127.0.0.2");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.write_all(b"elsewhere").expect("write");
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).expect("read");
+    assert_eq!(&answer, b"elsewhere");
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err(), "127.0.0.1 listens, too");
+}
+
+#[test]
+fn half_close_still_brings_the_answer() {
+    let server = Server::start(|mut stream| {
+        let mut line = [0; 7];
+        if stream.read_exact(&mut line).is_ok() {
+            // An answer that takes longer than the end of the request takes to arrive.
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = stream.write_all(b"the answer");
+        }
+    });
+    let (world, sim) = (World::new(), sim());
+    let forward = Forward::to(&world, &sim, server.port());
+    let mut local = connect(forward.port);
+    local.write_all(b"request").expect("write");
+    local.shutdown(Shutdown::Write).expect("half-close");
+    let mut answer = String::new();
+    local.read_to_string(&mut answer).expect("read");
+    assert_eq!(answer, "the answer");
+}
+
+#[test]
+fn end_of_the_remote_ends_the_connection_with_all_its_bytes() {
+    let (world, sim, greeting) = (World::new(), sim(), Server::greeting("220 all of this\r\n"));
+    let forward = Forward::to(&world, &sim, greeting.port());
+    for _ in 0..20 {
+        let mut answer = String::new();
+        connect(forward.port).read_to_string(&mut answer).expect("read");
+        assert_eq!(answer, "220 all of this\r\n");
+    }
+}
+
+#[test]
+fn one_stalled_reader_does_not_stop_the_others() {
+    const FLOOD: usize = 1_000_000;
+    let server = Server::start(|mut stream| {
+        let mut first = [0; 1];
+        if stream.read_exact(&mut first).is_err() {
+            return;
+        }
+        if first == *b"F" {
+            let _ = stream.write_all(&random_bytes(9, FLOOD));
+        } else {
+            let _ = std::io::copy(&mut stream.try_clone().expect("clone"), &mut stream);
+        }
+    });
+    let (world, sim) = (World::new(), unpaced_sim());
+    let forward = Forward::to(&world, &sim, server.port());
+    let mut stalled = connect(forward.port);
+    stalled.write_all(b"F").expect("write");
+    // Some of it has come: the flood is under way, and nobody reads on.
+    stalled.peek(&mut [0; 1]).expect("peek");
+    for round in 0..10u64 {
+        let mut bytes = random_bytes(round, 5000);
+        bytes[0] = b'E';
+        assert!(echo_through_after_first(forward.port, &bytes) == bytes[1..], "round {round}");
+    }
+    let mut flood = vec![0; FLOOD];
+    stalled.read_exact(&mut flood).expect("the rest of the flood");
+    assert!(flood == random_bytes(9, FLOOD), "the flood differs");
+}
+
+/// Sends all of `bytes`; the server keeps the first and sends the rest back.
+#[track_caller]
+fn echo_through_after_first(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = connect(port);
+    stream.write_all(bytes).expect("write");
+    let mut answer = vec![0; bytes.len() - 1];
+    stream.read_exact(&mut answer).expect("read");
+    answer
+}
+
+/// Agents that carry one connection at a time.
+#[track_caller]
+fn old_agent(generation: Generation) {
+    let (world, sim, echo) = (World::new(), sim_with_agent(generation), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    for round in 0..3u64 {
+        let bytes = random_bytes(round, 30_000);
+        assert!(echo_through(forward.port, &bytes) == bytes, "round {round}");
+        let accepted = format!("Connection accepted for session {}.\n", forward.id);
+        if round == 0 {
+            forward.plugin.stdout.wait_for(&accepted);
+        }
+    }
+    forward.plugin.signal(Signal::INT);
+    let finished = forward.plugin.finish();
+    finished.assert_ok();
+    assert!(!finished.text().contains("Waiting for connections"), "{}", finished.text());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn old_agent_3_0() {
+    old_agent(Generation::V3_0);
+}
+
+#[test]
+fn old_agent_2_3() {
+    old_agent(Generation::V2_3);
+}
+
+#[test]
+fn unix_socket() {
+    let (world, echo) = (World::new(), Server::echo());
+    let socket = world.path("db.sock");
+    let properties = json!({"type": "LocalPortForwarding", "portNumber": echo.port().to_string(),
+        "localConnectionType": "unix", "localUnixSocket": socket.display().to_string()});
+    let serde_json::Value::Object(properties) = properties else { unreachable!("an object") };
+    let documents = [("Socket".to_owned(), CustomDocument::Port { properties })].into();
+    let sim = start(Config { documents, ..Config::default() });
+    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    plugin.stdout.wait_for(&format!("Unix socket {} opened for sessionId {}.", socket.display(), started.id()));
+    let mode = std::fs::metadata(&socket).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "others may connect: {mode:o}");
+    let mut stream = UnixStream::connect(&socket).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.write_all(b"through a socket").expect("write");
+    let mut answer = [0; 16];
+    stream.read_exact(&mut answer).expect("read");
+    assert_eq!(&answer, b"through a socket");
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert!(!socket.exists(), "the socket is left behind");
+}
+
+#[test]
+fn quit_and_stop_keys_end_a_port_session_like_interrupt() {
+    for signal in [Signal::QUIT, Signal::TSTP] {
+        let (world, sim, echo) = (World::new(), sim(), Server::echo());
+        let forward = Forward::to(&world, &sim, echo.port());
+        forward.plugin.signal(signal);
+        let finished = forward.plugin.finish();
+        finished.assert_ok();
+        assert!(finished.text().contains("Terminate signal received, exiting.\n"), "{}", finished.text());
+        assert_all_ended(&sim);
+    }
+}
+
+#[test]
+fn end_from_the_service_closes_the_port() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    let mut local = connect(forward.port);
+    local.write_all(b"x").expect("write");
+    local.read_exact(&mut [0; 1]).expect("read");
+    sim.close_session(&forward.id, "ended by the administrator");
+    let finished = forward.plugin.finish();
+    finished.assert_ok();
+    let line = format!("\n\nSessionId: {} : ended by the administrator\n\n", forward.id);
+    assert!(finished.text().ends_with(&line), "{:?}", finished.text());
+    eventually("the port is closed", || TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err());
+}
+
+#[test]
+fn defaults_stay_within_the_services_message_limit() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::to(&world, &sim, echo.port());
+    let bytes = random_bytes(11, 3_000_000);
+    assert!(echo_through(forward.port, &bytes) == bytes, "the echo differs");
+    let report = sim.session(&forward.id).expect("the session");
+    assert!(!report.limit_exceeded, "{report:#?}");
+    assert!(report.up.peak_2s < 2000, "{report:#?}");
+}

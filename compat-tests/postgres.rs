@@ -1,0 +1,143 @@
+//! A real database through a forwarded port: PostgreSQL, psql and pgbench.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::harness::api::Started;
+use crate::harness::net::{free_port, opened_port};
+use crate::harness::process::{Running, run};
+use crate::harness::sim::sim;
+use crate::harness::{PATIENCE, World, is_root};
+
+/// A PostgreSQL server of its own, ended with the test.
+struct Postgres {
+    port: u16,
+    _server: Running,
+    _dir: TempDir,
+}
+
+impl Postgres {
+    #[track_caller]
+    fn start(world: &World) -> Postgres {
+        let dir = tempfile::Builder::new().prefix("ssm-compat-pg-").tempdir().expect("a temporary folder");
+        let data = dir.path().join("data");
+        if is_root() {
+            // PostgreSQL refuses to run as root.
+            let (uid, gid) = unprivileged();
+            chown(dir.path(), Some(uid), Some(gid)).expect("chown");
+        }
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).expect("chmod");
+        let mut initdb = server_command(world, "initdb", dir.path());
+        initdb.args(["--no-sync", "-A", "trust", "-U", "test", "-E", "UTF8", "--locale=C", "-D"]);
+        run(initdb.arg(&data)).assert_ok();
+        // Between finding a free port and binding it somebody else may take it.
+        for _ in 0..5 {
+            let port = free_port();
+            let mut server = server_command(world, "postgres", dir.path());
+            server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-F"]);
+            server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
+            let server = Running::spawn_without_stdin(&mut server);
+            server.stderr.wait_until("the server's start or its failure", |log| {
+                let log = String::from_utf8_lossy(log);
+                log.contains("ready to accept connections") || log.contains("could not bind")
+            });
+            if server.stderr.text().contains("ready to accept connections") {
+                return Postgres { port, _server: server, _dir: dir };
+            }
+        }
+        panic!("no free port for PostgreSQL in five attempts");
+    }
+}
+
+/// A session that forwards to the database, and a client's command through it.
+struct Forwarded {
+    world: World,
+    port: u16,
+    _postgres: Postgres,
+    _plugin: Running,
+    _sim: ssm_sim::Sim,
+}
+
+impl Forwarded {
+    #[track_caller]
+    fn new() -> Forwarded {
+        let (world, sim) = (World::new(), sim());
+        let postgres = Postgres::start(&world);
+        let started = Started::port(&sim.endpoint(), postgres.port, 0);
+        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+        let port = opened_port(&plugin.stdout);
+        Forwarded { world, port, _postgres: postgres, _plugin: plugin, _sim: sim }
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = self.world.command(postgres_program(program));
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "test"]);
+        command
+    }
+}
+
+#[test]
+fn psql_queries() {
+    let forwarded = Forwarded::new();
+    let finished = run(forwarded.client("psql").args(["-d", "postgres", "-Atc", "select 6 * 7"]));
+    finished.assert_ok();
+    assert_eq!(finished.text(), "42\n");
+    // A result of half a megabyte: whole and in order.
+    let query = "select string_agg(lpad(n::text, 9, '0'), ',' order by n) from generate_series(1, 50000) n";
+    let finished = run(forwarded.client("psql").args(["-d", "postgres", "-Atc", query]));
+    finished.assert_ok();
+    let expected: Vec<String> = (1..=50_000).map(|n| format!("{n:09}")).collect();
+    assert!(finished.text().trim_end() == expected.join(","), "the result differs");
+}
+
+#[test]
+fn pgbench_with_20_connections() {
+    let forwarded = Forwarded::new();
+    run(forwarded.client("pgbench").args(["-q", "-i", "-s", "1", "postgres"])).assert_ok();
+    let mut bench = forwarded.client("pgbench");
+    bench.args(["-n", "-c", "20", "-j", "2", "-t", "10", "postgres"]);
+    let finished = Running::spawn_without_stdin(&mut bench).finish_within(PATIENCE + Duration::from_secs(60));
+    finished.assert_ok();
+    let text = finished.text();
+    assert!(text.contains("number of transactions actually processed: 200/200"), "{text}");
+}
+
+/// A PostgreSQL program, started as somebody else when the tests run as root.
+fn server_command(world: &World, program: &str, dir: &Path) -> Command {
+    let program = postgres_program(program);
+    let mut command = if is_root() {
+        let (uid, gid) = unprivileged();
+        let mut command = world.command("/usr/bin/setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()]);
+        command.arg("--").arg(program);
+        command
+    } else {
+        world.command(program)
+    };
+    command.env("HOME", dir).env("TMPDIR", dir).env("LC_ALL", "C").current_dir(dir);
+    command
+}
+
+/// The newest installed PostgreSQL's program.
+fn postgres_program(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> =
+        versions.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| panic!("PostgreSQL's {name} is missing: run scripts/setup"))
+}
+
+/// User and group to run a server as: the package's, or nobody.
+fn unprivileged() -> (u32, u32) {
+    let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let of = |name: &str| {
+        let line = users.lines().find(|line| line.starts_with(&format!("{name}:")))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    of("postgres").or_else(|| of("nobody")).expect("a user to run PostgreSQL as")
+}

@@ -1,0 +1,125 @@
+//! Sessions whose connection is stdin and stdout (`AWS-StartSSHSession`): 8-bit clean, and what their end means.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use serde_json::json;
+use ssm_sim::Sim;
+
+use crate::harness::World;
+use crate::harness::api::Started;
+use crate::harness::net::{Server, free_port, random_bytes};
+use crate::harness::process::Running;
+use crate::harness::sim::{assert_all_ended, sim};
+
+/// Half a million bytes.
+const MANY: usize = 500_000;
+
+#[track_caller]
+fn connection(world: &World, sim: &Sim, port: u16) -> (Running, String) {
+    let parameters = json!({"portNumber": [port.to_string()]});
+    let started = Started::at(&sim.endpoint(), Some("AWS-StartSSHSession"), parameters);
+    let running = Running::spawn(&mut started.command(world));
+    (running, format!("\nStarting session with SessionId: {}\n", started.id()))
+}
+
+#[test]
+fn half_a_million_random_bytes_both_ways() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let (mut running, banner) = connection(&world, &sim, echo.port());
+    let bytes = random_bytes(1, MANY);
+    let mut stdin = running.take_stdin();
+    let sent = bytes.clone();
+    let feeder = std::thread::spawn(move || {
+        stdin.write_all(&sent).expect("write");
+        stdin
+    });
+    running.stdout.wait_until("all bytes back", |out| out.len() >= banner.len() + MANY);
+    drop(feeder.join().expect("feeder"));
+    let finished = running.finish();
+    finished.assert_ok();
+    assert!(finished.stdout.starts_with(banner.as_bytes()), "the banner comes first");
+    let echoed = &finished.stdout[banner.len()..banner.len() + MANY];
+    assert!(echoed == bytes, "the bytes differ");
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn every_byte_alone() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let (mut running, banner) = connection(&world, &sim, echo.port());
+    // One at a time, so that each travels in a message of its own: a single newline must stay one.
+    for byte in 0..=255u8 {
+        running.send([byte]);
+        let length = banner.len() + usize::from(byte) + 1;
+        running.stdout.wait_until("the byte back", |out| out.len() >= length);
+        assert_eq!(running.stdout.bytes()[length - 1], byte);
+    }
+    running.close_stdin();
+    running.finish().assert_ok();
+}
+
+#[test]
+fn bytes_before_the_session_is_up_are_kept() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let (mut running, banner) = connection(&world, &sim, echo.port());
+    // Written at once, long before the handshake is over.
+    let bytes = random_bytes(2, 20_000);
+    running.send(&bytes);
+    running.stdout.wait_until("all bytes back", |out| out.len() >= banner.len() + bytes.len());
+    assert!(running.stdout.bytes()[banner.len()..] == bytes, "the bytes differ");
+}
+
+#[test]
+fn end_of_input_does_not_lose_the_answer() {
+    let server = Server::start(|mut stream| {
+        let mut line = [0; 7];
+        if stream.read_exact(&mut line).is_ok() {
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = stream.write_all(b"the answer");
+        }
+    });
+    let (world, sim) = (World::new(), sim());
+    let (mut running, _) = connection(&world, &sim, server.port());
+    running.send("request");
+    running.close_stdin();
+    let finished = running.finish();
+    finished.assert_ok();
+    assert!(finished.text().contains("the answer"), "{:?}", finished.text());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn end_of_input_with_a_silent_remote_ends_in_the_end() {
+    // A remote that neither answers nor closes must not keep us for ever.
+    let server = Server::start(|mut stream| {
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let (world, sim) = (World::new(), sim());
+    let (mut running, _) = connection(&world, &sim, server.port());
+    running.send("nothing comes of this");
+    running.close_stdin();
+    running.finish_within(Duration::from_secs(90)).assert_ok();
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn end_of_the_remote_ends_the_session() {
+    let (world, sim, greeting) = (World::new(), sim(), Server::greeting("SSH-2.0-and-gone\r\n"));
+    let (mut running, banner) = connection(&world, &sim, greeting.port());
+    running.stdout.wait_until("the greeting", |out| out.ends_with(b"gone\r\n") || out.len() > banner.len() + 18);
+    let _stdin = running.take_stdin();
+    let finished = running.finish();
+    finished.assert_ok();
+    assert!(finished.text().starts_with(&format!("{banner}SSH-2.0-and-gone\r\n")), "{:?}", finished.text());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn refused_destination_ends_the_session() {
+    let (world, sim) = (World::new(), sim());
+    let (mut running, _) = connection(&world, &sim, free_port());
+    let _stdin = running.take_stdin();
+    running.finish().assert_ok();
+    assert_all_ended(&sim);
+}
