@@ -123,11 +123,6 @@ impl World {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The environment, for programs that are not started by [`World::command`].
-    pub fn env(&self) -> &[(String, String)] {
-        &self.env
-    }
-
     /// The private home folder.
     pub fn home(&self) -> PathBuf {
         self.dir.path().join("home")
@@ -153,7 +148,8 @@ impl World {
     /// Puts an `aws` on the PATH that goes to `endpoint`, so that documented command lines work as they stand.
     pub fn install_aws(&self, aws: Aws, endpoint: &str) {
         let path = self.path("bin/aws");
-        let script = format!("#!/bin/sh\nexec '{}' --endpoint-url '{endpoint}' \"$@\"\n", aws.program().display());
+        let script =
+            format!("#!/bin/sh\nexec '{}' --endpoint-url '{endpoint}' \"$@\"\n", aws.program().display());
         std::fs::write(&path, script).expect("write aws");
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&path, executable).expect("make aws executable");

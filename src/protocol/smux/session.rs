@@ -411,7 +411,11 @@ impl Session {
             return;
         }
         let streams = || self.streams.values();
-        assert_eq!(self.buffered, streams().map(Stream::queued).sum::<usize>(), "the total is the sum of the queues");
+        assert_eq!(
+            self.buffered,
+            streams().map(Stream::queued).sum::<usize>(),
+            "the total is the sum of the queues"
+        );
         assert!(self.streams.len() <= self.config.max_streams, "streams are bounded");
         assert!(streams().all(|stream| stream.queued() <= self.config.send_buffer), "queues are bounded");
         assert!(!streams().any(Stream::is_over), "a stream that is over is forgotten");
