@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde_json::Value;
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 mod response;
 
@@ -42,7 +42,6 @@ pub enum Invocation {
 }
 
 /// Everything needed to run one session.
-#[derive(Debug)]
 pub struct StartSession {
     /// The session's id, as the service gave it.
     pub session_id: String,
@@ -62,6 +61,21 @@ pub struct StartSession {
     pub endpoint: Option<String>,
     /// The three-word form of callers too old to hand over a profile.
     pub legacy: bool,
+}
+
+/// Without the URL's query, which may be signed, and the request, whose parameters are the user's.
+impl fmt::Debug for StartSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartSession")
+            .field("session_id", &self.session_id)
+            .field("stream_url", &self.stream_url.split('?').next().unwrap_or_default())
+            .field("region", &self.region)
+            .field("profile", &self.profile)
+            .field("target", &self.target)
+            .field("endpoint", &self.endpoint)
+            .field("legacy", &self.legacy)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the words cannot be understood. Its text never holds any part of the response.
@@ -174,13 +188,11 @@ enum ResponseText {
 
 /// The variable is taken even if the operation turns out to be another: it holds a token.
 fn response_text(
-    mut word: String,
+    word: String,
     take_env: &mut impl FnMut(&str) -> Option<OsString>,
 ) -> Result<ResponseText, CliError> {
     if !word.starts_with(RESPONSE_VARIABLE) {
-        let text = Zeroizing::new(word.clone());
-        word.zeroize();
-        return Ok(ResponseText::Found(text));
+        return Ok(ResponseText::Found(Zeroizing::new(word)));
     }
     match take_env(&word).map(OsString::into_string) {
         Some(Ok(text)) if !text.is_empty() => Ok(ResponseText::Found(Zeroizing::new(text))),

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use session_manager_plugin::cli::{self, Invocation};
+use session_manager_plugin::cli::{self, Invocation, StartSession};
 use session_manager_plugin::settings::{self, Settings};
-use session_manager_plugin::{notice, term};
+use session_manager_plugin::term::Parent;
+use session_manager_plugin::{logging, notice, session, term};
 
 fn main() -> ExitCode {
     // Before any thread exists: the response is taken out of the environment here.
@@ -16,11 +17,28 @@ fn main() -> ExitCode {
         Ok(Invocation::Help) => settings::help(),
         Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
-        Ok(Invocation::StartSession(_start)) => String::new(),
+        Ok(Invocation::StartSession(start)) => return start_session(*start),
         Err(err) => return fail(&notice::cannot_start(err)),
     };
     print(&text);
     ExitCode::SUCCESS
+}
+
+fn start_session(start: StartSession) -> ExitCode {
+    let parent = Parent::current();
+    let (settings, warnings) = Settings::from_env(|name| std::env::var_os(name));
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
+    }
+    let _log = logging::start(&settings);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(err) => return fail(&notice::cannot_start(err)),
+    };
+    let status = runtime.block_on(session::run(start, settings, parent));
+    // A thread that still waits for the terminal or a resolver shall not hold the end up.
+    runtime.shutdown_background();
+    ExitCode::from(status)
 }
 
 /// Says what went wrong on stdout, where callers look for it. The status is 0, as the official

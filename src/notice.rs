@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 
 use bytes::Bytes;
 
+use crate::protocol::Stats;
 use crate::settings::When;
 use crate::term;
 
@@ -140,6 +141,31 @@ pub const RESUMED: &str = "connection resumed";
 /// Status: no new connection could be made.
 pub fn gave_up(reason: impl std::fmt::Display) -> String {
     format!("gave up connecting again: {reason}")
+}
+
+/// A failure, as a line for stderr.
+pub fn failure(text: &str) -> Bytes {
+    render(text, term::is_raw())
+}
+
+/// The state of a session in one line, for SIGUSR1 and the escape `~s`.
+pub fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
+    let state = if is_open { "connected" } else { "connecting again" };
+    let rtt = stats.rtt.as_secs_f64() * 1e3;
+    let mut line = format!(
+        "session {id}: {state}, round trip {rtt:.1} ms, sent {} bytes in {} messages ({} again), \
+         received {} bytes in {} messages, {} bytes unacknowledged",
+        stats.bytes_sent,
+        stats.messages_sent,
+        stats.messages_resent,
+        stats.bytes_received,
+        stats.messages_received,
+        stats.outstanding_bytes,
+    );
+    if let Some(connections) = connections {
+        line += &format!(", {connections} connections");
+    }
+    line
 }
 
 fn render(text: &str, raw: bool) -> Bytes {

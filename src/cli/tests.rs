@@ -127,7 +127,10 @@ fn the_reasons_are_plain_and_hold_no_secret() {
     assert_eq!(start_error("{}").to_string(), "the session's response has no TokenValue");
     let cut = start_error(r#"{"TokenValue":"very-secret""#).to_string();
     assert_eq!(cut, "the session's response is not a JSON object (line 1, column 27)");
-    assert!(!format!("{:?}", start(&[RESPONSE, "r", "StartSession"])).contains("very-secret"));
+    let response = r#"{"SessionId":"s-1","StreamUrl":"wss://host/x?X-Amz-Signature=very-secret","TokenValue":"very-secret"}"#;
+    let request = r#"{"Parameters":{"command":["very-secret"]}}"#;
+    let debug = format!("{:?}", start(&[response, "r", "StartSession", "", request]));
+    assert!(debug.contains("wss://host/x") && !debug.contains("very-secret"), "{debug}");
     assert_eq!(Secret::new("very-secret".to_owned()).to_string(), "[redacted]");
 }
 

@@ -1,1 +1,415 @@
-//! .
+//! The only place where a [`Channel`] meets a socket and a clock.
+//!
+//! ```text
+//!            opened                 lost
+//!  Opening ─────────▶ Open ──────────────────▶ Waiting (backoff)
+//!     ▲                                            │
+//!     └────────────────────────────────────────────┘     … until the reconnect deadline
+//! ```
+//!
+//! Nothing here awaits: [`Link::next`] is one poll function, so that sending, receiving, pings, deadlines and
+//! reconnecting never wait for each other. (An `async fn next` that awaited its flush before it read deadlocked when
+//! both ends flooded a small socket.)
+//!
+//! The socket is flushed when there is nothing more to read or to write, not after each frame.
+
+mod backoff;
+pub mod stream_url;
+pub mod tls;
+mod websocket;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream as _};
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite;
+use url::Url;
+
+use self::backoff::Backoff;
+pub use self::websocket::OpenError;
+use self::websocket::Socket;
+use crate::cli::Secret;
+use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
+
+/// What a link needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The limits of the data channel.
+    pub channel: protocol::Config,
+    /// How long the first opening may take in all, attempts included.
+    pub open_timeout: Duration,
+    /// How long to try to get a lost connection back.
+    pub reconnect_timeout: Duration,
+    /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
+    pub ping_interval: Duration,
+}
+
+/// What there is to open.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// A checked stream URL, see [`stream_url::parse`].
+    pub url: Url,
+    /// The token that the opening frame presents.
+    pub token: Arc<Secret>,
+    /// Trust, for `wss` URLs.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// What a link tells its session.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// From the data channel.
+    Channel(Event),
+    /// The connection is lost and is being opened again; why.
+    Lost(String),
+    /// The connection is back.
+    Resumed,
+    /// There will be no connection (any more). Nothing follows.
+    GaveUp(GaveUp),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum GaveUp {
+    /// The first opening failed.
+    #[error("{0}")]
+    Open(OpenError),
+    /// The first opening took too long.
+    #[error("{host} did not open a websocket within {timeout:?}")]
+    OpenTimeout {
+        /// The host asked.
+        host: String,
+        /// The time given.
+        timeout: Duration,
+    },
+    /// A lost connection did not come back in time.
+    #[error("no connection for {timeout:?}, last: {reason}")]
+    Reconnect {
+        /// The time given.
+        timeout: Duration,
+        /// What the last attempt met.
+        reason: String,
+    },
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Socket, OpenError>> + Send>>;
+
+enum Wire {
+    Opening(Opening),
+    Open(Box<Socket>),
+    Waiting(Pin<Box<Sleep>>),
+    Ended,
+}
+
+/// A data channel with its websocket, which it opens, keeps alive and opens again.
+pub struct Link {
+    config: Config,
+    target: Target,
+    channel: Channel,
+    wire: Wire,
+    backoff: Backoff,
+    timer: Pin<Box<Sleep>>,
+    /// Until when a connection must be open, and what the last attempt met.
+    open_by: Option<Instant>,
+    last_failure: Option<String>,
+    was_open: bool,
+    /// Whether the current socket has brought a frame. One that was closed before did not really open.
+    is_proven: bool,
+    must_flush: bool,
+    next_ping: Instant,
+    must_ping: bool,
+    /// A ping is out since then, with nothing heard after it.
+    ping_out: Option<Instant>,
+}
+
+impl Link {
+    /// A link that starts to connect with the first [`Link::next`].
+    pub fn new(config: Config, target: Target) -> Link {
+        let now = Instant::now();
+        let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
+        Link {
+            wire: Wire::Opening(open(&target)),
+            channel,
+            backoff: Backoff::new(),
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            open_by: Some(now + config.open_timeout),
+            last_failure: None,
+            was_open: false,
+            is_proven: false,
+            must_flush: false,
+            next_ping: now + config.ping_interval,
+            must_ping: false,
+            ping_out: None,
+            config,
+            target,
+        }
+    }
+
+    /// The next event. With `deliver` false, no frame is read and no channel event is given: whoever takes the output
+    /// is slow, and shall not be handed more. Everything else goes on. Cancel-safe.
+    pub async fn next(&mut self, deliver: bool) -> LinkEvent {
+        poll_fn(|cx| self.poll(cx, deliver)).await
+    }
+
+    /// Whether more user data should be read for [`Link::send`].
+    pub fn wants_input(&self) -> bool {
+        self.channel.wants_input()
+    }
+
+    /// How many bytes that may be.
+    pub fn input_room(&self) -> usize {
+        self.channel.input_room()
+    }
+
+    /// Takes something to send; it goes out with the next [`Link::next`].
+    pub fn send(&mut self, input: Input) {
+        self.channel.send(input);
+    }
+
+    /// Answers [`Event::DataKeyNeeded`].
+    pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
+        self.channel.handle_data_key(result);
+    }
+
+    /// What the agent can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.channel.capabilities()
+    }
+
+    /// Whether all that was sent has been acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.channel.is_drained()
+    }
+
+    /// Whether the websocket is open now.
+    pub fn is_open(&self) -> bool {
+        matches!(self.wire, Wire::Open(_))
+    }
+
+    /// The channel's counters.
+    pub fn stats(&self) -> Stats {
+        self.channel.stats()
+    }
+
+    /// Says goodbye on the websocket, for at most [`CLOSE_TIMEOUT`].
+    pub async fn close(mut self) {
+        if let Wire::Open(socket) = &mut self.wire {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
+        loop {
+            if deliver && let Some(event) = self.channel.poll_event() {
+                return Poll::Ready(LinkEvent::Channel(event));
+            }
+            let progress = match &mut self.wire {
+                Wire::Opening(_) => self.poll_opening(cx),
+                Wire::Waiting(_) => self.poll_waiting(cx),
+                Wire::Open(_) => self.poll_open(cx, deliver),
+                Wire::Ended => return Poll::Pending,
+            };
+            match progress {
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                Poll::Ready(None) => continue,
+                Poll::Pending => ready!(self.poll_deadlines(cx, deliver)),
+            }
+            if let Some(event) = self.after_deadlines(deliver) {
+                return Poll::Ready(event);
+            }
+        }
+    }
+
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
+        let Wire::Opening(opening) = &mut self.wire else { return Poll::Ready(None) };
+        match ready!(opening.as_mut().poll(cx)) {
+            Ok(socket) => {
+                let now = Instant::now();
+                let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                self.channel.handle_open(now.into_std(), unix_ms as u64, self.target.token.expose());
+                self.wire = Wire::Open(Box::new(socket));
+                self.is_proven = false;
+                self.must_flush = false;
+                self.must_ping = false;
+                self.next_ping = now + self.config.ping_interval;
+                self.ping_out = None;
+                let is_first = !std::mem::replace(&mut self.was_open, true);
+                if is_first {
+                    self.open_by = None;
+                }
+                Poll::Ready(None)
+            }
+            Err(error) => {
+                tracing::info!(%error, "cannot open the websocket");
+                if !self.was_open && error.is_permanent() {
+                    self.wire = Wire::Ended;
+                    return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
+                }
+                self.retry(error.to_string());
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
+        let Wire::Waiting(sleep) = &mut self.wire else { return Poll::Ready(None) };
+        ready!(sleep.as_mut().poll(cx));
+        self.wire = Wire::Opening(open(&self.target));
+        Poll::Ready(None)
+    }
+
+    /// Writes what there is to write, reads one frame, flushes when neither goes on.
+    fn poll_open(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<Option<LinkEvent>> {
+        if let Err(error) = self.poll_writes(cx) {
+            return Poll::Ready(self.lose(error));
+        }
+        if deliver {
+            let Wire::Open(socket) = &mut self.wire else { return Poll::Ready(None) };
+            match Pin::new(&mut **socket).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => return Poll::Ready(self.handle_message(message)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.lose(error.to_string())),
+                Poll::Ready(None) => return Poll::Ready(self.lose("the connection was closed".into())),
+                Poll::Pending => {}
+            }
+        }
+        if self.must_flush {
+            let Wire::Open(socket) = &mut self.wire else { return Poll::Ready(None) };
+            match Pin::new(&mut **socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.must_flush = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(self.lose(error.to_string())),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Makes room in the socket first, then takes frames from the channel, so that none is taken that cannot go.
+    fn poll_writes(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        let Wire::Open(socket) = &mut self.wire else { return Ok(()) };
+        let now = Instant::now();
+        let mut socket = Pin::new(&mut **socket);
+        loop {
+            match socket.as_mut().poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Pending => return Ok(()),
+            }
+            let message = if std::mem::take(&mut self.must_ping) {
+                tungstenite::Message::Ping(Bytes::new())
+            } else {
+                match self.channel.poll_transmit(now.into_std()) {
+                    Some(Transmit::Text(text)) => tungstenite::Message::text(text),
+                    Some(Transmit::Binary(frame)) => tungstenite::Message::Binary(frame),
+                    None => return Ok(()),
+                }
+            };
+            socket.as_mut().start_send(message).map_err(|error| error.to_string())?;
+            self.must_flush = true;
+        }
+    }
+
+    fn handle_message(&mut self, message: tungstenite::Message) -> Option<LinkEvent> {
+        self.ping_out = None;
+        match message {
+            tungstenite::Message::Binary(frame) => {
+                self.channel.handle_frame(Instant::now().into_std(), frame);
+                if std::mem::replace(&mut self.is_proven, true) {
+                    return None;
+                }
+                self.backoff.reset();
+                let was_lost = self.open_by.take().is_some();
+                self.last_failure = None;
+                was_lost.then_some(LinkEvent::Resumed)
+            }
+            tungstenite::Message::Close(frame) => {
+                let reason = match frame {
+                    Some(frame) if !frame.reason.is_empty() => {
+                        format!("closed by the service: {}", frame.reason)
+                    }
+                    Some(frame) => format!("closed by the service with code {}", u16::from(frame.code)),
+                    None => "closed by the service".into(),
+                };
+                self.lose(reason)
+            }
+            _ => None,
+        }
+    }
+
+    /// The socket is gone. Says so only for one that had worked.
+    fn lose(&mut self, reason: String) -> Option<LinkEvent> {
+        tracing::info!(%reason, "lost the websocket");
+        self.channel.handle_lost();
+        let is_news = self.is_proven;
+        if self.open_by.is_none() {
+            self.open_by = Some(Instant::now() + self.config.reconnect_timeout);
+        }
+        self.retry(reason.clone());
+        is_news.then_some(LinkEvent::Lost(reason))
+    }
+
+    fn retry(&mut self, reason: String) {
+        self.last_failure = Some(reason);
+        self.wire = Wire::Waiting(Box::pin(tokio::time::sleep(self.backoff.next_delay())));
+    }
+
+    /// Pends until the earliest deadline.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<()> {
+        let channel = self.channel.poll_timeout().map(|(at, _)| Instant::from_std(at));
+        let is_open = self.is_open();
+        let ping = is_open.then_some(self.next_ping);
+        let pong = self.ping_out.filter(|_| is_open && deliver).map(|sent| sent + self.config.ping_interval);
+        // A channel deadline that is only about sending may lie in the past while the socket is full.
+        let now = Instant::now();
+        let channel =
+            channel.map(|at| if at <= now && self.must_flush { now + SOCKET_FULL_POLL } else { at });
+        let Some(at) = [channel, ping, pong, self.open_by].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
+        if self.timer.deadline() != at {
+            self.timer.as_mut().reset(at);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    fn after_deadlines(&mut self, deliver: bool) -> Option<LinkEvent> {
+        let now = Instant::now();
+        self.channel.handle_timeout(now.into_std());
+        if self.open_by.is_some_and(|at| at <= now) {
+            self.wire = Wire::Ended;
+            let reason = self.last_failure.take().unwrap_or_else(|| "no answer".into());
+            return Some(LinkEvent::GaveUp(if self.was_open {
+                GaveUp::Reconnect { timeout: self.config.reconnect_timeout, reason }
+            } else {
+                let host = self.target.url.host_str().unwrap_or_default().to_owned();
+                GaveUp::OpenTimeout { host, timeout: self.config.open_timeout }
+            }));
+        }
+        if !self.is_open() {
+            return None;
+        }
+        if deliver && self.ping_out.is_some_and(|sent| sent + self.config.ping_interval <= now) {
+            return self.lose(format!("no answer for {:?}", self.config.ping_interval));
+        }
+        if self.next_ping <= now {
+            self.next_ping = now + self.config.ping_interval;
+            self.must_ping = true;
+            self.ping_out.get_or_insert(now);
+        }
+        None
+    }
+}
+
+fn open(target: &Target) -> Opening {
+    let Target { url, tls, .. } = target.clone();
+    Box::pin(async move { websocket::open(&url, tls).await })
+}
+
+/// How long a goodbye may take.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+/// While the socket takes no more, the channel's own deadlines are looked at this often.
+const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);

@@ -23,8 +23,10 @@ use super::payload::{PayloadError, to_json};
 /// What kind of session the agent runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionKind {
-    /// A shell or a command: `Standard_Stream`, `InteractiveCommands`, `NonInteractiveCommands`.
+    /// A shell or a command on a terminal: `Standard_Stream`, `InteractiveCommands`.
     Shell,
+    /// A command without a terminal: `NonInteractiveCommands`.
+    Command,
     /// Port forwarding, or an SSH document.
     Port(PortProperties),
 }
@@ -170,7 +172,8 @@ impl Handshake {
         let name = parameters.get("SessionType").and_then(Value::as_str).unwrap_or_default();
         let properties = parameters.get("Properties").unwrap_or(&Value::Null);
         self.session = match name {
-            "Standard_Stream" | "InteractiveCommands" | "NonInteractiveCommands" => Some(SessionKind::Shell),
+            "Standard_Stream" | "InteractiveCommands" => Some(SessionKind::Shell),
+            "NonInteractiveCommands" => Some(SessionKind::Command),
             "Port" => Some(SessionKind::Port(PortProperties::from_json(properties))),
             _ => None,
         };

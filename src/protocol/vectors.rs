@@ -113,7 +113,8 @@ fn a_channel_answers_the_recorded_agent_as_the_official_plugin_did() {
         };
         assert_eq!(acks(&ours), acks(&theirs), "{name}");
         match kind.unwrap() {
-            SessionKind::Shell => assert!(!name.starts_with("port") && name != "stdio"),
+            SessionKind::Shell => assert_eq!(name, "shell"),
+            SessionKind::Command => assert!(name.starts_with("separate")),
             SessionKind::Port(port) => assert_eq!(port.is_forwarding(), name.starts_with("port"), "{name}"),
         }
     }

@@ -1,2 +1,280 @@
-//! .
+//! One readable loop per kind of session.
+//!
+//! [`run`] opens the channel, waits until the agent says what kind of session it is, runs that kind's loop, and ends
+//! the session: the last words, what is still to be written, the exit status.
+//!
+//! | kind | loop | standard streams |
+//! |---|---|---|
+//! | shell or command | [`shell`] | the remote's terminal or streams |
+//! | SSH document | [`stdio`] | the connection itself, 8-bit clean |
+//! | port forwarding | [`mux`] | notices only |
+//! | port forwarding, agents up to 3.0.196.0 | [`basic`] | notices only |
+
+mod basic;
+mod connection;
+pub mod console;
 pub mod escape;
+mod listener;
+mod mux;
+mod shell;
+mod stdio;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use self::console::Console;
+use self::watch::Watch;
+use crate::cli::{COMPATIBLE_VERSION, StartSession};
+use crate::link::{self, Link, LinkEvent, stream_url};
+use crate::notice;
+use crate::protocol::{self, CloseReason, Event, Flag, Input, SessionKind};
+use crate::settings::Settings;
+use crate::term::{Parent, Signal};
+
+/// A session that has been started.
+struct Session {
+    id: String,
+    settings: Settings,
+    legacy: bool,
+    link: Link,
+    console: Console,
+    watch: Watch,
+    /// The remote command's status, once the agent has sent it.
+    exit_code: Option<i32>,
+    /// Local connections, in a port session.
+    connections: Option<usize>,
+}
+
+/// Why a session's loop has ended.
+#[derive(Debug)]
+enum End {
+    /// The service closed the channel; its reason, empty for none.
+    Closed(String),
+    /// Nothing more to do here: input and output have ended.
+    Finished,
+    /// Whoever reads our output is gone.
+    ReaderGone,
+    /// A signal ended a port session, which has its own words for that.
+    Interrupted,
+    /// A signal, an escape or the death of our parent asked for it.
+    Terminated,
+    /// It could not be started.
+    NotStarted(String),
+    /// It could not go on.
+    Failed(String),
+}
+
+/// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
+/// status where the agent sends it and 255 for failures of our own.
+pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 {
+    let wants_status = settings.exit_code;
+    let mut console = match Console::open(&settings) {
+        Ok(console) => console,
+        Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
+    };
+    console.say(&notice::starting_session(&start.session_id));
+    let (end, exit_code) = match Session::open(start, settings, console, parent).await {
+        Ok(mut session) => {
+            let end = session.drive().await;
+            session.finish(end).await
+        }
+        Err((mut console, error)) => {
+            console.say(&notice::cannot_start(format!("{error:#}")));
+            console.flush().await;
+            (Outcome::Failed, None)
+        }
+    };
+    match (wants_status, end, exit_code) {
+        (false, ..) => 0,
+        (true, Outcome::Failed, _) => OWN_FAILURE,
+        (true, Outcome::Ended, code) => code.map_or(0, |code| (code & 0xff) as u8),
+    }
+}
+
+enum Outcome {
+    Ended,
+    Failed,
+}
+
+impl Session {
+    async fn open(
+        start: StartSession,
+        settings: Settings,
+        console: Console,
+        parent: Parent,
+    ) -> Result<Session, (Console, anyhow::Error)> {
+        let prepare = || -> anyhow::Result<(link::Target, Watch)> {
+            let url = stream_url::parse(&start.stream_url, settings.allow_stream_host.as_deref())?;
+            let tls = match url.scheme() {
+                "wss" => Some(link::tls::client_config(None)?),
+                _ => None,
+            };
+            let target = link::Target { url, token: Arc::new(start.token), tls };
+            let watch = Watch::start(parent, settings.keep_alive_without_parent);
+            Ok((target, watch.context("cannot listen for signals")?))
+        };
+        match prepare() {
+            Ok((target, watch)) => Ok(Session {
+                id: start.session_id,
+                legacy: start.legacy,
+                link: Link::new(link_config(&settings), target),
+                settings,
+                console,
+                watch,
+                exit_code: None,
+                connections: None,
+            }),
+            Err(error) => Err((console, error)),
+        }
+    }
+
+    async fn drive(&mut self) -> End {
+        let kind = match self.wait_until_ready().await {
+            Ok(kind) => kind,
+            Err(end) => return end,
+        };
+        tracing::info!(id = %self.id, ?kind, "session ready");
+        let ended = match kind {
+            SessionKind::Shell => shell::run(self, shell::Remote::Terminal).await,
+            SessionKind::Command => shell::run(self, shell::Remote::Streams).await,
+            SessionKind::Port(port) if !port.is_forwarding() => stdio::run(self).await,
+            SessionKind::Port(port) if self.link.capabilities().multiplexing => mux::run(self, &port).await,
+            SessionKind::Port(port) => basic::run(self, &port).await,
+        };
+        ended.unwrap_or_else(|error| End::Failed(format!("{error:#}")))
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<SessionKind, End> {
+        loop {
+            tokio::select! {
+                event = self.link.next(true) => match event {
+                    LinkEvent::Channel(Event::Ready(kind)) => return Ok(kind),
+                    LinkEvent::Channel(Event::Output(bytes)) => self.console.write(bytes),
+                    LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
+                        return Err(End::NotStarted(reason.to_string()));
+                    }
+                    // The service may say so before the agent has come for the first time.
+                    LinkEvent::Channel(Event::Paused(_)) => {}
+                    LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
+                    other => if let Some(end) = self.handle(other) { return Err(end) },
+                },
+                signal = self.watch.recv() => if ends_session(signal) { return Err(End::Terminated) },
+            }
+        }
+    }
+
+    /// What every kind of session does with an event that its own loop has no use for.
+    fn handle(&mut self, event: LinkEvent) -> Option<End> {
+        match event {
+            LinkEvent::Lost(reason) => self.console.status(&notice::connecting_again(reason)),
+            LinkEvent::Resumed => self.console.status(notice::RESUMED),
+            LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
+            LinkEvent::Channel(event) => match event {
+                Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
+                Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
+                Event::Notice(words) => self.console.say(&notice::customer_message(&words)),
+                Event::Paused(true) => self.console.status("the agent is not connected, waiting for it"),
+                Event::Paused(false) => self.console.status("the agent is connected"),
+                Event::DataKeyNeeded(_) => {
+                    let reason = if self.legacy { KMS_NEEDS_NEWER_CLI } else { KMS_NOT_SUPPORTED };
+                    self.link.handle_data_key(Err(reason.to_owned()));
+                }
+                Event::ExitCode { code, text } => {
+                    self.exit_code = code;
+                    self.console.write(text);
+                }
+                Event::Stderr(bytes) | Event::Output(bytes) => {
+                    tracing::debug!(length = bytes.len(), "dropped output that nobody waits for");
+                }
+                Event::PortRefused | Event::Ready(_) => {}
+            },
+        }
+        None
+    }
+
+    /// Prints the state of the session on stderr, since it was asked for.
+    fn report(&mut self) {
+        let line = notice::report(&self.id, self.link.is_open(), &self.link.stats(), self.connections);
+        self.console.complain(&line);
+    }
+
+    /// Says the last words, ends what must be ended, writes what is to be written.
+    async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
+        tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
+        let mut outcome = Outcome::Ended;
+        match end {
+            End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
+            End::Interrupted => {
+                self.terminate().await;
+                self.console.say(&notice::exiting(&self.id));
+            }
+            End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
+            End::NotStarted(reason) => {
+                self.console.say(&notice::cannot_start(reason));
+                self.terminate().await;
+                outcome = Outcome::Failed;
+            }
+            End::Failed(reason) => {
+                self.console.complain(&reason);
+                self.terminate().await;
+                outcome = Outcome::Failed;
+            }
+        }
+        self.link.close().await;
+        self.console.flush().await;
+        (outcome, self.exit_code)
+    }
+
+    /// Asks the agent to end the session and gives it [`TERMINATE_TIMEOUT`] to take that.
+    async fn terminate(&mut self) {
+        if !self.link.is_open() || !self.link.capabilities().terminate_flag {
+            return;
+        }
+        self.link.send(Input::Flag(Flag::TerminateSession));
+        let taken = async {
+            while !self.link.is_drained() {
+                match self.link.next(true).await {
+                    LinkEvent::Channel(Event::Closed(_)) | LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => break,
+                    _ => {}
+                }
+            }
+        };
+        if tokio::time::timeout(TERMINATE_TIMEOUT, taken).await.is_err() {
+            tracing::warn!("the agent did not acknowledge the end of the session");
+        }
+    }
+}
+
+fn ends_session(signal: Signal) -> bool {
+    matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
+}
+
+fn link_config(settings: &Settings) -> link::Config {
+    link::Config {
+        channel: protocol::Config {
+            client_version: COMPATIBLE_VERSION.to_owned(),
+            message_rate: settings.message_rate.unwrap_or(0),
+            max_payload: settings.max_payload,
+            max_window: settings.window,
+            handshake_timeout: settings.handshake_timeout,
+            give_up_after: GIVE_UP_AFTER,
+        },
+        open_timeout: settings.open_timeout,
+        reconnect_timeout: settings.reconnect_timeout,
+        ping_interval: settings.ping_interval,
+    }
+}
+
+/// For failures of our own, when a status is asked for: ssh's number.
+const OWN_FAILURE: u8 = 255;
+/// How long the end of a session may take.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+/// The official plugin's words to callers of the four-argument form.
+const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
+    Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
+const KMS_NOT_SUPPORTED: &str = "this client does not support encryption with AWS KMS yet";

@@ -23,7 +23,7 @@ impl Parent {
         getppid() != self.0
     }
 
-    /// Resolves when it is gone, within [`PARENT_POLL`]. Cancel-safe.
+    /// Resolves when it is gone, within half a second. Cancel-safe.
     pub async fn gone(&self) {
         while !self.is_gone() {
             tokio::time::sleep(PARENT_POLL).await;

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
+use rustix::termios::isatty;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::{READ_SIZE, STDIN_CHUNKS};
 
-/// Standard input. At most [`STDIN_CHUNKS`](super::STDIN_CHUNKS) reads are held in front of it.
+/// Standard input. At most four reads (`STDIN_CHUNKS`) of 64 KiB are held in front of it.
 ///
 /// A pipe or socket is read by the runtime itself: half the echo time of a thread, and more than 1 GB/s
 /// (measured). A terminal, where a read may block although it looked readable, and a file, which no
@@ -116,13 +117,15 @@ fn reader_thread(fd: OwnedFd) -> io::Result<Source> {
 }
 
 fn read_all(fd: &OwnedFd, woken: &PipeReader, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    let terminal = isatty(fd);
     let mut buffer = vec![0; READ_SIZE];
     while wait_readable(fd, woken) {
         let chunk = match rustix::io::read(fd, &mut buffer[..]) {
             // Somebody else set the terminal to O_NONBLOCK (smp#29): wait, then read again.
             Err(Errno::INTR | Errno::AGAIN) => continue,
-            // A terminal that has hung up.
-            Ok(0) | Err(Errno::IO) => return,
+            Ok(0) => return,
+            // It has hung up.
+            Err(Errno::IO) if terminal => return,
             Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
             Err(err) => Err(err.into()),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Signal as Number, getpid, kill_process};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use tokio::signal::unix::SignalKind;
 
 use super::*;
@@ -26,6 +26,13 @@ fn pty() -> (std::fs::File, OwnedFd) {
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
     // SAFETY: both are new and ours alone.
     unsafe { (std::fs::File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
+}
+
+/// Raw mode without the guard, for tests that are not about it.
+fn make_raw(slave: &OwnedFd) {
+    let mut mode = tcgetattr(slave).unwrap();
+    mode.make_raw();
+    tcsetattr(slave, OptionalActions::Now, &mode).unwrap();
 }
 
 fn is_nonblocking(fd: impl std::os::fd::AsFd) -> bool {

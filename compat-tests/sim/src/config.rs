@@ -40,7 +40,8 @@ pub struct Config {
     pub resume: ResumePolicy,
     /// A new token makes the older ones of its session invalid.
     pub refuse_old_tokens: bool,
-    /// A new stream URL (its `cell-number`) makes the older ones of its session invalid.
+    /// A new stream URL (its `cell-number`) makes the older ones of its session invalid. The official plugin's
+    /// published source (1.2.677) goes back to its first URL: it reconnects only when this is off.
     pub refuse_old_urls: bool,
     /// The lowest `ClientVersion` that may open a data channel. The documentation says 1.2.764.0 and "will soon
     /// stop supporting earlier versions": so `None`, and the version is recorded in [`crate::OpenReport`].

@@ -88,8 +88,8 @@ async fn run(service: &Arc<Service>, session: &Arc<Session>, socket: Socket, att
     }
     let (mut sink, mut source) = socket.split();
     let mut over = session.over.subscribe();
+    // Fair, or one way would use up the task's budget and starve the other.
     let end = tokio::select! {
-        biased;
         cut = kill.recv() => End::Cut(cut.unwrap_or_default()),
         cut = cut_time(service.faults.subscribe()) => End::Cut(cut),
         () = read(session, &mut source, service.faults.subscribe(), number) => End::Gone,
@@ -132,6 +132,9 @@ async fn read(
         let stalled = stalls.borrow_and_update()[0].filter(|until| *until > now);
         let room = link.has_room(now);
         tokio::select! {
+            // First, so that a stall holds what comes after it.
+            biased;
+            _ = stalls.changed() => {}
             message = source.next(), if room && stalled.is_none() => {
                 if take(session, &mut link, message).is_break() {
                     return;
@@ -140,7 +143,6 @@ async fn read(
             () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => {}
             () = sleep_until(stalled.unwrap_or(now).into()), if stalled.is_some() => {}
             () = sleep(LOOK_AGAIN), if !room => {}
-            _ = stalls.changed() => {}
         }
         while let Some(frame) = link.pop(Instant::now()) {
             if session.to_agent.send(FromGateway::Frame(frame)).await.is_err() {
@@ -178,9 +180,10 @@ async fn write(session: &Session, sink: &mut SplitSink<Socket, Message>, mut fra
         let now = Instant::now();
         let stalled = stalls.borrow_and_update()[1].filter(|until| *until > now);
         let frame = tokio::select! {
+            biased;
+            _ = stalls.changed() => continue,
             frame = frames.recv(), if stalled.is_none() => frame,
             () = sleep_until(stalled.unwrap_or(now).into()), if stalled.is_some() => continue,
-            _ = stalls.changed() => continue,
         };
         // The session has another client now, which has thrown this one out.
         let Some(frame) = frame else { return std::future::pending().await };

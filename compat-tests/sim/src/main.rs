@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use ssm_sim::agent::{AgentOptions, Generation};
-use ssm_sim::{Config, Cut, DEFAULT_TARGET, Faults, KmsOptions, SERVICE_MESSAGE_LIMIT, Sim};
+use ssm_sim::{Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, SERVICE_MESSAGE_LIMIT, Sim};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A local AWS for session-manager-plugin: API endpoints, message gateway and an agent, on one loopback port.
@@ -73,6 +73,12 @@ struct Args {
     /// With --kms-key: send a random challenge, as agents since 3.3 do.
     #[arg(long)]
     challenge: bool,
+    /// Only these credentials are accepted, and signatures are verified.
+    #[arg(long, value_name = "ACCESS_KEY:SECRET_KEY", value_parser = credentials)]
+    credentials: Option<Credentials>,
+    /// Accept the first stream URL after ResumeSession has given another one: older official plugins keep it.
+    #[arg(long)]
+    accept_old_urls: bool,
     /// Serve https and wss; the authority's certificate is written to this file.
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -99,6 +105,12 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("SSM_SIM_LOG").unwrap_or_else(|_| EnvFilter::new("ssm_sim=info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    // Before anybody can know that we run.
+    let signals = {
+        let _runtime = runtime.enter();
+        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        [interrupt.context("SIGINT")?, terminate.context("SIGTERM")?]
+    };
     let sim = Sim::start(config(&args)?)?;
     if let Some(path) = &args.tls_ca {
         std::fs::write(path, sim.ca_pem().unwrap_or_default())
@@ -107,7 +119,7 @@ fn main() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "LISTENING {}", sim.endpoint()).and_then(|()| stdout.flush()).context("stdout")?;
     help(&args, &sim);
-    runtime.block_on(until_end(&args, &sim))?;
+    runtime.block_on(until_end(&args, &sim, signals));
     drop(sim);
     // A read of stdin may still be waiting.
     runtime.shutdown_background();
@@ -154,8 +166,15 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             challenge: args.challenge,
             ..KmsOptions::default()
         },
+        credentials: args.credentials.clone(),
+        refuse_old_urls: !args.accept_old_urls,
         ..Config::default()
     })
+}
+
+fn credentials(text: &str) -> Result<Credentials, String> {
+    let (access_key, secret_key) = text.split_once(':').ok_or("expected ACCESS_KEY:SECRET_KEY")?;
+    Ok(Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() })
 }
 
 /// How to point the AWS CLI here. Not on stdout, of which only the first line means something.
@@ -163,8 +182,10 @@ fn help(args: &Args, sim: &Sim) {
     let target = args.targets.first().map_or(DEFAULT_TARGET, String::as_str);
     let bundle = args.tls_ca.as_ref().map(|p| format!("export AWS_CA_BUNDLE={}\n", p.display()));
     let endpoint = sim.endpoint();
+    let (access_key, secret_key) =
+        args.credentials.as_ref().map_or(("sim", "sim"), |c| (c.access_key.as_str(), c.secret_key.as_str()));
     let text = format!(
-        "export AWS_ACCESS_KEY_ID=sim AWS_SECRET_ACCESS_KEY=sim AWS_DEFAULT_REGION=us-east-1\n\
+        "export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key} AWS_DEFAULT_REGION=us-east-1\n\
          export AWS_ENDPOINT_URL={endpoint}\n{}\
          aws ssm start-session --target {target}\n\
          aws ecs execute-command --task 0123456789abcdef --interactive --command sh\n\
@@ -174,9 +195,7 @@ fn help(args: &Args, sim: &Sim) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-async fn until_end(args: &Args, sim: &Sim) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+async fn until_end(args: &Args, sim: &Sim, [mut interrupt, mut terminate]: [Signal; 2]) {
     let idle = async {
         let Some(limit) = args.idle_exit.map(Duration::from_secs) else {
             return std::future::pending().await;
@@ -199,7 +218,6 @@ async fn until_end(args: &Args, sim: &Sim) -> anyhow::Result<()> {
         () = idle => {}
         () = stdin => {}
     }
-    Ok(())
 }
 
 /// Between two looks at the idle time.

@@ -1,7 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
-use rustix::termios::{OptionalActions, Termios, tcsetattr};
+use rustix::termios::Termios;
 
 use super::*;
 

@@ -123,11 +123,7 @@ async fn a_dropped_source_takes_nothing_from_the_terminal() {
 #[tokio::test]
 async fn the_thread_reads_no_further_than_its_bound() {
     let (mut master, slave) = pty();
-    let _raw = {
-        let mut mode = tcgetattr(&slave).unwrap();
-        mode.make_raw();
-        rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &mode).unwrap();
-    };
+    make_raw(&slave);
     set_nonblocking(&master);
     let mut stdin = Stdin::on(slave).unwrap();
     let chunk = pattern(512);

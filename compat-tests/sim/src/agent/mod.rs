@@ -3,6 +3,12 @@
 //! It shares no code with the plugin, so that the two check each other. What the agent does follows the agent's
 //! public source and frames recorded from it (`compat-tests/vectors`).
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these lists are for the plugin's protocol core, which is given its time and environment"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

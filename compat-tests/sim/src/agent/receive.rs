@@ -159,3 +159,72 @@ struct Acknowledged {
 
 /// Agent source: `IncomingMessageBufferCapacity`.
 const INCOMING_MESSAGES: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec;
+    use super::*;
+
+    fn receiver() -> (mpsc::Sender<FromGateway>, Receiver, mpsc::Receiver<Bytes>) {
+        let (to_agent, inbound) = mpsc::channel(10_000);
+        let (outbound, frames) = mpsc::channel(10_000);
+        let sender = Arc::new(Sender::new(outbound, Arc::default()));
+        (to_agent, Receiver::new(inbound, sender), frames)
+    }
+
+    fn data(number: i64) -> FromGateway {
+        let payload = number.to_string();
+        let kind = MessageType::InputStreamData;
+        let mut frame = codec::header_and_payload(kind, 1, codec::new_id(), 1, payload.as_bytes());
+        codec::number(&mut frame, number, 0);
+        FromGateway::Frame(frame.freeze())
+    }
+
+    #[tokio::test]
+    async fn any_order_and_repetition_comes_out_in_order() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (to_agent, mut receiver, mut frames) = receiver();
+            let mut numbers: Vec<i64> = (0..200).collect();
+            numbers.extend((0..100).map(|_| random.i64(0..200)));
+            random.shuffle(&mut numbers);
+            for number in &numbers {
+                to_agent.send(data(*number)).await.unwrap();
+            }
+            drop(to_agent);
+            let mut expected = 0;
+            while let Some(input) = receiver.next().await {
+                // One in three is refused: it has to come again, by the client unless it was kept.
+                if random.u8(0..3) == 0 && input.acknowledged {
+                    receiver.refuse(input);
+                    continue;
+                }
+                assert_eq!(input.payload, expected.to_string());
+                receiver.accept(input).await.unwrap();
+                expected += 1;
+            }
+            // The last refusals may have been followed by no frame.
+            assert!(expected == 200 || receiver.early.contains_key(&expected), "seed {seed}: {expected}");
+            let mut acknowledgements = 0;
+            while frames.try_recv().is_ok() {
+                acknowledgements += 1;
+            }
+            // Each frame is answered once, duplicates too.
+            assert_eq!(acknowledgements, numbers.len(), "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_not_acknowledged_and_may_come_again() {
+        let (to_agent, mut receiver, mut frames) = receiver();
+        for _ in 0..2 {
+            to_agent.send(data(0)).await.unwrap();
+        }
+        let input = receiver.next().await.unwrap();
+        receiver.refuse(input);
+        let input = receiver.next().await.unwrap();
+        assert!(frames.try_recv().is_err());
+        receiver.accept(input).await.unwrap();
+        assert!(frames.try_recv().is_ok());
+    }
+}

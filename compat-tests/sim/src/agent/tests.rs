@@ -6,3 +6,4 @@ mod encryption;
 mod handshake;
 mod ports;
 mod shells;
+mod speed;

@@ -40,6 +40,7 @@ async fn without_a_limit_nothing_is_cut() {
 async fn what_the_link_loses_does_not_arrive() {
     let sim = start(Config::default());
     let (answer, mut client) = shell(&sim).await;
+    until("quiet", || report(&sim, &answer).agent.acks_received == 1).await;
     sim.set_faults(Faults { loss_up: 1.0, ..Faults::default() });
     let lost = client.data(1, b"echo lo''st\n").await.expect("sends");
     until("lost", || report(&sim, &answer).up.lost == 1).await;
@@ -75,7 +76,9 @@ async fn websockets_are_cut_again_and_again() {
         answer = resume(&sim, id(&answer)).await;
     }
     sim.set_faults(Faults::default());
-    Client::open(&answer).await.output("").await;
+    let mut client = Client::open(&answer).await;
+    client.type_line("echo al''ive").await;
+    client.output("alive").await;
 }
 
 #[tokio::test]
@@ -91,8 +94,9 @@ async fn an_outage_takes_everything_away_but_the_controls() {
     assert!(read.is_err() && got.is_empty(), "{read:?}");
     assert_eq!(http(&sim, "GET /sim/sessions HTTP/1.1", "").await.0, 200);
     until("back", || !sim.service_in_outage()).await;
-    Client::open(&resume(&sim, id(&answer)).await).await.type_line("exit").await;
-    until("over", || report(&sim, &answer).state == SessionState::Ended).await;
+    let mut client = Client::open(&resume(&sim, id(&answer)).await).await;
+    client.type_line("exit").await;
+    client.frame_of("channel_closed").await;
 }
 
 #[tokio::test]

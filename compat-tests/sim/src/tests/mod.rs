@@ -14,6 +14,7 @@ use crate::{Config, DEFAULT_TARGET, SessionReport, Sim, frame};
 
 mod api;
 mod control;
+mod encryption;
 mod gateway;
 mod link;
 mod reference;

@@ -1,6 +1,6 @@
 //! The scripted client.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) struct Client {
     counters: Arc<Counters>,
     next: i64,
     expected: i64,
+    /// What came before an earlier message.
+    early: BTreeMap<i64, Message>,
 }
 
 pub(super) fn spec(document: Document) -> AgentSpec {
@@ -64,6 +66,7 @@ impl Client {
             counters,
             next: 0,
             expected: 0,
+            early: BTreeMap::new(),
         }
     }
 
@@ -99,8 +102,8 @@ impl Client {
     /// The next new data message, which is acknowledged; `None` when the agent has ended.
     pub(super) async fn message(&mut self) -> Option<(u32, Vec<u8>)> {
         loop {
-            let message = self.step().await?;
-            if let Some(message) = message {
+            if let Some(message) = self.early.remove(&self.expected) {
+                self.expected += 1;
                 let payload = match &self.cipher {
                     Some(cipher) if matches!(message.payload_type, 1 | 11 | 12) => {
                         cipher.open(&message.payload).unwrap()
@@ -109,11 +112,12 @@ impl Client {
                 };
                 return Some((message.payload_type, payload));
             }
+            self.step().await?;
         }
     }
 
-    /// Looks at one frame: `Some(None)` when it is no new data.
-    async fn step(&mut self) -> Option<Option<Message>> {
+    /// Takes one frame.
+    async fn step(&mut self) -> Option<()> {
         let frame = timeout(Duration::from_secs(20), self.from_agent.recv()).await.expect("nothing comes")?;
         let message = Message::decode(&frame).unwrap();
         match message.message_type {
@@ -121,25 +125,28 @@ impl Client {
                 let content: Value = serde_json::from_slice(&message.payload).unwrap();
                 let number = content["AcknowledgedMessageSequenceNumber"].as_i64().unwrap();
                 self.acknowledged.insert(number);
-                Some(None)
             }
             MessageType::OutputStreamData => {
                 self.acknowledge(&message).await;
-                if message.sequence_number < self.expected {
-                    return Some(None);
+                if message.sequence_number >= self.expected {
+                    self.early.insert(message.sequence_number, message);
                 }
-                assert_eq!(message.sequence_number, self.expected);
-                self.expected += 1;
-                Some(Some(message))
             }
             other => panic!("{other:?}"),
         }
+        Some(())
     }
 
     pub(super) async fn acknowledge(&self, message: &Message) {
         let frame = codec::acknowledge(1, message.message_type, message.id, message.sequence_number);
         // Fails when the agent has just ended.
         let _ = self.to_agent.send(FromGateway::Frame(frame)).await;
+    }
+
+    /// A data message was taken from the channel by hand.
+    pub(super) fn skip(&mut self, message: &Message) {
+        assert_eq!(message.sequence_number, self.expected);
+        self.expected += 1;
     }
 
     /// Takes frames, but no new data, until the condition holds.

@@ -136,7 +136,7 @@ async fn an_unread_destination_stalls_the_session() {
     let blocked = loop {
         let number = client.send(1, &frame).await;
         let acked = client.acked(number);
-        if tokio::time::timeout(std::time::Duration::from_millis(300), acked).await.is_err() {
+        if tokio::time::timeout(std::time::Duration::from_secs(1), acked).await.is_err() {
             break number;
         }
         sent += frame.len();

@@ -50,7 +50,9 @@ async fn output_larger_than_a_message_comes_whole() {
 #[tokio::test]
 async fn a_dropped_session_leaves_no_process() {
     let mut client = Client::start(spec(Document::Shell));
-    client.send(1, b"PS1=; stty -echo; set -m; sleep 1000 & echo pids $$ $! end\n").await;
+    client
+        .send(1, b"PS1=; stty -echo; set -m; sleep 1000 & printf 'p%s %s %s %s\\n' ids $$ $! e''nd\n")
+        .await;
     let mut output = String::new();
     while !output.contains(" end\r\n") {
         output.push_str(&String::from_utf8_lossy(&client.message().await.unwrap().1));
@@ -93,7 +95,7 @@ async fn combined_streams() {
 
 #[tokio::test]
 async fn an_interrupt_is_a_signal_to_the_program() {
-    let mut client = command("sh -c 'echo ready; sleep 1000 & wait'", true);
+    let mut client = command("sh -c 'sleep 1000 & echo ready; wait'", true);
     client.handshake("1.2.896.0").await;
     assert_eq!(client.output_until("ready\n").await, "ready\n");
     client.send(1, b"\x03").await;

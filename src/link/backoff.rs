@@ -1,0 +1,51 @@
+//! Waiting between attempts.
+
+use std::time::Duration;
+
+/// Exponential waiting times with jitter: between half of each step and the whole of it, so that many clients cut at
+/// once do not come back at once.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    pub fn new() -> Backoff {
+        Backoff { attempts: 0 }
+    }
+
+    /// How long to wait before the next attempt. The first comes at once: after an ordinary cut it succeeds.
+    pub fn next_delay(&mut self) -> Duration {
+        let attempt = self.attempts;
+        self.attempts = self.attempts.saturating_add(1);
+        let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
+        let step = MAX_STEP.min(FIRST_STEP * 2u32.saturating_pow(doublings));
+        step.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// An attempt has succeeded.
+    pub fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+const FIRST_STEP: Duration = Duration::from_millis(200);
+/// Often enough that a network which comes back is noticed soon.
+const MAX_STEP: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_a_bound_and_start_over() {
+        let mut backoff = Backoff::new();
+        assert_eq!(backoff.next_delay(), Duration::ZERO);
+        let delays: Vec<_> = (0..40).map(|_| backoff.next_delay()).collect();
+        assert!(delays[0] >= FIRST_STEP / 2 && delays[0] <= FIRST_STEP);
+        assert!(delays.iter().all(|delay| *delay <= MAX_STEP));
+        assert!(delays[39] >= MAX_STEP / 2);
+        backoff.reset();
+        assert_eq!(backoff.next_delay(), Duration::ZERO);
+    }
+}

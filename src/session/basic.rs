@@ -1,0 +1,158 @@
+//! Port forwarding with agents up to 3.0.196.0: one connection at a time, the channel's bytes are its bytes.
+//!
+//! The agent connects to the destination when the session starts, and again with the first bytes after a
+//! `DisconnectToPort`. It never says that the destination has closed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::connection::{Connection, FromConnection, Gauge};
+use super::listener::Listener;
+use super::{End, Session, ends_session};
+use crate::link::LinkEvent;
+use crate::notice;
+use crate::protocol::{Event, Flag, Input, PortProperties};
+use crate::term::Signal;
+
+/// Runs until the session ends or a signal comes.
+pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> anyhow::Result<End> {
+    let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
+        Ok(listener) => listener,
+        Err(error) => return Ok(End::NotStarted(error.to_string())),
+    };
+    session.console.say(&listener.notice(&session.id));
+
+    let (reports, mut from_connections) = mpsc::channel(1);
+    let gauge = Arc::new(Gauge::default());
+    let mut current: Option<Current> = None;
+    let mut accepted = 0_u64;
+    // A destination that speaks first does so before anybody is here to listen.
+    let mut early = Early::default();
+    loop {
+        session.connections = Some(usize::from(current.is_some()));
+        let Session { link, watch, console, .. } = session;
+        let may_deliver = gauge.has_room() && early.has_room();
+        let disconnect_at = current.as_ref().and_then(|current| current.disconnect_at);
+        let may_ask = link.wants_input();
+        if let Some(current) = current.as_mut().filter(|current| current.must_grant && may_ask) {
+            current.must_grant = false;
+            current.connection.grant();
+        }
+        tokio::select! {
+            event = link.next(may_deliver) => match event {
+                LinkEvent::Channel(Event::Output(bytes)) => match &mut current {
+                    Some(current) => current.deliver(bytes),
+                    None if accepted == 0 => early.push(bytes),
+                    None => tracing::debug!("dropped what the last connection left behind"),
+                },
+                LinkEvent::Channel(Event::PortRefused) => {
+                    console.say(notice::DESTINATION_FAILED);
+                    current = None;
+                }
+                other => if let Some(end) = session.handle(other) { return Ok(end) },
+            },
+            Some((number, report)) = from_connections.recv() => {
+                let Some(now) = current.as_mut().filter(|_| number == accepted) else { continue };
+                match report {
+                    FromConnection::Data(bytes) => {
+                        link.send(Input::Bytes(bytes));
+                        now.must_grant = true;
+                    }
+                    FromConnection::InputEnded => now.disconnect_at = Some(Instant::now() + HALF_CLOSE_QUIET),
+                    FromConnection::Reset | FromConnection::Closed => {
+                        link.send(Input::Flag(Flag::DisconnectToPort));
+                        current = None;
+                    }
+                }
+            },
+            stream = listener.accept(), if current.as_ref().is_none_or(Current::is_half_closed) => {
+                let stream = stream?;
+                if current.take().is_some() {
+                    link.send(Input::Flag(Flag::DisconnectToPort));
+                }
+                if accepted == 0 {
+                    console.say(&notice::connection_accepted_basic(&session.id));
+                }
+                accepted += 1;
+                let connection = Connection::start(stream, accepted, reports.clone(), gauge.clone());
+                let mut new = Current { connection, must_grant: false, disconnect_at: None };
+                early.pieces.drain(..).for_each(|bytes| new.deliver(bytes));
+                early.bytes = 0;
+                current = Some(new);
+            },
+            () = sleep_until(disconnect_at) => {
+                link.send(Input::Flag(Flag::DisconnectToPort));
+                current = None;
+            }
+            () = gauge.progress(), if !gauge.has_room() => {}
+            signal = watch.recv() => match signal {
+                Signal::Usr1 => session.report(),
+                signal if ends_session(signal) || signal == Signal::Suspend => {
+                    console.say(notice::TERMINATE_SIGNAL);
+                    return Ok(End::Interrupted);
+                }
+                _ => {}
+            },
+            _ = console.drive() => {}
+        }
+    }
+}
+
+/// The one connection there is.
+struct Current {
+    connection: Connection,
+    /// The connection waits to be asked for more.
+    must_grant: bool,
+    /// The local input has ended; the agent is told when the remote has been quiet until then, since it closes the
+    /// whole connection to the destination on that.
+    disconnect_at: Option<Instant>,
+}
+
+impl Current {
+    fn deliver(&mut self, bytes: Bytes) {
+        self.connection.write(bytes);
+        if let Some(at) = &mut self.disconnect_at {
+            *at = Instant::now() + HALF_CLOSE_QUIET;
+        }
+    }
+
+    /// Whether somebody who waits in the listener may have its place.
+    fn is_half_closed(&self) -> bool {
+        self.disconnect_at.is_some()
+    }
+}
+
+/// What has come before the first connection.
+#[derive(Default)]
+struct Early {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Early {
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.pieces.push_back(bytes);
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes < MAX_EARLY
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long the remote must have been quiet after the end of the local input.
+const HALF_CLOSE_QUIET: Duration = Duration::from_secs(1);
+/// What a destination may say before the first connection, in bytes.
+const MAX_EARLY: usize = 1 << 20;

@@ -1,0 +1,256 @@
+//! One local connection of a port session: two queues with a socket at their end.
+//!
+//! A task owns the socket. Upwards it hands over one chunk and waits until [`Connection::grant`] asks for the next, so
+//! what it reads ahead is bounded by [`CHUNK`]. Downwards it takes whatever it is given; the session looks at
+//! [`Gauge::has_room`] before it reads more from the channel, so that one slow reader neither stops the others nor
+//! fills the memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+/// What a connection's task reports.
+#[derive(Debug)]
+pub(super) enum FromConnection {
+    /// Bytes for the remote; the next come after a [`Connection::grant`].
+    Data(Bytes),
+    /// The local side sends no more; it may still be reading.
+    InputEnded,
+    /// The local side has broken the connection off.
+    Reset,
+    /// Everything is done, the socket is closed.
+    Closed,
+}
+
+/// The session's handle on a connection. Dropping it closes the socket at once.
+#[derive(Debug)]
+pub(super) struct Connection {
+    down: mpsc::UnboundedSender<Down>,
+    credit: Arc<Notify>,
+    queued: Arc<AtomicUsize>,
+    gauge: Arc<Gauge>,
+    task: tokio::task::AbortHandle,
+}
+
+#[derive(Debug)]
+enum Down {
+    Data(Bytes),
+    End,
+}
+
+impl Connection {
+    /// Starts a connection's task; it reports with `tag` on `reports`.
+    pub fn start<T: Copy + Send + 'static>(
+        stream: LocalStream,
+        tag: T,
+        reports: mpsc::Sender<(T, FromConnection)>,
+        gauge: Arc<Gauge>,
+    ) -> Connection {
+        let (down, orders) = mpsc::unbounded_channel();
+        let credit = Arc::new(Notify::new());
+        credit.notify_one();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let (reader, writer) = tokio::io::split(stream);
+        let up = read_all(reader, tag, reports.clone(), credit.clone());
+        let writing = write_all(writer, orders, queued.clone(), gauge.clone());
+        let task = tokio::spawn(async move {
+            let mut up = std::pin::pin!(up);
+            let mut writing = std::pin::pin!(writing);
+            // The end of reading does not end writing; the end of writing leaves a while to read what comes.
+            let mut is_reading = true;
+            let written = loop {
+                tokio::select! {
+                    () = &mut up, if is_reading => is_reading = false,
+                    written = &mut writing => break written,
+                }
+            };
+            if written.is_err() {
+                let _ = reports.send((tag, FromConnection::Reset)).await;
+            } else if is_reading {
+                // Closing with unread input would reset the connection and destroy what the reader has not seen yet.
+                let _ = tokio::time::timeout(LINGER, up).await;
+            }
+            let _ = reports.send((tag, FromConnection::Closed)).await;
+        });
+        Connection { down, credit, queued, gauge, task: task.abort_handle() }
+    }
+
+    /// Asks for the next chunk.
+    pub fn grant(&self) {
+        self.credit.notify_one();
+    }
+
+    /// Queues bytes for the local side.
+    pub fn write(&self, bytes: Bytes) {
+        self.gauge.add(&self.queued, bytes.len());
+        let _ = self.down.send(Down::Data(bytes));
+    }
+
+    /// The remote side has ended: after what is queued, the local side sees the end too.
+    pub fn end(&self) {
+        // Whatever the local side still sends is read and dropped from here on.
+        self.credit.notify_one();
+        let _ = self.down.send(Down::End);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.gauge.remove(&self.queued, self.queued.load(Ordering::Relaxed));
+    }
+}
+
+async fn read_all<T: Copy>(
+    mut reader: tokio::io::ReadHalf<LocalStream>,
+    tag: T,
+    reports: mpsc::Sender<(T, FromConnection)>,
+    credit: Arc<Notify>,
+) {
+    let mut buffer = BytesMut::new();
+    loop {
+        credit.notified().await;
+        if buffer.capacity() < MIN_READ {
+            buffer.reserve(CHUNK);
+        }
+        let report = match reader.read_buf(&mut buffer).await {
+            Ok(0) => FromConnection::InputEnded,
+            Ok(_) => FromConnection::Data(buffer.split().freeze()),
+            Err(error) => {
+                tracing::debug!(%error, "a local connection was broken off");
+                FromConnection::Reset
+            }
+        };
+        let is_last = !matches!(report, FromConnection::Data(_));
+        if reports.send((tag, report)).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+async fn write_all(
+    mut writer: tokio::io::WriteHalf<LocalStream>,
+    mut orders: mpsc::UnboundedReceiver<Down>,
+    queued: Arc<AtomicUsize>,
+    gauge: Arc<Gauge>,
+) -> io::Result<()> {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Down::Data(bytes) => {
+                let written = writer.write_all(&bytes).await;
+                gauge.remove(&queued, bytes.len());
+                written?;
+            }
+            Down::End => break,
+        }
+    }
+    writer.shutdown().await
+}
+
+/// How much waits for the local readers of one session.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    total: AtomicUsize,
+    /// Connections with more than [`MAX_QUEUED`].
+    full: AtomicUsize,
+    progress: Notify,
+}
+
+impl Gauge {
+    /// Whether more may be read from the channel.
+    pub fn has_room(&self) -> bool {
+        self.full.load(Ordering::Relaxed) == 0 && self.total.load(Ordering::Relaxed) < MAX_QUEUED_IN_ALL
+    }
+
+    /// Resolves when there may be room again. Cancel-safe.
+    pub async fn progress(&self) {
+        self.progress.notified().await;
+    }
+
+    fn add(&self, queued: &AtomicUsize, bytes: usize) {
+        let before = queued.fetch_add(bytes, Ordering::Relaxed);
+        if before <= MAX_QUEUED && before + bytes > MAX_QUEUED {
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, queued: &AtomicUsize, bytes: usize) {
+        let had_room = self.has_room();
+        let before = queued.fetch_sub(bytes, Ordering::Relaxed);
+        if before > MAX_QUEUED && before - bytes <= MAX_QUEUED {
+            self.full.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
+        if !had_room && self.has_room() {
+            self.progress.notify_one();
+        }
+    }
+}
+
+/// A TCP connection or one to a socket file.
+#[derive(Debug)]
+pub(super) enum LocalStream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+impl AsyncRead for LocalStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            LocalStream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for LocalStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            LocalStream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            LocalStream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            LocalStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Read from a local socket at once.
+pub(super) const CHUNK: usize = 16 << 10;
+/// A smaller rest of the read buffer is not worth a system call.
+const MIN_READ: usize = 4 << 10;
+/// What one slow reader may leave in memory before the whole session waits for it.
+const MAX_QUEUED: usize = 8 << 20;
+/// What all of them together may.
+const MAX_QUEUED_IN_ALL: usize = 32 << 20;
+/// How long what a local side still sends after the end of the remote's is read and dropped.
+const LINGER: Duration = Duration::from_secs(5);

@@ -1,0 +1,187 @@
+//! Where a port session listens.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connection::LocalStream;
+use crate::notice;
+use crate::protocol::PortProperties;
+
+/// The local listeners of one session: TCP on one or more addresses with the same port, or a socket file.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp {
+        sockets: Vec<TcpListener>,
+        port: u16,
+    },
+    #[cfg(unix)]
+    Unix {
+        socket: tokio::net::UnixListener,
+        _file: SocketFile,
+        path: String,
+    },
+}
+
+impl Listener {
+    /// Listens as the session's properties say: on `localhost` (both address families) or `host`, on the given port or
+    /// any.
+    ///
+    /// # Errors
+    /// The official plugin's words, `listen tcp 127.0.0.1:<port>: bind: address already in use`.
+    pub async fn bind(properties: &PortProperties, host: Option<&str>) -> Result<Listener, ListenError> {
+        if properties.local_connection_type == "unix" {
+            return Listener::bind_file(&properties.local_unix_socket);
+        }
+        let text = properties.local_port_number.as_str();
+        let port = match text {
+            "" => 0,
+            text => text.parse::<u16>().map_err(|_| ListenError::Port(text.to_owned()))?,
+        };
+        let host = host.unwrap_or("localhost");
+        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| ListenError::Resolve(host.to_owned(), error.to_string()))?
+            .collect();
+        // The official plugin prefers IPv4, and clients that know one address use 127.0.0.1.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        addresses.dedup();
+        let first =
+            addresses.first().ok_or_else(|| ListenError::Resolve(host.into(), "no address".into()))?;
+        let socket = TcpListener::bind(first).await.map_err(|error| ListenError::bind(*first, &error))?;
+        let port = socket.local_addr().map_err(|error| ListenError::bind(*first, &error))?.port();
+        let mut sockets = vec![socket];
+        for address in &mut addresses[1..] {
+            address.set_port(port);
+            match TcpListener::bind(*address).await {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => tracing::info!(%address, %error, "not listening there too"),
+            }
+        }
+        Ok(Listener::Tcp { sockets, port })
+    }
+
+    /// The line that says where we listen.
+    pub fn notice(&self, session_id: &str) -> String {
+        match self {
+            Listener::Tcp { port, .. } => notice::port_opened(*port, session_id),
+            #[cfg(unix)]
+            Listener::Unix { path, .. } => notice::unix_socket_opened(path, session_id),
+        }
+    }
+
+    /// The next connection. Cancel-safe.
+    ///
+    /// # Errors
+    /// As the system's `accept`: out of descriptors, or a connection that was gone before it was taken.
+    pub async fn accept(&self) -> io::Result<LocalStream> {
+        match self {
+            Listener::Tcp { sockets, .. } => {
+                let (stream, _) = accept_any(sockets).await?;
+                stream.set_nodelay(true)?;
+                Ok(LocalStream::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Listener::Unix { socket, .. } => Ok(LocalStream::Unix(socket.accept().await?.0)),
+        }
+    }
+
+    #[cfg(unix)]
+    fn bind_file(path: &str) -> Result<Listener, ListenError> {
+        use std::os::unix::net::UnixStream;
+        let file = Path::new(path);
+        let bind = || {
+            // The file must never be open to others, not even between two calls.
+            let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+            let socket = tokio::net::UnixListener::bind(file);
+            rustix::process::umask(mask);
+            socket
+        };
+        let socket = match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // Left behind by a process that was killed: nobody listens, and it is a socket.
+                let is_stale = UnixStream::connect(file)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+                if is_stale && std::fs::remove_file(file).is_ok() { bind() } else { Err(error) }
+            }
+            bound => bound,
+        };
+        let socket =
+            socket.map_err(|error| ListenError::Bind(format!("unix {path}"), system_words(&error)))?;
+        let id = file_id(file);
+        Ok(Listener::Unix { socket, _file: SocketFile { path: file.to_owned(), id }, path: path.to_owned() })
+    }
+
+    #[cfg(not(unix))]
+    fn bind_file(path: &str) -> Result<Listener, ListenError> {
+        Err(ListenError::Bind(format!("unix {path}"), "not supported on this system".into()))
+    }
+}
+
+/// Why there is no listener, in the official plugin's form.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum ListenError {
+    #[error("listen {0}: bind: {1}")]
+    Bind(String, String),
+    #[error("listen tcp: address {0}: invalid port")]
+    Port(String),
+    #[error("listen tcp: lookup {0}: {1}")]
+    Resolve(String, String),
+}
+
+impl ListenError {
+    fn bind(address: SocketAddr, error: &io::Error) -> ListenError {
+        ListenError::Bind(format!("tcp {address}"), system_words(error))
+    }
+}
+
+/// The words that the official plugin's language has for a system error, where they are known to be read.
+fn system_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".into(),
+        io::ErrorKind::NotFound => "no such file or directory".into(),
+        _ => error.to_string(),
+    }
+}
+
+async fn accept_any(sockets: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        for socket in sockets {
+            if let std::task::Poll::Ready(accepted) = socket.poll_accept(cx) {
+                return std::task::Poll::Ready(accepted);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// A socket file that we made, removed at the end if it is still ours.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    id: Option<(u64, u64)>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.id.is_some() && file_id(&self.path) == self.id {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> Option<(u64, u64)> {
+    None
+}

@@ -1,0 +1,131 @@
+//! Shells and commands: the remote's terminal here, or its streams.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::escape::{Action, Escape};
+use super::{End, Session, ends_session};
+use crate::link::LinkEvent;
+use crate::notice;
+use crate::protocol::{Event, Input, TerminalSize};
+use crate::term::{RawMode, Signal, Size, Stdin, stdin_is_terminal};
+
+/// What the remote command runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remote {
+    /// A terminal: the end of input is a byte there.
+    Terminal,
+    /// Plain streams.
+    Streams,
+}
+
+/// Runs until the remote side ends. The end of our input ends the input alone: what the remote still sends is printed
+/// (agent#354, the best known complaint about the official plugin).
+pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result<End> {
+    let raw = RawMode::enter().unwrap_or_else(|error| {
+        session.console.status(&format!("the terminal stays in line mode: {error}"));
+        None
+    });
+    let mut shell = Shell {
+        escape: stdin_is_terminal().then(Escape::new),
+        fallback: Size { cols: session.settings.columns, rows: session.settings.lines },
+        size: None,
+        is_line_start: true,
+    };
+    let mut stdin = Stdin::open()?;
+    let mut input_is_open = true;
+    let mut size_check = tokio::time::interval(SIZE_CHECK);
+    let end = loop {
+        let Session { link, console, watch, .. } = session;
+        tokio::select! {
+            event = link.next(console.has_room()) => match event {
+                LinkEvent::Channel(Event::Output(bytes) | Event::Stderr(bytes)) => console.write(bytes),
+                other => if let Some(end) = session.handle(other) { break end },
+            },
+            chunk = stdin.read(), if input_is_open && link.wants_input() => match chunk {
+                Ok(chunk) if !chunk.is_empty() => if let Some(end) = shell.input(session, chunk) { break end },
+                ended => {
+                    if let Err(error) = ended {
+                        tracing::warn!(%error, "stdin has ended");
+                    }
+                    input_is_open = false;
+                    shell.end_input(session, remote);
+                }
+            },
+            signal = watch.recv() => match signal {
+                Signal::WindowChanged => shell.send_size(session),
+                Signal::Continue => {
+                    if let Some(raw) = &raw {
+                        raw.reenter()?;
+                    }
+                    shell.send_size(session);
+                }
+                Signal::Usr1 => session.report(),
+                signal => match signal.control_byte() {
+                    Some(byte) => link.send(Input::Bytes(Bytes::copy_from_slice(&[byte]))),
+                    None if ends_session(signal) => break End::Terminated,
+                    None => {}
+                },
+            },
+            written = console.drive() => if written.is_err() { break End::ReaderGone },
+            _ = size_check.tick() => shell.send_size(session),
+        }
+    };
+    drop(raw);
+    Ok(end)
+}
+
+struct Shell {
+    escape: Option<Escape>,
+    fallback: Size,
+    size: Option<Size>,
+    is_line_start: bool,
+}
+
+impl Shell {
+    fn input(&mut self, session: &mut Session, chunk: Bytes) -> Option<End> {
+        let actions = match &mut self.escape {
+            Some(escape) => escape.input(chunk),
+            None => vec![Action::Send(chunk)],
+        };
+        for action in actions {
+            match action {
+                Action::Send(bytes) => {
+                    self.is_line_start = matches!(bytes.last(), Some(b'\n' | b'\r'));
+                    // The official plugin's translation, for terminals in line mode: Enter is a carriage return.
+                    let bytes = if bytes == "\n" { Bytes::from_static(b"\r") } else { bytes };
+                    session.link.send(Input::Bytes(bytes));
+                }
+                Action::Terminate => return Some(End::Terminated),
+                Action::Help => session.console.write(Bytes::from_static(notice::ESCAPE_HELP.as_bytes())),
+                Action::Status => session.report(),
+            }
+        }
+        None
+    }
+
+    /// Tells a remote terminal that the input has ended, as one types it: at the start of a line one end-of-file
+    /// character, within a line a first one to hand over what was typed.
+    fn end_input(&mut self, session: &mut Session, remote: Remote) {
+        if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
+            session.link.send(Input::Bytes(held));
+        }
+        if remote == Remote::Terminal {
+            let end = if self.is_line_start { &END_OF_FILE[..1] } else { &END_OF_FILE };
+            session.link.send(Input::Bytes(Bytes::copy_from_slice(end)));
+        }
+    }
+
+    fn send_size(&mut self, session: &mut Session) {
+        let size = Size::current(self.fallback);
+        if self.size != Some(size) {
+            self.size = Some(size);
+            session.link.send(Input::Size(TerminalSize { cols: size.cols, rows: size.rows }));
+        }
+    }
+}
+
+const END_OF_FILE: [u8; 2] = [4, 4];
+/// For terminals whose window changes are signalled to another process group (the official plugin's interval).
+const SIZE_CHECK: Duration = Duration::from_millis(500);

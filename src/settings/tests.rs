@@ -1,0 +1,120 @@
+use super::*;
+
+fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<String>) {
+    let (settings, warnings) = Settings::from_env(|name| {
+        pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    });
+    (settings, warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_defaults_are_the_table_s() {
+    let (settings, warnings) = read(&[]);
+    assert!(warnings.is_empty());
+    assert_eq!(settings, Settings::default());
+    assert_eq!(settings.sessions, 1);
+    assert_eq!(settings.message_rate, Some(900));
+    assert_eq!(settings.max_payload, 1024);
+    assert_eq!(settings.window, 262_144);
+    assert_eq!(settings.open_timeout, Duration::from_secs(30));
+    assert_eq!(settings.handshake_timeout, Duration::from_secs(60));
+    assert_eq!(settings.reconnect_timeout, Duration::from_secs(300));
+    assert_eq!(settings.ping_interval, Duration::from_secs(30));
+    assert_eq!((settings.columns, settings.lines), (300, 100));
+    assert_eq!(settings.status, When::Auto);
+    assert!(!settings.exit_code && !settings.quiet && !settings.skip_client_configure);
+    assert_eq!((settings.local_host, settings.log, settings.log_file), (None, None, None));
+}
+
+#[test]
+fn good_values() {
+    let (settings, warnings) = read(&[
+        ("SSM_PLUGIN_EXIT_CODE", "1"),
+        ("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "TRUE"),
+        ("SSM_PLUGIN_LOCAL_HOST", " 0.0.0.0 "),
+        ("SSM_PLUGIN_SESSIONS", "8"),
+        ("SSM_PLUGIN_MESSAGE_RATE", "0"),
+        ("SSM_PLUGIN_STATUS", "never"),
+        ("SSM_PLUGIN_LOG", "debug"),
+        ("SSM_PLUGIN_LOG_FILE", "/tmp/x"),
+        ("SSM_PLUGIN_QUIET", ""),
+        ("COLUMNS", "80"),
+        ("XDG_STATE_HOME", "/state"),
+        ("HOME", "/home/a"),
+    ]);
+    assert_eq!(warnings, [""; 0]);
+    assert!(settings.exit_code && settings.skip_client_configure && !settings.quiet);
+    assert_eq!(settings.local_host.as_deref(), Some("0.0.0.0"));
+    assert_eq!((settings.sessions, settings.message_rate), (8, None));
+    assert_eq!((settings.columns, settings.lines), (80, 100));
+    assert_eq!((settings.status, settings.log.as_deref()), (When::Never, Some("debug")));
+    assert_eq!(settings.log_file, Some(PathBuf::from("/tmp/x")));
+    assert_eq!(settings.state_dir, Some(PathBuf::from("/state")));
+    assert_eq!(
+        read(&[("XDG_STATE_HOME", "relative"), ("HOME", "/home/a")]).0.state_dir,
+        Some(PathBuf::from("/home/a/.local/state"))
+    );
+    assert_eq!(read(&[("SSM_PLUGIN_LOG", "off")]).0.log, None);
+}
+
+#[test]
+fn a_bad_value_costs_one_warning_and_the_default() {
+    for (name, value) in [
+        ("SSM_PLUGIN_EXIT_CODE", "maybe"),
+        ("SSM_PLUGIN_SESSIONS", "9"),
+        ("SSM_PLUGIN_SESSIONS", "0"),
+        ("SSM_PLUGIN_MESSAGE_RATE", "-1"),
+        ("SSM_PLUGIN_MAX_PAYLOAD", "40000"),
+        ("SSM_PLUGIN_MAX_PAYLOAD", "1"),
+        ("SSM_PLUGIN_WINDOW", "1024"),
+        ("SSM_PLUGIN_STATUS", "sometimes"),
+        ("SSM_PLUGIN_PING_INTERVAL", "0"),
+        ("SSM_PLUGIN_OPEN_TIMEOUT", "99999999999999999999999"),
+        ("LINES", "0"),
+        ("COLUMNS", "70000"),
+    ] {
+        let (settings, warnings) = read(&[(name, value)]);
+        assert_eq!(settings, Settings::default(), "{name}={value}");
+        assert_eq!(warnings.len(), 1, "{name}={value}");
+    }
+    assert_eq!(
+        read(&[("SSM_PLUGIN_SESSIONS", "nine")]).1,
+        ["SSM_PLUGIN_SESSIONS=\"nine\" is not a number from 1 to 8, using 1"]
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_not_utf8() {
+    use std::os::unix::ffi::OsStringExt;
+    let bad = |name: &str| name.starts_with("SSM_").then(|| OsString::from_vec(vec![b'1', 0xff]));
+    let (settings, warnings) = Settings::from_env(bad);
+    assert_eq!(Settings { log_file: None, ..settings }, Settings::default());
+    // Every variable of ours but the file, whose name may be any bytes.
+    assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with("SSM_")).count() - 1);
+}
+
+#[test]
+fn every_row_is_read_and_every_default_that_is_a_value_is_valid() {
+    let asked = std::cell::RefCell::new(Vec::new());
+    let (_, warnings) = Settings::from_env(|name| {
+        asked.borrow_mut().push(name.to_owned());
+        let numeric = default_of(name).parse::<u32>().is_ok();
+        numeric.then(|| OsString::from(default_of(name)))
+    });
+    assert!(warnings.is_empty(), "{warnings:?}");
+    for row in TABLE {
+        assert!(asked.borrow().iter().any(|name| name == row.name), "{} is never read", row.name);
+    }
+}
+
+#[test]
+fn help_is_one_screen() {
+    let help = help();
+    assert!(help.lines().count() <= 40, "{}", help.lines().count());
+    for line in help.lines() {
+        assert!(line.len() <= 120, "{} is {} long", line, line.len());
+    }
+    assert!(TABLE.iter().all(|row| help.contains(row.name)));
+    assert!(help.contains(env!("CARGO_PKG_VERSION")) && help.contains(COMPATIBLE_VERSION));
+}
