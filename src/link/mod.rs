@@ -65,6 +65,8 @@ pub struct Target {
 pub enum LinkEvent {
     /// From the data channel.
     Channel(Event),
+    /// There is room for input again, after [`Link::wants_input`] had said no.
+    WantsInput,
     /// The connection is lost and is being opened again; why.
     Lost(String),
     /// The connection is back.
@@ -121,6 +123,8 @@ pub struct Link {
     /// Whether the current socket has brought a frame. One that was closed before did not really open.
     is_proven: bool,
     must_flush: bool,
+    /// The session was told to wait with its input.
+    input_waits: bool,
     next_ping: Instant,
     must_ping: bool,
     /// A ping is out since then, with nothing heard after it.
@@ -142,6 +146,7 @@ impl Link {
             was_open: false,
             is_proven: false,
             must_flush: false,
+            input_waits: false,
             next_ping: now + config.ping_interval,
             must_ping: false,
             ping_out: None,
@@ -204,6 +209,7 @@ impl Link {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
+        self.input_waits |= !self.channel.wants_input();
         loop {
             if deliver && let Some(event) = self.channel.poll_event() {
                 return Poll::Ready(LinkEvent::Channel(event));
@@ -214,6 +220,13 @@ impl Link {
                 Wire::Open(_) => self.poll_open(cx, deliver),
                 Wire::Ended => return Poll::Pending,
             };
+            // Not for each message, but before there is nothing left to send.
+            if self.input_waits && self.channel.input_room() >= self.channel.input_limit() / 2 {
+                self.input_waits = false;
+                if !matches!(progress, Poll::Ready(Some(_))) {
+                    return Poll::Ready(LinkEvent::WantsInput);
+                }
+            }
             match progress {
                 Poll::Ready(Some(event)) => return Poll::Ready(event),
                 Poll::Ready(None) => continue,

@@ -308,12 +308,17 @@ impl Channel {
 
     /// Whether more user data should be read now.
     pub fn wants_input(&self) -> bool {
-        self.state == State::Ready && self.pending_bytes < self.pending_limit()
+        self.state == State::Ready && self.pending_bytes < self.input_limit()
     }
 
     /// How many bytes may be given to [`Channel::send`] before [`Channel::wants_input`] turns false.
     pub fn input_room(&self) -> usize {
-        if self.wants_input() { self.pending_limit() - self.pending_bytes } else { 0 }
+        if self.wants_input() { self.input_limit() - self.pending_bytes } else { 0 }
+    }
+
+    /// How many bytes of input are held at most while they wait to be sent.
+    pub fn input_limit(&self) -> usize {
+        MIN_PENDING.max(2 * self.config.max_payload)
     }
 
     /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
@@ -532,10 +537,6 @@ impl Channel {
         if self.paused.take().is_some() {
             self.events.push_back(Event::Paused(false));
         }
-    }
-
-    fn pending_limit(&self) -> usize {
-        MIN_PENDING.max(2 * self.config.max_payload)
     }
 
     /// Whether there is anything that waits for its turn, window permitting.

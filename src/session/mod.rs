@@ -171,6 +171,7 @@ impl Session {
         match event {
             LinkEvent::Lost(reason) => self.console.status(&notice::connecting_again(reason)),
             LinkEvent::Resumed => self.console.status(notice::RESUMED),
+            LinkEvent::WantsInput => {}
             LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
             LinkEvent::Channel(event) => match event {
                 Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),

@@ -85,7 +85,7 @@ async fn websockets_are_cut_again_and_again() {
 async fn an_outage_takes_everything_away_but_the_controls() {
     let sim = start(Config::default());
     let (answer, mut client) = shell(&sim).await;
-    sim.outage(Duration::from_millis(300));
+    sim.outage(Duration::from_secs(1));
     assert_eq!(client.end().await, Ended::Broken);
     let mut tcp = TcpStream::connect(("127.0.0.1", sim.port())).await.expect("connects");
     let _ = tcp.write_all(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n").await;
