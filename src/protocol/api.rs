@@ -63,7 +63,7 @@ pub enum Event {
     },
     /// The agent's message to the user.
     Notice(String),
-    /// Answer with [`Channel::handle_data_key`].
+    /// Answer with [`Channel::handle_data_key`](super::Channel::handle_data_key).
     DataKeyNeeded(DataKeyRequest),
     /// The agent could not reach the destination.
     PortRefused,

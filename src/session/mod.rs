@@ -5,10 +5,10 @@
 //!
 //! | kind | loop | standard streams |
 //! |---|---|---|
-//! | shell or command | [`shell`] | the remote's terminal or streams |
-//! | SSH document | [`stdio`] | the connection itself, 8-bit clean |
-//! | port forwarding | [`mux`] | notices only |
-//! | port forwarding, agents up to 3.0.196.0 | [`basic`] | notices only |
+//! | shell or command | `shell` | the remote's terminal or streams |
+//! | SSH document | `stdio` | the connection itself, 8-bit clean |
+//! | port forwarding | `mux` | notices only |
+//! | port forwarding, agents up to 3.0.196.0 | `basic` | notices only |
 
 mod basic;
 mod connection;
