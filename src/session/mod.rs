@@ -5,19 +5,21 @@
 //!
 //! | kind | loop | standard streams |
 //! |---|---|---|
-//! | shell or command | [`shell`] | the remote's terminal or streams |
-//! | SSH document | [`stdio`] | the connection itself, 8-bit clean |
-//! | port forwarding | [`mux`] | notices only |
-//! | port forwarding, agents up to 3.0.196.0 | [`basic`] | notices only |
+//! | shell or command | `shell` | the remote's terminal or streams |
+//! | SSH document | `stdio` | the connection itself, 8-bit clean |
+//! | port forwarding | `mux` | notices only |
+//! | port forwarding, agents up to 3.0.196.0 | `basic` | notices only |
 
 mod basic;
 mod connection;
 pub mod console;
 pub mod escape;
+mod extra;
 mod listener;
 mod mux;
 mod shell;
 mod stdio;
+mod streams;
 mod watch;
 
 use std::sync::Arc;
@@ -46,6 +48,8 @@ struct Session {
     exit_code: Option<i32>,
     /// Local connections, in a port session.
     connections: Option<usize>,
+    /// Starts further sessions behind a forwarded port.
+    starter: Option<extra::Starter>,
 }
 
 /// Why a session's loop has ended.
@@ -126,6 +130,7 @@ impl Session {
                 watch,
                 exit_code: None,
                 connections: None,
+                starter: None,
             }),
             Err(error) => Err((console, error)),
         }
@@ -209,18 +214,18 @@ impl Session {
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 self.console.say(&notice::exiting(&self.id));
             }
-            End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
+            End::Finished | End::ReaderGone | End::Terminated => terminate(&mut self.link).await,
             End::NotStarted(reason) => {
                 self.console.say(&notice::cannot_start(reason));
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 outcome = Outcome::Failed;
             }
             End::Failed(reason) => {
                 self.console.complain(&reason);
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 outcome = Outcome::Failed;
             }
         }
@@ -228,24 +233,24 @@ impl Session {
         self.console.flush().await;
         (outcome, self.exit_code)
     }
+}
 
-    /// Asks the agent to end the session and gives it [`TERMINATE_TIMEOUT`] to take that.
-    async fn terminate(&mut self) {
-        if !self.link.is_open() || !self.link.capabilities().terminate_flag {
-            return;
-        }
-        self.link.send(Input::Flag(Flag::TerminateSession));
-        let taken = async {
-            while !self.link.is_drained() {
-                match self.link.next(true).await {
-                    LinkEvent::Channel(Event::Closed(_)) | LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => break,
-                    _ => {}
-                }
+/// Asks the agent to end the session and gives it [`TERMINATE_TIMEOUT`] to take that.
+async fn terminate(link: &mut Link) {
+    if !link.is_open() || !link.capabilities().terminate_flag {
+        return;
+    }
+    link.send(Input::Flag(Flag::TerminateSession));
+    let taken = async {
+        while !link.is_drained() {
+            match link.next(true).await {
+                LinkEvent::Channel(Event::Closed(_)) | LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => break,
+                _ => {}
             }
-        };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, taken).await.is_err() {
-            tracing::warn!("the agent did not acknowledge the end of the session");
         }
+    };
+    if tokio::time::timeout(TERMINATE_TIMEOUT, taken).await.is_err() {
+        tracing::warn!("the agent did not acknowledge the end of the session");
     }
 }
 
