@@ -1,5 +1,6 @@
 //! A `session-manager-plugin` for the AWS CLI.
 
+pub mod aws;
 pub mod cli;
 pub mod link;
 pub mod logging;
