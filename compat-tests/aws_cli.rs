@@ -89,7 +89,9 @@ fn control_keys_reach_the_remote(aws: Aws) {
     pty.send("kill -9 %1; echo again-$((3+3))\r");
     pty.wait_for("again-6");
     // Ctrl-\ arrives as SIGQUIT there.
-    pty.send("sh -c 'trap \"echo quit-$((3+4)); exit\" QUIT; echo three-$((1+2)); while :; do sleep 0.1; done'\r");
+    pty.send(
+        "sh -c 'trap \"echo quit-$((3+4)); exit\" QUIT; echo three-$((1+2)); while :; do sleep 0.1; done'\r",
+    );
     pty.wait_for("three-3");
     pty.send("\x1c");
     pty.wait_for("quit-7");
@@ -201,7 +203,9 @@ fn non_interactive_command(aws: Aws) {
     let setup = Setup::new(aws);
     let mut command = setup.aws(&["ssm", "start-session", "--target", TARGET]);
     command.args(["--document-name", "AWS-StartNonInteractiveCommand", "--parameters"]);
-    command.arg("{\"command\": [\"echo to stdout; echo to stderr >&2; exit 3\"],\"separateOutputStream\":[\"True\"]}");
+    command.arg(
+        "{\"command\": [\"echo to stdout; echo to stderr >&2; exit 3\"],\"separateOutputStream\":[\"True\"]}",
+    );
     let finished = run(&mut command);
     finished.assert_ok();
     let text = finished.text();

@@ -23,7 +23,9 @@ fn greeting(output: &'static str) -> Gateway {
 
 /// What a session with [`greeting`] prints.
 fn greeted() -> String {
-    format!("\nStarting session with SessionId: {SESSION}\nhello\r\n\n\nExiting session with sessionId: {SESSION}.\n\n")
+    format!(
+        "\nStarting session with SessionId: {SESSION}\nhello\r\n\n\nExiting session with sessionId: {SESSION}.\n\n"
+    )
 }
 
 /// The words after the program's name, with a stdin that stays open.
@@ -72,7 +74,10 @@ fn version_satisfies_the_cli() {
     let number = text.strip_suffix('\n').expect("a newline at the end");
     let parts: Vec<u32> = number.split('.').map(|part| part.parse().expect("only digits and dots")).collect();
     assert!((1..=4).contains(&parts.len()), "the CLI wants ^\\d+(\\.\\d+){{0,3}}$, not {number}");
-    assert!(parts > vec![1, 2, 497, 0], "at most 1.2.497.0 the CLI puts the token among the arguments: {number}");
+    assert!(
+        parts > vec![1, 2, 497, 0],
+        "at most 1.2.497.0 the CLI puts the token among the arguments: {number}"
+    );
     assert!(parts >= vec![1, 2, 764, 0], "below the minimum that AWS supports: {number}");
     assert_eq!(finished.errors(), "");
 }
@@ -103,7 +108,8 @@ fn help_is_one_screen() {
 
 #[test]
 fn one_or_two_unknown_words() {
-    let expected = "\nUnknown operation foo. \nUse session-manager-plugin --version to check the version.\n\n";
+    let expected =
+        "\nUnknown operation foo. \nUse session-manager-plugin --version to check the version.\n\n";
     assert_text(&run_words(&["foo"]), expected);
     assert_text(&run_words(&["foo", "bar"]), expected);
 }
@@ -222,7 +228,8 @@ fn missing_fields_are_one_clear_line() {
 #[test]
 fn an_unset_variable_is_one_clear_line() {
     let request = json!({"Target": TARGET}).to_string();
-    let words = ["AWS_SSM_START_SESSION_RESPONSE", REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
+    let words =
+        ["AWS_SSM_START_SESSION_RESPONSE", REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
     assert_one_clear_line(&run_words(&words));
 }
 

@@ -28,7 +28,11 @@ fn compare(name: &str) {
             if recording() {
                 std::fs::write(&path, &ours).expect("write transcript");
             }
-            assert_eq!(ours, read(&path), "{name}: differs from the official plugin in another way than recorded");
+            assert_eq!(
+                ours,
+                read(&path),
+                "{name}: differs from the official plugin in another way than recorded"
+            );
         }
     }
 }
@@ -65,7 +69,10 @@ fn deviations() -> BTreeMap<String, Deviation> {
     let mut name = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(heading) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            assert!(all.insert(heading.to_owned(), Deviation::default()).is_none(), "deviations: {heading} twice");
+            assert!(
+                all.insert(heading.to_owned(), Deviation::default()).is_none(),
+                "deviations: {heading} twice"
+            );
             name = Some(heading.to_owned());
             continue;
         }
@@ -84,8 +91,12 @@ fn deviations() -> BTreeMap<String, Deviation> {
 #[test]
 fn every_deviation_is_complete_and_used() {
     for (name, deviation) in deviations() {
-        assert!(scripts::ALL.iter().any(|(known, _)| *known == name), "deviations: no script is called {name}");
-        let complete = [&deviation.official, &deviation.ours, &deviation.reason].iter().all(|text| !text.is_empty());
+        assert!(
+            scripts::ALL.iter().any(|(known, _)| *known == name),
+            "deviations: no script is called {name}"
+        );
+        let complete =
+            [&deviation.official, &deviation.ours, &deviation.reason].iter().all(|text| !text.is_empty());
         assert!(complete, "deviations: {name} lacks a line: {deviation:?}");
     }
 }

@@ -5,12 +5,12 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
+use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
 use crate::harness::net::{connect, opened_port};
 use crate::harness::process::{Finished, Running};
 use crate::harness::wire::{self, Frame};
-use crate::harness::World;
 
 /// Runs the plugin against `gateway` to its end and checks what holds for every input.
 #[track_caller]
@@ -37,8 +37,9 @@ fn dropped(malformed: impl Fn(&mut Socket) + Send + Sync + 'static) {
         socket.close("done");
     });
     let text = finish(&gateway).text();
-    let expected =
-        format!("\nStarting session with SessionId: {SESSION}\nbefore\r\nafter\r\n\n\nSessionId: {SESSION} : done\n\n");
+    let expected = format!(
+        "\nStarting session with SessionId: {SESSION}\nbefore\r\nafter\r\n\n\nSessionId: {SESSION} : done\n\n"
+    );
     assert_eq!(text, expected);
     assert_eq!(gateway.opens(), 1, "a malformed frame is no reason to connect again");
 }
@@ -168,7 +169,15 @@ fn acknowledgement_that_is_no_json() {
 #[test]
 fn acknowledgement_of_what_was_never_sent() {
     dropped(|socket| {
-        for number in [json!(-1), json!(1_000_000), json!(i64::MAX), json!(u64::MAX), json!(1.5), json!("0"), Value::Null] {
+        for number in [
+            json!(-1),
+            json!(1_000_000),
+            json!(i64::MAX),
+            json!(u64::MAX),
+            json!(1.5),
+            json!("0"),
+            Value::Null,
+        ] {
             let payload = json!({"AcknowledgedMessageType": wire::INPUT, "AcknowledgedMessageId": "no uuid",
                 "AcknowledgedMessageSequenceNumber": number, "IsSequentialMessage": true});
             socket.send(&Frame::control(wire::ACKNOWLEDGE, payload.to_string()));
@@ -198,7 +207,10 @@ fn closing_that_is_no_json_ends_the_session() {
         });
         let text = finish(&gateway).text();
         assert!(text.contains("before\r\n"), "{text:?}");
-        assert!(text.ends_with(&format!("Exiting session with sessionId: {SESSION}.\n\n")), "{payload}: {text:?}");
+        assert!(
+            text.ends_with(&format!("Exiting session with sessionId: {SESSION}.\n\n")),
+            "{payload}: {text:?}"
+        );
     }
 }
 
@@ -212,7 +224,8 @@ fn refused_handshake(request: impl Into<String>) {
         socket.close("gave up on the handshake");
     });
     let text = finish(&gateway).text();
-    let clear = text.contains("Cannot perform start session: ") || text.contains(" : gave up on the handshake\n");
+    let clear =
+        text.contains("Cannot perform start session: ") || text.contains(" : gave up on the handshake\n");
     assert!(clear, "{text:?}");
     assert!(text.lines().count() <= 8, "{text:?}");
 }
@@ -235,7 +248,9 @@ fn handshake_without_actions() {
 
 #[test]
 fn handshake_with_a_spoilt_session_type() {
-    for parameters in [json!(null), json!("x"), json!({}), json!({"SessionType": 7}), json!({"SessionType": "Novel"})] {
+    for parameters in
+        [json!(null), json!("x"), json!({}), json!({"SessionType": 7}), json!({"SessionType": "Novel"})]
+    {
         let action = json!({"ActionType": "SessionType", "ActionParameters": parameters});
         refused_handshake(json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": [action]}).to_string());
     }
@@ -244,7 +259,8 @@ fn handshake_with_a_spoilt_session_type() {
 #[test]
 fn handshake_with_a_spoilt_agent_version() {
     for version in [json!(null), json!(""), json!("x.y"), json!("99999999999999999999.1"), json!(3)] {
-        let parameters = json!({"SessionType": "Port", "Properties": {"type": "LocalPortForwarding", "portNumber": "80"}});
+        let parameters =
+            json!({"SessionType": "Port", "Properties": {"type": "LocalPortForwarding", "portNumber": "80"}});
         let action = json!({"ActionType": "SessionType", "ActionParameters": parameters});
         let request = json!({"AgentVersion": version, "RequestedClientActions": [action]}).to_string();
         let gateway = Gateway::scripted(move |socket| {
@@ -287,10 +303,17 @@ fn handshake_with_an_unknown_action_is_answered_as_unsupported() {
         socket.data(wire::PAYLOAD_HANDSHAKE_REQUEST, request.to_string());
         let Some(answer) = socket.input_of(wire::PAYLOAD_HANDSHAKE_RESPONSE) else { return };
         let answer: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
-        let statuses: Vec<_> =
-            answer["ProcessedClientActions"].as_array().into_iter().flatten().map(|a| &a["ActionStatus"]).collect();
+        let statuses: Vec<_> = answer["ProcessedClientActions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|a| &a["ActionStatus"])
+            .collect();
         let verdict = if statuses == [&json!(3), &json!(1)] { "as it should" } else { "not as it should" };
-        socket.data(wire::PAYLOAD_HANDSHAKE_COMPLETE, "{\"HandshakeTimeToComplete\":1,\"CustomerMessage\":\"\"}");
+        socket.data(
+            wire::PAYLOAD_HANDSHAKE_COMPLETE,
+            "{\"HandshakeTimeToComplete\":1,\"CustomerMessage\":\"\"}",
+        );
         let number = socket.data(wire::PAYLOAD_OUTPUT, format!("answered {verdict}: {answer}\r\n"));
         socket.acknowledged(number);
         socket.close("");
@@ -374,7 +397,9 @@ fn smux_stream_opened_by_the_agent() {
 #[test]
 fn smux_end_of_an_unknown_stream_and_twice() {
     spoilt_smux(|| wire::smux(1, 1, 77, b""));
-    spoilt_smux(|| [wire::smux(1, 1, 3, b""), wire::smux(1, 1, 3, b""), wire::smux(1, 2, 3, b"late")].concat());
+    spoilt_smux(|| {
+        [wire::smux(1, 1, 3, b""), wire::smux(1, 1, 3, b""), wire::smux(1, 2, 3, b"late")].concat()
+    });
 }
 
 #[test]
@@ -408,7 +433,8 @@ fn no_websocket(answer: &'static [u8]) {
         let _ = stream.write_all(answer);
     });
     let text = finish(&gateway).text();
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("Cannot perform start session: ")).collect();
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.starts_with("Cannot perform start session: ")).collect();
     assert_eq!(lines.len(), 1, "{text:?}");
 }
 

@@ -277,7 +277,11 @@ fn unix_socket() {
     let sim = start(Config { documents, ..Config::default() });
     let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-    plugin.stdout.wait_for(&format!("Unix socket {} opened for sessionId {}.", socket.display(), started.id()));
+    plugin.stdout.wait_for(&format!(
+        "Unix socket {} opened for sessionId {}.",
+        socket.display(),
+        started.id()
+    ));
     let mode = std::fs::metadata(&socket).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "others may connect: {mode:o}");
     let mut stream = UnixStream::connect(&socket).expect("connect");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use ssm_sim::Sim;
 
-use crate::harness::net::{Server, connect, eventually, echo_through, free_port, random_bytes};
+use crate::harness::net::{Server, connect, echo_through, eventually, free_port, random_bytes};
 use crate::harness::process::{Running, run, run_with_input};
 use crate::harness::sim::{sim, unpaced_sim};
 use crate::harness::sshd::{Sshd, client_config};

@@ -107,7 +107,9 @@ fn end_of_input_with_a_silent_remote_ends_in_the_end() {
 fn end_of_the_remote_ends_the_session() {
     let (world, sim, greeting) = (World::new(), sim(), Server::greeting("SSH-2.0-and-gone\r\n"));
     let (mut running, banner) = connection(&world, &sim, greeting.port());
-    running.stdout.wait_until("the greeting", |out| out.ends_with(b"gone\r\n") || out.len() > banner.len() + 18);
+    running
+        .stdout
+        .wait_until("the greeting", |out| out.ends_with(b"gone\r\n") || out.len() > banner.len() + 18);
     let _stdin = running.take_stdin();
     let finished = running.finish();
     finished.assert_ok();

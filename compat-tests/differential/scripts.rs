@@ -112,7 +112,8 @@ fn words(plugin: &Path, words: &[&str]) -> String {
 }
 
 fn argv_no_target(plugin: &Path) -> String {
-    let response = json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": "ws://127.0.0.1:1/"}).to_string();
+    let response =
+        json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": "ws://127.0.0.1:1/"}).to_string();
     words(plugin, &[&response, REGION, "NoOperation", "", "{}", ""])
 }
 
@@ -208,7 +209,10 @@ fn handshake(plugin: &Path, actions: &[Value]) -> String {
 fn handshake_unknown_action(plugin: &Path) -> String {
     let notes = Notes::default();
     let seen = notes.clone();
-    let actions = [session_type("Standard_Stream", &Value::Null), json!({"ActionType": "Levitate", "ActionParameters": {}})];
+    let actions = [
+        session_type("Standard_Stream", &Value::Null),
+        json!({"ActionType": "Levitate", "ActionParameters": {}}),
+    ];
     let request = json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": actions}).to_string();
     let gateway = Gateway::scripted(move |socket| {
         socket.data(wire::PAYLOAD_HANDSHAKE_REQUEST, &request);
@@ -272,7 +276,11 @@ fn port(plugin: &Path, agent: &'static str) -> String {
         seen.add(format!("sent {}", up.escape_ascii()));
         let answer = if multiplexed { wire::smux(1, 2, 3, b"welcome") } else { b"welcome".to_vec() };
         socket.data(wire::PAYLOAD_OUTPUT, answer);
-        let frame = if multiplexed { socket.input_of(wire::PAYLOAD_OUTPUT) } else { socket.input_of(wire::PAYLOAD_FLAG) };
+        let frame = if multiplexed {
+            socket.input_of(wire::PAYLOAD_OUTPUT)
+        } else {
+            socket.input_of(wire::PAYLOAD_FLAG)
+        };
         if let Some(frame) = frame {
             seen.input(&frame);
         }
@@ -345,7 +353,8 @@ fn port_in_use(plugin: &Path) -> String {
     let notes = Notes::default();
     let seen = notes.clone();
     let gateway = Gateway::scripted(move |socket| {
-        let properties = json!({"type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": port.to_string()});
+        let properties =
+            json!({"type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": port.to_string()});
         socket.handshake("3.3.0.0", "Port", &properties);
         while let Some(frame) = socket.input_of(wire::PAYLOAD_FLAG) {
             seen.input(&frame);

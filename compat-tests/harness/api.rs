@@ -24,7 +24,11 @@ pub struct Started {
 impl Started {
     /// A session of a scripted gateway.
     pub fn of(gateway: &Gateway) -> Started {
-        Started { response: gateway.response(), request: json!({"Target": TARGET}), endpoint: gateway.endpoint() }
+        Started {
+            response: gateway.response(),
+            request: json!({"Target": TARGET}),
+            endpoint: gateway.endpoint(),
+        }
     }
 
     /// Starts a session at the simulator.
@@ -43,7 +47,8 @@ impl Started {
     /// Starts a port forwarding session to `port` of the instance, listening on `local_port` (0: any).
     #[track_caller]
     pub fn port(endpoint: &str, port: u16, local_port: u16) -> Started {
-        let parameters = json!({"portNumber": [port.to_string()], "localPortNumber": [local_port.to_string()]});
+        let parameters =
+            json!({"portNumber": [port.to_string()], "localPortNumber": [local_port.to_string()]});
         Started::at(endpoint, Some("AWS-StartPortForwardingSession"), parameters)
     }
 
@@ -97,7 +102,9 @@ pub fn call(endpoint: &str, operation: &str, request: &Value) -> Value {
 /// Reads one HTTP request and answers the operation it names.
 pub fn read_operation(stream: &mut TcpStream) -> std::io::Result<String> {
     let (head, _) = read_message(stream)?;
-    let target = head.lines().find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-target")));
+    let target = head
+        .lines()
+        .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-target")));
     Ok(target.map_or_else(|| "nameless".to_owned(), |(_, operation)| operation.trim().to_owned()))
 }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -113,8 +113,10 @@ impl Gateway {
 
     /// StartSession's answer.
     pub fn response(&self) -> Value {
-        let url =
-            format!("ws://127.0.0.1:{}/v1/data-channel/{SESSION}?role=publish_subscribe&cell-number=1", self.port);
+        let url = format!(
+            "ws://127.0.0.1:{}/v1/data-channel/{SESSION}?role=publish_subscribe&cell-number=1",
+            self.port
+        );
         json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url})
     }
 }

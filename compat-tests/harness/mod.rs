@@ -153,7 +153,8 @@ impl World {
     /// Puts an `aws` on the PATH that goes to `endpoint`, so that documented command lines work as they stand.
     pub fn install_aws(&self, aws: Aws, endpoint: &str) {
         let path = self.path("bin/aws");
-        let script = format!("#!/bin/sh\nexec '{}' --endpoint-url '{endpoint}' \"$@\"\n", aws.program().display());
+        let script =
+            format!("#!/bin/sh\nexec '{}' --endpoint-url '{endpoint}' \"$@\"\n", aws.program().display());
         std::fs::write(&path, script).expect("write aws");
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&path, executable).expect("make aws executable");

@@ -1,7 +1,7 @@
 //! Simulators as the tests want them.
 
 use ssm_sim::agent::{AgentOptions, Generation};
-use ssm_sim::{Config, Sim, SessionState};
+use ssm_sim::{Config, SessionState, Sim};
 
 use super::PATIENCE;
 
