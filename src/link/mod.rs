@@ -14,7 +14,11 @@
 //! The socket is flushed when there is nothing more to read or to write, not after each frame.
 
 mod backoff;
+mod network;
+pub mod proxy;
+mod stream;
 pub mod stream_url;
+mod tcp;
 pub mod tls;
 mod websocket;
 
@@ -26,13 +30,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream as _};
+use http::HeaderMap;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite;
 use url::Url;
 
 use self::backoff::Backoff;
-pub use self::websocket::OpenError;
+pub use self::network::Network;
+pub use self::tcp::ConnectError;
 use self::websocket::Socket;
+pub use self::websocket::{Dial, OpenError};
 use crate::cli::Secret;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
 
@@ -52,12 +59,12 @@ pub struct Config {
 /// What there is to open.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// A checked stream URL, see [`stream_url::parse`].
+    /// A checked stream URL, see [`Network::stream_url`].
     pub url: Url,
     /// The token that the opening frame presents.
     pub token: Arc<Secret>,
-    /// Trust, for `wss` URLs.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The way there.
+    pub network: Arc<Network>,
 }
 
 /// What a link tells its session.
@@ -82,12 +89,14 @@ pub enum GaveUp {
     #[error("{0}")]
     Open(OpenError),
     /// The first opening took too long.
-    #[error("{host} did not open a websocket within {timeout:?}")]
+    #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
     OpenTimeout {
         /// The host asked.
         host: String,
         /// The time given.
         timeout: Duration,
+        /// What the last attempt met.
+        reason: String,
     },
     /// A lost connection did not come back in time.
     #[error("no connection for {timeout:?}, last: {reason}")]
@@ -399,7 +408,7 @@ impl Link {
                 GaveUp::Reconnect { timeout: self.config.reconnect_timeout, reason }
             } else {
                 let host = self.target.url.host_str().unwrap_or_default().to_owned();
-                GaveUp::OpenTimeout { host, timeout: self.config.open_timeout }
+                GaveUp::OpenTimeout { host, timeout: self.config.open_timeout, reason }
             }));
         }
         if !self.is_open() {
@@ -418,8 +427,8 @@ impl Link {
 }
 
 fn open(target: &Target) -> Opening {
-    let Target { url, tls, .. } = target.clone();
-    Box::pin(async move { websocket::open(&url, tls).await })
+    let Target { url, network, .. } = target.clone();
+    Box::pin(websocket::open(Dial { url, headers: HeaderMap::new(), network }))
 }
 
 /// How long a goodbye may take.

@@ -28,7 +28,7 @@ use anyhow::Context as _;
 use self::console::Console;
 use self::watch::Watch;
 use crate::cli::{COMPATIBLE_VERSION, StartSession};
-use crate::link::{self, Link, LinkEvent, stream_url};
+use crate::link::{self, Link, LinkEvent, Network};
 use crate::notice;
 use crate::protocol::{self, CloseReason, Event, Flag, Input, SessionKind};
 use crate::settings::Settings;
@@ -107,12 +107,9 @@ impl Session {
         parent: Parent,
     ) -> Result<Session, (Console, anyhow::Error)> {
         let prepare = || -> anyhow::Result<(link::Target, Watch)> {
-            let url = stream_url::parse(&start.stream_url, settings.allow_stream_host.as_deref())?;
-            let tls = match url.scheme() {
-                "wss" => Some(link::tls::client_config(None)?),
-                _ => None,
-            };
-            let target = link::Target { url, token: Arc::new(start.token), tls };
+            let network = Arc::new(Network::from_settings(&settings, None));
+            let url = network.stream_url(&start.stream_url)?;
+            let target = link::Target { url, token: Arc::new(start.token), network };
             let watch = Watch::start(parent, settings.keep_alive_without_parent);
             Ok((target, watch.context("cannot listen for signals")?))
         };
