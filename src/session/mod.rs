@@ -20,6 +20,7 @@ mod shell;
 mod stdio;
 mod watch;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +28,11 @@ use anyhow::Context as _;
 
 use self::console::Console;
 use self::watch::Watch;
-use crate::cli::{COMPATIBLE_VERSION, StartSession};
-use crate::link::{self, Link, LinkEvent, Network};
+use crate::aws::{self, AwsContext, HttpsProxy};
+use crate::cli::{COMPATIBLE_VERSION, Secret, StartSession};
+use crate::link::{self, GaveUp, Link, LinkEvent, Network, stream_url};
 use crate::notice;
-use crate::protocol::{self, CloseReason, Event, Flag, Input, SessionKind};
+use crate::protocol::{self, CloseReason, DataKey, DataKeyRequest, Event, Flag, Input, SessionKind};
 use crate::settings::Settings;
 use crate::term::{Parent, Signal};
 
@@ -39,6 +41,9 @@ struct Session {
     id: String,
     settings: Settings,
     legacy: bool,
+    aws: Option<Arc<aws::Client>>,
+    /// Opened with a signature of the caller's, who has no credentials for us.
+    is_presigned: bool,
     link: Link,
     console: Console,
     watch: Watch,
@@ -61,6 +66,8 @@ enum End {
     Interrupted,
     /// A signal, an escape or the death of our parent asked for it.
     Terminated,
+    /// It cannot be resumed: the service has ended it.
+    TimedOut,
     /// It could not be started.
     NotStarted(String),
     /// It could not go on.
@@ -106,10 +113,17 @@ impl Session {
         console: Console,
         parent: Parent,
     ) -> Result<Session, (Console, anyhow::Error)> {
+        let aws = (!settings.skip_client_configure).then(|| aws_context(&start));
+        let bundle = match &aws {
+            Some(context) if is_bundle_wanted(&start) => aws::ca_bundle(context.profile.as_deref()).await,
+            _ => None,
+        };
         let prepare = || -> anyhow::Result<(link::Target, Watch)> {
-            let network = Arc::new(Network::from_settings(&settings, None));
+            let network = Arc::new(Network::from_settings(&settings, bundle));
             let url = network.stream_url(&start.stream_url)?;
-            let target = link::Target { url, token: Arc::new(start.token), network };
+            let aws = aws.map(|context| Arc::new(aws::Client::new(with_network(context, &network))));
+            let session_id = start.session_id.clone();
+            let target = link::Target { session_id, url, token: Arc::new(start.token), network, aws };
             let watch = Watch::start(parent, settings.keep_alive_without_parent);
             Ok((target, watch.context("cannot listen for signals")?))
         };
@@ -117,6 +131,8 @@ impl Session {
             Ok((target, watch)) => Ok(Session {
                 id: start.session_id,
                 legacy: start.legacy,
+                aws: target.aws.clone(),
+                is_presigned: stream_url::is_presigned(&target.url),
                 link: Link::new(link_config(&settings), target),
                 settings,
                 console,
@@ -145,9 +161,26 @@ impl Session {
     }
 
     async fn wait_until_ready(&mut self) -> Result<SessionKind, End> {
+        let mut data_key: Option<Pin<Box<dyn Future<Output = Result<DataKey, String>>>>> = None;
         loop {
+            let key = async {
+                match &mut data_key {
+                    Some(data_key) => data_key.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                key = key => {
+                    data_key = None;
+                    if let Err(reason) = &key {
+                        self.console.complain(&format!("cannot encrypt the session: {reason}"));
+                    }
+                    self.link.handle_data_key(key);
+                }
                 event = self.link.next(true) => match event {
+                    LinkEvent::Channel(Event::DataKeyNeeded(request)) => {
+                        data_key = Some(Box::pin(self.data_key(request)));
+                    }
                     LinkEvent::Channel(Event::Ready(kind)) => return Ok(kind),
                     LinkEvent::Channel(Event::Output(bytes)) => self.console.write(bytes),
                     LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
@@ -155,10 +188,23 @@ impl Session {
                     }
                     // The service may say so before the agent has come for the first time.
                     LinkEvent::Channel(Event::Paused(_)) => {}
+                    LinkEvent::GaveUp(GaveUp::SessionGone) => return Err(End::TimedOut),
                     LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
                     other => if let Some(end) = self.handle(other) { return Err(end) },
                 },
                 signal = self.watch.recv() => if ends_session(signal) { return Err(End::Terminated) },
+            }
+        }
+    }
+
+    /// Asks KMS, beside the session's loop: pings go on meanwhile.
+    fn data_key(&self, request: DataKeyRequest) -> impl Future<Output = Result<DataKey, String>> + use<> {
+        let (aws, id, legacy) = (self.aws.clone(), self.id.clone(), self.legacy);
+        async move {
+            match aws {
+                _ if legacy => Err(KMS_NEEDS_NEWER_CLI.to_owned()),
+                None => Err(KMS_NEEDS_CREDENTIALS.to_owned()),
+                Some(aws) => aws.data_key(&id, &request).await.map_err(|error| error.to_string()),
             }
         }
     }
@@ -169,6 +215,8 @@ impl Session {
             LinkEvent::Lost(reason) => self.console.status(&notice::connecting_again(reason)),
             LinkEvent::Resumed => self.console.status(notice::RESUMED),
             LinkEvent::WantsInput => {}
+            LinkEvent::Trouble(trouble) => self.console.status(&trouble),
+            LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
             LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
             LinkEvent::Channel(event) => match event {
                 Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
@@ -176,10 +224,8 @@ impl Session {
                 Event::Notice(words) => self.console.say(&notice::customer_message(&words)),
                 Event::Paused(true) => self.console.status("the agent is not connected, waiting for it"),
                 Event::Paused(false) => self.console.status("the agent is connected"),
-                Event::DataKeyNeeded(_) => {
-                    let reason = if self.legacy { KMS_NEEDS_NEWER_CLI } else { KMS_NOT_SUPPORTED };
-                    self.link.handle_data_key(Err(reason.to_owned()));
-                }
+                // A running session has had its handshake.
+                Event::DataKeyNeeded(_) => self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned())),
                 Event::ExitCode { code, text } => {
                     self.exit_code = code;
                     self.console.write(text);
@@ -210,6 +256,7 @@ impl Session {
                 self.console.say(&notice::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
+            End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
             End::NotStarted(reason) => {
                 self.console.say(&notice::cannot_start(reason));
                 self.terminate().await;
@@ -226,24 +273,61 @@ impl Session {
         (outcome, self.exit_code)
     }
 
-    /// Asks the agent to end the session and gives it [`TERMINATE_TIMEOUT`] to take that.
+    /// Ends the session at the other side, within [`TERMINATE_TIMEOUT`]: through the agent if it understands that
+    /// and takes it, else through the service.
     async fn terminate(&mut self) {
-        if !self.link.is_open() || !self.link.capabilities().terminate_flag {
-            return;
+        let ended = async {
+            if self.link.is_open() && self.link.capabilities().terminate_flag && self.flag_was_taken().await {
+                return;
+            }
+            let Some(aws) = self.aws.as_ref().filter(|_| !self.is_presigned) else { return };
+            if let Err(error) = aws.terminate(&self.id).await {
+                tracing::warn!(%error, "the session may still be open at the service");
+            }
+        };
+        if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("the end of the session was not confirmed in time");
         }
+    }
+
+    async fn flag_was_taken(&mut self) -> bool {
         self.link.send(Input::Flag(Flag::TerminateSession));
         let taken = async {
             while !self.link.is_drained() {
                 match self.link.next(true).await {
-                    LinkEvent::Channel(Event::Closed(_)) | LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => break,
+                    LinkEvent::Channel(Event::Closed(_)) => return true,
+                    LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => return false,
                     _ => {}
                 }
             }
+            true
         };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, taken).await.is_err() {
-            tracing::warn!("the agent did not acknowledge the end of the session");
-        }
+        tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
     }
+}
+
+fn aws_context(start: &StartSession) -> AwsContext {
+    AwsContext {
+        region: start.region.clone(),
+        profile: start.profile.clone(),
+        endpoint: start.endpoint.clone(),
+        target: start.target.clone(),
+        ..AwsContext::default()
+    }
+}
+
+/// Calls to AWS go through the network that the websocket goes through.
+fn with_network(context: AwsContext, network: &Network) -> AwsContext {
+    let proxy = network.proxy().https().map(|url| HttpsProxy {
+        url: Secret::new(url.to_owned()),
+        except: network.proxy().no_proxy(HTTPS_PORT),
+    });
+    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy, ..context }
+}
+
+/// Not for stand-ins on loopback, which have no TLS.
+fn is_bundle_wanted(start: &StartSession) -> bool {
+    start.stream_url.starts_with("wss:")
 }
 
 fn ends_session(signal: Signal) -> bool {
@@ -270,9 +354,14 @@ fn link_config(settings: &Settings) -> link::Config {
 const OWN_FAILURE: u8 = 255;
 /// How long the end of a session may take.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// After that the service is asked instead of the agent.
+const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
+const HTTPS_PORT: u16 = 443;
 /// The official plugin gives up after 3,000 resends at intervals of 100 ms.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// The official plugin's words to callers of the four-argument form.
 const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
     Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
-const KMS_NOT_SUPPORTED: &str = "this client does not support encryption with AWS KMS yet";
+const KMS_NEEDS_CREDENTIALS: &str =
+    "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set, so there are no credentials to ask AWS KMS with";
+const KMS_TOO_LATE: &str = "the session is running already";
