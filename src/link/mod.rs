@@ -171,6 +171,16 @@ impl Link {
         poll_fn(|cx| self.poll(cx, deliver)).await
     }
 
+    /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
+    pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
+        poll_fn(|cx| match self.poll(cx, true) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending if self.channel.is_drained() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// Whether more user data should be read for [`Link::send`].
     pub fn wants_input(&self) -> bool {
         self.channel.wants_input()

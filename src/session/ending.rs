@@ -26,14 +26,13 @@ pub(super) async fn terminate(link: &mut Link, aws: Option<&aws::Client>, sessio
 async fn agent_has_taken_it(link: &mut Link) -> bool {
     link.send(Input::Flag(Flag::TerminateSession));
     let taken = async {
-        while !link.is_drained() {
-            match link.next(true).await {
-                LinkEvent::Channel(Event::Closed(_)) => return true,
-                LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => return false,
-                _ => {}
+        loop {
+            match link.next_until_drained().await {
+                None | Some(LinkEvent::Channel(Event::Closed(_))) => return true,
+                Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return false,
+                Some(_) => {}
             }
         }
-        true
     };
     tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
 }
