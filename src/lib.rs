@@ -56,6 +56,7 @@
 //! 8. `unsafe` stands only in [`term`], each block with its reason.
 //! 9. The token, credentials and data keys are in no log line, error text or panic message.
 
+pub mod aws;
 pub mod cli;
 pub mod link;
 pub mod logging;

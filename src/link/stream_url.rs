@@ -14,6 +14,12 @@ pub enum StreamUrlError {
     /// Not a host of AWS.
     #[error("the stream URL names {0}, which is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it")]
     Host(String),
+    /// `SSM_PLUGIN_STREAM_HOST` is not a host name, perhaps with a port.
+    #[error("SSM_PLUGIN_STREAM_HOST={0:?} is not a host name")]
+    OtherMalformed(String),
+    /// `SSM_PLUGIN_STREAM_HOST` is not a host of AWS.
+    #[error("SSM_PLUGIN_STREAM_HOST={0} is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it")]
+    OtherHost(String),
 }
 
 /// Reads a stream URL and checks that it may be opened: `wss` to a host of AWS, anything on loopback, or the one host
@@ -23,6 +29,40 @@ pub enum StreamUrlError {
 /// [`StreamUrlError`] says what is wrong.
 pub fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
     let url = Url::parse(text).map_err(|_| StreamUrlError::Malformed)?;
+    check(&url, allowed)?;
+    Ok(url)
+}
+
+/// The same URL at another host (`name` or `name:port`), such as an interface endpoint's. What signs or opens it then
+/// uses that host throughout: address, TLS name, `Host` header.
+///
+/// # Errors
+/// When `host` is none, or may not be opened by the rules of [`parse`].
+pub fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
+    let malformed = || StreamUrlError::OtherMalformed(host.to_owned());
+    let other = Url::parse(&format!("{}://{host}/", url.scheme())).map_err(|_| malformed())?;
+    let is_host_alone = other.path() == "/"
+        && other.query().is_none()
+        && other.fragment().is_none()
+        && other.username().is_empty()
+        && other.password().is_none();
+    if !is_host_alone {
+        return Err(malformed());
+    }
+    url.set_host(other.host_str()).map_err(|_| malformed())?;
+    url.set_port(other.port()).map_err(|()| malformed())?;
+    match check(&url, allowed) {
+        Err(StreamUrlError::Host(name)) => Err(StreamUrlError::OtherHost(name)),
+        outcome => outcome.map(|()| url),
+    }
+}
+
+/// Whether the URL was presigned: it must then be opened as it is, and cannot be resumed.
+pub fn is_presigned(url: &Url) -> bool {
+    url.query_pairs().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-amz-"))
+}
+
+fn check(url: &Url, allowed: Option<&str>) -> Result<(), StreamUrlError> {
     let host = url.host().ok_or(StreamUrlError::Malformed)?;
     let is_loopback = match &host {
         Host::Domain(name) => *name == "localhost",
@@ -36,12 +76,7 @@ pub fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
     }
     let name = host.to_string();
     let is_allowed = allowed.is_some_and(|allowed| allowed.eq_ignore_ascii_case(&name));
-    if is_loopback || is_allowed || is_aws_host(&name) { Ok(url) } else { Err(StreamUrlError::Host(name)) }
-}
-
-/// Whether the URL was presigned: it must then be opened as it is, and cannot be resumed.
-pub fn is_presigned(url: &Url) -> bool {
-    url.query_pairs().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-amz-"))
+    if is_loopback || is_allowed || is_aws_host(&name) { Ok(()) } else { Err(StreamUrlError::Host(name)) }
 }
 
 fn is_aws_host(name: &str) -> bool {
@@ -49,17 +84,23 @@ fn is_aws_host(name: &str) -> bool {
     AWS_DOMAINS.iter().any(|domain| name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
 }
 
-/// The domains of AWS's partitions; interface endpoints (`vpce-…`) lie below them.
-const AWS_DOMAINS: [&str; 9] = [
+/// The domains of AWS's partitions, each with its dual-stack one, as in the AWS SDKs' `partitions.json`. Interface
+/// endpoints (`vpce-…`) lie below them.
+const AWS_DOMAINS: [&str; 14] = [
     "amazonaws.com",
-    "amazonaws.com.cn",
     "api.aws",
+    "amazonaws.com.cn",
     "api.amazonwebservices.com.cn",
     "amazonaws.eu",
+    "api.amazonwebservices.eu",
     "c2s.ic.gov",
+    "api.aws.ic.gov",
     "sc2s.sgov.gov",
+    "api.aws.scloud",
     "cloud.adc-e.uk",
+    "api.cloud-aws.adc-e.uk",
     "csp.hci.ic.gov",
+    "api.aws.hci.ic.gov",
 ];
 
 #[cfg(test)]
@@ -74,6 +115,8 @@ mod tests {
             "wss://ssmmessages.eu-west-1.api.aws/x",
             "wss://vpce-1-2.ssmmessages.us-east-1.vpce.amazonaws.com/x",
             "wss://SSMMESSAGES.us-east-1.AMAZONAWS.com/x",
+            "wss://ssmmessages.us-isob-east-1.sc2s.sgov.gov/x",
+            "wss://ssmmessages.eusc-de-east-1.api.amazonwebservices.eu/x",
             "ws://127.0.0.1:8080/x",
             "ws://[::1]:8080/x",
             "wss://localhost/x",
@@ -96,6 +139,29 @@ mod tests {
         }
         assert!(parse("wss://gateway.example/x", Some("Gateway.example")).is_ok());
         assert!(parse("ws://gateway.example/x", Some("gateway.example")).is_err());
+    }
+
+    #[test]
+    fn another_host_takes_the_place_of_the_first() {
+        const URL: &str =
+            "wss://ssmmessages.us-east-1.amazonaws.com/v1/data-channel/s%201?role=r&cell-number=AAE%3D";
+        let vpce = "vpce-0a-1b.ssmmessages.us-east-1.vpce.amazonaws.com";
+        let moved = |host: &str, allowed| with_host(parse(URL, None).unwrap(), host, allowed);
+        let expected = URL.replace("ssmmessages.us-east-1.amazonaws.com", vpce);
+        assert_eq!(moved(vpce, None).unwrap().as_str(), expected);
+        assert_eq!(moved("localhost:4433", None).unwrap().authority(), "localhost:4433");
+        assert_eq!(moved("[::1]:4433", None).unwrap().authority(), "[::1]:4433");
+        assert_eq!(moved("gw.example", Some("gw.example")).unwrap().host_str(), Some("gw.example"));
+        assert_eq!(moved("gw.example:1", None), Err(StreamUrlError::OtherHost("gw.example".into())));
+        for host in
+            ["", "https://x.amazonaws.com", "x.amazonaws.com/p", "u@x.amazonaws.com", "a b", "x?y", "x#y"]
+        {
+            assert_eq!(moved(host, None), Err(StreamUrlError::OtherMalformed(host.into())), "{host}");
+        }
+        let port = parse("wss://localhost:4433/x", None).unwrap();
+        assert_eq!(with_host(port, vpce, None).unwrap().authority(), vpce);
+        let plain = parse("ws://127.0.0.1:4433/x", None).unwrap();
+        assert_eq!(with_host(plain, vpce, None), Err(StreamUrlError::Scheme));
     }
 
     #[test]

@@ -1,38 +1,166 @@
-//! Whom we trust.
+//! Whom we trust, and what to say about those we do not.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
-use rustls::pki_types::CertificateDer;
+use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Why there is nobody to trust.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read, or is not PEM.
+    #[error("cannot read the CA certificates in {path}: {reason}")]
+    Unreadable {
+        /// The file that `AWS_CA_BUNDLE` or the profile's `ca_bundle` names.
+        path: PathBuf,
+        /// The system's words, or the parser's.
+        reason: String,
+    },
+    /// The file holds no certificate.
+    #[error("there is no CA certificate in {path}")]
+    Empty {
+        /// The file that `AWS_CA_BUNDLE` or the profile's `ca_bundle` names.
+        path: PathBuf,
+    },
+    /// Neither the system nor the settings know a certificate.
+    #[error("no CA certificates found{reason}; install the system's, or name a PEM file in AWS_CA_BUNDLE")]
+    Nothing {
+        /// What went wrong with the system's store, in brackets, or empty.
+        reason: String,
+    },
+    /// The TLS library takes no settings of ours.
+    #[error("cannot set up TLS: {0}")]
+    Library(#[from] rustls::Error),
+}
 
 /// A TLS configuration that trusts the system's store (or `SSL_CERT_FILE`, `SSL_CERT_DIR`) and the certificates of
-/// `bundle`, a PEM file.
+/// `bundle`, a PEM file. Reads files: a few milliseconds.
 ///
 /// # Errors
-/// When the bundle cannot be read or holds no certificate. A system store that is missing or partly unreadable is
-/// logged: the bundle may be all that is needed.
-pub fn client_config(bundle: Option<&Path>) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+/// When the bundle cannot be read or holds no certificate, and when there is no certificate at all. A system store
+/// that is partly unreadable is logged: the rest may be all that is needed.
+pub fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TrustError> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
-    for error in native.errors {
+    for error in &native.errors {
         tracing::warn!(%error, "cannot read a part of the system's trust store");
     }
     roots.add_parsable_certificates(native.certs);
     if let Some(path) = bundle {
-        let name = path.display();
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("cannot read the certificates in {name}"))?;
-        let (added, _) = roots.add_parsable_certificates(certificates);
-        anyhow::ensure!(added > 0, "there is no certificate in {name}");
+        let (added, _) = roots.add_parsable_certificates(read_bundle(path)?);
+        if added == 0 {
+            return Err(TrustError::Empty { path: path.to_owned() });
+        }
+    }
+    if roots.is_empty() {
+        let reason = native.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(TrustError::Nothing { reason });
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("cannot set up TLS")?
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// The certificates of a PEM file; other things in it are skipped.
+///
+/// # Errors
+/// When the file cannot be read, is no PEM, or holds no certificate.
+pub fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let unreadable = |reason: String| TrustError::Unreadable { path: path.to_owned(), reason };
+    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unreadable(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(TrustError::Empty { path: path.to_owned() });
+    }
+    Ok(certificates)
+}
+
+/// The client's side of a TLS handshake. `host` may be a name or an address, the latter with or without brackets.
+pub(super) async fn connect<S>(
+    config: Arc<rustls::ClientConfig>,
+    host: &str,
+    stream: S,
+) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(bare)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a name that a certificate can carry"))?;
+    TlsConnector::from(config).connect(name, stream).await
+}
+
+/// A failed handshake in the words of somebody who can do something about it.
+pub(super) fn explain(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(reason)) = inner else { return error.to_string() };
+    match reason {
+        CertificateError::UnknownIssuer => {
+            "its certificate comes from an authority that is not trusted here; if a \
+             proxy or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE"
+                .to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired, or the clock of this machine is wrong".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet, or the clock of this machine is wrong".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another name".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Whether the peer showed a certificate that is not accepted: the same next time.
+pub(super) fn is_permanent(error: &io::Error) -> bool {
+    // What rustls says about certificates comes as invalid data; a connection cut in the middle does not.
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_bundle_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let error = client_config(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("ca.pem: No such file"), "{error}");
+        std::fs::write(&path, "nothing here\n").unwrap();
+        let error = client_config(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("no CA certificate in"), "{error}");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n####\n-----END CERTIFICATE-----\n").unwrap();
+        let error = client_config(Some(&path)).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the CA certificates in"), "{error}");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let error = client_config(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("no CA certificate in"), "{error}");
+    }
+
+    #[test]
+    fn an_untrusted_certificate_says_what_to_do() {
+        let error =
+            |reason| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(reason));
+        assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));
+        assert!(explain(&error(CertificateError::Expired)).contains("expired"));
+        assert!(explain(&error(CertificateError::NotValidForName)).contains("another name"));
+        assert!(is_permanent(&error(CertificateError::UnknownIssuer)));
+        let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert!(!is_permanent(&cut));
+        assert_eq!(explain(&cut), cut.to_string());
+    }
 }

@@ -1,46 +1,51 @@
-//! Opening one websocket: address, TCP, TLS, upgrade.
+//! Opening one websocket: TCP or a proxy's tunnel, TLS, upgrade.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use http::{HeaderMap, StatusCode};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, http};
 use url::Url;
 
+use super::network::Network;
+use super::proxy::{Proxy, ProxyError};
+use super::stream::{MaybeTls, Stream};
+use super::tcp::{self, ConnectError};
+use super::tls::{self, TrustError};
 use crate::protocol::message::MAX_FRAME;
 
 /// An open websocket.
 pub(super) type Socket = WebSocketStream<Stream>;
 
-/// Why a websocket could not be opened. No text holds the URL's query or the token.
+/// One websocket to open.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Where: a URL that [`Network::stream_url`] gave.
+    pub url: Url,
+    /// What the request shall say beside the upgrade itself: the signature.
+    pub headers: HeaderMap,
+    /// The way there.
+    pub network: Arc<Network>,
+}
+
+/// Why a websocket could not be opened. No text holds the URL's query, the token or a proxy's password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The name has no address.
-    #[error("cannot resolve {host}: {source}")]
-    Resolve {
-        /// The host asked for.
-        host: String,
-        /// The resolver's words.
-        source: io::Error,
-    },
-    /// Nobody answers there.
-    #[error("cannot connect to {host}: {source}")]
-    Connect {
-        /// Host and port.
-        host: String,
-        /// The system's words.
-        source: io::Error,
-    },
+    /// The name has no address, or nobody answers there.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The proxy gives no connection.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// There is nobody to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The TLS handshake failed.
-    #[error("cannot open TLS to {host}: {source}")]
+    #[error("cannot open TLS to {host}: {}", tls::explain(source))]
     Tls {
         /// The host's name.
         host: String,
@@ -50,7 +55,7 @@ pub enum OpenError {
     /// One attempt took too long.
     #[error("{host} did not open a websocket within {timeout:?}")]
     TimedOut {
-        /// The host's name.
+        /// The host's name, and the proxy on the way to it.
         host: String,
         /// The time given.
         timeout: Duration,
@@ -78,78 +83,64 @@ impl OpenError {
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenError::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),
-            // What rustls says about certificates comes as invalid data; a connection cut in the middle does not.
-            OpenError::Tls { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-            _ => false,
+            OpenError::Tls { source, .. } => tls::is_permanent(source),
+            OpenError::Proxy(error) => error.is_permanent(),
+            OpenError::Trust(_) => true,
+            OpenError::Connect(_) | OpenError::TimedOut { .. } | OpenError::Upgrade { .. } => false,
         }
     }
 }
 
-/// Opens the websocket that `url` names, within [`ATTEMPT_TIMEOUT`].
-pub(super) async fn open(url: &Url, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Socket, OpenError> {
-    tokio::time::timeout(ATTEMPT_TIMEOUT, dial(url, tls)).await.unwrap_or_else(|_| {
-        let host = url.host_str().unwrap_or_default().to_owned();
+/// Opens a websocket within [`ATTEMPT_TIMEOUT`].
+///
+/// # Errors
+/// [`OpenError`] says what stood in the way.
+pub(super) async fn open(request: Dial) -> Result<Socket, OpenError> {
+    let proxy = request.network.proxy().for_url(&request.url)?;
+    let attempt = attempt(&request, proxy.as_ref());
+    tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
+        let mut host = host(&request.url);
+        if let Some(proxy) = &proxy {
+            host += &format!(" (through proxy {proxy})");
+        }
         Err(OpenError::TimedOut { host, timeout: ATTEMPT_TIMEOUT })
     })
 }
 
-async fn dial(url: &Url, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Socket, OpenError> {
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let upgrade_error = |reason: String| OpenError::Upgrade { host: host.clone(), reason };
-    let tcp = connect(url).await?;
-    let stream = match tls {
-        Some(config) if url.scheme() == "wss" => {
-            let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = rustls::pki_types::ServerName::try_from(bare)
-                .map_err(|_| upgrade_error("not a name a certificate can carry".into()))?;
-            let stream = tokio_rustls::TlsConnector::from(config)
-                .connect(name, tcp)
+async fn attempt(request: &Dial, proxy: Option<&Proxy>) -> Result<Socket, OpenError> {
+    let Dial { url, headers, network } = request;
+    let host = host(url);
+    let port = url.port_or_known_default().unwrap_or(443);
+    let hop = match proxy {
+        Some(proxy) => proxy.connect(network, &host, port).await?,
+        None => MaybeTls::Plain(tcp::connect(&host, port).await?),
+    };
+    let stream = match url.scheme() {
+        "wss" => {
+            let stream = tls::connect(network.tls()?, &host, hop)
                 .await
                 .map_err(|source| OpenError::Tls { host: host.clone(), source })?;
-            Stream::Tls(Box::new(stream))
+            MaybeTls::Tls(Box::new(stream))
         }
-        None if url.scheme() == "ws" => Stream::Plain(tcp),
-        _ => return Err(upgrade_error("no TLS configuration".into())),
+        _ => MaybeTls::Plain(hop),
     };
-    let request = url.as_str().into_client_request().map_err(|error| upgrade_error(error.to_string()))?;
-    match tokio_tungstenite::client_async_with_config(request, stream, Some(config())).await {
+    let upgrade_error =
+        |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: error.to_string() };
+    let mut upgrade = url.as_str().into_client_request().map_err(upgrade_error)?;
+    upgrade.headers_mut().extend(headers.clone());
+    match tokio_tungstenite::client_async_with_config(upgrade, stream, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(refused(host, response.status())),
-        Err(error) => Err(upgrade_error(error.to_string())),
+        Err(error) => Err(upgrade_error(error)),
     }
 }
 
-fn refused(host: String, status: http::StatusCode) -> OpenError {
+fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}
+
+fn refused(host: String, status: StatusCode) -> OpenError {
     OpenError::Status { host, status: status.as_u16() }
-}
-
-async fn connect(url: &Url) -> Result<TcpStream, OpenError> {
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = url.port_or_known_default().unwrap_or(443);
-    let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
-        .await
-        .map_err(|source| OpenError::Resolve { host: host.clone(), source })?
-        .collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
-    for (index, address) in addresses.iter().enumerate() {
-        let is_last = index + 1 == addresses.len();
-        let attempt = TcpStream::connect(address);
-        let outcome = if is_last {
-            attempt.await
-        } else {
-            tokio::time::timeout(NEXT_ADDRESS_AFTER, attempt).await.unwrap_or_else(|_| {
-                Err(io::Error::new(io::ErrorKind::TimedOut, format!("{} does not answer", address.ip())))
-            })
-        };
-        match outcome {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(|source| OpenError::Connect { host, source })?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(OpenError::Connect { host: format!("{host}:{port}"), source: last })
 }
 
 fn config() -> WebSocketConfig {
@@ -161,53 +152,8 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_FRAME))
 }
 
-/// A plain stream (loopback only) or one with TLS.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 /// One attempt; several fit into the time for opening.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
-/// An address that does not answer is given so long before the next one is tried.
-const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(5);
 const READ_BUFFER: usize = 64 << 10;
 /// Written out when so much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.
 const WRITE_BUFFER: usize = 32 << 10;

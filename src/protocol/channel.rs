@@ -49,6 +49,8 @@ pub struct Channel {
     is_connected: bool,
     /// Since when the agent is paused, and when a message last went out in spite of that.
     paused: Option<(Instant, Instant)>,
+    /// Whether the session was told that nothing is acknowledged.
+    is_stalled: bool,
     handshake: Handshake,
     cipher: Option<Cipher>,
     sender: Sender,
@@ -73,6 +75,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
             sender: Sender::default(),
@@ -160,6 +163,9 @@ impl Channel {
         if silence >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(silence));
         }
+        if silence >= STALL_NOTICE && !std::mem::replace(&mut self.is_stalled, true) {
+            self.events.push_back(Event::Stalled(silence));
+        }
         if let Some(sent_at) = self.sender.handle_timeout(now) {
             self.controller.on_loss(now, sent_at);
         }
@@ -241,7 +247,13 @@ impl Channel {
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
         };
-        let give_up = self.sender.silent_since().map(|at| (at + self.config.give_up_after, "giving up"));
+        let give_up = self.sender.silent_since().map(|at| {
+            let (wait, reason) = match self.is_stalled {
+                false => (STALL_NOTICE.min(self.config.give_up_after), "stall notice"),
+                true => (self.config.give_up_after, "giving up"),
+            };
+            (at + wait, reason)
+        });
         let delivery = self.sender.poll_timeout();
         let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
         let probe = match self.paused {
@@ -302,6 +314,7 @@ impl Channel {
         let is_limited = self.sender.outstanding_bytes() + self.config.max_payload > self.controller.window();
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
+            self.is_stalled = false;
             self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
         }
     }
@@ -519,3 +532,5 @@ const MAX_OUTSTANDING: usize = 1_000;
 const MAX_SPAN: usize = 8_000;
 /// How often one message is tried while the agent is said to be away.
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
+/// When a silence is worth telling.
+const STALL_NOTICE: Duration = Duration::from_secs(15);

@@ -1,0 +1,80 @@
+//! The network as the user has set it up: trust, proxies, and another host for the websocket.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use url::Url;
+
+use super::proxy::ProxySettings;
+use super::stream_url::{self, StreamUrlError};
+use super::tls::{self, TrustError};
+use crate::settings::Settings;
+
+/// What every connection of a process has in common. Cheap to make: the trust store is read when the first TLS
+/// connection asks for it.
+#[derive(Debug)]
+pub struct Network {
+    tls: OnceLock<Arc<rustls::ClientConfig>>,
+    ca_bundle: Option<PathBuf>,
+    proxy: ProxySettings,
+    allowed_host: Option<String>,
+    stream_host: Option<String>,
+}
+
+impl Network {
+    /// From the settings and the environment's proxy and trust variables. `ca_bundle` is the profile's;
+    /// `AWS_CA_BUNDLE` overrides it, as in the AWS CLI.
+    pub fn from_settings(settings: &Settings, ca_bundle: Option<PathBuf>) -> Network {
+        let bundle = std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        Network {
+            tls: OnceLock::new(),
+            ca_bundle: bundle.or(ca_bundle),
+            proxy: ProxySettings::from_env(|name| std::env::var_os(name)),
+            allowed_host: settings.allow_stream_host.clone(),
+            stream_host: settings.stream_host.clone(),
+        }
+    }
+
+    /// The URL to open (and to sign) for a stream URL of the service: checked, and with the host of
+    /// `SSM_PLUGIN_STREAM_HOST` where that is set. A presigned URL keeps its host, which is a part of its signature.
+    ///
+    /// # Errors
+    /// When the URL, or the host in its place, may not be opened.
+    pub fn stream_url(&self, text: &str) -> Result<Url, StreamUrlError> {
+        let allowed = self.allowed_host.as_deref();
+        let url = stream_url::parse(text, allowed)?;
+        match &self.stream_host {
+            Some(host) if stream_url::is_presigned(&url) => {
+                tracing::warn!(host, "a presigned stream URL cannot be sent to another host");
+                Ok(url)
+            }
+            Some(host) => stream_url::with_host(url, host, allowed),
+            None => Ok(url),
+        }
+    }
+
+    /// The TLS configuration, read at the first call and shared from then on.
+    ///
+    /// # Errors
+    /// When there is nobody to trust, or the CA bundle cannot be used.
+    pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>, TrustError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(Arc::clone(config));
+        }
+        let config = tls::client_config(self.ca_bundle.as_deref())?;
+        Ok(Arc::clone(self.tls.get_or_init(|| config)))
+    }
+
+    /// The PEM file trusted beside the system's store, for clients with a trust store of their own.
+    pub fn ca_bundle(&self) -> Option<&PathBuf> {
+        self.ca_bundle.as_ref()
+    }
+
+    /// The proxies.
+    pub fn proxy(&self) -> &ProxySettings {
+        &self.proxy
+    }
+}
+
+/// Not read by the AWS SDK for Rust itself.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";

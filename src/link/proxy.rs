@@ -1,0 +1,439 @@
+//! Going through a proxy: which one, and the tunnel through it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper_util::client::legacy::connect::proxy::SocksV5;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tower_service::Service;
+use url::Url;
+
+use super::network::Network;
+use super::stream::MaybeTls;
+use super::tcp::{self, ConnectError};
+use super::tls::{self, TrustError};
+
+/// The proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
+/// `localhost` and loopback addresses are never reached through a proxy (as in Go's `httpproxy`).
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    http: Option<Setting>,
+    https: Option<Setting>,
+    no: String,
+}
+
+/// A variable and its value, which may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+struct Setting {
+    name: &'static str,
+    value: String,
+}
+
+impl ProxySettings {
+    /// Reads the variables through `get`. Empty ones count as absent.
+    pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> ProxySettings {
+        let first = |names: [&'static str; 2]| {
+            names.into_iter().find_map(|name| {
+                let value = get(name)?.to_string_lossy().trim().to_owned();
+                (!value.is_empty()).then_some(Setting { name, value })
+            })
+        };
+        let all = first(["ALL_PROXY", "all_proxy"]);
+        ProxySettings {
+            http: first(["HTTP_PROXY", "http_proxy"]).or_else(|| all.clone()),
+            https: first(["HTTPS_PROXY", "https_proxy"]).or(all),
+            no: first(["NO_PROXY", "no_proxy"]).map(|setting| setting.value).unwrap_or_default(),
+        }
+    }
+
+    /// The proxy URL for `https` (and `wss`) destinations as the user wrote it: it may hold a password.
+    pub fn https(&self) -> Option<&str> {
+        self.https.as_ref().map(|setting| setting.value.as_str())
+    }
+
+    /// The proxy URL for `http` destinations as the user wrote it: it may hold a password.
+    pub fn http(&self) -> Option<&str> {
+        self.http.as_ref().map(|setting| setting.value.as_str())
+    }
+
+    /// The rules of `NO_PROXY` as they hold for a destination port, with loopback added: names with their subdomains,
+    /// addresses, networks (`10.0.0.0/8`), `*`. A rule with a port is left out for others.
+    pub fn no_proxy(&self, port: u16) -> String {
+        let rules = self.no.split(',').map(str::trim).filter_map(|rule| no_proxy_rule(rule, port));
+        LOOPBACK.into_iter().chain(rules).collect::<Vec<_>>().join(",")
+    }
+
+    /// The proxy for a destination (`ws` counts as `http`, `wss` as `https`); `None` is a direct connection.
+    ///
+    /// # Errors
+    /// When the variable that counts holds no URL of a proxy.
+    pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>, ProxyError> {
+        let (scheme, setting) = match url.scheme() {
+            "ws" | "http" => ("http", &self.http),
+            _ => ("https", &self.https),
+        };
+        let Some(Setting { name, value }) = setting else { return Ok(None) };
+        let port = url.port_or_known_default().unwrap_or(443);
+        let host = url.host_str().unwrap_or_default();
+        let Ok(destination) = format!("{scheme}://{host}:{port}/").parse::<Uri>() else { return Ok(None) };
+        let everywhere = Matcher::builder().all(value.as_str()).build();
+        let Some(intercept) = everywhere.intercept(&destination) else {
+            return Err(ProxyError::Setting { name });
+        };
+        let Some(kind) = Kind::of(&intercept) else { return Err(ProxyError::Setting { name }) };
+        let matcher = Matcher::builder().all(value.as_str()).no(self.no_proxy(port)).build();
+        Ok(matcher.intercept(&destination).map(|intercept| Proxy { name, kind, intercept }))
+    }
+}
+
+impl fmt::Debug for ProxySettings {
+    /// Without the values, which may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |setting: &Option<Setting>| setting.as_ref().map(|setting| setting.name);
+        f.debug_struct("ProxySettings")
+            .field("http", &name(&self.http))
+            .field("https", &name(&self.https))
+            .field("no", &self.no)
+            .finish()
+    }
+}
+
+/// One proxy. Its text is `scheme://host:port`, without the password.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// The variable that names it.
+    name: &'static str,
+    kind: Kind,
+    intercept: Intercept,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Https,
+    Socks5,
+}
+
+impl Kind {
+    fn of(intercept: &Intercept) -> Option<Kind> {
+        match intercept.uri().scheme_str() {
+            Some("http") => Some(Kind::Http),
+            Some("https") => Some(Kind::Https),
+            Some("socks5" | "socks5h") => Some(Kind::Socks5),
+            _ => None,
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Kind::Http => 80,
+            Kind::Https => 443,
+            Kind::Socks5 => 1080,
+        }
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.intercept.uri().scheme_str().unwrap_or("http");
+        write!(f, "{scheme}://{}:{}", self.host(), self.port())
+    }
+}
+
+/// Why a proxy gives no connection. No text holds its password.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The variable's value is not repeated: it may hold a password.
+    #[error(
+        "{name} is not the URL of a proxy, such as http://user:password@host:3128 (http, https or socks5; special \
+         characters in a password are written as %40)"
+    )]
+    Setting {
+        /// The variable.
+        name: &'static str,
+    },
+    /// The proxy itself cannot be reached.
+    #[error("proxy {proxy}: {source}")]
+    Connect {
+        /// The proxy.
+        proxy: String,
+        /// What the network said.
+        source: ConnectError,
+    },
+    /// The proxy's certificate is not accepted, or TLS failed otherwise.
+    #[error("cannot open TLS to proxy {proxy}: {}", tls::explain(source))]
+    Tls {
+        /// The proxy.
+        proxy: String,
+        /// The TLS library's words.
+        source: std::io::Error,
+    },
+    /// There is nobody to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The proxy does not want to.
+    #[error("proxy {proxy} refused the tunnel to {to}: {answer}{hint}")]
+    Refused {
+        /// The proxy.
+        proxy: String,
+        /// Host and port asked for.
+        to: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// Status and reason in the proxy's words.
+        answer: String,
+        /// What to do about it, after `; `, or empty.
+        hint: String,
+    },
+    /// The proxy broke off, or does not speak the protocol.
+    #[error("proxy {proxy} did not open the tunnel to {to}: {reason}")]
+    Broken {
+        /// The proxy.
+        proxy: String,
+        /// Host and port asked for.
+        to: String,
+        /// What the protocol's library said.
+        reason: String,
+    },
+}
+
+impl ProxyError {
+    /// Whether trying again soon cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            ProxyError::Setting { .. } | ProxyError::Trust(_) => true,
+            ProxyError::Refused { status, .. } => {
+                status.is_client_error() && !matches!(status.as_u16(), 408 | 429)
+            }
+            ProxyError::Tls { source, .. } => tls::is_permanent(source),
+            ProxyError::Connect { .. } | ProxyError::Broken { .. } => false,
+        }
+    }
+}
+
+impl Proxy {
+    /// A connection to `host` (with brackets, if an IPv6 address) through this proxy.
+    pub(super) async fn connect(
+        &self,
+        network: &Network,
+        host: &str,
+        port: u16,
+    ) -> Result<MaybeTls<TcpStream>, ProxyError> {
+        let tcp = tcp::connect(self.host(), self.port())
+            .await
+            .map_err(|source| ProxyError::Connect { proxy: self.to_string(), source })?;
+        let to = format!("{host}:{port}");
+        match self.kind {
+            Kind::Http => self.tunnel(tcp, &to).await.map(MaybeTls::Plain),
+            Kind::Https => {
+                let config = network.tls()?;
+                let stream = tls::connect(config, self.host(), tcp)
+                    .await
+                    .map_err(|source| ProxyError::Tls { proxy: self.to_string(), source })?;
+                self.tunnel(stream, &to).await.map(|stream| MaybeTls::Tls(Box::new(stream)))
+            }
+            Kind::Socks5 => self.socks5(tcp, &to).await.map(MaybeTls::Plain),
+        }
+    }
+
+    fn host(&self) -> &str {
+        self.intercept.uri().host().unwrap_or_default()
+    }
+
+    fn port(&self) -> u16 {
+        self.intercept.uri().port_u16().unwrap_or(self.kind.default_port())
+    }
+
+    /// Asks for a tunnel (`CONNECT`, RFC 9110 section 9.3.6) and gives the stream back once there is one.
+    async fn tunnel<S>(&self, stream: S, to: &str) -> Result<S, ProxyError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |reason: String| self.broken(to, reason);
+        let mut request = Request::builder().method(Method::CONNECT).uri(to).header(header::HOST, to);
+        if let Some(value) = self.intercept.basic_auth() {
+            request = request.header(header::PROXY_AUTHORIZATION, value);
+        }
+        let request = request.body(NoBody).map_err(|error| broken(error.to_string()))?;
+        let (mut sender, mut connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(words(&error)))?;
+        let mut answer = std::pin::pin!(sender.send_request(request));
+        let mut connection_ended = false;
+        let response = loop {
+            tokio::select! {
+                biased;
+                response = &mut answer => break response.map_err(|error| broken(words(&error)))?,
+                // An error shows in the answer, too.
+                _ = poll_fn(|cx| connection.poll_without_shutdown(cx)), if !connection_ended => {
+                    connection_ended = true;
+                }
+            }
+        };
+        if !response.status().is_success() {
+            return Err(self.refused(to, &response));
+        }
+        if !connection_ended {
+            let rest = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            rest.await.map_err(|error| broken(words(&error)))?;
+        }
+        let parts = connection.into_parts();
+        if !parts.read_buf.is_empty() {
+            return Err(broken("it sent more than an answer".to_owned()));
+        }
+        Ok(parts.io.into_inner())
+    }
+
+    /// The proxy resolves the name, as with Go's client.
+    async fn socks5(&self, tcp: TcpStream, to: &str) -> Result<TcpStream, ProxyError> {
+        let broken = |reason: String| self.broken(to, reason);
+        let destination =
+            format!("https://{to}/").parse::<Uri>().map_err(|error| broken(error.to_string()))?;
+        let mut socks = SocksV5::new(self.intercept.uri().clone(), Connected(Some(TokioIo::new(tcp))));
+        if let Some((user, password)) = self.intercept.raw_auth() {
+            socks = socks.with_auth(user.to_owned(), password.to_owned());
+        }
+        let stream = socks.call(destination).await.map_err(|error| broken(error.to_string()))?;
+        Ok(stream.into_inner())
+    }
+
+    fn broken(&self, to: &str, reason: String) -> ProxyError {
+        ProxyError::Broken { proxy: self.to_string(), to: to.to_owned(), reason }
+    }
+
+    fn refused<B>(&self, to: &str, response: &Response<B>) -> ProxyError {
+        let status = response.status();
+        let phrase = response.extensions().get::<hyper::ext::ReasonPhrase>();
+        let phrase = match phrase {
+            // Nothing from the network may steer the user's terminal.
+            Some(phrase) => String::from_utf8_lossy(phrase.as_bytes())
+                .chars()
+                .filter(|char| !char.is_control())
+                .take(MAX_PHRASE)
+                .collect(),
+            None => status.canonical_reason().unwrap_or_default().to_owned(),
+        };
+        ProxyError::Refused {
+            proxy: self.to_string(),
+            to: to.to_owned(),
+            status,
+            answer: format!("{} {phrase}", status.as_str()).trim_end().to_owned(),
+            hint: self.hint(response),
+        }
+    }
+
+    fn hint<B>(&self, response: &Response<B>) -> String {
+        let name = self.name;
+        match response.status() {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let wanted = schemes(response);
+                if !wanted.is_empty() && !wanted.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) {
+                    return format!("; it wants {}, of which none is supported", wanted.join(" or "));
+                }
+                if self.intercept.basic_auth().is_some() {
+                    return format!("; it does not accept the user and password in {name}");
+                }
+                format!("; give user and password in {name}, as {}", self.with_user())
+            }
+            StatusCode::FORBIDDEN => "; a host that needs no proxy can be named in NO_PROXY".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn with_user(&self) -> String {
+        self.to_string().replacen("://", "://user:password@", 1)
+    }
+}
+
+/// The names of the authentication schemes a proxy offers.
+fn schemes<B>(response: &Response<B>) -> Vec<String> {
+    let values = response.headers().get_all(header::PROXY_AUTHENTICATE).into_iter();
+    let names = values.filter_map(|value: &HeaderValue| value.to_str().ok()?.split_whitespace().next());
+    names.take(MAX_SCHEMES).map(|name| name.chars().take(MAX_PHRASE).collect()).collect()
+}
+
+/// A rule as hyper-util reads it; `None` when it is for another port.
+fn no_proxy_rule(rule: &str, port: u16) -> Option<&str> {
+    if rule.is_empty() {
+        return None;
+    }
+    let is_address = rule.parse::<IpAddr>().is_ok() || rule.contains('/');
+    let rule = match rule.rsplit_once(':') {
+        Some((host, of)) if !is_address => match of.parse::<u16>() {
+            Ok(of) if of == port => host,
+            Ok(_) => return None,
+            Err(_) => rule,
+        },
+        _ => rule,
+    };
+    let rule = rule.trim_start_matches('[').trim_end_matches(']');
+    // `*.example.com`, as Go and Windows have it.
+    Some(rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule))
+}
+
+/// hyper says what went wrong in an error's source.
+fn words(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The connection that SOCKS is to be spoken on, made already.
+struct Connected(Option<TokioIo<TcpStream>>);
+
+impl Service<Uri> for Connected {
+    type Response = TokioIo<TcpStream>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<std::io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready(self.0.take().ok_or_else(|| std::io::ErrorKind::NotConnected.into()))
+    }
+}
+
+/// The body of a request that has none.
+struct NoBody;
+
+impl Body for NoBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
+    }
+}
+
+/// Never reached through a proxy.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
+/// Characters of a proxy's own words that are shown.
+const MAX_PHRASE: usize = 80;
+/// Authentication schemes that are shown.
+const MAX_SCHEMES: usize = 4;
+
+#[cfg(test)]
+mod tests;
