@@ -5,6 +5,7 @@
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
 //! - [`faults`]: malformed input from the network.
 //! - [`faults_link`]: a bad link.
+//! - [`hostile`]: a peer that lies.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
@@ -17,6 +18,7 @@ mod cli;
 mod differential;
 mod faults;
 mod faults_link;
+mod hostile;
 mod port;
 mod postgres;
 mod ssh;
