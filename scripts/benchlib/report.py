@@ -13,7 +13,7 @@ CHART = {
     "download, unpaced agent, 1 KiB": "Download, unpaced agent, 1 KiB messages",
     "download, unpaced agent, 1 KiB: CPU": "… its CPU time",
     "echo, unpaced agent, p50": "Echo of 32 bytes, p50",
-    "echo under bulk load in the same session, p99": "Echo under bulk load, p99",
+    "echo under a bulk upload in the same session, p99": "Echo under a bulk upload, p99",
     "exec to port open": "Start until the port is open",
     "memory, one idle forward": "Memory, one idle forward",
     "4 MB echo, websocket cut every 0.45 s": "4 MB echo, 10 lost connections",

@@ -237,6 +237,14 @@ def serve_sink(connection):
     connection.recv(1)
 
 
+def serve_mixed(connection):
+    """Echoes after an `E`, reads and drops after anything else."""
+    if receive(connection, 1) == b"E":
+        return serve_echo(connection)
+    while connection.recv(1 << 18):
+        pass
+
+
 def serve_answer(connection):
     """Reads a request, answers a moment later. (Who waits for the end of the request can get none through an agent,
     which takes the end of one direction for the end of both.)"""
@@ -250,7 +258,7 @@ def serve_ssh(connection, command):
 
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
-HANDLERS = {"echo": serve_echo, "source": serve_source, "sink": serve_sink, "answer": serve_answer}
+HANDLERS = {"echo": serve_echo, "source": serve_source, "sink": serve_sink, "mixed": serve_mixed, "answer": serve_answer}
 
 
 def send_pattern(connection, size):
