@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::Settings;
 
@@ -40,14 +44,22 @@ fn try_start(filter: &str, settings: &Settings) -> anyhow::Result<Guard> {
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
         .finish(open(settings)?);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false)
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter.and(filter_fn(may_be_logged))))
         .try_init()
         .map_err(|err| anyhow::anyhow!("{err}"))
         .context("another log is in use")?;
     Ok(Guard { _worker: guard })
+}
+
+/// Whatever the filter of the settings says: libraries below us log headers and bodies with tokens and keys in them
+/// once they are asked for detail.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_ours =
+        target == OWN_TARGET || target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.starts_with("::"));
+    is_ours || *metadata.level() <= FOREIGN_LEVEL
 }
 
 /// The file of the settings, or a daily one in the user's state directory.
@@ -159,6 +171,9 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+const OWN_TARGET: &str = "session_manager_plugin";
+/// The most detail that other crates may log. At `DEBUG` the AWS SDK and the websocket library print requests.
+const FOREIGN_LEVEL: Level = Level::INFO;
 /// Below the state directory.
 const DIRECTORY: &str = "session-manager-plugin";
 const FILE_PREFIX: &str = "plugin.";

@@ -15,6 +15,7 @@
 
 mod backoff;
 mod network;
+mod opener;
 pub mod proxy;
 mod stream;
 pub mod stream_url;
@@ -22,25 +23,23 @@ mod tcp;
 pub mod tls;
 mod websocket;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream as _};
-use http::HeaderMap;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite;
-use url::Url;
 
 use self::backoff::Backoff;
 pub use self::network::Network;
+pub use self::opener::{OpenFailure, Target};
+use self::opener::{Opener, Opening};
 pub use self::tcp::ConnectError;
+pub use self::websocket::OpenError;
 use self::websocket::Socket;
-pub use self::websocket::{Dial, OpenError};
-use crate::cli::Secret;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
 
 /// What a link needs to know.
@@ -56,26 +55,19 @@ pub struct Config {
     pub ping_interval: Duration,
 }
 
-/// What there is to open.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// A checked stream URL, see [`Network::stream_url`].
-    pub url: Url,
-    /// The token that the opening frame presents.
-    pub token: Arc<Secret>,
-    /// The way there.
-    pub network: Arc<Network>,
-}
-
 /// What a link tells its session.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// From the data channel.
     Channel(Event),
+    /// There is room for input again, after [`Link::wants_input`] had said no.
+    WantsInput,
     /// The connection is lost and is being opened again; why.
     Lost(String),
     /// The connection is back.
     Resumed,
+    /// What stands in the way of getting it back as it should be. It is tried further.
+    Trouble(String),
     /// There will be no connection (any more). Nothing follows.
     GaveUp(GaveUp),
 }
@@ -85,7 +77,10 @@ pub enum LinkEvent {
 pub enum GaveUp {
     /// The first opening failed.
     #[error("{0}")]
-    Open(OpenError),
+    Open(OpenFailure),
+    /// The session is over at the service: it was idle too long, or away too long.
+    #[error("the session has timed out")]
+    SessionGone,
     /// The first opening took too long.
     #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
     OpenTimeout {
@@ -106,8 +101,6 @@ pub enum GaveUp {
     },
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Socket, OpenError>> + Send>>;
-
 enum Wire {
     Opening(Opening),
     Open(Box<Socket>),
@@ -118,7 +111,9 @@ enum Wire {
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
 pub struct Link {
     config: Config,
-    target: Target,
+    host: String,
+    /// Here unless an attempt is under way.
+    opener: Option<Opener>,
     channel: Channel,
     wire: Wire,
     backoff: Backoff,
@@ -126,10 +121,16 @@ pub struct Link {
     /// Until when a connection must be open, and what the last attempt met.
     open_by: Option<Instant>,
     last_failure: Option<String>,
+    trouble: Option<String>,
     was_open: bool,
+    /// Whether any socket has brought a frame.
+    was_proven: bool,
+    opened_at: Instant,
     /// Whether the current socket has brought a frame. One that was closed before did not really open.
     is_proven: bool,
     must_flush: bool,
+    /// The session was told to wait with its input.
+    input_waits: bool,
     next_ping: Instant,
     must_ping: bool,
     /// A ping is out since then, with nothing heard after it.
@@ -142,20 +143,25 @@ impl Link {
         let now = Instant::now();
         let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
         Link {
-            wire: Wire::Opening(open(&target)),
+            host: target.url.host_str().unwrap_or_default().to_owned(),
+            wire: Wire::Opening(Opener::new(target).open(false)),
+            opener: None,
             channel,
             backoff: Backoff::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
             open_by: Some(now + config.open_timeout),
             last_failure: None,
+            trouble: None,
             was_open: false,
+            was_proven: false,
+            opened_at: now,
             is_proven: false,
             must_flush: false,
+            input_waits: false,
             next_ping: now + config.ping_interval,
             must_ping: false,
             ping_out: None,
             config,
-            target,
         }
     }
 
@@ -163,6 +169,16 @@ impl Link {
     /// is slow, and shall not be handed more. Everything else goes on. Cancel-safe.
     pub async fn next(&mut self, deliver: bool) -> LinkEvent {
         poll_fn(|cx| self.poll(cx, deliver)).await
+    }
+
+    /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
+    pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
+        poll_fn(|cx| match self.poll(cx, true) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending if self.channel.is_drained() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Whether more user data should be read for [`Link::send`].
@@ -213,7 +229,11 @@ impl Link {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
+        self.input_waits |= !self.channel.wants_input();
         loop {
+            if let Some(trouble) = self.trouble.take() {
+                return Poll::Ready(LinkEvent::Trouble(trouble));
+            }
             if deliver && let Some(event) = self.channel.poll_event() {
                 return Poll::Ready(LinkEvent::Channel(event));
             }
@@ -223,6 +243,13 @@ impl Link {
                 Wire::Open(_) => self.poll_open(cx, deliver),
                 Wire::Ended => return Poll::Pending,
             };
+            // Not for each message, but before there is nothing left to send.
+            if self.input_waits && self.channel.input_room() >= self.channel.input_limit() / 2 {
+                self.input_waits = false;
+                if !matches!(progress, Poll::Ready(Some(_))) {
+                    return Poll::Ready(LinkEvent::WantsInput);
+                }
+            }
             match progress {
                 Poll::Ready(Some(event)) => return Poll::Ready(event),
                 Poll::Ready(None) => continue,
@@ -236,13 +263,17 @@ impl Link {
 
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
         let Wire::Opening(opening) = &mut self.wire else { return Poll::Ready(None) };
-        match ready!(opening.as_mut().poll(cx)) {
+        let attempt = ready!(opening.as_mut().poll(cx));
+        let opener = self.opener.insert(attempt.opener);
+        self.trouble = attempt.trouble;
+        match attempt.outcome {
             Ok(socket) => {
                 let now = Instant::now();
                 let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-                self.channel.handle_open(now.into_std(), unix_ms as u64, self.target.token.expose());
+                self.channel.handle_open(now.into_std(), unix_ms as u64, opener.take_token().expose());
                 self.wire = Wire::Open(Box::new(socket));
                 self.is_proven = false;
+                self.opened_at = now;
                 self.must_flush = false;
                 self.must_ping = false;
                 self.next_ping = now + self.config.ping_interval;
@@ -255,11 +286,18 @@ impl Link {
             }
             Err(error) => {
                 tracing::info!(%error, "cannot open the websocket");
+                if matches!(error, OpenFailure::SessionGone) {
+                    self.wire = Wire::Ended;
+                    return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::SessionGone)));
+                }
                 if !self.was_open && error.is_permanent() {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
                 }
-                self.retry(error.to_string());
+                self.retry(match &self.trouble {
+                    Some(trouble) => format!("{error} ({trouble})"),
+                    None => error.to_string(),
+                });
                 Poll::Ready(None)
             }
         }
@@ -268,7 +306,9 @@ impl Link {
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
         let Wire::Waiting(sleep) = &mut self.wire else { return Poll::Ready(None) };
         ready!(sleep.as_mut().poll(cx));
-        self.wire = Wire::Opening(open(&self.target));
+        if let Some(opener) = self.opener.take() {
+            self.wire = Wire::Opening(opener.open(self.was_open));
+        }
         Poll::Ready(None)
     }
 
@@ -330,7 +370,7 @@ impl Link {
                 if std::mem::replace(&mut self.is_proven, true) {
                     return None;
                 }
-                self.backoff.reset();
+                self.was_proven = true;
                 let was_lost = self.open_by.take().is_some();
                 self.last_failure = None;
                 was_lost.then_some(LinkEvent::Resumed)
@@ -354,8 +394,14 @@ impl Link {
         tracing::info!(%reason, "lost the websocket");
         self.channel.handle_lost();
         let is_news = self.is_proven;
+        // One that was closed at once shall not be followed by another at once, for ever.
+        if self.is_proven && self.opened_at.elapsed() >= STEADY_AFTER {
+            self.backoff.reset();
+        }
         if self.open_by.is_none() {
-            self.open_by = Some(Instant::now() + self.config.reconnect_timeout);
+            let timeout =
+                if self.was_proven { self.config.reconnect_timeout } else { self.config.open_timeout };
+            self.open_by = Some(Instant::now() + timeout);
         }
         self.retry(reason.clone());
         is_news.then_some(LinkEvent::Lost(reason))
@@ -391,10 +437,10 @@ impl Link {
         if self.open_by.is_some_and(|at| at <= now) {
             self.wire = Wire::Ended;
             let reason = self.last_failure.take().unwrap_or_else(|| "no answer".into());
-            return Some(LinkEvent::GaveUp(if self.was_open {
+            return Some(LinkEvent::GaveUp(if self.was_proven {
                 GaveUp::Reconnect { timeout: self.config.reconnect_timeout, reason }
             } else {
-                let host = self.target.url.host_str().unwrap_or_default().to_owned();
+                let host = std::mem::take(&mut self.host);
                 GaveUp::OpenTimeout { host, timeout: self.config.open_timeout, reason }
             }));
         }
@@ -413,12 +459,9 @@ impl Link {
     }
 }
 
-fn open(target: &Target) -> Opening {
-    let Target { url, network, .. } = target.clone();
-    Box::pin(websocket::open(Dial { url, headers: HeaderMap::new(), network }))
-}
-
 /// How long a goodbye may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the channel's own deadlines are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
+/// A connection that lived so long was a good one.
+const STEADY_AFTER: Duration = Duration::from_millis(500);

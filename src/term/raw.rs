@@ -95,9 +95,8 @@ impl Saved {
     /// Applies `mode` at once (waiting for the output to drain could wait for ever), and only in the
     /// foreground.
     fn apply(&self, mode: &Termios) -> io::Result<()> {
-        let foreground = tcgetpgrp(&self.fd).map_or(true, |group| group == getpgrp());
-        if foreground {
-            without_sigttou(|| tcsetattr(&self.fd, OptionalActions::Now, mode))?;
+        if !in_background(&self.fd) {
+            without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?;
         }
         Ok(())
     }
@@ -111,16 +110,21 @@ fn raw(mut mode: Termios) -> Termios {
     mode
 }
 
-/// The process may lose the foreground right after it looked: a change of mode would then stop it for
-/// good, with its ports open.
-fn without_sigttou<T>(change: impl FnOnce() -> T) -> T {
+/// Whether another process group has the terminal. False if it is not the controlling one.
+pub(super) fn in_background(terminal: impl AsFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
+}
+
+/// Runs `change` with one signal blocked in this thread. The process may lose the foreground right after it
+/// looked: touching the terminal would then stop it for good, with its ports open.
+pub(super) fn without<T>(signal: libc::c_int, change: impl FnOnce() -> T) -> T {
     let mut block = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initializes `block`, which the two calls after it use; `pthread_sigmask` fills
     // `before` when it returns 0, and only then it is read.
     let before = unsafe {
         libc::sigemptyset(block.as_mut_ptr());
-        libc::sigaddset(block.as_mut_ptr(), libc::SIGTTOU);
+        libc::sigaddset(block.as_mut_ptr(), signal);
         let blocked = libc::pthread_sigmask(libc::SIG_BLOCK, block.as_ptr(), before.as_mut_ptr()) == 0;
         blocked.then(|| before.assume_init())
     };

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::raw::{in_background, without};
 use super::{READ_SIZE, STDIN_CHUNKS};
 
 /// Standard input. At most four reads (`STDIN_CHUNKS`) of 64 KiB are held in front of it.
@@ -112,7 +113,9 @@ fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
 fn reader_thread(fd: OwnedFd) -> io::Result<Source> {
     let (sender, chunks) = mpsc::channel(STDIN_CHUNKS);
     let (woken, wake) = io::pipe()?;
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || read_all(&fd, &woken, &sender))?;
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        without(libc::SIGTTIN, || read_all(&fd, &woken, &sender));
+    })?;
     Ok(Source::Thread { chunks, _wake: wake })
 }
 
@@ -120,10 +123,18 @@ fn read_all(fd: &OwnedFd, woken: &PipeReader, sender: &mpsc::Sender<io::Result<B
     let terminal = isatty(fd);
     let mut buffer = vec![0; READ_SIZE];
     while wait_readable(fd, woken) {
+        if terminal && in_background(fd) {
+            // What is typed is the shell's. Reading it would stop the process.
+            if is_woken_within(woken, BACKGROUND_POLL) {
+                return;
+            }
+            continue;
+        }
         let chunk = match rustix::io::read(fd, &mut buffer[..]) {
             // Somebody else set the terminal to O_NONBLOCK (smp#29): wait, then read again.
             Err(Errno::INTR | Errno::AGAIN) => continue,
             Ok(0) => return,
+            Err(Errno::IO) if terminal && in_background(fd) => continue,
             // It has hung up.
             Err(Errno::IO) if terminal => return,
             Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
@@ -150,3 +161,12 @@ fn wait_readable(fd: &OwnedFd, woken: &PipeReader) -> bool {
         }
     }
 }
+
+/// Whether the source is dropped within `time`.
+fn is_woken_within(woken: &PipeReader, time: Timespec) -> bool {
+    let mut fds = [PollFd::new(woken, PollFlags::IN)];
+    poll(&mut fds, Some(&time)).is_ok_and(|count| count > 0)
+}
+
+/// Time between two looks whether the terminal is ours again.
+const BACKGROUND_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };

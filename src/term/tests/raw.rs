@@ -1,3 +1,4 @@
+use std::os::unix::process::CommandExt;
 use std::sync::{Mutex, PoisonError};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
@@ -91,24 +92,38 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
     command.env(ENDING, ending);
     let mut child = pair.slave.spawn_command(command).unwrap();
 
-    let mut shown = String::new();
     let mut reader = pair.master.try_clone_reader().unwrap();
-    let mut buffer = [0; 256];
-    while !shown.contains(READY) {
-        let count = reader.read(&mut buffer).unwrap();
-        shown += &String::from_utf8_lossy(&buffer[..count]);
-    }
+    read_until(&mut reader, READY);
+    // It writes a newline and an end-of-file when dropped.
+    let mut writer = pair.master.take_writer().unwrap();
     let raw = !termios(master).local_modes.contains(LocalModes::ISIG);
-    thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
     if ending == "signal" {
         let id = i32::try_from(child.process_id().unwrap()).unwrap();
         kill_process(rustix::process::Pid::from_raw(id).unwrap(), Number::TERM).unwrap();
     } else {
-        pair.master.take_writer().unwrap().write_all(b"x").unwrap();
+        writer.write_all(b"x").unwrap();
     }
+    if ending == "background" {
+        read_until(&mut reader, LOST);
+        writer.write_all(b"for the shell").unwrap();
+    }
+    read_until(&mut reader, DONE);
+    // Looked at while it still runs: the end of a session resets a pseudo terminal by itself.
+    let restored = modes(master) == before;
+    child.kill().unwrap();
     child.wait().unwrap();
-    // `pair.slave` is still open: a terminal forgets its modes at its last close.
-    (raw, modes(master) == before)
+    (raw, restored)
+}
+
+fn read_until(reader: &mut impl Read, marker: &str) {
+    let mut shown = String::new();
+    let mut buffer = [0; 256];
+    while !shown.contains(marker) {
+        assert!(!shown.contains(FAILED), "{shown}");
+        let count = reader.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "ended after {shown:?}");
+        shown += &String::from_utf8_lossy(&buffer[..count]);
+    }
 }
 
 #[test]
@@ -118,15 +133,22 @@ fn a_program_leaves_its_terminal_as_it_was() {
     }
 }
 
+/// A shell that lost its job `aws` has the terminal again and has set it; the plugin, still running, must
+/// neither change it nor be stopped for trying.
+#[test]
+fn in_the_background_the_terminal_is_the_shell_s() {
+    assert_eq!(on_a_terminal("background"), (true, false));
+}
+
 /// The program of [`on_a_terminal`].
 #[test]
 #[ignore = "a child process of a_program_leaves_its_terminal_as_it_was"]
 fn child() {
     let ending = std::env::var(ENDING).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    let session = async {
         let mut signals = Signals::install().unwrap();
-        let _raw = RawMode::enter().unwrap().expect("stdin is a terminal");
+        let raw = RawMode::enter().unwrap().expect("stdin is a terminal");
         let mut input = Stdin::open().unwrap();
         let mut output = Output::stdout().unwrap();
         output.push(READY.into());
@@ -135,9 +157,27 @@ fn child() {
             _ = signals.recv() => {}
             bytes = input.read() => assert_eq!(bytes.unwrap(), "x"),
         }
+        if ending == "background" {
+            let mut other = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+            let group = rustix::process::Pid::from_child(&other);
+            rustix::termios::tcsetpgrp(io::stdin(), group).unwrap();
+            drop(raw);
+            rustix::io::write(io::stdout(), LOST.as_bytes()).unwrap();
+            let typed = tokio::time::timeout(Duration::from_millis(500), input.read()).await;
+            assert!(typed.is_err(), "what is typed now is the shell's");
+            other.kill().unwrap();
+            other.wait().unwrap();
+        }
         assert_ne!(ending, "panic");
-    });
+    };
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(session)));
+    let as_meant = ended.is_err() == (ending == "panic");
+    rustix::io::write(io::stdout(), if as_meant { DONE } else { FAILED }.as_bytes()).unwrap();
+    thread::park_timeout(LONG);
 }
 
 const ENDING: &str = "TERM_TEST_ENDING";
-const READY: &str = "ready";
+const READY: &str = "<raw>";
+const LOST: &str = "<background>";
+const DONE: &str = "<ended>";
+const FAILED: &str = "<failed>";

@@ -1,0 +1,239 @@
+//! The calls.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_config::SdkConfig;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_credential_types::Credentials;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::sync::{Mutex, OnceCell};
+use url::Url;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::config::{self, AwsContext};
+use super::credentials::Kept;
+use super::error::{AwsError, Trouble};
+use super::{credentials, endpoint, sign};
+use crate::cli::Secret;
+use crate::protocol::cipher::DATA_KEY_LENGTH;
+use crate::protocol::{DataKey, DataKeyRequest};
+
+/// A session that may be opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its id.
+    pub session_id: String,
+    /// Where; not checked.
+    pub stream_url: String,
+    /// With what.
+    pub token: Secret,
+}
+
+/// One caller's way to AWS.
+#[derive(Debug)]
+pub struct Client {
+    context: AwsContext,
+    loaded: OnceCell<Result<Loaded, String>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    config: SdkConfig,
+    provider_config: ProviderConfig,
+}
+
+impl Client {
+    /// Reads nothing and asks nobody yet.
+    pub fn new(context: AwsContext) -> Client {
+        Client { context, loaded: OnceCell::new(), kept: Mutex::new(None) }
+    }
+
+    /// The headers that sign the opening of `url` as it will be asked for.
+    ///
+    /// # Errors
+    /// Mostly that there are no credentials. It takes [`SIGNING_LOOK_UP`] at most to know that.
+    pub async fn sign(&self, url: &Url) -> Result<HeaderMap, AwsError> {
+        const CALL: &str = "signing the connection";
+        let (loaded, credentials) = self.ready(CALL, SIGNING_LOOK_UP).await?;
+        let region = loaded.config.region().map(|region| region.as_ref()).unwrap_or_default();
+        sign::headers(url, region, &credentials, SystemTime::now())
+            .map_err(|reason| AwsError::new(CALL, Trouble::Refused, reason))
+    }
+
+    /// A new token and a new stream URL for a session.
+    ///
+    /// # Errors
+    /// See [`AwsError`]; [`Trouble::SessionGone`] also when the service gives no token, which is its way to say that
+    /// the session has timed out.
+    pub async fn resume(&self, session_id: &str) -> Result<Opened, AwsError> {
+        const CALL: &str = "ssm:ResumeSession";
+        let ssm = self.ssm(CALL, RESUME_TIMEOUT).await?;
+        let answer = ssm.resume_session().session_id(session_id).send();
+        let answer = self.answer(CALL, answer.await).await?;
+        let token = answer.token_value.filter(|token| !token.is_empty());
+        let token =
+            token.ok_or_else(|| AwsError::new(CALL, Trouble::SessionGone, "the session has timed out"))?;
+        Ok(Opened {
+            session_id: session_id.to_owned(),
+            stream_url: answer.stream_url.unwrap_or_default(),
+            token: Secret::new(token),
+        })
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub async fn terminate(&self, session_id: &str) -> Result<(), AwsError> {
+        const CALL: &str = "ssm:TerminateSession";
+        let ssm = self.ssm(CALL, TERMINATE_TIMEOUT).await?;
+        let answer = ssm.terminate_session().session_id(session_id).send();
+        self.answer(CALL, answer.await).await.map(drop)
+    }
+
+    /// Starts a further session with the request of the first, as the AWS CLI made it.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub async fn start(&self, request: &Value) -> Result<Opened, AwsError> {
+        const CALL: &str = "ssm:StartSession";
+        let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
+        let mut call = self
+            .ssm(CALL, START_TIMEOUT)
+            .await?
+            .start_session()
+            .set_target(text("Target"))
+            .set_document_name(text("DocumentName"))
+            .set_reason(text("Reason"));
+        let parameters = request.get("Parameters").and_then(Value::as_object);
+        for (name, values) in parameters.into_iter().flatten() {
+            let values = values.as_array().into_iter().flatten();
+            let values = values.filter_map(|value| value.as_str().map(str::to_owned)).collect();
+            call = call.parameters(name, values);
+        }
+        let answer = self.answer(CALL, call.send().await).await?;
+        match (answer.session_id, answer.stream_url, answer.token_value) {
+            (Some(session_id), Some(stream_url), Some(token)) => {
+                Ok(Opened { session_id, stream_url, token: Secret::new(token) })
+            }
+            _ => Err(AwsError::new(CALL, Trouble::Refused, "the answer is not complete")),
+        }
+    }
+
+    /// A data key for a session's encryption. The agent can decrypt it only with exactly this context.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub async fn data_key(&self, session_id: &str, request: &DataKeyRequest) -> Result<DataKey, AwsError> {
+        const CALL: &str = "kms:GenerateDataKey";
+        let refused = |reason: String| AwsError::new(CALL, Trouble::Refused, reason);
+        let Some(target) = self.context.target.as_deref() else {
+            return Err(refused("the caller did not say which target the session is for".into()));
+        };
+        let (loaded, credentials) = self.ready(CALL, CALL_LOOK_UP).await?;
+        let kms = aws_sdk_kms::config::Builder::from(&loaded.config)
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::standard())
+            .timeout_config(timeouts(KMS_TIMEOUT))
+            .build();
+        let mut call = aws_sdk_kms::Client::from_conf(kms)
+            .generate_data_key()
+            .key_id(&request.key_id)
+            .number_of_bytes(DATA_KEY_LENGTH as i32)
+            .encryption_context("aws:ssm:SessionId", session_id)
+            .encryption_context("aws:ssm:TargetId", target);
+        if let Some(challenge) = &request.challenge {
+            call = call.encryption_context("aws:ssm:RandomChallenge", challenge);
+        }
+        let answer = self.answer(CALL, call.send().await).await?;
+        let mut given = answer.plaintext.map(|blob| Zeroizing::new(blob.into_inner())).unwrap_or_default();
+        let mut plaintext = Zeroizing::new([0; DATA_KEY_LENGTH]);
+        if given.len() != plaintext.len() {
+            return Err(refused(format!("the key has {} bytes instead of {DATA_KEY_LENGTH}", given.len())));
+        }
+        plaintext.copy_from_slice(&given);
+        given.zeroize();
+        let ciphertext = answer.ciphertext_blob.map(|blob| blob.into_inner()).unwrap_or_default();
+        Ok(DataKey { plaintext, ciphertext })
+    }
+
+    async fn ssm(&self, call: &'static str, wait: Duration) -> Result<aws_sdk_ssm::Client, AwsError> {
+        let (loaded, credentials) = self.ready(call, CALL_LOOK_UP).await?;
+        let AwsContext { endpoint, target, .. } = &self.context;
+        let endpoint =
+            endpoint::for_ssm(endpoint.as_deref(), target.as_deref(), config::has_endpoint_for_ssm());
+        let mut config = aws_sdk_ssm::config::Builder::from(&loaded.config)
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(wait));
+        if let Some(endpoint) = endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        Ok(aws_sdk_ssm::Client::from_conf(config.build()))
+    }
+
+    async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
+        let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
+        let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
+        let mut kept = self.kept.lock().await;
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.is_fresh(SystemTime::now())) {
+            return Ok((loaded, kept.credentials.clone()));
+        }
+        let profile = self.context.profile.as_deref();
+        let found = credentials::look_up(&loaded.config, &loaded.provider_config, profile, wait).await;
+        let found = found.map_err(|error| AwsError::credentials(call, &error))?;
+        *kept = Some(Kept { credentials: found.clone(), since: Instant::now() });
+        Ok((loaded, found))
+    }
+
+    /// An answer, or why there is none. Credentials that the service does not take are not used again.
+    async fn answer<T, E>(
+        &self,
+        call: &'static str,
+        answer: Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let error = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) => AwsError::sdk(call, &error),
+        };
+        if error.trouble == Trouble::BadCredentials {
+            *self.kept.lock().await = None;
+        }
+        Err(error)
+    }
+}
+
+impl Loaded {
+    async fn new(context: &AwsContext) -> Result<Loaded, String> {
+        let config = config::load(context).await.map_err(|error| format!("{error:#}"))?;
+        let provider_config = credentials::provider_config(&config);
+        Ok(Loaded { config, provider_config })
+    }
+}
+
+fn timeouts(whole: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(whole).build()
+}
+
+/// The opening does not wait longer: without a signature it may still succeed. Long enough for a credential process
+/// or a call to SSO; the metadata service, which people on laptops do not have, is asked for a second at most.
+pub const SIGNING_LOOK_UP: Duration = Duration::from_secs(5);
+/// For calls that cannot do without credentials.
+const CALL_LOOK_UP: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One attempt; a lost connection has its own backoff.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The agent waits 15 seconds for the answer that needs the key.
+const KMS_TIMEOUT: Duration = Duration::from_secs(12);

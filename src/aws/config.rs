@@ -1,0 +1,179 @@
+//! Region, endpoint, trust and proxy for the SDK's clients.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use aws_config::profile::ProfileSet;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_types::os_shim_internal::{Env, Fs};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::cli::Secret;
+
+/// What the caller says about AWS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AwsContext {
+    /// The session's region. Empty: the environment's or the profile's.
+    pub region: String,
+    /// The profile, `None` for the default.
+    pub profile: Option<String>,
+    /// The endpoint of the service that made the session: of SSM, or of ECS.
+    pub endpoint: Option<String>,
+    /// The session's target, as the request has it.
+    pub target: Option<String>,
+    /// A PEM file of certificates to trust beside the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// For `https` endpoints.
+    pub proxy: Option<HttpsProxy>,
+}
+
+/// A proxy for `https` destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsProxy {
+    /// Its URL as the user wrote it; it may hold a password.
+    pub url: Secret,
+    /// The rules of `NO_PROXY`.
+    pub except: String,
+}
+
+/// The file of further certificates to trust that a profile names. The SDK for Rust does not read it, nor
+/// `AWS_CA_BUNDLE`, which comes before it.
+pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
+    let path = profile_files(profile).await?.get("ca_bundle")?.trim().to_owned();
+    (!path.is_empty()).then(|| expanded(&path))
+}
+
+/// Reads the SDK's configuration.
+///
+/// # Errors
+/// When the certificates to trust cannot be read.
+pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
+    let profile = context.profile.as_deref();
+    let trust = match &context.ca_bundle {
+        Some(path) => trust_store(path)?,
+        None => TrustStore::default(),
+    };
+    let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
+    let proxy = match &context.proxy {
+        Some(proxy) => proxy_config(proxy)?,
+        None => ProxyConfig::disabled(),
+    };
+    let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
+        builder.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
+    });
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .no_credentials()
+        .region(region(context).await);
+    if let Some(profile) = profile {
+        loader = loader.profile_name(profile);
+    }
+    Ok(loader.load().await)
+}
+
+/// Whether the environment names an endpoint that SSM would use.
+pub(super) fn has_endpoint_for_ssm() -> bool {
+    ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// The caller's, or that of the environment or the profile. Not the metadata service's: the caller knew one.
+async fn region(context: &AwsContext) -> Option<Region> {
+    let environment =
+        ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| std::env::var(name).ok());
+    let known = Some(context.region.clone()).filter(|region| !region.is_empty()).or(environment);
+    match known.filter(|region| !region.is_empty()) {
+        Some(region) => Some(Region::new(region)),
+        None => {
+            let files = profile_files(context.profile.as_deref()).await?;
+            files.get("region").map(|region| Region::new(region.to_owned()))
+        }
+    }
+}
+
+async fn profile_files(profile: Option<&str>) -> Option<ProfileSet> {
+    let name = profile.map(|name| name.to_owned().into());
+    let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
+    loaded.inspect_err(|error| tracing::warn!(%error, "cannot read the profiles")).ok()
+}
+
+/// The system's certificates and those of the file. The SDK's client would panic on one it cannot read: such are left
+/// out here.
+fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
+    let name = path.display();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("cannot read the certificates in {name}"))?;
+    let mut trust = TrustStore::default();
+    let mut usable = 0;
+    for certificate in certificates {
+        if rustls::RootCertStore::empty().add(certificate.clone()).is_ok() {
+            usable += 1;
+            trust.add_pem_certificate(pem(&certificate));
+        }
+    }
+    anyhow::ensure!(usable > 0, "there is no certificate in {name}");
+    Ok(trust)
+}
+
+/// Metadata services, which have `http` endpoints, are always reached directly.
+fn proxy_config(proxy: &HttpsProxy) -> anyhow::Result<ProxyConfig> {
+    let url = proxy.url.expose();
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    // The error would repeat the URL, and so its password.
+    let config = ProxyConfig::https(url).map_err(|_| anyhow::anyhow!(UNUSABLE_PROXY))?;
+    Ok(config.no_proxy(&proxy.except))
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in BASE64_STANDARD.encode(certificate).as_bytes().chunks(PEM_LINE) {
+        text.push_str(&String::from_utf8_lossy(line));
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text.into_bytes()
+}
+
+fn expanded(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// one, which calls to AWS need";
+/// Characters in a line of PEM (RFC 7468).
+const PEM_LINE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_checked_before_the_sdk_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bundle.pem");
+        let error = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            format!("{:#}", trust_store(&path).unwrap_err())
+        };
+        assert!(error(b"no certificate").starts_with("there is no certificate in"));
+        let nonsense = pem(&CertificateDer::from(b"not a certificate".as_slice()));
+        assert!(error(&nonsense).starts_with("there is no certificate in"));
+        let missing = format!("{:#}", trust_store(&dir.path().join("absent")).unwrap_err());
+        assert!(missing.starts_with("cannot read the certificates in"), "{missing}");
+    }
+}

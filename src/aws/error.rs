@@ -1,0 +1,175 @@
+//! What can go wrong with a call, in words for the user.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// What kind of failure it is, for deciding what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There are no credentials, or they could not be had.
+    NoCredentials,
+    /// The service does not take these credentials: expired, or unknown. Others may do.
+    BadCredentials,
+    /// The service knows who asks, and does not allow it.
+    Denied,
+    /// The session is over.
+    SessionGone,
+    /// The service refuses the request otherwise.
+    Refused,
+    /// No answer, or one that asks to come again.
+    Unreachable,
+}
+
+/// A call that failed. Its text names the call and holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    /// For decisions.
+    pub trouble: Trouble,
+    call: &'static str,
+    reason: String,
+}
+
+impl AwsError {
+    pub(super) fn new(call: &'static str, trouble: Trouble, reason: impl fmt::Display) -> AwsError {
+        AwsError { trouble, call, reason: shortened(reason.to_string()) }
+    }
+
+    pub(super) fn credentials(call: &'static str, error: &CredentialsError) -> AwsError {
+        let reason = match error {
+            CredentialsError::CredentialsNotLoaded(_) => "no AWS credentials were found".to_owned(),
+            error => format!("no AWS credentials: {}", innermost(error)),
+        };
+        AwsError::new(call, Trouble::NoCredentials, reason)
+    }
+
+    pub(super) fn sdk<E>(call: &'static str, error: &SdkError<E, HttpResponse>) -> AwsError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let Some(service) = error.as_service_error() else {
+            return AwsError::new(call, Trouble::Unreachable, innermost(error));
+        };
+        let code = service.code().unwrap_or("unknown error");
+        let trouble = match error.raw_response().map(|response| response.status().as_u16()) {
+            Some(status) => trouble(code, status),
+            None => Trouble::Unreachable,
+        };
+        match service.message().filter(|message| !message.is_empty()) {
+            Some(message) => AwsError::new(call, trouble, format_args!("{code}: {message}")),
+            None => AwsError::new(call, trouble, code),
+        }
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: {}", self.call, self.reason)
+    }
+}
+
+impl Error for AwsError {}
+
+/// By the code first; services answer many of them with status 400.
+fn trouble(code: &str, status: u16) -> Trouble {
+    match code {
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "RequestExpired"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "IncompleteSignatureException" => Trouble::BadCredentials,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Trouble::Denied,
+        "DoesNotExistException" => Trouble::SessionGone,
+        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => Trouble::Unreachable,
+        _ if status >= 500 || status == 429 => Trouble::Unreachable,
+        _ if status == 401 || status == 403 => Trouble::Denied,
+        _ => Trouble::Refused,
+    }
+}
+
+/// The end of the chain of causes: the part that says something, below the SDK's layers.
+fn innermost(error: &dyn Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    let last = texts.pop().unwrap_or_default();
+    match texts.pop() {
+        // A bare cause like "connection refused" wants its context.
+        Some(context) if last.len() < SHORT_REASON && !context.contains(&last) => {
+            format!("{context}: {last}")
+        }
+        Some(context) if context.contains(&last) => context,
+        _ => last,
+    }
+}
+
+fn shortened(text: String) -> String {
+    let mut text = text.replace(['\n', '\r'], " ");
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_REASON) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+const SHORT_REASON: usize = 60;
+/// Characters of a service's words that are repeated.
+const LONGEST_REASON: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|layer| layer as &(dyn Error + 'static))
+        }
+    }
+
+    #[test]
+    fn codes_decide_before_the_status() {
+        assert_eq!(trouble("ExpiredTokenException", 400), Trouble::BadCredentials);
+        assert_eq!(trouble("AccessDeniedException", 400), Trouble::Denied);
+        assert_eq!(trouble("DoesNotExistException", 400), Trouble::SessionGone);
+        assert_eq!(trouble("InternalServerError", 500), Trouble::Unreachable);
+        assert_eq!(trouble("NotFoundException", 400), Trouble::Refused);
+        assert_eq!(trouble("unknown error", 403), Trouble::Denied);
+    }
+
+    #[test]
+    fn the_cause_is_told_with_what_it_is_the_cause_of() {
+        let cause = Layer("connection refused", None);
+        let error = Layer("dispatch failure", Some(Box::new(Layer("io error", Some(Box::new(cause))))));
+        assert_eq!(innermost(&error), "io error: connection refused");
+        assert_eq!(innermost(&Layer("alone", None)), "alone");
+    }
+
+    #[test]
+    fn long_answers_are_cut_and_stay_on_one_line() {
+        let error = AwsError::new("kms:GenerateDataKey", Trouble::Refused, "ä\n".repeat(LONGEST_REASON));
+        let text = error.to_string();
+        assert!(text.starts_with("kms:GenerateDataKey failed: ä ä"), "{text}");
+        assert!(!text.contains('\n') && text.ends_with("...") && text.chars().count() < LONGEST_REASON + 40);
+    }
+}

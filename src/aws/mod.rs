@@ -1,0 +1,23 @@
+//! AWS: whose credentials, which endpoint, and the few calls a session makes.
+//!
+//! | what | when | how |
+//! |---|---|---|
+//! | [`Client::sign`] | each opening of the websocket | SigV4, service `ssmmessages` |
+//! | [`Client::resume`] | a lost websocket | SSM ResumeSession: new token, new stream URL |
+//! | [`Client::terminate`] | an end that the agent cannot be told | SSM TerminateSession |
+//! | [`Client::start`] | further sessions like the first | SSM StartSession |
+//! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
+//!
+//! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work. Nothing is read and nothing is
+//! asked before the first of these calls: a start that needs none pays for none.
+
+mod client;
+mod config;
+mod credentials;
+mod endpoint;
+mod error;
+mod sign;
+
+pub use self::client::{Client, Opened};
+pub use self::config::{AwsContext, HttpsProxy, ca_bundle};
+pub use self::error::{AwsError, Trouble};

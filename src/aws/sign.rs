@@ -1,0 +1,103 @@
+//! SigV4 for the websocket's opening request.
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+/// The headers that sign a `GET` of this websocket URL.
+pub(super) fn headers(
+    url: &Url,
+    region: &str,
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<HeaderMap, String> {
+    let identity = credentials.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(SERVICE)
+        .time(now)
+        .settings(SigningSettings::default())
+        .build()
+        .map_err(|error| error.to_string())?;
+    // As it goes on the wire: the default port is left out by both.
+    let host = match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => return Err("the URL has no host".into()),
+    };
+    let request = SignableRequest::new(
+        "GET",
+        url.as_str(),
+        std::iter::once(("host", host.as_str())),
+        SignableBody::Bytes(&[]),
+    )
+    .map_err(|error| error.to_string())?;
+    let (instructions, _) = sign(request, &params.into()).map_err(|error| error.to_string())?.into_parts();
+    let mut headers = HeaderMap::new();
+    for (name, value) in instructions.headers() {
+        let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+        let mut value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// The message gateway's name in signatures.
+const SERVICE: &str = "ssmmessages";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sign_at(url: &str, token: Option<&str>) -> HeaderMap {
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", token.map(str::to_owned), None, "test");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_760_000_000);
+        headers(&Url::parse(url).unwrap(), "eu-west-1", &credentials, now).unwrap()
+    }
+
+    #[test]
+    fn scope_and_headers_are_those_of_the_gateway() {
+        let headers = sign_at("wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s?role=x", None);
+        let text = headers["authorization"].to_str().unwrap();
+        assert!(
+            text.starts_with(
+                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20251009/eu-west-1/ssmmessages/aws4_request, \
+                 SignedHeaders=host;x-amz-date, Signature="
+            ),
+            "{text}"
+        );
+        assert_eq!(headers["x-amz-date"], "20251009T085320Z");
+        assert!(!headers.contains_key("x-amz-security-token"));
+        assert!(headers["authorization"].is_sensitive());
+    }
+
+    #[test]
+    fn a_session_token_is_signed_too() {
+        let headers = sign_at("wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s", Some("tok"));
+        assert_eq!(headers["x-amz-security-token"], "tok");
+        let text = headers["authorization"].to_str().unwrap();
+        assert!(text.contains("SignedHeaders=host;x-amz-date;x-amz-security-token"), "{text}");
+    }
+
+    #[test]
+    fn host_port_and_query_count() {
+        let signature = |url: &str| sign_at(url, None)["authorization"].to_str().unwrap().to_owned();
+        let base = signature("ws://127.0.0.1:8080/v1/data-channel/s?role=x&cell-number=a");
+        for other in [
+            "ws://127.0.0.1:8081/v1/data-channel/s?role=x&cell-number=a",
+            "ws://127.0.0.2:8080/v1/data-channel/s?role=x&cell-number=a",
+            "ws://127.0.0.1:8080/v1/data-channel/s?role=x&cell-number=b",
+        ] {
+            assert_ne!(signature(other), base, "{other}");
+        }
+        assert_eq!(signature("ws://127.0.0.1:8080/v1/data-channel/s?cell-number=a&role=x"), base);
+        assert_eq!(signature("wss://h.example:443/s"), signature("wss://h.example/s"));
+    }
+}
