@@ -4,6 +4,7 @@
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
 //! - [`faults`]: malformed input from the network.
+//! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
@@ -15,6 +16,7 @@ mod aws_cli;
 mod cli;
 mod differential;
 mod faults;
+mod network;
 mod port;
 mod postgres;
 mod ssh;

@@ -51,6 +51,9 @@ pub struct Config {
     /// With a key pair: only its signatures are accepted, and they are verified. Without: any well-formed
     /// `Authorization` header will do.
     pub credentials: Option<Credentials>,
+    /// Where stream URLs lead, such as `wss://ssmmessages.us-east-1.amazonaws.com` behind a [`crate::TlsFront`].
+    /// `None`: to this simulator's port.
+    pub stream_base: Option<String>,
     /// The region in ARNs. Requests signed for any region are accepted.
     pub region: String,
     /// The user part of session ids.
@@ -76,6 +79,7 @@ impl Default for Config {
             min_client_version: None,
             require_signed_open: false,
             credentials: None,
+            stream_base: None,
             region: "us-east-1".to_owned(),
             user: "sim".to_owned(),
             closed_payload_type_261: false,

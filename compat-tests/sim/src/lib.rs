@@ -12,6 +12,7 @@
 
 pub mod agent;
 mod api;
+mod background;
 mod config;
 mod control;
 mod documents;
@@ -19,6 +20,7 @@ mod frame;
 mod gateway;
 mod kms;
 mod meter;
+mod proxy;
 mod pump;
 mod report;
 mod server;
@@ -30,12 +32,15 @@ mod sim;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Way,
 };
+pub use proxy::{Proxy, ProxyOptions, TunnelRequest};
 pub use report::{
     AgentReport, OpenReport, RequestCounts, SessionReport, SessionState, SignatureReport, Traffic,
 };
 pub use sim::Sim;
+pub use tls::{TlsFront, Visit};

@@ -16,7 +16,7 @@ pub(crate) struct Service {
     pub config: Config,
     pub faults: watch::Sender<Faults>,
     pub kms: Arc<KeyStore>,
-    /// `ws://127.0.0.1:PORT`, or `wss:`.
+    /// `ws://127.0.0.1:PORT`, `wss:`, or as [`Config::stream_base`] says.
     stream_base: String,
     inner: Mutex<Inner>,
 }
@@ -33,6 +33,8 @@ impl Service {
     /// A service without sessions.
     pub fn new(config: Config, port: u16) -> anyhow::Result<Service> {
         let scheme = if config.tls { "wss" } else { "ws" };
+        let here = || format!("{scheme}://127.0.0.1:{port}");
+        let stream_base = config.stream_base.clone().unwrap_or_else(here);
         let inner = Inner {
             sessions: Vec::new(),
             requests: RequestCounts::default(),
@@ -43,7 +45,7 @@ impl Service {
         Ok(Service {
             faults: watch::Sender::new(config.faults.clone()),
             kms: Arc::new(KeyStore::new()?),
-            stream_base: format!("{scheme}://127.0.0.1:{port}"),
+            stream_base,
             inner: Mutex::new(inner),
             config,
         })

@@ -15,7 +15,7 @@ use crate::config::{Config, Cut, Faults, ResumePolicy, Way};
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
 use crate::session::Session;
-use crate::{frame, server};
+use crate::{frame, server, tls};
 
 /// A running simulator with its own runtime on its own threads. Dropping it ends everything it has started:
 /// connections, agents, and the shells and commands they run.
@@ -38,7 +38,8 @@ impl Sim {
             .with_context(|| format!("bind 127.0.0.1:{}", config.port))?;
         listener.set_nonblocking(true).context("listener")?;
         let port = listener.local_addr().context("listener")?.port();
-        let (ca_pem, tls) = if config.tls { Some(server::certificates()?) } else { None }.unzip();
+        let (ca_pem, acceptor) =
+            if config.tls { Some(tls::certificates(&["localhost", "127.0.0.1"])?) } else { None }.unzip();
         let service = Arc::new(Service::new(config, port)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -51,7 +52,7 @@ impl Sim {
             TcpListener::from_std(listener).context("listener")?
         };
         let handle = runtime.handle().clone();
-        handle.spawn(server::serve(Arc::clone(&service), listener, tls));
+        handle.spawn(server::serve(Arc::clone(&service), listener, acceptor));
         let (stop, stopped) = oneshot::channel();
         // A runtime may not be dropped in an asynchronous context, but a `Sim` may: so this thread does it.
         let thread = std::thread::Builder::new()
@@ -200,7 +201,8 @@ impl Drop for Sim {
     }
 }
 
-fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
+/// Ends a runtime when `stopped` resolves.
+pub(crate) fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
     let _ = stopped.blocking_recv();
     runtime.shutdown_timeout(STOPPING);
 }
