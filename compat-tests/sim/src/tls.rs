@@ -66,7 +66,9 @@ impl TlsFront {
 pub(crate) fn certificates(names: &[&str]) -> anyhow::Result<(String, TlsAcceptor)> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "ssm-sim authority");
+    // A name of its own, or a client that trusts another one would look for its key.
+    let name = format!("ssm-sim authority {:08x}", fastrand::u32(..));
+    ca.distinguished_name.push(DnType::CommonName, name);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let ca_key = KeyPair::generate()?;
     let ca_pem = ca.self_signed(&ca_key)?.pem();
