@@ -133,8 +133,9 @@ pub struct Link {
     input_waits: bool,
     next_ping: Instant,
     must_ping: bool,
-    /// A ping is out since then, with nothing heard after it.
-    ping_out: Option<Instant>,
+    /// A ping is out, and something must be heard until then.
+    pong_by: Option<Instant>,
+    clock: WallClock,
 }
 
 impl Link {
@@ -160,7 +161,8 @@ impl Link {
             input_waits: false,
             next_ping: now + config.ping_interval,
             must_ping: false,
-            ping_out: None,
+            pong_by: None,
+            clock: WallClock::start(now),
             config,
         }
     }
@@ -230,6 +232,11 @@ impl Link {
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
         self.input_waits |= !self.channel.wants_input();
+        if self.clock.has_jumped(Instant::now()) && self.is_open() {
+            tracing::info!("the machine was asleep");
+            self.must_ping = true;
+            self.pong_by = Some(Instant::now() + AWAKE_TIMEOUT.min(self.config.ping_interval));
+        }
         loop {
             if let Some(trouble) = self.trouble.take() {
                 return Poll::Ready(LinkEvent::Trouble(trouble));
@@ -277,7 +284,7 @@ impl Link {
                 self.must_flush = false;
                 self.must_ping = false;
                 self.next_ping = now + self.config.ping_interval;
-                self.ping_out = None;
+                self.pong_by = None;
                 let is_first = !std::mem::replace(&mut self.was_open, true);
                 if is_first {
                     self.open_by = None;
@@ -363,7 +370,7 @@ impl Link {
     }
 
     fn handle_message(&mut self, message: tungstenite::Message) -> Option<LinkEvent> {
-        self.ping_out = None;
+        self.pong_by = None;
         match message {
             tungstenite::Message::Binary(frame) => {
                 self.channel.handle_frame(Instant::now().into_std(), frame);
@@ -417,7 +424,7 @@ impl Link {
         let channel = self.channel.poll_timeout().map(|(at, _)| Instant::from_std(at));
         let is_open = self.is_open();
         let ping = is_open.then_some(self.next_ping);
-        let pong = self.ping_out.filter(|_| is_open && deliver).map(|sent| sent + self.config.ping_interval);
+        let pong = self.pong_by.filter(|_| is_open && deliver);
         // A channel deadline that is only about sending may lie in the past while the socket is full.
         let now = Instant::now();
         let channel =
@@ -447,15 +454,38 @@ impl Link {
         if !self.is_open() {
             return None;
         }
-        if deliver && self.ping_out.is_some_and(|sent| sent + self.config.ping_interval <= now) {
-            return self.lose(format!("no answer for {:?}", self.config.ping_interval));
+        if deliver && self.pong_by.is_some_and(|at| at <= now) {
+            return self.lose("no answer to a ping".into());
         }
         if self.next_ping <= now {
             self.next_ping = now + self.config.ping_interval;
             self.must_ping = true;
-            self.ping_out.get_or_insert(now);
+            self.pong_by.get_or_insert(now + self.config.ping_interval);
         }
         None
+    }
+}
+
+/// Notices that the machine was asleep: the wall clock went on, the monotonic one did not.
+struct WallClock {
+    looked: Instant,
+    wall: SystemTime,
+}
+
+impl WallClock {
+    fn start(now: Instant) -> WallClock {
+        WallClock { looked: now, wall: SystemTime::now() }
+    }
+
+    fn has_jumped(&mut self, now: Instant) -> bool {
+        let passed = now - self.looked;
+        if passed < WALL_CLOCK_LOOK {
+            return false;
+        }
+        let wall = SystemTime::now();
+        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
+        (self.looked, self.wall) = (now, wall);
+        wall_passed > passed + SLEEP
     }
 }
 
@@ -465,3 +495,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
 /// A connection that lived so long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
+/// The wall clock is not looked at more often.
+const WALL_CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// A wall clock that is so much ahead was not merely set right.
+const SLEEP: Duration = Duration::from_secs(10);
+/// After a sleep most sockets are dead: an answer is waited for only so long.
+const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -104,6 +104,9 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
     }
 }
 
+/// A data key on its way.
+type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>>>>;
+
 enum Outcome {
     Ended,
     Failed,
@@ -127,7 +130,7 @@ impl Session {
     }
 
     async fn wait_until_ready(&mut self) -> Result<SessionKind, End> {
-        let mut data_key: Option<Pin<Box<dyn Future<Output = Result<DataKey, String>>>>> = None;
+        let mut data_key: Option<KeyRequest> = None;
         loop {
             let key = async {
                 match &mut data_key {
