@@ -25,6 +25,7 @@ mod websocket;
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +41,7 @@ pub use self::opener::{OpenFailure, Target};
 pub use self::tcp::ConnectError;
 use self::websocket::Socket;
 pub use self::websocket::OpenError;
+use crate::aws::{self, AwsError};
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
 
 /// What a link needs to know.
@@ -112,6 +114,9 @@ enum Wire {
 pub struct Link {
     config: Config,
     host: String,
+    session_id: String,
+    /// Whom to ask to end the session.
+    aws: Option<Arc<aws::Client>>,
     /// Here unless an attempt is under way.
     opener: Option<Opener>,
     channel: Channel,
@@ -144,6 +149,8 @@ impl Link {
         let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
         Link {
             host: target.url.host_str().unwrap_or_default().to_owned(),
+            session_id: target.session_id.clone(),
+            aws: target.aws.clone().filter(|_| !stream_url::is_presigned(&target.url)),
             wire: Wire::Opening(Opener::new(target).open(false)),
             opener: None,
             channel,
@@ -209,6 +216,17 @@ impl Link {
     /// The channel's counters.
     pub fn stats(&self) -> Stats {
         self.channel.stats()
+    }
+
+    /// Asks the service to end the session, where there is somebody to ask.
+    ///
+    /// # Errors
+    /// When the service does not take it.
+    pub async fn terminate(&self) -> Result<(), AwsError> {
+        match &self.aws {
+            Some(aws) => aws.terminate(&self.session_id).await,
+            None => Ok(()),
+        }
     }
 
     /// Says goodbye on the websocket, for at most [`CLOSE_TIMEOUT`].

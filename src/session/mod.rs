@@ -5,19 +5,22 @@
 //!
 //! | kind | loop | standard streams |
 //! |---|---|---|
-//! | shell or command | [`shell`] | the remote's terminal or streams |
-//! | SSH document | [`stdio`] | the connection itself, 8-bit clean |
-//! | port forwarding | [`mux`] | notices only |
-//! | port forwarding, agents up to 3.0.196.0 | [`basic`] | notices only |
+//! | shell or command | `shell` | the remote's terminal or streams |
+//! | SSH document | `stdio` | the connection itself, 8-bit clean |
+//! | port forwarding | `mux` | notices only |
+//! | port forwarding, agents up to 3.0.196.0 | `basic` | notices only |
 
 mod basic;
 mod connection;
 pub mod console;
 pub mod escape;
+mod extra;
 mod listener;
 mod mux;
+mod setup;
 mod shell;
 mod stdio;
+mod streams;
 mod watch;
 
 use std::pin::Pin;
@@ -27,10 +30,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use self::console::Console;
+use self::setup::Setup;
 use self::watch::Watch;
-use crate::aws::{self, AwsContext, HttpsProxy};
-use crate::cli::{COMPATIBLE_VERSION, Secret, StartSession};
-use crate::link::{self, GaveUp, Link, LinkEvent, Network, stream_url};
+use crate::aws;
+use crate::cli::{COMPATIBLE_VERSION, StartSession};
+use crate::link::{self, GaveUp, Link, LinkEvent};
 use crate::notice;
 use crate::protocol::{self, CloseReason, DataKey, DataKeyRequest, Event, Flag, Input, SessionKind};
 use crate::settings::Settings;
@@ -42,8 +46,6 @@ struct Session {
     settings: Settings,
     legacy: bool,
     aws: Option<Arc<aws::Client>>,
-    /// Opened with a signature of the caller's, who has no credentials for us.
-    is_presigned: bool,
     link: Link,
     console: Console,
     watch: Watch,
@@ -51,6 +53,8 @@ struct Session {
     exit_code: Option<i32>,
     /// Local connections, in a port session.
     connections: Option<usize>,
+    /// Starts further sessions behind a forwarded port.
+    starter: Option<extra::Starter>,
 }
 
 /// Why a session's loop has ended.
@@ -108,40 +112,32 @@ enum Outcome {
 
 impl Session {
     async fn open(
-        start: StartSession,
+        mut start: StartSession,
         settings: Settings,
         console: Console,
         parent: Parent,
     ) -> Result<Session, (Console, anyhow::Error)> {
-        let aws = (!settings.skip_client_configure).then(|| aws_context(&start));
-        let bundle = match &aws {
-            Some(context) if is_bundle_wanted(&start) => aws::ca_bundle(context.profile.as_deref()).await,
-            _ => None,
+        let Setup { target, starter } = match setup::prepare(&mut start, &settings).await {
+            Ok(setup) => setup,
+            Err(error) => return Err((console, error)),
         };
-        let prepare = || -> anyhow::Result<(link::Target, Watch)> {
-            let network = Arc::new(Network::from_settings(&settings, bundle));
-            let url = network.stream_url(&start.stream_url)?;
-            let aws = aws.map(|context| Arc::new(aws::Client::new(with_network(context, &network))));
-            let session_id = start.session_id.clone();
-            let target = link::Target { session_id, url, token: Arc::new(start.token), network, aws };
-            let watch = Watch::start(parent, settings.keep_alive_without_parent);
-            Ok((target, watch.context("cannot listen for signals")?))
+        let watch = Watch::start(parent, settings.keep_alive_without_parent);
+        let watch = match watch.context("cannot listen for signals") {
+            Ok(watch) => watch,
+            Err(error) => return Err((console, error)),
         };
-        match prepare() {
-            Ok((target, watch)) => Ok(Session {
-                id: start.session_id,
-                legacy: start.legacy,
-                aws: target.aws.clone(),
-                is_presigned: stream_url::is_presigned(&target.url),
-                link: Link::new(link_config(&settings), target),
-                settings,
-                console,
-                watch,
-                exit_code: None,
-                connections: None,
-            }),
-            Err(error) => Err((console, error)),
-        }
+        Ok(Session {
+            id: start.session_id,
+            legacy: start.legacy,
+            aws: target.aws.clone(),
+            link: Link::new(link_config(&settings), target),
+            settings,
+            console,
+            watch,
+            exit_code: None,
+            connections: None,
+            starter,
+        })
     }
 
     async fn drive(&mut self) -> End {
@@ -252,19 +248,19 @@ impl Session {
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 self.console.say(&notice::exiting(&self.id));
             }
-            End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
+            End::Finished | End::ReaderGone | End::Terminated => terminate(&mut self.link).await,
             End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
             End::NotStarted(reason) => {
                 self.console.say(&notice::cannot_start(reason));
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 outcome = Outcome::Failed;
             }
             End::Failed(reason) => {
                 self.console.complain(&reason);
-                self.terminate().await;
+                terminate(&mut self.link).await;
                 outcome = Outcome::Failed;
             }
         }
@@ -272,62 +268,37 @@ impl Session {
         self.console.flush().await;
         (outcome, self.exit_code)
     }
+}
 
-    /// Ends the session at the other side, within [`TERMINATE_TIMEOUT`]: through the agent if it understands that
-    /// and takes it, else through the service.
-    async fn terminate(&mut self) {
-        let ended = async {
-            if self.link.is_open() && self.link.capabilities().terminate_flag && self.flag_was_taken().await {
-                return;
-            }
-            let Some(aws) = self.aws.as_ref().filter(|_| !self.is_presigned) else { return };
-            if let Err(error) = aws.terminate(&self.id).await {
-                tracing::warn!(%error, "the session may still be open at the service");
-            }
-        };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
-            tracing::warn!("the end of the session was not confirmed in time");
+/// Ends a session at the other side, within [`TERMINATE_TIMEOUT`]: through the agent if it understands that and takes
+/// it, else through the service.
+async fn terminate(link: &mut Link) {
+    let ended = async {
+        if link.is_open() && link.capabilities().terminate_flag && flag_is_taken(link).await {
+            return;
         }
+        if let Err(error) = link.terminate().await {
+            tracing::warn!(%error, "the session may still be open at the service");
+        }
+    };
+    if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
+        tracing::warn!("the end of the session was not confirmed in time");
     }
+}
 
-    async fn flag_was_taken(&mut self) -> bool {
-        self.link.send(Input::Flag(Flag::TerminateSession));
-        let taken = async {
-            while !self.link.is_drained() {
-                match self.link.next(true).await {
-                    LinkEvent::Channel(Event::Closed(_)) => return true,
-                    LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => return false,
-                    _ => {}
-                }
+async fn flag_is_taken(link: &mut Link) -> bool {
+    link.send(Input::Flag(Flag::TerminateSession));
+    let taken = async {
+        while !link.is_drained() {
+            match link.next(true).await {
+                LinkEvent::Channel(Event::Closed(_)) => return true,
+                LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => return false,
+                _ => {}
             }
-            true
-        };
-        tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
-    }
-}
-
-fn aws_context(start: &StartSession) -> AwsContext {
-    AwsContext {
-        region: start.region.clone(),
-        profile: start.profile.clone(),
-        endpoint: start.endpoint.clone(),
-        target: start.target.clone(),
-        ..AwsContext::default()
-    }
-}
-
-/// Calls to AWS go through the network that the websocket goes through.
-fn with_network(context: AwsContext, network: &Network) -> AwsContext {
-    let proxy = network.proxy().https().map(|url| HttpsProxy {
-        url: Secret::new(url.to_owned()),
-        except: network.proxy().no_proxy(HTTPS_PORT),
-    });
-    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy, ..context }
-}
-
-/// Not for stand-ins on loopback, which have no TLS.
-fn is_bundle_wanted(start: &StartSession) -> bool {
-    start.stream_url.starts_with("wss:")
+        }
+        true
+    };
+    tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
 }
 
 fn ends_session(signal: Signal) -> bool {
@@ -356,7 +327,6 @@ const OWN_FAILURE: u8 = 255;
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
-const HTTPS_PORT: u16 = 443;
 /// The official plugin gives up after 3,000 resends at intervals of 100 ms.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// The official plugin's words to callers of the four-argument form.
