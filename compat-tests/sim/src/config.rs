@@ -51,6 +51,12 @@ pub struct Config {
     /// With a key pair: only its signatures are accepted, and they are verified. Without: any well-formed
     /// `Authorization` header will do.
     pub credentials: Option<Credentials>,
+    /// How long temporary credentials live that STS, SSO and the metadata services give out. They are accepted
+    /// beside [`Config::credentials`].
+    pub credential_lifetime: Duration,
+    /// The SSO access token that is good at the start. New ones are given for the refresh token
+    /// `sim-refresh-token`.
+    pub sso_access_token: String,
     /// The region in ARNs. Requests signed for any region are accepted.
     pub region: String,
     /// The user part of session ids.
@@ -76,6 +82,8 @@ impl Default for Config {
             min_client_version: None,
             require_signed_open: false,
             credentials: None,
+            credential_lifetime: Duration::from_secs(3600),
+            sso_access_token: "sim-sso-token".to_owned(),
             region: "us-east-1".to_owned(),
             user: "sim".to_owned(),
             closed_payload_type_261: false,

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::agent::{AgentSpec, Document, KmsPolicy};
 use crate::config::{Config, Cut, Faults, ResumePolicy};
+use crate::identity::Identities;
 use crate::kms::KeyStore;
 use crate::report::{RequestCounts, SessionReport, SessionState};
 use crate::session::{Opening, Session};
@@ -16,6 +17,7 @@ pub(crate) struct Service {
     pub config: Config,
     pub faults: watch::Sender<Faults>,
     pub kms: Arc<KeyStore>,
+    pub identities: Identities,
     /// `ws://127.0.0.1:PORT`, or `wss:`.
     stream_base: String,
     inner: Mutex<Inner>,
@@ -43,6 +45,11 @@ impl Service {
         Ok(Service {
             faults: watch::Sender::new(config.faults.clone()),
             kms: Arc::new(KeyStore::new()?),
+            identities: Identities::new(
+                config.credentials.clone(),
+                config.credential_lifetime,
+                &config.sso_access_token,
+            ),
             stream_base: format!("{scheme}://127.0.0.1:{port}"),
             inner: Mutex::new(inner),
             config,

@@ -170,6 +170,11 @@ impl Sim {
         self.service.set_resume(policy);
     }
 
+    /// Refuses an access key or an SSO access token as expired, from now on.
+    pub fn revoke(&self, key: &str) {
+        self.service.identities.revoke(key);
+    }
+
     /// Sends bytes as one binary frame to the session's client, whatever they are.
     pub fn inject(&self, id: &str, frame: &[u8]) {
         self.deliver(id, Bytes::copy_from_slice(frame));
