@@ -38,6 +38,8 @@ pub struct Config {
     pub kms: KmsOptions,
     /// What ResumeSession answers.
     pub resume: ResumePolicy,
+    /// The stream URL that ResumeSession gives instead of a real one.
+    pub resume_url: Option<String>,
     /// A new token makes the older ones of its session invalid.
     pub refuse_old_tokens: bool,
     /// A new stream URL (its `cell-number`) makes the older ones of its session invalid. The official plugin's
@@ -77,6 +79,7 @@ impl Default for Config {
             documents: BTreeMap::new(),
             kms: KmsOptions::default(),
             resume: ResumePolicy::default(),
+            resume_url: None,
             refuse_old_tokens: true,
             refuse_old_urls: true,
             min_client_version: None,

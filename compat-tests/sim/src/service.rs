@@ -28,6 +28,7 @@ struct Inner {
     requests: RequestCounts,
     resume: ResumePolicy,
     outage_until: Option<Instant>,
+    secrets: Vec<Vec<u8>>,
     active: Instant,
 }
 
@@ -40,6 +41,7 @@ impl Service {
             requests: RequestCounts::default(),
             resume: config.resume,
             outage_until: None,
+            secrets: Vec::new(),
             active: Instant::now(),
         };
         Ok(Service {
@@ -69,13 +71,28 @@ impl Service {
         };
         let session = Arc::new(Session::new(spec, document_name, &self.config));
         let opening = session.renew(&self.stream_base, true);
+        self.note_secret(opening.token.as_bytes());
         self.lock().sessions.push(session);
         opening
     }
 
     /// A new token and stream URL for a session.
     pub fn renew(&self, session: &Session) -> Opening {
-        session.renew(&self.stream_base, false)
+        let opening = session.renew(&self.stream_base, false);
+        self.note_secret(opening.token.as_bytes());
+        opening
+    }
+
+    /// Remembers something that nobody may print.
+    pub fn note_secret(&self, secret: &[u8]) {
+        self.lock().secrets.push(secret.to_vec());
+    }
+
+    /// All that nobody may print: tokens, secret keys, data keys.
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        let mut secrets = self.lock().secrets.clone();
+        secrets.extend(self.identities.secrets());
+        secrets
     }
 
     /// The session with this id.

@@ -60,6 +60,12 @@ pub(crate) async fn handle(
     response
 }
 
+/// StartSession for the simulator's owner.
+pub(crate) fn start_session(service: &Arc<Service>, request: &Value) -> anyhow::Result<Value> {
+    let answer = parse(request.to_string().as_bytes()).and_then(|request| ssm::start_session(service, &request));
+    answer.map_err(|error| anyhow::anyhow!("{}: {}", error.kind, error.message))
+}
+
 fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError> {
     if request.method != Method::POST {
         return Err(ApiError::new("UnknownOperationException", ""));

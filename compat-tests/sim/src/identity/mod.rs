@@ -26,7 +26,7 @@ use crate::signature::{Signature, Signed};
 
 pub(crate) use sts::handle as handle_sts;
 
-/// What a client must present for [`crate::Config::sso_access_token`]'s sake, and where each source is.
+/// Where the sources are that have paths of their own.
 pub(crate) fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/latest/api/token", put(metadata::token))
@@ -66,6 +66,7 @@ pub(crate) struct Identities {
 #[derive(Default)]
 struct Inner {
     issued: Vec<Issued>,
+    added: Vec<Credentials>,
     revoked: BTreeSet<String>,
     /// The SSO tokens that are good now.
     sso_tokens: BTreeSet<String>,
@@ -94,6 +95,13 @@ impl Identities {
         issued
     }
 
+    /// Accepts a further long-term pair.
+    pub fn add(&self, access_key: &str, secret_key: &str) -> Credentials {
+        let pair = Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() };
+        self.lock().added.push(pair.clone());
+        pair
+    }
+
     /// Refuses an access key, or an SSO access token, as expired from now on.
     pub fn revoke(&self, key: &str) {
         let mut inner = self.lock();
@@ -111,6 +119,15 @@ impl Identities {
         let token = format!("sso-{:016x}", fastrand::u64(..));
         self.lock().sso_tokens.insert(token.clone());
         token
+    }
+
+    /// The secret parts of all credentials.
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        let inner = self.lock();
+        let issued = inner.issued.iter().flat_map(|i| [i.credentials.secret_key.clone(), i.token.clone()]);
+        let configured = self.configured.iter().map(|credentials| credentials.secret_key.clone());
+        let sso = inner.sso_tokens.iter().cloned();
+        issued.chain(configured).chain(sso).map(String::into_bytes).collect()
     }
 
     /// Whether a signature is whose it says; `Ok(false)` when anybody's will do and it was not verified.
@@ -132,8 +149,10 @@ impl Identities {
                 }
                 &issued.credentials
             }
-            None if key == configured.access_key => configured,
-            None => return Err(Refusal::Unknown),
+            None => std::iter::once(configured)
+                .chain(&inner.added)
+                .find(|pair| pair.access_key == key)
+                .ok_or(Refusal::Unknown)?,
         };
         if signature.verify(request, credentials) { Ok(true) } else { Err(Refusal::Mismatch) }
     }
