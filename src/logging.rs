@@ -57,7 +57,8 @@ fn try_start(filter: &str, settings: &Settings) -> anyhow::Result<Guard> {
 /// once they are asked for detail.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    let is_ours = target == OWN_TARGET || target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.starts_with("::"));
+    let is_ours =
+        target == OWN_TARGET || target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.starts_with("::"));
     is_ours || *metadata.level() <= FOREIGN_LEVEL
 }
 

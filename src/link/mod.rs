@@ -25,7 +25,6 @@ mod websocket;
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,12 +35,11 @@ use tokio_tungstenite::tungstenite;
 
 use self::backoff::Backoff;
 pub use self::network::Network;
-use self::opener::{Opener, Opening};
 pub use self::opener::{OpenFailure, Target};
+use self::opener::{Opener, Opening};
 pub use self::tcp::ConnectError;
-use self::websocket::Socket;
 pub use self::websocket::OpenError;
-use crate::aws::{self, AwsError};
+use self::websocket::Socket;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
 
 /// What a link needs to know.
@@ -114,9 +112,6 @@ enum Wire {
 pub struct Link {
     config: Config,
     host: String,
-    session_id: String,
-    /// Whom to ask to end the session.
-    aws: Option<Arc<aws::Client>>,
     /// Here unless an attempt is under way.
     opener: Option<Opener>,
     channel: Channel,
@@ -138,8 +133,9 @@ pub struct Link {
     input_waits: bool,
     next_ping: Instant,
     must_ping: bool,
-    /// A ping is out since then, with nothing heard after it.
-    ping_out: Option<Instant>,
+    /// A ping is out, and something must be heard until then.
+    pong_by: Option<Instant>,
+    clock: WallClock,
 }
 
 impl Link {
@@ -149,8 +145,6 @@ impl Link {
         let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
         Link {
             host: target.url.host_str().unwrap_or_default().to_owned(),
-            session_id: target.session_id.clone(),
-            aws: target.aws.clone().filter(|_| !stream_url::is_presigned(&target.url)),
             wire: Wire::Opening(Opener::new(target).open(false)),
             opener: None,
             channel,
@@ -167,7 +161,8 @@ impl Link {
             input_waits: false,
             next_ping: now + config.ping_interval,
             must_ping: false,
-            ping_out: None,
+            pong_by: None,
+            clock: WallClock::start(now),
             config,
         }
     }
@@ -176,6 +171,16 @@ impl Link {
     /// is slow, and shall not be handed more. Everything else goes on. Cancel-safe.
     pub async fn next(&mut self, deliver: bool) -> LinkEvent {
         poll_fn(|cx| self.poll(cx, deliver)).await
+    }
+
+    /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
+    pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
+        poll_fn(|cx| match self.poll(cx, true) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending if self.channel.is_drained() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Whether more user data should be read for [`Link::send`].
@@ -218,17 +223,6 @@ impl Link {
         self.channel.stats()
     }
 
-    /// Asks the service to end the session, where there is somebody to ask.
-    ///
-    /// # Errors
-    /// When the service does not take it.
-    pub async fn terminate(&self) -> Result<(), AwsError> {
-        match &self.aws {
-            Some(aws) => aws.terminate(&self.session_id).await,
-            None => Ok(()),
-        }
-    }
-
     /// Says goodbye on the websocket, for at most [`CLOSE_TIMEOUT`].
     pub async fn close(mut self) {
         if let Wire::Open(socket) = &mut self.wire {
@@ -238,6 +232,11 @@ impl Link {
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
         self.input_waits |= !self.channel.wants_input();
+        if self.clock.has_jumped(Instant::now()) && self.is_open() {
+            tracing::info!("the machine was asleep");
+            self.must_ping = true;
+            self.pong_by = Some(Instant::now() + AWAKE_TIMEOUT.min(self.config.ping_interval));
+        }
         loop {
             if let Some(trouble) = self.trouble.take() {
                 return Poll::Ready(LinkEvent::Trouble(trouble));
@@ -285,7 +284,7 @@ impl Link {
                 self.must_flush = false;
                 self.must_ping = false;
                 self.next_ping = now + self.config.ping_interval;
-                self.ping_out = None;
+                self.pong_by = None;
                 let is_first = !std::mem::replace(&mut self.was_open, true);
                 if is_first {
                     self.open_by = None;
@@ -371,7 +370,7 @@ impl Link {
     }
 
     fn handle_message(&mut self, message: tungstenite::Message) -> Option<LinkEvent> {
-        self.ping_out = None;
+        self.pong_by = None;
         match message {
             tungstenite::Message::Binary(frame) => {
                 self.channel.handle_frame(Instant::now().into_std(), frame);
@@ -407,7 +406,8 @@ impl Link {
             self.backoff.reset();
         }
         if self.open_by.is_none() {
-            let timeout = if self.was_proven { self.config.reconnect_timeout } else { self.config.open_timeout };
+            let timeout =
+                if self.was_proven { self.config.reconnect_timeout } else { self.config.open_timeout };
             self.open_by = Some(Instant::now() + timeout);
         }
         self.retry(reason.clone());
@@ -424,7 +424,7 @@ impl Link {
         let channel = self.channel.poll_timeout().map(|(at, _)| Instant::from_std(at));
         let is_open = self.is_open();
         let ping = is_open.then_some(self.next_ping);
-        let pong = self.ping_out.filter(|_| is_open && deliver).map(|sent| sent + self.config.ping_interval);
+        let pong = self.pong_by.filter(|_| is_open && deliver);
         // A channel deadline that is only about sending may lie in the past while the socket is full.
         let now = Instant::now();
         let channel =
@@ -454,15 +454,38 @@ impl Link {
         if !self.is_open() {
             return None;
         }
-        if deliver && self.ping_out.is_some_and(|sent| sent + self.config.ping_interval <= now) {
-            return self.lose(format!("no answer for {:?}", self.config.ping_interval));
+        if deliver && self.pong_by.is_some_and(|at| at <= now) {
+            return self.lose("no answer to a ping".into());
         }
         if self.next_ping <= now {
             self.next_ping = now + self.config.ping_interval;
             self.must_ping = true;
-            self.ping_out.get_or_insert(now);
+            self.pong_by.get_or_insert(now + self.config.ping_interval);
         }
         None
+    }
+}
+
+/// Notices that the machine was asleep: the wall clock went on, the monotonic one did not.
+struct WallClock {
+    looked: Instant,
+    wall: SystemTime,
+}
+
+impl WallClock {
+    fn start(now: Instant) -> WallClock {
+        WallClock { looked: now, wall: SystemTime::now() }
+    }
+
+    fn has_jumped(&mut self, now: Instant) -> bool {
+        let passed = now - self.looked;
+        if passed < WALL_CLOCK_LOOK {
+            return false;
+        }
+        let wall = SystemTime::now();
+        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
+        (self.looked, self.wall) = (now, wall);
+        wall_passed > passed + SLEEP
     }
 }
 
@@ -472,3 +495,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
 /// A connection that lived so long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
+/// The wall clock is not looked at more often.
+const WALL_CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// A wall clock that is so much ahead was not merely set right.
+const SLEEP: Duration = Duration::from_secs(10);
+/// After a sleep most sockets are dead: an answer is waited for only so long.
+const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);

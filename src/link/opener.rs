@@ -133,7 +133,9 @@ impl Opener {
         let signature = match (self.aws(), refusal) {
             (None, _) => Ok(HeaderMap::new()),
             // Looking again now would find none either.
-            (Some(_), Some(Refusal::Aws(error))) if error.trouble == Trouble::NoCredentials => Err(error.clone()),
+            (Some(_), Some(Refusal::Aws(error))) if error.trouble == Trouble::NoCredentials => {
+                Err(error.clone())
+            }
             (Some(aws), _) => aws.sign(&self.target.url).await,
         };
         let (headers, unsigned) = match signature {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::acks::Acks;
 use super::agent_version::Capabilities;
 use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
 use super::cipher::{self, Cipher, DataKey};
@@ -49,6 +50,8 @@ pub struct Channel {
     is_connected: bool,
     /// Since when the agent is paused, and when a message last went out in spite of that.
     paused: Option<(Instant, Instant)>,
+    /// Whether the session was told that nothing is acknowledged.
+    is_stalled: bool,
     handshake: Handshake,
     cipher: Option<Cipher>,
     sender: Sender,
@@ -56,7 +59,7 @@ pub struct Channel {
     controller: Box<dyn Controller>,
     pacer: Pacer,
     opening: Option<String>,
-    acks: VecDeque<Bytes>,
+    acks: Acks,
     outgoing: Outgoing,
     events: VecDeque<Event>,
     stats: Stats,
@@ -73,6 +76,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
             sender: Sender::default(),
@@ -80,7 +84,7 @@ impl Channel {
             controller: Box::new(AckClocked::new(config.max_window, config.max_payload)),
             pacer: Pacer::new(config.message_rate),
             opening: None,
-            acks: VecDeque::new(),
+            acks: Acks::default(),
             outgoing: Outgoing::default(),
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -105,7 +109,7 @@ impl Channel {
         self.is_connected = true;
         // Whether the agent is there, a new socket tells anew.
         self.unpause();
-        self.acks.clear();
+        self.acks.handle_reopen();
         self.sender.handle_reopen(now);
         if self.state == State::Opening {
             self.state = State::Waiting { until: now + self.config.handshake_timeout };
@@ -116,7 +120,7 @@ impl Channel {
     pub fn handle_lost(&mut self) {
         self.is_connected = false;
         self.opening = None;
-        self.acks.clear();
+        self.acks.handle_lost();
     }
 
     /// A binary frame has arrived. One that cannot be read is counted and dropped.
@@ -159,6 +163,9 @@ impl Channel {
         let silence = self.sender.silence(now);
         if silence >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(silence));
+        }
+        if silence >= STALL_NOTICE && !std::mem::replace(&mut self.is_stalled, true) {
+            self.events.push_back(Event::Stalled(silence));
         }
         if let Some(sent_at) = self.sender.handle_timeout(now) {
             self.controller.on_loss(now, sent_at);
@@ -207,7 +214,7 @@ impl Channel {
         if let Some(opening) = self.opening.take() {
             return Some(Transmit::Text(opening));
         }
-        if let Some(ack) = self.acks.pop_front() {
+        if let Some(ack) = self.acks.pop() {
             return Some(Transmit::Binary(ack));
         }
         if self.state == State::Closed || !self.may_send(now) {
@@ -241,7 +248,13 @@ impl Channel {
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
         };
-        let give_up = self.sender.silent_since().map(|at| (at + self.config.give_up_after, "giving up"));
+        let give_up = self.sender.silent_since().map(|at| {
+            let (wait, reason) = match self.is_stalled {
+                false => (STALL_NOTICE.min(self.config.give_up_after), "stall notice"),
+                true => (self.config.give_up_after, "giving up"),
+            };
+            (at + wait, reason)
+        });
         let delivery = self.sender.poll_timeout();
         let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
         let probe = match self.paused {
@@ -279,16 +292,16 @@ impl Channel {
         match self.receiver.handle(message) {
             Verdict::Deliver(message) => {
                 self.unpause();
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
                 self.deliver(now, message);
                 while let Some(message) = self.receiver.poll_ready() {
                     self.deliver(now, message);
                 }
             }
-            Verdict::Held => self.acks.push_back(ack),
+            Verdict::Held => self.acks.push(now, ack),
             Verdict::Duplicate => {
                 self.stats.duplicates += 1;
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
             }
             Verdict::Refused => tracing::debug!("refused a message that is too early"),
         }
@@ -302,6 +315,7 @@ impl Channel {
         let is_limited = self.sender.outstanding_bytes() + self.config.max_payload > self.controller.window();
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
+            self.is_stalled = false;
             self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
         }
     }
@@ -519,3 +533,5 @@ const MAX_OUTSTANDING: usize = 1_000;
 const MAX_SPAN: usize = 8_000;
 /// How often one message is tried while the agent is said to be away.
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
+/// When a silence is worth telling.
+const STALL_NOTICE: Duration = Duration::from_secs(15);

@@ -19,14 +19,24 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::Gauge;
+use super::ending;
 use super::streams::{LaneId, Reports, Streams};
+use crate::aws;
 use crate::link::{Link, LinkEvent};
 use crate::protocol::{Event, SessionKind};
 
 /// Starts a further session with the request of argv, up to its link.
 pub(super) type Starter = Box<dyn Fn() -> Starting + Send>;
-/// The start of one session: its id and its link, or why there is none.
-pub(super) type Starting = Pin<Box<dyn Future<Output = Result<(String, Link), String>> + Send>>;
+/// The start of one session, or why there is none.
+pub(super) type Starting = Pin<Box<dyn Future<Output = Result<Started, String>> + Send>>;
+
+/// A session that was started and is not open yet.
+pub(super) struct Started {
+    pub id: String,
+    pub link: Link,
+    /// Who can end it.
+    pub aws: Arc<aws::Client>,
+}
 
 /// What a further session tells the loop.
 #[derive(Debug)]
@@ -53,8 +63,8 @@ pub(super) struct Extra {
 enum State {
     Waiting(Pin<Box<Sleep>>),
     Starting(Starting),
-    Opening { id: String, link: Box<Link> },
-    Ready { id: String, link: Box<Link>, streams: Box<Streams> },
+    Opening(Box<Started>),
+    Ready(Box<Started>, Box<Streams>),
 }
 
 impl Extra {
@@ -72,15 +82,15 @@ impl Extra {
     /// The streams, once the session is ready.
     pub fn streams(&mut self) -> Option<&mut Streams> {
         match &mut self.state {
-            State::Ready { streams, .. } => Some(streams),
+            State::Ready(_, streams) => Some(streams),
             _ => None,
         }
     }
 
     /// Moves what the streams have to send into the channel.
     pub fn move_up(&mut self) {
-        if let State::Ready { link, streams, .. } = &mut self.state {
-            streams.move_up(link);
+        if let State::Ready(session, streams) = &mut self.state {
+            streams.move_up(&mut session.link);
         }
     }
 
@@ -93,21 +103,21 @@ impl Extra {
                     self.state = State::Starting((self.starter)());
                 }
                 State::Starting(starting) => match ready!(starting.as_mut().poll(cx)) {
-                    Ok((id, link)) => self.state = State::Opening { id, link: Box::new(link) },
+                    Ok(started) => self.state = State::Opening(Box::new(started)),
                     Err(reason) => return Poll::Ready(self.fail(&reason)),
                 },
-                State::Opening { link, .. } => {
-                    let event = ready!(std::pin::pin!(link.next(true)).poll(cx));
+                State::Opening(session) => {
+                    let event = ready!(std::pin::pin!(session.link.next(true)).poll(cx));
                     if let Some(reason) = self.handle_opening(event) {
                         return Poll::Ready(self.fail(&reason));
                     }
-                    if let State::Ready { id, .. } = &self.state {
-                        tracing::info!(%id, "a further session is ready");
+                    if let State::Ready(session, _) = &self.state {
+                        tracing::info!(id = %session.id, "a further session is ready");
                         return Poll::Ready(ExtraEvent::Progress);
                     }
                 }
-                State::Ready { link, .. } => {
-                    let event = ready!(std::pin::pin!(link.next(may_deliver)).poll(cx));
+                State::Ready(session, _) => {
+                    let event = ready!(std::pin::pin!(session.link.next(may_deliver)).poll(cx));
                     return Poll::Ready(self.handle_ready(event));
                 }
             }
@@ -117,22 +127,23 @@ impl Extra {
     /// When [`Extra::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Ready { streams, .. } => streams.next_timeout(),
+            State::Ready(_, streams) => streams.next_timeout(),
             _ => None,
         }
     }
 
     /// Lets the streams do what is due.
     pub fn handle_timeout(&mut self) -> Option<ExtraEvent> {
-        let State::Ready { streams, .. } = &mut self.state else { return None };
+        let State::Ready(_, streams) = &mut self.state else { return None };
         let failed = streams.handle_timeout().err()?;
         Some(self.fail(&failed.to_string()))
     }
 
     /// Asks the agent to end the session, and waits until it has taken that.
     pub async fn terminate(self) {
-        let (State::Opening { mut link, .. } | State::Ready { mut link, .. }) = self.state else { return };
-        super::terminate(&mut link).await;
+        let (State::Opening(mut session) | State::Ready(mut session, _)) = self.state else { return };
+        let Started { id, link, aws } = &mut *session;
+        ending::terminate(link, Some(aws), id).await;
     }
 
     /// `Some` is the reason of a failure.
@@ -140,8 +151,8 @@ impl Extra {
         match event {
             LinkEvent::Channel(Event::Ready(SessionKind::Port(port))) if port.is_forwarding() => {
                 let waiting = State::Waiting(Box::pin(tokio::time::sleep_until(Instant::now())));
-                if let State::Opening { id, link } = std::mem::replace(&mut self.state, waiting) {
-                    let capabilities = link.capabilities();
+                if let State::Opening(session) = std::mem::replace(&mut self.state, waiting) {
+                    let capabilities = session.link.capabilities();
                     if !capabilities.multiplexing {
                         return Some("its agent forwards one connection at a time".into());
                     }
@@ -149,7 +160,7 @@ impl Extra {
                     let (reports, gauge) = (self.reports.clone(), self.gauge.clone());
                     let streams =
                         Box::new(Streams::new(capabilities.smux_keepalive_off, lane, reports, gauge));
-                    self.state = State::Ready { id, link, streams };
+                    self.state = State::Ready(session, streams);
                     self.failures = 0;
                 }
                 None
@@ -160,7 +171,7 @@ impl Extra {
     }
 
     fn handle_ready(&mut self, event: LinkEvent) -> ExtraEvent {
-        let State::Ready { streams, .. } = &mut self.state else { return ExtraEvent::Progress };
+        let State::Ready(_, streams) = &mut self.state else { return ExtraEvent::Progress };
         match event {
             LinkEvent::Channel(Event::Output(bytes)) => match streams.move_down(bytes) {
                 Ok(()) => ExtraEvent::Progress,

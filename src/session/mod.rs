@@ -13,11 +13,12 @@
 mod basic;
 mod connection;
 pub mod console;
+mod ending;
 pub mod escape;
 mod extra;
 mod listener;
 mod mux;
-mod setup;
+mod opening;
 mod shell;
 mod stdio;
 mod streams;
@@ -25,18 +26,14 @@ mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context as _;
 
 use self::console::Console;
-use self::setup::Setup;
 use self::watch::Watch;
 use crate::aws;
-use crate::cli::{COMPATIBLE_VERSION, StartSession};
-use crate::link::{self, GaveUp, Link, LinkEvent};
+use crate::cli::StartSession;
+use crate::link::{GaveUp, Link, LinkEvent};
 use crate::notice;
-use crate::protocol::{self, CloseReason, DataKey, DataKeyRequest, Event, Flag, Input, SessionKind};
+use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event, SessionKind};
 use crate::settings::Settings;
 use crate::term::{Parent, Signal};
 
@@ -46,6 +43,8 @@ struct Session {
     settings: Settings,
     legacy: bool,
     aws: Option<Arc<aws::Client>>,
+    /// Opened with a signature of the caller's, who has no credentials for us.
+    is_presigned: bool,
     link: Link,
     console: Console,
     watch: Watch,
@@ -87,7 +86,7 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
         Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
     };
     console.say(&notice::starting_session(&start.session_id));
-    let (end, exit_code) = match Session::open(start, settings, console, parent).await {
+    let (end, exit_code) = match opening::open(start, settings, console, parent).await {
         Ok(mut session) => {
             let end = session.drive().await;
             session.finish(end).await
@@ -105,41 +104,15 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
     }
 }
 
+/// A data key on its way.
+type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>>>>;
+
 enum Outcome {
     Ended,
     Failed,
 }
 
 impl Session {
-    async fn open(
-        mut start: StartSession,
-        settings: Settings,
-        console: Console,
-        parent: Parent,
-    ) -> Result<Session, (Console, anyhow::Error)> {
-        let Setup { target, starter } = match setup::prepare(&mut start, &settings).await {
-            Ok(setup) => setup,
-            Err(error) => return Err((console, error)),
-        };
-        let watch = Watch::start(parent, settings.keep_alive_without_parent);
-        let watch = match watch.context("cannot listen for signals") {
-            Ok(watch) => watch,
-            Err(error) => return Err((console, error)),
-        };
-        Ok(Session {
-            id: start.session_id,
-            legacy: start.legacy,
-            aws: target.aws.clone(),
-            link: Link::new(link_config(&settings), target),
-            settings,
-            console,
-            watch,
-            exit_code: None,
-            connections: None,
-            starter,
-        })
-    }
-
     async fn drive(&mut self) -> End {
         let kind = match self.wait_until_ready().await {
             Ok(kind) => kind,
@@ -157,7 +130,7 @@ impl Session {
     }
 
     async fn wait_until_ready(&mut self) -> Result<SessionKind, End> {
-        let mut data_key: Option<Pin<Box<dyn Future<Output = Result<DataKey, String>>>>> = None;
+        let mut data_key: Option<KeyRequest> = None;
         loop {
             let key = async {
                 match &mut data_key {
@@ -183,7 +156,7 @@ impl Session {
                         return Err(End::NotStarted(reason.to_string()));
                     }
                     // The service may say so before the agent has come for the first time.
-                    LinkEvent::Channel(Event::Paused(_)) => {}
+                    LinkEvent::Channel(Event::Paused(_) | Event::Stalled(_)) => {}
                     LinkEvent::GaveUp(GaveUp::SessionGone) => return Err(End::TimedOut),
                     LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
                     other => if let Some(end) = self.handle(other) { return Err(end) },
@@ -220,6 +193,9 @@ impl Session {
                 Event::Notice(words) => self.console.say(&notice::customer_message(&words)),
                 Event::Paused(true) => self.console.status("the agent is not connected, waiting for it"),
                 Event::Paused(false) => self.console.status("the agent is connected"),
+                Event::Stalled(silence) => {
+                    self.console.status(&format!("the remote has taken no data for {} s", silence.as_secs()));
+                }
                 // A running session has had its handshake.
                 Event::DataKeyNeeded(_) => self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned())),
                 Event::ExitCode { code, text } => {
@@ -241,6 +217,11 @@ impl Session {
         self.console.complain(&line);
     }
 
+    /// Ends the session at the other side.
+    async fn terminate(&mut self) {
+        ending::terminate(&mut self.link, self.aws.as_deref().filter(|_| !self.is_presigned), &self.id).await;
+    }
+
     /// Says the last words, ends what must be ended, writes what is to be written.
     async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
         tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
@@ -248,87 +229,42 @@ impl Session {
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
-                terminate(&mut self.link).await;
+                self.terminate().await;
                 self.console.say(&notice::exiting(&self.id));
             }
-            End::Finished | End::ReaderGone | End::Terminated => terminate(&mut self.link).await,
+            End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
             End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
             End::NotStarted(reason) => {
                 self.console.say(&notice::cannot_start(reason));
-                terminate(&mut self.link).await;
+                self.terminate().await;
                 outcome = Outcome::Failed;
             }
             End::Failed(reason) => {
                 self.console.complain(&reason);
-                terminate(&mut self.link).await;
+                self.terminate().await;
                 outcome = Outcome::Failed;
             }
         }
         self.link.close().await;
-        self.console.flush().await;
+        tokio::select! {
+            () = self.console.flush() => {}
+            // A reader that takes nothing shall not keep us from ending when we are told to.
+            () = until_told_to_end(&mut self.watch) => {}
+        }
         (outcome, self.exit_code)
     }
 }
 
-/// Ends a session at the other side, within [`TERMINATE_TIMEOUT`]: through the agent if it understands that and takes
-/// it, else through the service.
-async fn terminate(link: &mut Link) {
-    let ended = async {
-        if link.is_open() && link.capabilities().terminate_flag && flag_is_taken(link).await {
-            return;
-        }
-        if let Err(error) = link.terminate().await {
-            tracing::warn!(%error, "the session may still be open at the service");
-        }
-    };
-    if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
-        tracing::warn!("the end of the session was not confirmed in time");
-    }
-}
-
-async fn flag_is_taken(link: &mut Link) -> bool {
-    link.send(Input::Flag(Flag::TerminateSession));
-    let taken = async {
-        while !link.is_drained() {
-            match link.next(true).await {
-                LinkEvent::Channel(Event::Closed(_)) => return true,
-                LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => return false,
-                _ => {}
-            }
-        }
-        true
-    };
-    tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
+async fn until_told_to_end(watch: &mut Watch) {
+    while !ends_session(watch.recv().await) {}
 }
 
 fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
-fn link_config(settings: &Settings) -> link::Config {
-    link::Config {
-        channel: protocol::Config {
-            client_version: COMPATIBLE_VERSION.to_owned(),
-            message_rate: settings.message_rate.unwrap_or(0),
-            max_payload: settings.max_payload,
-            max_window: settings.window,
-            handshake_timeout: settings.handshake_timeout,
-            give_up_after: GIVE_UP_AFTER,
-        },
-        open_timeout: settings.open_timeout,
-        reconnect_timeout: settings.reconnect_timeout,
-        ping_interval: settings.ping_interval,
-    }
-}
-
 /// For failures of our own, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;
-/// How long the end of a session may take.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// After that the service is asked instead of the agent.
-const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
-/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// The official plugin's words to callers of the four-argument form.
 const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
     Please upgrade to the latest version of your CLI (e.g., AWS CLI).";

@@ -211,6 +211,6 @@ impl Streams {
 /// The agent's smux lets so many streams wait for its accept loop; further connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
 /// How long the remote must have been quiet after the end of the local input until it is told.
-const HALF_CLOSE_QUIET: Duration = Duration::from_secs(5);
+const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
 /// More connections than this in that state are not kept waiting.
 const MAX_HALF_CLOSED: usize = 256;
