@@ -1,6 +1,7 @@
 //! The integration tests: the binary as it is called, by hand and by real clients.
 //!
 //! - [`cli`]: arguments and visible text.
+//! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
 //! - [`faults`]: malformed input from the network.
@@ -12,6 +13,7 @@
 
 mod harness;
 
+mod aws;
 mod aws_cli;
 mod cli;
 mod differential;

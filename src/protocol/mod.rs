@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod agent_version;
+mod acks;
 mod api;
 mod channel;
 pub mod cipher;

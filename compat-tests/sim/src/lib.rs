@@ -18,6 +18,7 @@ mod control;
 mod documents;
 mod frame;
 mod gateway;
+mod identity;
 mod kms;
 mod meter;
 mod proxy;

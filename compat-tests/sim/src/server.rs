@@ -14,13 +14,13 @@ use tracing::{debug, warn};
 
 use crate::service::Service;
 use crate::stream::Stream;
-use crate::{api, control, gateway};
+use crate::{api, control, gateway, identity};
 
 /// Serves until dropped.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let (http, incoming) = mpsc::channel(BACKLOG);
     let Ok(addr) = listener.local_addr() else { return };
-    let app: Router = control::routes().fallback(any(api::handle)).with_state(Arc::clone(&service));
+    let app: Router = control::routes().merge(identity::routes()).fallback(any(api::handle)).with_state(Arc::clone(&service));
     tokio::spawn(async move { axum::serve(Incoming { addr, incoming }, app).await });
     loop {
         match listener.accept().await {

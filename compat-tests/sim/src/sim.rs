@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Cut, Faults, ResumePolicy, Way};
+use crate::config::{Config, Credentials, Cut, Faults, ResumePolicy, Way};
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
 use crate::session::Session;
-use crate::{frame, server, tls};
+use crate::{api, frame, server, tls};
 
 /// A running simulator with its own runtime on its own threads. Dropping it ends everything it has started:
 /// connections, agents, and the shells and commands they run.
@@ -169,6 +170,30 @@ impl Sim {
     /// Changes what ResumeSession answers, from now on.
     pub fn set_resume(&self, policy: ResumePolicy) {
         self.service.set_resume(policy);
+    }
+
+    /// A further long-term key pair that is accepted, beside the configured one.
+    pub fn add_credentials(&self, access_key: &str, secret_key: &str) -> Credentials {
+        self.service.identities.add(access_key, secret_key)
+    }
+
+    /// Refuses an access key or an SSO access token as expired, from now on.
+    pub fn revoke(&self, key: &str) {
+        self.service.identities.revoke(key);
+    }
+
+    /// StartSession without a request over the network, and so without a signature: the answer's JSON.
+    ///
+    /// # Errors
+    /// As the API, in the words of its error.
+    pub fn start_session(&self, request: &Value) -> anyhow::Result<Value> {
+        api::start_session(&self.service, request)
+    }
+
+    /// What no client may print or log: all tokens, secret keys and data keys so far.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        self.service.secrets()
     }
 
     /// Sends bytes as one binary frame to the session's client, whatever they are.
