@@ -33,6 +33,8 @@ pub enum Invocation {
     Version,
     /// `--help` or `-h`.
     Help,
+    /// `--man`: the manual page, for packages.
+    Manual,
     /// One or two words that are none of the above; the first one, fit to be printed.
     UnknownOperation(String),
     /// Three or more words whose third is not `StartSession`.
@@ -142,6 +144,7 @@ pub fn parse(
         [] => return Ok(Invocation::Installed),
         [word] if word == "--version" => return Ok(Invocation::Version),
         [word] if word == "--help" || word == "-h" => return Ok(Invocation::Help),
+        [word] if word == "--man" => return Ok(Invocation::Manual),
         [word] | [word, _] => return Ok(Invocation::UnknownOperation(printable(word))),
         _ => {}
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use session_manager_plugin::cli::{self, Invocation, StartSession};
-use session_manager_plugin::settings::{self, Settings};
+use session_manager_plugin::settings::{self, Loaded, Settings};
 use session_manager_plugin::term::Parent;
 use session_manager_plugin::{logging, notice, session, term};
 
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => notice::version(),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
+        Ok(Invocation::Manual) => settings::manual(),
         Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
         Ok(Invocation::StartSession(start)) => return start_session(*start),
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
 
 fn start_session(start: StartSession) -> ExitCode {
     let parent = Parent::current();
-    let (settings, warnings) = Settings::from_env(|name| std::env::var_os(name));
+    let Loaded { settings, warnings, .. } = Settings::load();
     for warning in warnings {
         let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
     }
@@ -45,8 +46,7 @@ fn start_session(start: StartSession) -> ExitCode {
 /// plugin's, unless the settings ask for it: the AWS CLI prints our argv when it is another.
 fn fail(text: &str) -> ExitCode {
     print(text);
-    let (settings, _) = Settings::from_env(|name| std::env::var_os(name));
-    if settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
+    if Settings::load().settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
 }
 
 /// A reader that is gone wants to know nothing more.

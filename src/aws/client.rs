@@ -77,7 +77,8 @@ impl Client {
         let answer = ssm.resume_session().session_id(session_id).send();
         let answer = self.answer(CALL, answer.await).await?;
         let token = answer.token_value.filter(|token| !token.is_empty());
-        let token = token.ok_or_else(|| AwsError::new(CALL, Trouble::SessionGone, "the session has timed out"))?;
+        let token =
+            token.ok_or_else(|| AwsError::new(CALL, Trouble::SessionGone, "the session has timed out"))?;
         Ok(Opened {
             session_id: session_id.to_owned(),
             stream_url: answer.stream_url.unwrap_or_default(),
@@ -165,7 +166,8 @@ impl Client {
     async fn ssm(&self, call: &'static str, wait: Duration) -> Result<aws_sdk_ssm::Client, AwsError> {
         let (loaded, credentials) = self.ready(call, CALL_LOOK_UP).await?;
         let AwsContext { endpoint, target, .. } = &self.context;
-        let endpoint = endpoint::for_ssm(endpoint.as_deref(), target.as_deref(), config::has_endpoint_for_ssm());
+        let endpoint =
+            endpoint::for_ssm(endpoint.as_deref(), target.as_deref(), config::has_endpoint_for_ssm());
         let mut config = aws_sdk_ssm::config::Builder::from(&loaded.config)
             .credentials_provider(credentials)
             .retry_config(RetryConfig::disabled())
@@ -176,11 +178,7 @@ impl Client {
         Ok(aws_sdk_ssm::Client::from_conf(config.build()))
     }
 
-    async fn ready(
-        &self,
-        call: &'static str,
-        wait: Duration,
-    ) -> Result<(&Loaded, Credentials), AwsError> {
+    async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
         let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
         let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
         let mut kept = self.kept.lock().await;

@@ -76,7 +76,8 @@ pub(super) fn has_endpoint_for_ssm() -> bool {
 
 /// The caller's, or that of the environment or the profile. Not the metadata service's: the caller knew one.
 async fn region(context: &AwsContext) -> Option<Region> {
-    let environment = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| std::env::var(name).ok());
+    let environment =
+        ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| std::env::var(name).ok());
     let known = Some(context.region.clone()).filter(|region| !region.is_empty()).or(environment);
     match known.filter(|region| !region.is_empty()) {
         Some(region) => Some(Region::new(region)),
@@ -89,8 +90,7 @@ async fn region(context: &AwsContext) -> Option<Region> {
 
 async fn profile_files(profile: Option<&str>) -> Option<ProfileSet> {
     let name = profile.map(|name| name.to_owned().into());
-    let loaded =
-        aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
+    let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
     loaded.inspect_err(|error| tracing::warn!(%error, "cannot read the profiles")).ok()
 }
 

@@ -102,9 +102,8 @@ mod tests {
     #[test]
     fn credentials_are_kept_until_shortly_before_their_end() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let until = |seconds: u64| {
-            Credentials::new("a", "s", None, Some(now + Duration::from_secs(seconds)), "test")
-        };
+        let until =
+            |seconds: u64| Credentials::new("a", "s", None, Some(now + Duration::from_secs(seconds)), "test");
         assert!(is_fresh(&until(61), now));
         assert!(!is_fresh(&until(60), now));
         assert!(!is_fresh(&Credentials::new("a", "s", None, None, "test"), now));

@@ -112,7 +112,9 @@ fn innermost(error: &dyn Error) -> String {
     let last = texts.pop().unwrap_or_default();
     match texts.pop() {
         // A bare cause like "connection refused" wants its context.
-        Some(context) if last.len() < SHORT_REASON && !context.contains(&last) => format!("{context}: {last}"),
+        Some(context) if last.len() < SHORT_REASON && !context.contains(&last) => {
+            format!("{context}: {last}")
+        }
         Some(context) if context.contains(&last) => context,
         _ => last,
     }

@@ -57,8 +57,7 @@ mod tests {
     use std::time::Duration;
 
     fn sign_at(url: &str, token: Option<&str>) -> HeaderMap {
-        let credentials =
-            Credentials::new("AKIDEXAMPLE", "secret", token.map(str::to_owned), None, "test");
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", token.map(str::to_owned), None, "test");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_760_000_000);
         headers(&Url::parse(url).unwrap(), "eu-west-1", &credentials, now).unwrap()
     }
