@@ -15,6 +15,7 @@
 
 mod backoff;
 mod network;
+pub mod probe;
 pub mod proxy;
 mod stream;
 pub mod stream_url;
@@ -42,6 +43,7 @@ use self::websocket::Socket;
 pub use self::websocket::{Dial, OpenError};
 use crate::cli::Secret;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
+use crate::wire_log::{self, Recorder};
 
 /// What a link needs to know.
 #[derive(Clone, Debug)]
@@ -138,6 +140,7 @@ pub struct Link {
     must_ping: bool,
     /// A ping is out since then, with nothing heard after it.
     ping_out: Option<Instant>,
+    recorder: Option<Recorder>,
 }
 
 impl Link {
@@ -159,6 +162,7 @@ impl Link {
             next_ping: now + config.ping_interval,
             must_ping: false,
             ping_out: None,
+            recorder: wire_log::recorder(),
             config,
             target,
         }
@@ -268,6 +272,9 @@ impl Link {
             }
             Err(error) => {
                 tracing::info!(%error, "cannot open the websocket");
+                if let Some(recorder) = &self.recorder {
+                    recorder.event("not opened", &error.to_string());
+                }
                 if !self.was_open && error.is_permanent() {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
@@ -324,7 +331,11 @@ impl Link {
             let message = if std::mem::take(&mut self.must_ping) {
                 tungstenite::Message::Ping(Bytes::new())
             } else {
-                match self.channel.poll_transmit(now.into_std()) {
+                let transmit = self.channel.poll_transmit(now.into_std());
+                if let (Some(recorder), Some(transmit)) = (&self.recorder, &transmit) {
+                    recorder.sent(transmit);
+                }
+                match transmit {
                     Some(Transmit::Text(text)) => tungstenite::Message::text(text),
                     Some(Transmit::Binary(frame)) => tungstenite::Message::Binary(frame),
                     None => return Ok(()),
@@ -339,6 +350,9 @@ impl Link {
         self.ping_out = None;
         match message {
             tungstenite::Message::Binary(frame) => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.received(&frame);
+                }
                 self.channel.handle_frame(Instant::now().into_std(), frame);
                 if std::mem::replace(&mut self.is_proven, true) {
                     return None;
@@ -365,6 +379,9 @@ impl Link {
     /// The socket is gone. Says so only for one that had worked.
     fn lose(&mut self, reason: String) -> Option<LinkEvent> {
         tracing::info!(%reason, "lost the websocket");
+        if let Some(recorder) = &self.recorder {
+            recorder.event("lost", &reason);
+        }
         self.channel.handle_lost();
         let is_news = self.is_proven;
         if self.open_by.is_none() {
