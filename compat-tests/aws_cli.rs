@@ -203,9 +203,7 @@ fn non_interactive_command(aws: Aws) {
     let setup = Setup::new(aws);
     let mut command = setup.aws(&["ssm", "start-session", "--target", TARGET]);
     command.args(["--document-name", "AWS-StartNonInteractiveCommand", "--parameters"]);
-    command.arg(
-        "{\"command\": [\"echo to stdout; echo to stderr >&2; exit 3\"],\"separateOutputStream\":[\"True\"]}",
-    );
+    command.arg("{\"command\": [\"sh -c 'echo to stdout; echo to stderr >&2; exit 3'\"],\"separateOutputStream\":[\"True\"]}");
     let finished = run(&mut command);
     finished.assert_ok();
     let text = finished.text();

@@ -15,7 +15,10 @@ use crate::harness::wire::{self, Frame};
 /// Runs the plugin against `gateway` to its end and checks what holds for every input.
 #[track_caller]
 fn finish(gateway: &Gateway) -> Finished {
-    let mut running = Running::spawn(&mut Started::of(gateway).command(&World::new()));
+    let mut world = World::new();
+    // How long a first connection is tried: half a minute by default, too long for each of these tests.
+    world.set("SSM_PLUGIN_OPEN_TIMEOUT", "5");
+    let mut running = Running::spawn(&mut Started::of(gateway).command(&world));
     let _stdin = running.take_stdin();
     let finished = running.finish();
     finished.assert_ok();

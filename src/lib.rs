@@ -1,4 +1,60 @@
-//! A `session-manager-plugin` for the AWS CLI.
+//! A `session-manager-plugin` for the AWS CLI: shells, commands, forwarded ports and SSH over AWS Systems Manager.
+//!
+//! The program takes the argv of the AWS CLI ([`cli`]), opens the data channel that StartSession named ([`link`]), and
+//! runs the kind of session that the agent announces ([`session`]). The protocol itself ([`protocol`]) is a set of
+//! state machines without clock, socket or task, usable from other programs.
+//!
+//! # Layout
+//!
+//! ```text
+//! main ─▶ cli ─▶ session ─▶ link ─▶ protocol
+//!                   │         └────▶ aws
+//!                   └──▶ term, notice
+//! ```
+//!
+//! No arrow runs back up.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`cli`] | the positional argv contract |
+//! | [`settings`] | every environment variable we read, with its default |
+//! | [`notice`] | every sentence that is printed, byte for byte |
+//! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
+//! | [`link`] | a websocket with a clock: opening, pings, opening again |
+//! | [`protocol`] | envelope, handshake, delivery, pacing, encryption, smux |
+//! | [`term`] | raw mode, size, standard streams, signals, the parent process |
+//! | [`logging`] | diagnostics to a file, off by default |
+//!
+//! # Where a byte goes
+//!
+//! *Typed.* The terminal in raw mode → the stdin thread → a bounded channel → the shell's loop, whose arm for input is
+//! open only while [`link::Link::wants_input`] → [`protocol::Channel::send`], where it waits to be joined with others
+//! into one message → [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered,
+//! encoded once; one handle on the frame is kept until it is acknowledged → websocket, flushed when a burst ends. Its
+//! acknowledgement removes it, feeds the round-trip time (unless it was sent twice) and opens the window.
+//!
+//! *Printed.* Websocket → [`protocol::Channel::handle_frame`]: decoded without a copy, acknowledged, put in order
+//! (a duplicate is acknowledged again and dropped, an early one acknowledged and held), decrypted →
+//! [`protocol::Event::Output`] → the shell's loop → a bounded queue → stdout. While that queue is full no further frame
+//! is read, so the agent's sending stops; timers, pings and our own sending go on.
+//!
+//! *Forwarded.* A local connection has a task that owns its socket. Upwards the task hands over one chunk and waits to be
+//! asked for more → [`protocol::smux::Session::send`], a bounded queue per stream →
+//! [`protocol::smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
+//! Downwards [`protocol::smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
+//! reader stops nobody until it holds 8 MiB (all together: 32 MiB), then the whole session waits. Nothing is dropped.
+//!
+//! # Invariants
+//!
+//! 1. [`protocol`] reads no clock, environment or random source and never blocks; a lint denies it there.
+//! 2. Only [`link`] calls a [`protocol::Channel`]. Nothing inside a link awaits: it is one poll function.
+//! 3. Only [`session`] writes to stdout, through one console; SSH sessions keep it to the remote's bytes.
+//! 4. The process ends in `main` and nowhere else; an ending is a value that unwinds through the raw-mode guard.
+//! 5. Nothing from the network panics the process: lengths are checked, unreadable frames are counted and dropped.
+//! 6. Every buffer has a bound with a name. Unacknowledged data is never dropped to keep one.
+//! 7. A message once numbered never changes: the agent may have it although its acknowledgement was lost.
+//! 8. `unsafe` stands only in [`term`], each block with its reason.
+//! 9. The token, credentials and data keys are in no log line, error text or panic message.
 
 pub mod aws;
 pub mod cli;

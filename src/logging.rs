@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::Settings;
 
@@ -47,16 +47,22 @@ fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guar
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
         .finish(open(settings)?);
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_timer(Stamp::new(id));
+    let lines = fmt::layer().with_writer(writer).with_ansi(false).with_timer(Stamp::new(id));
     tracing_subscriber::registry()
-        .with(filter)
-        .with(filter_fn(is_fit))
-        .with(lines)
+        .with(lines.with_filter(filter.and(filter_fn(may_be_logged))))
         .try_init()
         .map_err(|err| anyhow::anyhow!("{err}"))
         .context("another log is in use")?;
     Ok(Guard { _worker: guard })
+}
+
+/// Whatever the filter of the settings says: libraries below us log headers and bodies with tokens and keys in them
+/// once they are asked for detail.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_ours =
+        target == OWN_TARGET || target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.starts_with("::"));
+    is_ours || *metadata.level() <= FOREIGN_LEVEL
 }
 
 /// The place of the log, whether or not the settings ask for one: its file, or the directory of the daily files.
@@ -68,11 +74,6 @@ pub fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
     open(settings)?;
     let daily = || settings.state_dir.as_ref().map(|state| state.join(DIRECTORY));
     settings.log_file.clone().or_else(daily).context("no home directory")
-}
-
-/// What other crates say at `trace` holds canonical requests, settings and chunks of bodies: secrets among them.
-fn is_fit(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::DEBUG
 }
 
 /// Time and session at the beginning of each line.
@@ -200,6 +201,9 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+const OWN_TARGET: &str = "session_manager_plugin";
+/// The most detail that other crates may log. At `DEBUG` the AWS SDK and the websocket library print requests.
+const FOREIGN_LEVEL: Level = Level::INFO;
 /// Below the state directory.
 const DIRECTORY: &str = "session-manager-plugin";
 const FILE_PREFIX: &str = "plugin.";

@@ -15,7 +15,7 @@ use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
 use crate::harness::net::{connect, opened_port};
 use crate::harness::process::{Outcome, Running, describe};
 use crate::harness::wire::{self, Frame};
-use crate::harness::{REGION, TARGET, World};
+use crate::harness::{REGION, World};
 
 /// Puts one plugin through it and answers the transcript.
 pub type Script = fn(&Path) -> String;

@@ -79,7 +79,11 @@ impl Started {
     }
 }
 
-/// One call of AWS's JSON protocol, unsigned.
+/// A well-formed signature of nobody: the simulator looks at its form only, unless told otherwise.
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/ssm/aws4_request, \
+    SignedHeaders=host;x-amz-date, Signature=0000000000000000000000000000000000000000000000000000000000000000";
+
+/// One call of AWS's JSON protocol.
 #[track_caller]
 pub fn call(endpoint: &str, operation: &str, request: &Value) -> Value {
     let address = endpoint.strip_prefix("http://").expect("a plain endpoint");
@@ -88,7 +92,7 @@ pub fn call(endpoint: &str, operation: &str, request: &Value) -> Value {
     let body = request.to_string();
     let head = format!(
         "POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-amz-json-1.1\r\n\
-         X-Amz-Target: {operation}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+         X-Amz-Target: {operation}\r\nAuthorization: {SIGNATURE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).expect("write request");

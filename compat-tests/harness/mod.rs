@@ -123,11 +123,6 @@ impl World {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The environment, for programs that are not started by [`World::command`].
-    pub fn env(&self) -> &[(String, String)] {
-        &self.env
-    }
-
     /// The private home folder.
     pub fn home(&self) -> PathBuf {
         self.dir.path().join("home")

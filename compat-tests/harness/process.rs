@@ -125,11 +125,6 @@ impl Running {
         kill_process(self.pid(), signal).expect("signal the child");
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        !self.ended && self.child.try_wait().expect("try_wait").is_none()
-    }
-
     /// Waits for its end within [`PATIENCE`].
     #[track_caller]
     pub fn finish(self) -> Finished {

@@ -1,6 +1,6 @@
 //! The calls.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::provider_config::ProviderConfig;
@@ -10,13 +10,14 @@ use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
-use tokio_tungstenite::tungstenite::http::HeaderMap;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::config::{self, AwsContext};
+use super::credentials::Kept;
 use super::error::{AwsError, Trouble};
 use super::{credentials, endpoint, sign};
 use crate::cli::Secret;
@@ -39,7 +40,7 @@ pub struct Opened {
 pub struct Client {
     context: AwsContext,
     loaded: OnceCell<Result<Loaded, String>>,
-    kept: Mutex<Option<Credentials>>,
+    kept: Mutex<Option<Kept>>,
 }
 
 #[derive(Debug)]
@@ -182,13 +183,13 @@ impl Client {
         let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
         let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
         let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| credentials::is_fresh(kept, SystemTime::now())) {
-            return Ok((loaded, kept.clone()));
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.is_fresh(SystemTime::now())) {
+            return Ok((loaded, kept.credentials.clone()));
         }
         let profile = self.context.profile.as_deref();
         let found = credentials::look_up(&loaded.config, &loaded.provider_config, profile, wait).await;
         let found = found.map_err(|error| AwsError::credentials(call, &error))?;
-        *kept = Some(found.clone());
+        *kept = Some(Kept { credentials: found.clone(), since: Instant::now() });
         Ok((loaded, found))
     }
 

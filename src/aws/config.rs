@@ -14,6 +14,8 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::cli::Secret;
+
 /// What the caller says about AWS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsContext {
@@ -25,16 +27,26 @@ pub struct AwsContext {
     pub endpoint: Option<String>,
     /// The session's target, as the request has it.
     pub target: Option<String>,
+    /// A PEM file of certificates to trust beside the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// For `https` endpoints.
+    pub proxy: Option<HttpsProxy>,
 }
 
-/// The file of further certificates to trust: `AWS_CA_BUNDLE`, or the profile's `ca_bundle`. The SDK for Rust reads
-/// neither.
+/// A proxy for `https` destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsProxy {
+    /// Its URL as the user wrote it; it may hold a password.
+    pub url: Secret,
+    /// The rules of `NO_PROXY`.
+    pub except: String,
+}
+
+/// The file of further certificates to trust that a profile names. The SDK for Rust does not read it, nor
+/// `AWS_CA_BUNDLE`, which comes before it.
 pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
-        return Some(path.into());
-    }
-    let path = profile_files(profile).await?.get("ca_bundle")?.to_owned();
-    Some(expanded(&path)).filter(|path| !path.as_os_str().is_empty())
+    let path = profile_files(profile).await?.get("ca_bundle")?.trim().to_owned();
+    (!path.is_empty()).then(|| expanded(&path))
 }
 
 /// Reads the SDK's configuration.
@@ -43,12 +55,15 @@ pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
 /// When the certificates to trust cannot be read.
 pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
     let profile = context.profile.as_deref();
-    let trust = match ca_bundle(profile).await {
-        Some(path) => trust_store(&path)?,
+    let trust = match &context.ca_bundle {
+        Some(path) => trust_store(path)?,
         None => TrustStore::default(),
     };
     let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
-    let proxy = ProxyConfig::from_env();
+    let proxy = match &context.proxy {
+        Some(proxy) => proxy_config(proxy)?,
+        None => ProxyConfig::disabled(),
+    };
     let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
@@ -113,6 +128,15 @@ fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
     Ok(trust)
 }
 
+/// Metadata services, which have `http` endpoints, are always reached directly.
+fn proxy_config(proxy: &HttpsProxy) -> anyhow::Result<ProxyConfig> {
+    let url = proxy.url.expose();
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    // The error would repeat the URL, and so its password.
+    let config = ProxyConfig::https(url).map_err(|_| anyhow::anyhow!(UNUSABLE_PROXY))?;
+    Ok(config.no_proxy(&proxy.except))
+}
+
 fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in BASE64_STANDARD.encode(certificate).as_bytes().chunks(PEM_LINE) {
@@ -130,6 +154,7 @@ fn expanded(path: &str) -> PathBuf {
     }
 }
 
+const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// one, which calls to AWS need";
 /// Characters in a line of PEM (RFC 7468).
 const PEM_LINE: usize = 64;
 

@@ -1,6 +1,6 @@
 //! Whose credentials.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -29,10 +29,22 @@ pub(super) async fn look_up(
     }
 }
 
-/// Whether they may be used without looking again. Those without an end are not kept: looking them up is cheap, and
-/// only that shows a change.
-pub(super) fn is_fresh(credentials: &Credentials, now: SystemTime) -> bool {
-    credentials.expiry().is_some_and(|expiry| expiry > now + REFRESH_AHEAD)
+/// Credentials, and when they were looked up.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub credentials: Credentials,
+    pub since: Instant,
+}
+
+impl Kept {
+    /// Whether they may be used without looking again. Those without an end are kept for one attempt only: looking
+    /// them up is cheap, and only that shows a change.
+    pub fn is_fresh(&self, now: SystemTime) -> bool {
+        match self.credentials.expiry() {
+            Some(expiry) => expiry > now + REFRESH_AHEAD,
+            None => self.since.elapsed() < KEPT_WITHOUT_END,
+        }
+    }
 }
 
 /// As the AWS CLI does it: a profile that was asked for by name comes before the environment's keys, one that is only
@@ -91,6 +103,7 @@ pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
 
 /// Credentials are not used for calls so shortly before their end.
 const REFRESH_AHEAD: Duration = Duration::from_secs(60);
+const KEPT_WITHOUT_END: Duration = Duration::from_secs(5);
 /// On an instance the metadata service answers at once.
 const IMDS_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const IMDS_READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -102,10 +115,14 @@ mod tests {
     #[test]
     fn credentials_are_kept_until_shortly_before_their_end() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let until =
-            |seconds: u64| Credentials::new("a", "s", None, Some(now + Duration::from_secs(seconds)), "test");
-        assert!(is_fresh(&until(61), now));
-        assert!(!is_fresh(&until(60), now));
-        assert!(!is_fresh(&Credentials::new("a", "s", None, None, "test"), now));
+        let kept = |expiry: Option<Duration>, since: Instant| {
+            let credentials = Credentials::new("a", "s", None, expiry.map(|left| now + left), "test");
+            Kept { credentials, since }.is_fresh(now)
+        };
+        let long_ago = Instant::now().checked_sub(KEPT_WITHOUT_END).unwrap();
+        assert!(kept(Some(REFRESH_AHEAD + Duration::from_secs(1)), long_ago));
+        assert!(!kept(Some(REFRESH_AHEAD), Instant::now()));
+        assert!(!kept(None, long_ago));
+        assert!(kept(None, Instant::now()));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -38,10 +37,6 @@ pub struct AwsError {
 impl AwsError {
     pub(super) fn new(call: &'static str, trouble: Trouble, reason: impl fmt::Display) -> AwsError {
         AwsError { trouble, call, reason: shortened(reason.to_string()) }
-    }
-
-    pub(super) fn timed_out(call: &'static str, after: Duration) -> AwsError {
-        AwsError::new(call, Trouble::Unreachable, format_args!("no answer within {after:?}"))
     }
 
     pub(super) fn credentials(call: &'static str, error: &CredentialsError) -> AwsError {

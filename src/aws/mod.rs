@@ -19,5 +19,5 @@ mod error;
 mod sign;
 
 pub use self::client::{Client, Opened};
-pub use self::config::{AwsContext, ca_bundle};
+pub use self::config::{AwsContext, HttpsProxy, ca_bundle};
 pub use self::error::{AwsError, Trouble};

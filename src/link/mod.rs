@@ -15,6 +15,7 @@
 
 mod backoff;
 mod network;
+mod opener;
 pub mod probe;
 pub mod proxy;
 mod stream;
@@ -23,25 +24,23 @@ mod tcp;
 pub mod tls;
 mod websocket;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream as _};
-use http::HeaderMap;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite;
-use url::Url;
 
 use self::backoff::Backoff;
 pub use self::network::Network;
+pub use self::opener::{OpenFailure, Target};
+use self::opener::{Opener, Opening};
 pub use self::tcp::ConnectError;
+pub use self::websocket::OpenError;
 use self::websocket::Socket;
-pub use self::websocket::{Dial, OpenError};
-use crate::cli::Secret;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
 use crate::wire_log::{self, Recorder};
 
@@ -58,17 +57,6 @@ pub struct Config {
     pub ping_interval: Duration,
 }
 
-/// What there is to open.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// A checked stream URL, see [`Network::stream_url`].
-    pub url: Url,
-    /// The token that the opening frame presents.
-    pub token: Arc<Secret>,
-    /// The way there.
-    pub network: Arc<Network>,
-}
-
 /// What a link tells its session.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -80,6 +68,8 @@ pub enum LinkEvent {
     Lost(String),
     /// The connection is back.
     Resumed,
+    /// What stands in the way of getting it back as it should be. It is tried further.
+    Trouble(String),
     /// There will be no connection (any more). Nothing follows.
     GaveUp(GaveUp),
 }
@@ -89,7 +79,10 @@ pub enum LinkEvent {
 pub enum GaveUp {
     /// The first opening failed.
     #[error("{0}")]
-    Open(OpenError),
+    Open(OpenFailure),
+    /// The session is over at the service: it was idle too long, or away too long.
+    #[error("the session has timed out")]
+    SessionGone,
     /// The first opening took too long.
     #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
     OpenTimeout {
@@ -110,8 +103,6 @@ pub enum GaveUp {
     },
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Socket, OpenError>> + Send>>;
-
 enum Wire {
     Opening(Opening),
     Open(Box<Socket>),
@@ -122,7 +113,9 @@ enum Wire {
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
 pub struct Link {
     config: Config,
-    target: Target,
+    host: String,
+    /// Here unless an attempt is under way.
+    opener: Option<Opener>,
     channel: Channel,
     wire: Wire,
     backoff: Backoff,
@@ -130,7 +123,11 @@ pub struct Link {
     /// Until when a connection must be open, and what the last attempt met.
     open_by: Option<Instant>,
     last_failure: Option<String>,
+    trouble: Option<String>,
     was_open: bool,
+    /// Whether any socket has brought a frame.
+    was_proven: bool,
+    opened_at: Instant,
     /// Whether the current socket has brought a frame. One that was closed before did not really open.
     is_proven: bool,
     must_flush: bool,
@@ -138,8 +135,9 @@ pub struct Link {
     input_waits: bool,
     next_ping: Instant,
     must_ping: bool,
-    /// A ping is out since then, with nothing heard after it.
-    ping_out: Option<Instant>,
+    /// A ping is out, and something must be heard until then.
+    pong_by: Option<Instant>,
+    clock: WallClock,
     recorder: Option<Recorder>,
 }
 
@@ -149,22 +147,27 @@ impl Link {
         let now = Instant::now();
         let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
         Link {
-            wire: Wire::Opening(open(&target)),
+            host: target.url.host_str().unwrap_or_default().to_owned(),
+            wire: Wire::Opening(Opener::new(target).open(false)),
+            opener: None,
             channel,
             backoff: Backoff::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
             open_by: Some(now + config.open_timeout),
             last_failure: None,
+            trouble: None,
             was_open: false,
+            was_proven: false,
+            opened_at: now,
             is_proven: false,
             must_flush: false,
             input_waits: false,
             next_ping: now + config.ping_interval,
             must_ping: false,
-            ping_out: None,
+            pong_by: None,
+            clock: WallClock::start(now),
             recorder: wire_log::recorder(),
             config,
-            target,
         }
     }
 
@@ -172,6 +175,16 @@ impl Link {
     /// is slow, and shall not be handed more. Everything else goes on. Cancel-safe.
     pub async fn next(&mut self, deliver: bool) -> LinkEvent {
         poll_fn(|cx| self.poll(cx, deliver)).await
+    }
+
+    /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
+    pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
+        poll_fn(|cx| match self.poll(cx, true) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending if self.channel.is_drained() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Whether more user data should be read for [`Link::send`].
@@ -223,7 +236,15 @@ impl Link {
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
         self.input_waits |= !self.channel.wants_input();
+        if self.clock.has_jumped(Instant::now()) && self.is_open() {
+            tracing::info!("the machine was asleep");
+            self.must_ping = true;
+            self.pong_by = Some(Instant::now() + AWAKE_TIMEOUT.min(self.config.ping_interval));
+        }
         loop {
+            if let Some(trouble) = self.trouble.take() {
+                return Poll::Ready(LinkEvent::Trouble(trouble));
+            }
             if deliver && let Some(event) = self.channel.poll_event() {
                 return Poll::Ready(LinkEvent::Channel(event));
             }
@@ -253,17 +274,21 @@ impl Link {
 
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
         let Wire::Opening(opening) = &mut self.wire else { return Poll::Ready(None) };
-        match ready!(opening.as_mut().poll(cx)) {
+        let attempt = ready!(opening.as_mut().poll(cx));
+        let opener = self.opener.insert(attempt.opener);
+        self.trouble = attempt.trouble;
+        match attempt.outcome {
             Ok(socket) => {
                 let now = Instant::now();
                 let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-                self.channel.handle_open(now.into_std(), unix_ms as u64, self.target.token.expose());
+                self.channel.handle_open(now.into_std(), unix_ms as u64, opener.take_token().expose());
                 self.wire = Wire::Open(Box::new(socket));
                 self.is_proven = false;
+                self.opened_at = now;
                 self.must_flush = false;
                 self.must_ping = false;
                 self.next_ping = now + self.config.ping_interval;
-                self.ping_out = None;
+                self.pong_by = None;
                 let is_first = !std::mem::replace(&mut self.was_open, true);
                 if is_first {
                     self.open_by = None;
@@ -275,11 +300,18 @@ impl Link {
                 if let Some(recorder) = &self.recorder {
                     recorder.event("not opened", &error.to_string());
                 }
+                if matches!(error, OpenFailure::SessionGone) {
+                    self.wire = Wire::Ended;
+                    return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::SessionGone)));
+                }
                 if !self.was_open && error.is_permanent() {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
                 }
-                self.retry(error.to_string());
+                self.retry(match &self.trouble {
+                    Some(trouble) => format!("{error} ({trouble})"),
+                    None => error.to_string(),
+                });
                 Poll::Ready(None)
             }
         }
@@ -288,7 +320,9 @@ impl Link {
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
         let Wire::Waiting(sleep) = &mut self.wire else { return Poll::Ready(None) };
         ready!(sleep.as_mut().poll(cx));
-        self.wire = Wire::Opening(open(&self.target));
+        if let Some(opener) = self.opener.take() {
+            self.wire = Wire::Opening(opener.open(self.was_open));
+        }
         Poll::Ready(None)
     }
 
@@ -347,7 +381,7 @@ impl Link {
     }
 
     fn handle_message(&mut self, message: tungstenite::Message) -> Option<LinkEvent> {
-        self.ping_out = None;
+        self.pong_by = None;
         match message {
             tungstenite::Message::Binary(frame) => {
                 if let Some(recorder) = &self.recorder {
@@ -357,7 +391,7 @@ impl Link {
                 if std::mem::replace(&mut self.is_proven, true) {
                     return None;
                 }
-                self.backoff.reset();
+                self.was_proven = true;
                 let was_lost = self.open_by.take().is_some();
                 self.last_failure = None;
                 was_lost.then_some(LinkEvent::Resumed)
@@ -384,8 +418,14 @@ impl Link {
         }
         self.channel.handle_lost();
         let is_news = self.is_proven;
+        // One that was closed at once shall not be followed by another at once, for ever.
+        if self.is_proven && self.opened_at.elapsed() >= STEADY_AFTER {
+            self.backoff.reset();
+        }
         if self.open_by.is_none() {
-            self.open_by = Some(Instant::now() + self.config.reconnect_timeout);
+            let timeout =
+                if self.was_proven { self.config.reconnect_timeout } else { self.config.open_timeout };
+            self.open_by = Some(Instant::now() + timeout);
         }
         self.retry(reason.clone());
         is_news.then_some(LinkEvent::Lost(reason))
@@ -401,7 +441,7 @@ impl Link {
         let channel = self.channel.poll_timeout().map(|(at, _)| Instant::from_std(at));
         let is_open = self.is_open();
         let ping = is_open.then_some(self.next_ping);
-        let pong = self.ping_out.filter(|_| is_open && deliver).map(|sent| sent + self.config.ping_interval);
+        let pong = self.pong_by.filter(|_| is_open && deliver);
         // A channel deadline that is only about sending may lie in the past while the socket is full.
         let now = Instant::now();
         let channel =
@@ -421,34 +461,60 @@ impl Link {
         if self.open_by.is_some_and(|at| at <= now) {
             self.wire = Wire::Ended;
             let reason = self.last_failure.take().unwrap_or_else(|| "no answer".into());
-            return Some(LinkEvent::GaveUp(if self.was_open {
+            return Some(LinkEvent::GaveUp(if self.was_proven {
                 GaveUp::Reconnect { timeout: self.config.reconnect_timeout, reason }
             } else {
-                let host = self.target.url.host_str().unwrap_or_default().to_owned();
+                let host = std::mem::take(&mut self.host);
                 GaveUp::OpenTimeout { host, timeout: self.config.open_timeout, reason }
             }));
         }
         if !self.is_open() {
             return None;
         }
-        if deliver && self.ping_out.is_some_and(|sent| sent + self.config.ping_interval <= now) {
-            return self.lose(format!("no answer for {:?}", self.config.ping_interval));
+        if deliver && self.pong_by.is_some_and(|at| at <= now) {
+            return self.lose("no answer to a ping".into());
         }
         if self.next_ping <= now {
             self.next_ping = now + self.config.ping_interval;
             self.must_ping = true;
-            self.ping_out.get_or_insert(now);
+            self.pong_by.get_or_insert(now + self.config.ping_interval);
         }
         None
     }
 }
 
-fn open(target: &Target) -> Opening {
-    let Target { url, network, .. } = target.clone();
-    Box::pin(websocket::open(Dial { url, headers: HeaderMap::new(), network }))
+/// Notices that the machine was asleep: the wall clock went on, the monotonic one did not.
+struct WallClock {
+    looked: Instant,
+    wall: SystemTime,
+}
+
+impl WallClock {
+    fn start(now: Instant) -> WallClock {
+        WallClock { looked: now, wall: SystemTime::now() }
+    }
+
+    fn has_jumped(&mut self, now: Instant) -> bool {
+        let passed = now - self.looked;
+        if passed < WALL_CLOCK_LOOK {
+            return false;
+        }
+        let wall = SystemTime::now();
+        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
+        (self.looked, self.wall) = (now, wall);
+        wall_passed > passed + SLEEP
+    }
 }
 
 /// How long a goodbye may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the channel's own deadlines are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
+/// A connection that lived so long was a good one.
+const STEADY_AFTER: Duration = Duration::from_millis(500);
+/// The wall clock is not looked at more often.
+const WALL_CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// A wall clock that is so much ahead was not merely set right.
+const SLEEP: Duration = Duration::from_secs(10);
+/// After a sleep most sockets are dead: an answer is waited for only so long.
+const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);

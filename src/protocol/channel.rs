@@ -14,120 +14,20 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::agent_version::Capabilities;
+use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
 use super::cipher::{self, Cipher, DataKey};
 use super::congestion::{AckClocked, Controller};
-use super::handshake::{self, DataKeyRequest, Handshake, SessionKind, Step};
+use super::handshake::{self, Handshake, SessionKind, Step};
 use super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
+use super::outgoing::{Next, Outgoing};
 use super::pacing::Pacer;
-use super::payload::{self, Flag, OpenDataChannel, TerminalSize};
+use super::payload::{self, Flag, OpenDataChannel};
 use super::recv::{Receiver, Verdict};
 use super::send::Sender;
-
-/// What a channel is told about its session and its limits.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The client version reported to service and agent. Agents decide on it: a low one switches smux keepalives
-    /// on (smp#57).
-    pub client_version: String,
-    /// Data messages a second, 0 for no limit.
-    pub message_rate: u32,
-    /// Bytes of user data in one message at most.
-    pub max_payload: usize,
-    /// Unacknowledged payload bytes at most.
-    pub max_window: usize,
-    /// How long the agent may take to its first message, and then to the end of the handshake.
-    pub handshake_timeout: Duration,
-    /// How long outstanding data may see no acknowledgement at all on a working socket.
-    pub give_up_after: Duration,
-}
-
-/// A frame for the websocket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Transmit {
-    /// The opening frame. It holds the token.
-    Text(String),
-    /// Everything else.
-    Binary(Bytes),
-}
-
-/// What a session sends.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// User data. Small pieces are joined, large ones cut.
-    Bytes(Bytes),
-    /// The terminal's size.
-    Size(TerminalSize),
-    /// A signal to the agent.
-    Flag(Flag),
-}
-
-/// What a session is told.
-#[derive(Debug)]
-pub enum Event {
-    /// The session may start.
-    Ready(SessionKind),
-    /// Bytes from the remote side.
-    Output(Bytes),
-    /// Bytes of the remote command's standard error.
-    Stderr(Bytes),
-    /// The remote command has ended. The text is printed as it came.
-    ExitCode {
-        /// The status, where the text gives one.
-        code: Option<i32>,
-        /// The agent's words, `EXIT_CODE: <n>`.
-        text: Bytes,
-    },
-    /// The agent's message to the user.
-    Notice(String),
-    /// Answer with [`Channel::handle_data_key`].
-    DataKeyNeeded(DataKeyRequest),
-    /// The agent could not reach the destination.
-    PortRefused,
-    /// The agent is not connected (true), or is again (false).
-    Paused(bool),
-    /// The session has ended. Nothing follows.
-    Closed(CloseReason),
-}
-
-/// Why a session has ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CloseReason {
-    /// The service closed the channel, with a reason to show or an empty one.
-    #[error("the session has ended")]
-    ByService(String),
-    /// The agent said nothing, or did not finish the handshake.
-    #[error("no answer from the agent for {0:?}")]
-    HandshakeTimeout(Duration),
-    /// The handshake ended without a session we know.
-    #[error("unable to determine SessionType")]
-    UnknownSession,
-    /// Data was not acknowledged for too long.
-    #[error("the agent has not taken any data for {0:?}")]
-    GaveUp(Duration),
-    /// The encryption cannot go on.
-    #[error("encryption failed: {0}")]
-    Encryption(String),
-}
-
-/// Counters of one channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Stats {
-    pub messages_sent: u64,
-    pub bytes_sent: u64,
-    pub messages_resent: u64,
-    pub messages_received: u64,
-    pub bytes_received: u64,
-    pub duplicates: u64,
-    pub undecodable: u64,
-    pub outstanding_bytes: usize,
-    pub window: usize,
-    pub rtt: Duration,
-}
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -136,13 +36,6 @@ enum State {
     Handshaking { until: Instant },
     Ready,
     Closed,
-}
-
-/// What waits to be cut into messages, in order.
-#[derive(Debug)]
-enum Pending {
-    Bytes(Bytes),
-    Message(PayloadType, Bytes),
 }
 
 /// The client's end of a data channel.
@@ -156,6 +49,8 @@ pub struct Channel {
     is_connected: bool,
     /// Since when the agent is paused, and when a message last went out in spite of that.
     paused: Option<(Instant, Instant)>,
+    /// Whether the session was told that nothing is acknowledged.
+    is_stalled: bool,
     handshake: Handshake,
     cipher: Option<Cipher>,
     sender: Sender,
@@ -164,9 +59,7 @@ pub struct Channel {
     pacer: Pacer,
     opening: Option<String>,
     acks: VecDeque<Bytes>,
-    urgent: VecDeque<(PayloadType, Bytes)>,
-    pending: VecDeque<Pending>,
-    pending_bytes: usize,
+    outgoing: Outgoing,
     events: VecDeque<Event>,
     stats: Stats,
 }
@@ -182,6 +75,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
             sender: Sender::default(),
@@ -190,9 +84,7 @@ impl Channel {
             pacer: Pacer::new(config.message_rate),
             opening: None,
             acks: VecDeque::new(),
-            urgent: VecDeque::new(),
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            outgoing: Outgoing::default(),
             events: VecDeque::new(),
             stats: Stats::default(),
             config,
@@ -271,6 +163,9 @@ impl Channel {
         if silence >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(silence));
         }
+        if silence >= STALL_NOTICE && !std::mem::replace(&mut self.is_stalled, true) {
+            self.events.push_back(Event::Stalled(silence));
+        }
         if let Some(sent_at) = self.sender.handle_timeout(now) {
             self.controller.on_loss(now, sent_at);
         }
@@ -284,36 +179,24 @@ impl Channel {
         let prefix = self.random.u32(..).to_be_bytes();
         if let Some((response, cipher)) = self.handshake.handle_data_key(result, prefix) {
             self.cipher = cipher;
-            self.urgent.push_back((PayloadType::HandshakeResponse, response));
+            self.outgoing.push_answer(PayloadType::HandshakeResponse, response);
         }
     }
 
     /// Takes something to send. Ask [`Channel::wants_input`] first: what is sent regardless is kept, but bounded only
     /// by the caller.
     pub fn send(&mut self, input: Input) {
-        match input {
-            Input::Bytes(bytes) if bytes.is_empty() => {}
-            Input::Bytes(bytes) => {
-                self.pending_bytes += bytes.len();
-                self.pending.push_back(Pending::Bytes(bytes));
-            }
-            Input::Size(size) => {
-                self.pending.push_back(Pending::Message(PayloadType::Size, size.payload()));
-            }
-            Input::Flag(flag) => {
-                self.pending.push_back(Pending::Message(PayloadType::Flag, flag.payload()));
-            }
-        }
+        self.outgoing.push(input);
     }
 
     /// Whether more user data should be read now.
     pub fn wants_input(&self) -> bool {
-        self.state == State::Ready && self.pending_bytes < self.input_limit()
+        self.state == State::Ready && self.outgoing.bytes() < self.input_limit()
     }
 
     /// How many bytes may be given to [`Channel::send`] before [`Channel::wants_input`] turns false.
     pub fn input_room(&self) -> usize {
-        if self.wants_input() { self.input_limit() - self.pending_bytes } else { 0 }
+        if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
     }
 
     /// How many bytes of input are held at most while they wait to be sent.
@@ -364,7 +247,13 @@ impl Channel {
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
         };
-        let give_up = self.sender.silent_since().map(|at| (at + self.config.give_up_after, "giving up"));
+        let give_up = self.sender.silent_since().map(|at| {
+            let (wait, reason) = match self.is_stalled {
+                false => (STALL_NOTICE.min(self.config.give_up_after), "stall notice"),
+                true => (self.config.give_up_after, "giving up"),
+            };
+            (at + wait, reason)
+        });
         let delivery = self.sender.poll_timeout();
         let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
         let probe = match self.paused {
@@ -382,7 +271,7 @@ impl Channel {
 
     /// Whether everything given to [`Channel::send`] was sent and acknowledged.
     pub fn is_drained(&self) -> bool {
-        self.urgent.is_empty() && self.pending.is_empty() && self.sender.outstanding_messages() == 0
+        !self.outgoing.has_answers() && !self.outgoing.has_input() && self.sender.outstanding_messages() == 0
     }
 
     /// The counters so far.
@@ -425,6 +314,7 @@ impl Channel {
         let is_limited = self.sender.outstanding_bytes() + self.config.max_payload > self.controller.window();
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
+            self.is_stalled = false;
             self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
         }
     }
@@ -482,7 +372,7 @@ impl Channel {
             self.state = State::Handshaking { until: now + self.config.handshake_timeout };
         }
         match self.handshake.handle_request(body)? {
-            Step::Respond(response) => self.urgent.push_back((PayloadType::HandshakeResponse, response)),
+            Step::Respond(response) => self.outgoing.push_answer(PayloadType::HandshakeResponse, response),
             Step::NeedDataKey(request) => self.events.push_back(Event::DataKeyNeeded(request)),
         }
         Ok(())
@@ -505,7 +395,7 @@ impl Channel {
             return Err(payload::PayloadError("encryption challenge"));
         };
         let answer = handshake::answer_challenge(body, cipher)?;
-        self.urgent.push_back((PayloadType::EncryptionChallengeResponse, answer));
+        self.outgoing.push_answer(PayloadType::EncryptionChallengeResponse, answer);
         Ok(())
     }
 
@@ -545,11 +435,11 @@ impl Channel {
     }
 
     fn has_new(&self) -> bool {
-        !self.urgent.is_empty() || (self.state == State::Ready && !self.pending.is_empty())
+        self.outgoing.has_answers() || (self.state == State::Ready && self.outgoing.has_input())
     }
 
     fn fits_window(&self) -> bool {
-        let next = self.pending_bytes.min(self.config.max_payload);
+        let next = self.outgoing.bytes().min(self.config.max_payload);
         let outstanding = self.sender.outstanding_bytes();
         (outstanding == 0 || outstanding + next <= self.controller.window())
             && self.sender.outstanding_messages() < MAX_OUTSTANDING
@@ -569,15 +459,11 @@ impl Channel {
         if !self.has_new() || !self.fits_window() {
             return None;
         }
-        let (payload_type, body) = match self.urgent.pop_front() {
-            Some((payload_type, body)) => (payload_type, body),
-            None => match self.pending.front()? {
-                Pending::Bytes(_) => (PayloadType::Output, self.cut()?),
-                Pending::Message(..) => match self.pending.pop_front()? {
-                    Pending::Message(payload_type, body) => (payload_type, body),
-                    Pending::Bytes(_) => return None,
-                },
-            },
+        let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
+        let limit = self.config.max_payload.saturating_sub(overhead).max(1);
+        let (payload_type, body) = match self.outgoing.pop(limit, self.state == State::Ready)? {
+            Next::Data(body) => (PayloadType::Output, self.encrypted(body)?),
+            Next::Control(payload_type, body) => (payload_type, body),
         };
         let size = body.len();
         let frame = self.envelope(now, MessageType::InputStreamData, payload_type, 0).seal(framed(&body));
@@ -585,32 +471,6 @@ impl Channel {
         self.stats.messages_sent += 1;
         self.stats.bytes_sent += size as u64;
         Some(frame)
-    }
-
-    /// Takes as much user data as one message may hold, across the pieces it came in.
-    fn cut(&mut self) -> Option<Bytes> {
-        let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
-        let limit = self.config.max_payload.saturating_sub(overhead).max(1);
-        let mut body = BytesMut::new();
-        while body.len() < limit {
-            let Some(Pending::Bytes(piece)) = self.pending.front_mut() else { break };
-            let take = piece.len().min(limit - body.len());
-            if body.is_empty() && take == limit {
-                let whole = piece.split_to(take);
-                self.pending_bytes -= take;
-                if piece.is_empty() {
-                    self.pending.pop_front();
-                }
-                return self.encrypted(whole);
-            }
-            body.extend_from_slice(&piece[..take]);
-            piece.advance(take);
-            self.pending_bytes -= take;
-            if piece.is_empty() {
-                self.pending.pop_front();
-            }
-        }
-        self.encrypted(body.freeze())
     }
 
     fn encrypted(&mut self, body: Bytes) -> Option<Bytes> {
@@ -672,3 +532,5 @@ const MAX_OUTSTANDING: usize = 1_000;
 const MAX_SPAN: usize = 8_000;
 /// How often one message is tried while the agent is said to be away.
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
+/// When a silence is worth telling.
+const STALL_NOTICE: Duration = Duration::from_secs(15);

@@ -7,11 +7,13 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod agent_version;
+mod api;
 mod channel;
 pub mod cipher;
 pub mod congestion;
 mod handshake;
 pub mod message;
+mod outgoing;
 pub mod pacing;
 mod payload;
 mod recv;
@@ -24,7 +26,8 @@ pub mod smux;
 mod vectors;
 
 pub use agent_version::Capabilities;
-pub use channel::{Channel, CloseReason, Config, Event, Input, Stats, Transmit};
+pub use api::{CloseReason, Config, Event, Input, Stats, Transmit};
+pub use channel::Channel;
 pub use cipher::DataKey;
 pub use handshake::{DataKeyRequest, PortProperties, SessionKind};
 pub use payload::{Flag, PayloadError, TerminalSize};

@@ -185,7 +185,10 @@ impl Gauge {
 
     fn remove(&self, queued: &AtomicUsize, bytes: usize) {
         let had_room = self.has_room();
-        let before = queued.fetch_sub(bytes, Ordering::Relaxed);
+        // A task that is being aborted on another thread may count the same bytes once more.
+        let take = |queued: usize| Some(queued.saturating_sub(bytes));
+        let before = queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
+        let bytes = bytes.min(before);
         if before > MAX_QUEUED && before - bytes <= MAX_QUEUED {
             self.full.fetch_sub(1, Ordering::Relaxed);
         }
@@ -254,3 +257,77 @@ const MAX_QUEUED: usize = 8 << 20;
 const MAX_QUEUED_IN_ALL: usize = 32 << 20;
 /// How long what a local side still sends after the end of the remote's is read and dropped.
 const LINGER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pair() -> (TcpStream, LocalStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, LocalStream::Tcp(listener.accept().await.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn a_chunk_comes_only_when_asked_for() {
+        let (mut client, stream) = pair().await;
+        let (reports, mut received) = mpsc::channel(8);
+        let connection = Connection::start(stream, 7, reports, Arc::default());
+        client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
+        let mut total = 0;
+        while total < 3 * CHUNK {
+            let Some((7, FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            assert!(bytes.len() <= CHUNK);
+            total += bytes.len();
+            tokio::task::yield_now().await;
+            assert!(received.is_empty());
+            connection.grant();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_remote_end_closes_after_what_was_queued_and_loses_nothing_of_it() {
+        let (mut client, stream) = pair().await;
+        let (reports, mut received) = mpsc::channel(8);
+        let connection = Connection::start(stream, (), reports, Arc::default());
+        connection.write(Bytes::from(vec![2; 1 << 20]));
+        connection.end();
+        // What the client says to somebody who has hung up must not reset the connection.
+        client.write_all(b"too late").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), 1 << 20);
+        drop(client);
+        while !matches!(received.recv().await, Some(((), FromConnection::Closed))) {
+            connection.grant();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_fills_the_gauge_and_leaves_it_empty_when_dropped() {
+        let (_client, stream) = pair().await;
+        let (_other_client, other) = pair().await;
+        let (reports, _received) = mpsc::channel(8);
+        let gauge = Arc::new(Gauge::default());
+        let slow = Connection::start(stream, 1, reports.clone(), gauge.clone());
+        let _other = Connection::start(other, 2, reports, gauge.clone());
+        slow.write(Bytes::from(vec![0; MAX_QUEUED]));
+        assert!(gauge.has_room());
+        slow.write(Bytes::from(vec![0; MAX_QUEUED]));
+        assert!(!gauge.has_room());
+        drop(slow);
+        assert!(gauge.has_room());
+        gauge.progress().await;
+        assert_eq!(gauge.total.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_reported_as_one() {
+        let (client, stream) = pair().await;
+        let (reports, mut received) = mpsc::channel(8);
+        let _connection = Connection::start(stream, (), reports, Arc::default());
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert!(matches!(received.recv().await, Some(((), FromConnection::Reset))));
+    }
+}

@@ -78,7 +78,7 @@ impl Console {
         self.out.drive().await
     }
 
-    /// Writes out what is left. A reader that takes nothing any more is given up after [`FLUSH_TIMEOUT`].
+    /// Writes out what is left. A reader that takes nothing any more is given up after an hour.
     pub async fn flush(&mut self) {
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
         let _ = tokio::time::timeout(ERR_FLUSH_TIMEOUT, self.err.flush()).await;

@@ -5,32 +5,35 @@
 //!
 //! | kind | loop | standard streams |
 //! |---|---|---|
-//! | shell or command | [`shell`] | the remote's terminal or streams |
-//! | SSH document | [`stdio`] | the connection itself, 8-bit clean |
-//! | port forwarding | [`mux`] | notices only |
-//! | port forwarding, agents up to 3.0.196.0 | [`basic`] | notices only |
+//! | shell or command | `shell` | the remote's terminal or streams |
+//! | SSH document | `stdio` | the connection itself, 8-bit clean |
+//! | port forwarding | `mux` | notices only |
+//! | port forwarding, agents up to 3.0.196.0 | `basic` | notices only |
 
 mod basic;
 mod connection;
 pub mod console;
+mod ending;
 pub mod escape;
+mod extra;
 mod listener;
 mod mux;
+mod opening;
 mod shell;
 mod stdio;
+mod streams;
 mod watch;
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context as _;
 
 use self::console::Console;
 use self::watch::Watch;
-use crate::cli::{COMPATIBLE_VERSION, StartSession};
-use crate::link::{self, Link, LinkEvent, Network};
+use crate::aws;
+use crate::cli::StartSession;
+use crate::link::{GaveUp, Link, LinkEvent};
 use crate::notice;
-use crate::protocol::{self, CloseReason, Event, Flag, Input, SessionKind};
+use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event, SessionKind};
 use crate::settings::Settings;
 use crate::term::{Parent, Signal};
 
@@ -39,6 +42,9 @@ struct Session {
     id: String,
     settings: Settings,
     legacy: bool,
+    aws: Option<Arc<aws::Client>>,
+    /// Opened with a signature of the caller's, who has no credentials for us.
+    is_presigned: bool,
     link: Link,
     console: Console,
     watch: Watch,
@@ -46,6 +52,8 @@ struct Session {
     exit_code: Option<i32>,
     /// Local connections, in a port session.
     connections: Option<usize>,
+    /// Starts further sessions behind a forwarded port.
+    starter: Option<extra::Starter>,
 }
 
 /// Why a session's loop has ended.
@@ -61,6 +69,8 @@ enum End {
     Interrupted,
     /// A signal, an escape or the death of our parent asked for it.
     Terminated,
+    /// It cannot be resumed: the service has ended it.
+    TimedOut,
     /// It could not be started.
     NotStarted(String),
     /// It could not go on.
@@ -76,7 +86,7 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
         Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
     };
     console.say(&notice::starting_session(&start.session_id));
-    let (end, exit_code) = match Session::open(start, settings, console, parent).await {
+    let (end, exit_code) = match opening::open(start, settings, console, parent).await {
         Ok(mut session) => {
             let end = session.drive().await;
             session.finish(end).await
@@ -94,40 +104,15 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
     }
 }
 
+/// A data key on its way.
+type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>>>>;
+
 enum Outcome {
     Ended,
     Failed,
 }
 
 impl Session {
-    async fn open(
-        start: StartSession,
-        settings: Settings,
-        console: Console,
-        parent: Parent,
-    ) -> Result<Session, (Console, anyhow::Error)> {
-        let prepare = || -> anyhow::Result<(link::Target, Watch)> {
-            let network = Arc::new(Network::from_settings(&settings, None));
-            let url = network.stream_url(&start.stream_url)?;
-            let target = link::Target { url, token: Arc::new(start.token), network };
-            let watch = Watch::start(parent, settings.keep_alive_without_parent);
-            Ok((target, watch.context("cannot listen for signals")?))
-        };
-        match prepare() {
-            Ok((target, watch)) => Ok(Session {
-                id: start.session_id,
-                legacy: start.legacy,
-                link: Link::new(link_config(&settings), target),
-                settings,
-                console,
-                watch,
-                exit_code: None,
-                connections: None,
-            }),
-            Err(error) => Err((console, error)),
-        }
-    }
-
     async fn drive(&mut self) -> End {
         let kind = match self.wait_until_ready().await {
             Ok(kind) => kind,
@@ -145,20 +130,50 @@ impl Session {
     }
 
     async fn wait_until_ready(&mut self) -> Result<SessionKind, End> {
+        let mut data_key: Option<KeyRequest> = None;
         loop {
+            let key = async {
+                match &mut data_key {
+                    Some(data_key) => data_key.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                key = key => {
+                    data_key = None;
+                    if let Err(reason) = &key {
+                        self.console.complain(&format!("cannot encrypt the session: {reason}"));
+                    }
+                    self.link.handle_data_key(key);
+                }
                 event = self.link.next(true) => match event {
+                    LinkEvent::Channel(Event::DataKeyNeeded(request)) => {
+                        data_key = Some(Box::pin(self.data_key(request)));
+                    }
                     LinkEvent::Channel(Event::Ready(kind)) => return Ok(kind),
                     LinkEvent::Channel(Event::Output(bytes)) => self.console.write(bytes),
                     LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
                         return Err(End::NotStarted(reason.to_string()));
                     }
                     // The service may say so before the agent has come for the first time.
-                    LinkEvent::Channel(Event::Paused(_)) => {}
+                    LinkEvent::Channel(Event::Paused(_) | Event::Stalled(_)) => {}
+                    LinkEvent::GaveUp(GaveUp::SessionGone) => return Err(End::TimedOut),
                     LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
                     other => if let Some(end) = self.handle(other) { return Err(end) },
                 },
                 signal = self.watch.recv() => if ends_session(signal) { return Err(End::Terminated) },
+            }
+        }
+    }
+
+    /// Asks KMS, beside the session's loop: pings go on meanwhile.
+    fn data_key(&self, request: DataKeyRequest) -> impl Future<Output = Result<DataKey, String>> + use<> {
+        let (aws, id, legacy) = (self.aws.clone(), self.id.clone(), self.legacy);
+        async move {
+            match aws {
+                _ if legacy => Err(KMS_NEEDS_NEWER_CLI.to_owned()),
+                None => Err(KMS_NEEDS_CREDENTIALS.to_owned()),
+                Some(aws) => aws.data_key(&id, &request).await.map_err(|error| error.to_string()),
             }
         }
     }
@@ -169,6 +184,8 @@ impl Session {
             LinkEvent::Lost(reason) => self.console.status(&notice::connecting_again(reason)),
             LinkEvent::Resumed => self.console.status(notice::RESUMED),
             LinkEvent::WantsInput => {}
+            LinkEvent::Trouble(trouble) => self.console.status(&trouble),
+            LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
             LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
             LinkEvent::Channel(event) => match event {
                 Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
@@ -176,10 +193,11 @@ impl Session {
                 Event::Notice(words) => self.console.say(&notice::customer_message(&words)),
                 Event::Paused(true) => self.console.status("the agent is not connected, waiting for it"),
                 Event::Paused(false) => self.console.status("the agent is connected"),
-                Event::DataKeyNeeded(_) => {
-                    let reason = if self.legacy { KMS_NEEDS_NEWER_CLI } else { KMS_NOT_SUPPORTED };
-                    self.link.handle_data_key(Err(reason.to_owned()));
+                Event::Stalled(silence) => {
+                    self.console.status(&format!("the remote has taken no data for {} s", silence.as_secs()));
                 }
+                // A running session has had its handshake.
+                Event::DataKeyNeeded(_) => self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned())),
                 Event::ExitCode { code, text } => {
                     self.exit_code = code;
                     self.console.write(text);
@@ -199,6 +217,11 @@ impl Session {
         self.console.complain(&line);
     }
 
+    /// Ends the session at the other side.
+    async fn terminate(&mut self) {
+        ending::terminate(&mut self.link, self.aws.as_deref().filter(|_| !self.is_presigned), &self.id).await;
+    }
+
     /// Says the last words, ends what must be ended, writes what is to be written.
     async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
         tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
@@ -210,6 +233,7 @@ impl Session {
                 self.console.say(&notice::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => self.terminate().await,
+            End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
             End::NotStarted(reason) => {
                 self.console.say(&notice::cannot_start(reason));
                 self.terminate().await;
@@ -222,57 +246,28 @@ impl Session {
             }
         }
         self.link.close().await;
-        self.console.flush().await;
+        tokio::select! {
+            () = self.console.flush() => {}
+            // A reader that takes nothing shall not keep us from ending when we are told to.
+            () = until_told_to_end(&mut self.watch) => {}
+        }
         (outcome, self.exit_code)
     }
+}
 
-    /// Asks the agent to end the session and gives it [`TERMINATE_TIMEOUT`] to take that.
-    async fn terminate(&mut self) {
-        if !self.link.is_open() || !self.link.capabilities().terminate_flag {
-            return;
-        }
-        self.link.send(Input::Flag(Flag::TerminateSession));
-        let taken = async {
-            while !self.link.is_drained() {
-                match self.link.next(true).await {
-                    LinkEvent::Channel(Event::Closed(_)) | LinkEvent::GaveUp(_) | LinkEvent::Lost(_) => break,
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, taken).await.is_err() {
-            tracing::warn!("the agent did not acknowledge the end of the session");
-        }
-    }
+async fn until_told_to_end(watch: &mut Watch) {
+    while !ends_session(watch.recv().await) {}
 }
 
 fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
-fn link_config(settings: &Settings) -> link::Config {
-    link::Config {
-        channel: protocol::Config {
-            client_version: COMPATIBLE_VERSION.to_owned(),
-            message_rate: settings.message_rate.unwrap_or(0),
-            max_payload: settings.max_payload,
-            max_window: settings.window,
-            handshake_timeout: settings.handshake_timeout,
-            give_up_after: GIVE_UP_AFTER,
-        },
-        open_timeout: settings.open_timeout,
-        reconnect_timeout: settings.reconnect_timeout,
-        ping_interval: settings.ping_interval,
-    }
-}
-
 /// For failures of our own, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;
-/// How long the end of a session may take.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// The official plugin's words to callers of the four-argument form.
 const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
     Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
-const KMS_NOT_SUPPORTED: &str = "this client does not support encryption with AWS KMS yet";
+const KMS_NEEDS_CREDENTIALS: &str =
+    "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set, so there are no credentials to ask AWS KMS with";
+const KMS_TOO_LATE: &str = "the session is running already";

@@ -1,27 +1,31 @@
-//! Port forwarding with agents after 3.0.196.0: many local connections in one session, each a smux stream.
+//! Port forwarding with agents after 3.0.196.0: many local connections at once, each a smux stream.
 //!
 //! ```text
-//! local socket ⇄ connection task ⇄ (this loop) ⇄ smux::Session ⇄ Link
+//! local socket ⇄ connection task ⇄ Streams (smux) ⇄ Link        the first session, whose end is the end
+//!                                ⇄ Streams (smux) ⇄ Link        further ones, if asked for
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{CHUNK, Connection, FromConnection, Gauge, LocalStream};
+use super::connection::{Gauge, LocalStream};
+use super::extra::{Extra, ExtraEvent};
 use super::listener::Listener;
+use super::streams::{LaneId, Streams};
 use super::{End, Session, ends_session};
-use crate::link::{Link, LinkEvent};
+use crate::link::LinkEvent;
 use crate::notice;
-use crate::protocol::smux::{self, StreamId};
-use crate::protocol::{Event, Input, PortProperties};
+use crate::protocol::{Event, PortProperties};
 use crate::term::Signal;
 
-/// Runs until the session ends or a signal comes.
+/// Runs until the first session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> anyhow::Result<End> {
     let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
         Ok(listener) => listener,
@@ -31,204 +35,136 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     session.console.say(notice::WAITING_FOR_CONNECTIONS);
 
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
-    let mut mux = Mux::new(session.link.capabilities().smux_keepalive_off, reports);
+    let gauge = Arc::new(Gauge::default());
+    let keepalive_off = session.link.capabilities().smux_keepalive_off;
+    let mut streams = Streams::new(keepalive_off, FIRST_LANE, reports.clone(), gauge.clone());
+    let mut extras = Extras::start(session, |starter, next_lane| {
+        Extra::new(starter, reports.clone(), gauge.clone(), next_lane)
+    });
     let mut accepted_any = false;
-    loop {
-        mux.move_up(&mut session.link);
-        session.connections = Some(mux.streams.len());
+    let end = loop {
+        streams.move_up(&mut session.link);
+        extras.move_up();
+        session.connections = Some(streams.len() + extras.len());
         let Session { link, watch, console, .. } = session;
-        let may_deliver = mux.gauge.has_room();
-        let timeout = mux.next_timeout();
+        let may_deliver = gauge.has_room();
+        let timeout = [streams.next_timeout(), extras.next_timeout()].into_iter().flatten().min();
         tokio::select! {
             event = link.next(may_deliver) => match event {
-                LinkEvent::Channel(Event::Output(bytes)) => mux.move_down(bytes)?,
+                LinkEvent::Channel(Event::Output(bytes)) => streams.move_down(bytes)?,
                 LinkEvent::Channel(Event::PortRefused) => console.say(notice::DESTINATION_FAILED),
-                other => if let Some(end) = session.handle(other) { return Ok(end) },
+                other => if let Some(end) = session.handle(other) { break end },
             },
-            Some((id, report)) = from_connections.recv() => mux.handle_report(id, report),
-            accepted = listener.accept(), if mux.may_open() => match accepted {
+            event = extras.next(may_deliver) => match event {
+                ExtraEvent::Status(text) => console.status(&text),
+                ExtraEvent::PortRefused => console.say(notice::DESTINATION_FAILED),
+                ExtraEvent::Progress => {}
+            },
+            Some(((lane, id), report)) = from_connections.recv() => {
+                if let Some(streams) = extras.find(lane, &mut streams) {
+                    streams.handle_report(id, report);
+                }
+            },
+            accepted = listener.accept(), if streams.may_open() || extras.may_open() => match accepted {
                 Ok(stream) => {
                     if !std::mem::replace(&mut accepted_any, true) {
                         console.say(&notice::connection_accepted_mux(&session.id));
                     }
-                    mux.open(stream);
+                    extras.open_least_loaded(&mut streams, stream);
                 }
                 Err(error) => {
                     console.status(&format!("cannot accept a connection: {error}"));
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            () = mux.gauge.progress(), if !may_deliver => {}
-            () = sleep_until(timeout) => mux.handle_timeout()?,
+            () = gauge.progress(), if !may_deliver => {}
+            () = sleep_until(timeout) => {
+                streams.handle_timeout()?;
+                extras.handle_timeout().into_iter().for_each(|text| console.status(&text));
+            }
             signal = watch.recv() => match signal {
                 Signal::Usr1 => session.report(),
                 signal if ends_session(signal) || signal == Signal::Suspend => {
                     console.say(notice::TERMINATE_SIGNAL);
-                    return Ok(End::Interrupted);
+                    break End::Interrupted;
                 }
                 _ => {}
             },
             _ = console.drive() => {}
         }
-    }
+    };
+    extras.terminate().await;
+    Ok(end)
 }
 
-/// The streams of a session and their local connections.
-struct Mux {
-    smux: smux::Session,
-    streams: BTreeMap<StreamId, Stream>,
-    /// Streams whose task waits for room in the stream's queue.
-    starved: BTreeSet<StreamId>,
-    /// Streams whose local input has ended, in the order of that.
-    half_closed: BTreeSet<(Instant, StreamId)>,
-    reports: mpsc::Sender<(StreamId, FromConnection)>,
-    gauge: Arc<Gauge>,
-}
+/// The further sessions behind the port.
+struct Extras(Vec<Extra>);
 
-struct Stream {
-    connection: Connection,
-    /// When the local input ended, and since when the remote has been quiet after that.
-    half_closed: Option<Instant>,
-    has_traffic: bool,
-    is_ended: bool,
-}
-
-impl Mux {
-    fn new(keepalive_off: bool, reports: mpsc::Sender<(StreamId, FromConnection)>) -> Mux {
-        let mut config = smux::Config::new(smux::Role::Client);
-        config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
-        Mux {
-            smux: smux::Session::new(config, Instant::now().into_std()),
-            streams: BTreeMap::new(),
-            starved: BTreeSet::new(),
-            half_closed: BTreeSet::new(),
-            reports,
-            gauge: Arc::default(),
-        }
+impl Extras {
+    fn start(
+        session: &mut Session,
+        make: impl Fn(Arc<super::extra::Starter>, Arc<AtomicU64>) -> Extra,
+    ) -> Extras {
+        let Some(starter) = session.starter.take().map(Arc::new) else { return Extras(Vec::new()) };
+        let next_lane = Arc::new(AtomicU64::new(FIRST_LANE + 1));
+        let count = session.settings.sessions.saturating_sub(1);
+        Extras((0..count).map(|_| make(starter.clone(), next_lane.clone())).collect())
     }
 
-    fn may_open(&self) -> bool {
-        self.smux.stream_count() < MAX_STREAMS
-    }
-
-    fn open(&mut self, stream: LocalStream) {
-        match self.smux.open() {
-            Ok(id) => {
-                let connection = Connection::start(stream, id, self.reports.clone(), self.gauge.clone());
-                let stream = Stream { connection, half_closed: None, has_traffic: false, is_ended: false };
-                self.streams.insert(id, stream);
-            }
-            Err(error) => tracing::warn!(%error, "cannot open a stream"),
-        }
-    }
-
-    /// Fills the channel from the streams, in turns, and asks for more where room has come up.
-    fn move_up(&mut self, link: &mut Link) {
-        while link.wants_input()
-            && let Some(bytes) = self.smux.poll_transmit(link.input_room())
-        {
-            link.send(Input::Bytes(bytes));
-        }
-        let (smux, streams) = (&self.smux, &self.streams);
-        self.starved.retain(|id| {
-            let has_room = smux.send_capacity(*id) >= CHUNK;
-            if has_room && let Some(stream) = streams.get(id) {
-                stream.connection.grant();
-            }
-            !has_room && streams.contains_key(id)
-        });
-    }
-
-    fn move_down(&mut self, bytes: Bytes) -> Result<(), smux::Error> {
-        let handled = self.smux.handle_bytes(Instant::now().into_std(), bytes);
-        while let Some(event) = self.smux.poll_event() {
-            match event {
-                smux::Event::Data(id, bytes) => self.deliver(id, bytes),
-                smux::Event::Fin(id) => self.end(id),
-                smux::Event::Accepted(_) => {}
-            }
-        }
-        handled
-    }
-
-    fn deliver(&mut self, id: StreamId, bytes: Bytes) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.has_traffic = true;
-        stream.connection.write(bytes);
-        if let Some(since) = stream.half_closed {
-            let now = Instant::now();
-            stream.half_closed = Some(now);
-            self.half_closed.remove(&(since, id));
-            self.half_closed.insert((now, id));
-        }
-    }
-
-    /// The agent has closed its side and listens no more: what is still queued for it is of no use.
-    fn end(&mut self, id: StreamId) {
-        self.smux.reset(id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.is_ended = true;
-            stream.connection.end();
-            if let Some(since) = stream.half_closed.take() {
-                self.half_closed.remove(&(since, id));
-            }
-        }
-    }
-
-    fn handle_report(&mut self, id: StreamId, report: FromConnection) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        match report {
-            FromConnection::Data(_) if stream.is_ended => stream.connection.grant(),
-            FromConnection::Data(bytes) => {
-                stream.has_traffic = true;
-                if let Err(error) = self.smux.send(id, &bytes) {
-                    tracing::warn!(%id, %error, "cannot send for a stream");
-                    return self.remove(id);
+    async fn next(&mut self, may_deliver: bool) -> ExtraEvent {
+        poll_fn(|cx| {
+            for extra in &mut self.0 {
+                if let Poll::Ready(event) = extra.poll_event(cx, may_deliver) {
+                    // Who has spoken goes to the end, so that one busy session does not silence the others.
+                    self.0.rotate_left(1);
+                    return Poll::Ready(event);
                 }
-                self.starved.insert(id);
             }
-            FromConnection::InputEnded if stream.is_ended => {}
-            // The agent closes the whole connection to the destination when it sees our FIN, and the answer is lost.
-            // So the FIN waits until the destination has been quiet; a probe that never said anything need not wait.
-            FromConnection::InputEnded if stream.has_traffic => {
-                let now = Instant::now();
-                stream.half_closed = Some(now);
-                self.half_closed.insert((now, id));
-            }
-            FromConnection::InputEnded => self.smux.finish(id),
-            FromConnection::Reset | FromConnection::Closed => self.remove(id),
-        }
+            Poll::Pending
+        })
+        .await
     }
 
-    fn remove(&mut self, id: StreamId) {
-        self.smux.reset(id);
-        self.starved.remove(&id);
-        if let Some(since) = self.streams.remove(&id).and_then(|stream| stream.half_closed) {
-            self.half_closed.remove(&(since, id));
-        }
+    fn move_up(&mut self) {
+        self.0.iter_mut().for_each(Extra::move_up);
+    }
+
+    fn len(&mut self) -> usize {
+        self.0.iter_mut().filter_map(Extra::streams).map(|streams| streams.len()).sum()
+    }
+
+    fn may_open(&mut self) -> bool {
+        self.0.iter_mut().filter_map(Extra::streams).any(|streams| streams.may_open())
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let keepalive = self.smux.poll_timeout().map(|(at, _)| Instant::from_std(at));
-        let quiet = self.half_closed.first().map(|(since, _)| {
-            if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
-        });
-        [keepalive, quiet].into_iter().flatten().min()
+        self.0.iter().filter_map(Extra::next_timeout).min()
     }
 
-    fn handle_timeout(&mut self) -> Result<(), smux::Error> {
-        let now = Instant::now();
-        self.smux.set_reading(now.into_std(), self.gauge.has_room());
-        while let Some((since, id)) = self.half_closed.first().copied()
-            && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
-        {
-            self.half_closed.remove(&(since, id));
-            self.smux.finish(id);
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.half_closed = None;
-            }
+    fn handle_timeout(&mut self) -> Vec<String> {
+        let events = self.0.iter_mut().filter_map(Extra::handle_timeout);
+        events
+            .filter_map(|event| if let ExtraEvent::Status(text) = event { Some(text) } else { None })
+            .collect()
+    }
+
+    /// The streams of `lane`, `first` being those of the first session.
+    fn find<'a>(&'a mut self, lane: LaneId, first: &'a mut Streams) -> Option<&'a mut Streams> {
+        if first.lane() == lane {
+            return Some(first);
         }
-        self.smux.handle_timeout(now.into_std())
+        self.0.iter_mut().filter_map(Extra::streams).find(|streams| streams.lane() == lane)
+    }
+
+    fn open_least_loaded(&mut self, first: &mut Streams, stream: LocalStream) {
+        let all = self.0.iter_mut().filter_map(Extra::streams).chain([first]);
+        if let Some(streams) = all.filter(|streams| streams.may_open()).min_by_key(|streams| streams.len()) {
+            streams.open(stream);
+        }
+    }
+
+    async fn terminate(self) {
+        join_all(self.0.into_iter().map(Extra::terminate)).await;
     }
 }
 
@@ -239,13 +175,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+const FIRST_LANE: LaneId = 0;
 /// Reports of connection tasks that wait for the loop.
 const REPORTS: usize = 64;
-/// The agent's smux lets so many streams wait for its accept loop; further connections wait in the listener.
-const MAX_STREAMS: usize = 1024;
-/// How long the remote must have been quiet after the end of the local input until it is told.
-const HALF_CLOSE_QUIET: Duration = Duration::from_secs(5);
-/// More connections than this in that state are not kept waiting.
-const MAX_HALF_CLOSED: usize = 256;
 /// After a failed accept (out of descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

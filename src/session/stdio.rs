@@ -17,9 +17,6 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
     let mut quiet_since = Instant::now();
     loop {
         let Session { link, console, watch, .. } = session;
-        if !link.is_drained() {
-            quiet_since = Instant::now();
-        }
         tokio::select! {
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => {
@@ -44,8 +41,11 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
                 _ => {}
             },
             written = console.drive() => if written.is_err() { return Ok(End::ReaderGone) },
-            () = tokio::time::sleep_until(quiet_since + QUIET_END), if !input_is_open && link.is_drained() => {
-                return Ok(End::Finished);
+            () = tokio::time::sleep_until(quiet_since + QUIET_END), if !input_is_open => {
+                if link.is_drained() {
+                    return Ok(End::Finished);
+                }
+                quiet_since = Instant::now();
             }
         }
     }

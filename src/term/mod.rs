@@ -101,6 +101,12 @@ pub fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
+/// Whether stdout is a terminal.
+#[must_use]
+pub fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Switches off what a remote program may have left on in the terminal when a session ends without it:
 /// bracketed paste, mouse reports, focus reports, application keys, a hidden cursor, colours. For stdout,
 /// if that is a terminal, after a shell that did not end by itself. (The alternate screen stays: leaving it

@@ -1,0 +1,180 @@
+//! One attempt to get a websocket: a new token where one is needed, the signature, the connection.
+//!
+//! ```text
+//! first     sign ─▶ dial
+//! again     ResumeSession ─▶ sign ─▶ dial
+//!               └─ refused: the old token and URL are tried as long as there is time
+//! ```
+//!
+//! A presigned URL, or none to ask at AWS: the same token and URL each time, and no signature.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use url::Url;
+
+use super::network::Network;
+use super::stream_url::{self, StreamUrlError};
+use super::websocket::{self, Dial, OpenError, Socket};
+use crate::aws::{self, AwsError, Trouble};
+use crate::cli::Secret;
+
+/// What there is to open.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The session's id, for ResumeSession.
+    pub session_id: String,
+    /// A checked stream URL, see [`Network::stream_url`].
+    pub url: Url,
+    /// The token that the opening frame presents.
+    pub token: Arc<Secret>,
+    /// The way there.
+    pub network: Arc<Network>,
+    /// Whom to ask for signatures and new tokens; `None` opens unsigned, and again with the same token.
+    pub aws: Option<Arc<aws::Client>>,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailure {
+    /// No websocket.
+    #[error("{0}")]
+    Websocket(#[from] OpenError),
+    /// No websocket for a request without a signature, which is the likely reason.
+    #[error("{error}; the request was not signed: {unsigned}")]
+    Unsigned {
+        /// The refusal.
+        error: OpenError,
+        /// Why it was not signed.
+        unsigned: AwsError,
+    },
+    /// ResumeSession says that the session is over.
+    #[error("the session has timed out")]
+    SessionGone,
+}
+
+impl OpenFailure {
+    /// Whether trying again soon cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            OpenFailure::Websocket(error) | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
+            OpenFailure::SessionGone => true,
+        }
+    }
+}
+
+/// What came of an attempt.
+pub(super) struct Attempt {
+    /// For the next one.
+    pub opener: Opener,
+    pub outcome: Result<Socket, OpenFailure>,
+    /// What did not work beside that, and the user may want to know.
+    pub trouble: Option<String>,
+}
+
+pub(super) type Opening = Pin<Box<dyn Future<Output = Attempt> + Send>>;
+
+/// Makes attempts, and knows the newest token and URL.
+#[derive(Debug)]
+pub(super) struct Opener {
+    target: Target,
+    /// Since when there is a token that was not presented yet, after the first.
+    unused: Option<Instant>,
+}
+
+impl Opener {
+    pub fn new(target: Target) -> Opener {
+        Opener { target, unused: None }
+    }
+
+    /// The token that the websocket of the last attempt is to be opened with. It counts as used from here on.
+    pub fn take_token(&mut self) -> Arc<Secret> {
+        self.unused = None;
+        Arc::clone(&self.target.token)
+    }
+
+    /// Starts an attempt; `again` if the session's first token has been used.
+    pub fn open(mut self, again: bool) -> Opening {
+        Box::pin(async move {
+            let refusal = if again { self.resume().await.err() } else { None };
+            if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
+                return Attempt { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
+            }
+            let outcome = self.dial(refusal.as_ref()).await;
+            let trouble = refusal.filter(Refusal::is_news).map(|refusal| refusal.to_string());
+            Attempt { opener: self, outcome, trouble }
+        })
+    }
+
+    /// Gets a new token and URL, unless there are some that a failed dial has left.
+    async fn resume(&mut self) -> Result<(), Refusal> {
+        let Some(aws) = self.aws() else { return Ok(()) };
+        if self.unused.is_some_and(|since| since.elapsed() < TOKEN_LIFE) {
+            return Ok(());
+        }
+        let opened = aws.resume(&self.target.session_id).await.map_err(|error| {
+            tracing::info!(%error, "no new token");
+            Refusal::Aws(error)
+        })?;
+        // An answer without a URL leaves the old one.
+        if !opened.stream_url.is_empty() {
+            self.target.url = self.target.network.stream_url(&opened.stream_url)?;
+        }
+        self.target.token = Arc::new(opened.token);
+        self.unused = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn dial(&self, refusal: Option<&Refusal>) -> Result<Socket, OpenFailure> {
+        let signature = match (self.aws(), refusal) {
+            (None, _) => Ok(HeaderMap::new()),
+            // Looking again now would find none either.
+            (Some(_), Some(Refusal::Aws(error))) if error.trouble == Trouble::NoCredentials => {
+                Err(error.clone())
+            }
+            (Some(aws), _) => aws.sign(&self.target.url).await,
+        };
+        let (headers, unsigned) = match signature {
+            Ok(headers) => (headers, None),
+            Err(error) => {
+                tracing::info!(%error, "opening without a signature");
+                (HeaderMap::new(), Some(error))
+            }
+        };
+        let Target { url, network, .. } = &self.target;
+        let dial = Dial { url: url.clone(), headers, network: Arc::clone(network) };
+        websocket::open(dial).await.map_err(|error| match unsigned {
+            Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
+                OpenFailure::Unsigned { error, unsigned }
+            }
+            _ => OpenFailure::Websocket(error),
+        })
+    }
+
+    fn aws(&self) -> Option<&aws::Client> {
+        self.target.aws.as_deref().filter(|_| !stream_url::is_presigned(&self.target.url))
+    }
+}
+
+/// Why there is no new token.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("cannot resume the session with a new token, trying the old one: {0}")]
+    Aws(AwsError),
+    #[error("cannot resume the session where the service says: {0}")]
+    Url(#[from] StreamUrlError),
+}
+
+impl Refusal {
+    /// Whether the connection's own trouble does not say it already.
+    fn is_news(&self) -> bool {
+        !matches!(self, Refusal::Aws(AwsError { trouble: Trouble::Unreachable, .. }))
+    }
+}
+
+/// How long a new token is taken to be good that could not be presented.
+const TOKEN_LIFE: Duration = Duration::from_secs(30);

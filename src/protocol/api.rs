@@ -1,0 +1,112 @@
+//! What goes into a [`Channel`](super::Channel) and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::handshake::{DataKeyRequest, SessionKind};
+use super::payload::{Flag, TerminalSize};
+
+/// What a channel is told about its session and its limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The client version reported to service and agent. Agents decide on it: a low one switches smux keepalives
+    /// on (smp#57).
+    pub client_version: String,
+    /// Data messages a second, 0 for no limit.
+    pub message_rate: u32,
+    /// Bytes of user data in one message at most.
+    pub max_payload: usize,
+    /// Unacknowledged payload bytes at most.
+    pub max_window: usize,
+    /// How long the agent may take to its first message, and then to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// How long outstanding data may see no acknowledgement at all on a working socket.
+    pub give_up_after: Duration,
+}
+
+/// A frame for the websocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// The opening frame. It holds the token.
+    Text(String),
+    /// Everything else.
+    Binary(Bytes),
+}
+
+/// What a session sends.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// User data. Small pieces are joined, large ones cut.
+    Bytes(Bytes),
+    /// The terminal's size.
+    Size(TerminalSize),
+    /// A signal to the agent.
+    Flag(Flag),
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The session may start.
+    Ready(SessionKind),
+    /// Bytes from the remote side.
+    Output(Bytes),
+    /// Bytes of the remote command's standard error.
+    Stderr(Bytes),
+    /// The remote command has ended. The text is printed as it came.
+    ExitCode {
+        /// The status, where the text gives one.
+        code: Option<i32>,
+        /// The agent's words, `EXIT_CODE: <n>`.
+        text: Bytes,
+    },
+    /// The agent's message to the user.
+    Notice(String),
+    /// Answer with [`Channel::handle_data_key`](super::Channel::handle_data_key).
+    DataKeyNeeded(DataKeyRequest),
+    /// The agent could not reach the destination.
+    PortRefused,
+    /// The agent is not connected (true), or is again (false).
+    Paused(bool),
+    /// Nothing that was sent has been acknowledged for so long: a destination that does not read, or a dead path.
+    Stalled(Duration),
+    /// The session has ended. Nothing follows.
+    Closed(CloseReason),
+}
+
+/// Why a session has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The service closed the channel, with a reason to show or an empty one.
+    #[error("the session has ended")]
+    ByService(String),
+    /// The agent said nothing, or did not finish the handshake.
+    #[error("no answer from the agent for {0:?}")]
+    HandshakeTimeout(Duration),
+    /// The handshake ended without a session we know.
+    #[error("unable to determine SessionType")]
+    UnknownSession,
+    /// Data was not acknowledged for too long.
+    #[error("the agent has not taken any data for {0:?}")]
+    GaveUp(Duration),
+    /// The encryption cannot go on.
+    #[error("encryption failed: {0}")]
+    Encryption(String),
+}
+
+/// Counters of one channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stats {
+    pub messages_sent: u64,
+    pub bytes_sent: u64,
+    pub messages_resent: u64,
+    pub messages_received: u64,
+    pub bytes_received: u64,
+    pub duplicates: u64,
+    pub undecodable: u64,
+    pub outstanding_bytes: usize,
+    pub window: usize,
+    pub rtt: Duration,
+}

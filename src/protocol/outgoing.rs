@@ -1,0 +1,152 @@
+//! What waits to be cut into messages, in its order.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::api::Input;
+use super::message::PayloadType;
+
+/// Handshake answers, which go first, and the session's input behind them. Small pieces of user data are joined and
+/// large ones cut only when a message is about to go, since the service counts messages.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    answers: VecDeque<(PayloadType, Bytes)>,
+    input: VecDeque<Piece>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Bytes(Bytes),
+    Message(PayloadType, Bytes),
+}
+
+/// What the next message carries.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// User data, to be encrypted where the session is.
+    Data(Bytes),
+    /// Anything else, as it is.
+    Control(PayloadType, Bytes),
+}
+
+impl Outgoing {
+    /// An answer of the handshake. It does not wait for the session to be ready.
+    pub fn push_answer(&mut self, payload_type: PayloadType, body: Bytes) {
+        self.answers.push_back((payload_type, body));
+    }
+
+    pub fn push(&mut self, input: Input) {
+        match input {
+            Input::Bytes(bytes) if bytes.is_empty() => {}
+            Input::Bytes(bytes) => {
+                self.bytes += bytes.len();
+                self.input.push_back(Piece::Bytes(bytes));
+            }
+            Input::Size(size) => self.input.push_back(Piece::Message(PayloadType::Size, size.payload())),
+            Input::Flag(flag) => self.input.push_back(Piece::Message(PayloadType::Flag, flag.payload())),
+        }
+    }
+
+    /// User data that waits, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Takes what the next message carries: at most `limit` bytes of user data. Input only when the session is ready.
+    pub fn pop(&mut self, limit: usize, is_ready: bool) -> Option<Next> {
+        if let Some((payload_type, body)) = self.answers.pop_front() {
+            return Some(Next::Control(payload_type, body));
+        }
+        if !is_ready {
+            return None;
+        }
+        match self.input.pop_front()? {
+            Piece::Message(payload_type, body) => Some(Next::Control(payload_type, body)),
+            Piece::Bytes(first) => {
+                let body = self.join(first, limit);
+                self.bytes -= body.len();
+                Some(Next::Data(body))
+            }
+        }
+    }
+
+    /// As much user data as fits, across the pieces it came in; a full piece is not copied.
+    fn join(&mut self, mut first: Bytes, limit: usize) -> Bytes {
+        if first.len() >= limit {
+            let body = first.split_to(limit);
+            if !first.is_empty() {
+                self.input.push_front(Piece::Bytes(first));
+            }
+            return body;
+        }
+        if !matches!(self.input.front(), Some(Piece::Bytes(_))) {
+            return first;
+        }
+        let mut body = BytesMut::from(first);
+        while let Some(Piece::Bytes(piece)) = self.input.front_mut()
+            && body.len() < limit
+        {
+            let take = piece.len().min(limit - body.len());
+            body.extend_from_slice(&piece[..take]);
+            piece.advance(take);
+            if piece.is_empty() {
+                self.input.pop_front();
+            }
+        }
+        body.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::Flag;
+    use super::*;
+
+    fn data(bytes: &'static [u8]) -> Option<Next> {
+        Some(Next::Data(Bytes::from_static(bytes)))
+    }
+
+    #[test]
+    fn small_pieces_are_joined_and_large_ones_cut() {
+        let mut outgoing = Outgoing::default();
+        for piece in ["a", "", "bc", "defgh", "i"] {
+            outgoing.push(Input::Bytes(Bytes::from_static(piece.as_bytes())));
+        }
+        assert_eq!(outgoing.bytes(), 9);
+        assert_eq!(outgoing.pop(4, true), data(b"abcd"));
+        assert_eq!(outgoing.pop(4, true), data(b"efgh"));
+        assert_eq!(outgoing.pop(4, true), data(b"i"));
+        assert_eq!((outgoing.pop(4, true), outgoing.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn signals_keep_their_place_among_the_bytes() {
+        let mut outgoing = Outgoing::default();
+        outgoing.push(Input::Bytes(Bytes::from_static(b"before")));
+        outgoing.push(Input::Flag(Flag::DisconnectToPort));
+        outgoing.push(Input::Bytes(Bytes::from_static(b"after")));
+        assert_eq!(outgoing.pop(100, true), data(b"before"));
+        assert!(matches!(outgoing.pop(100, true), Some(Next::Control(PayloadType::Flag, _))));
+        assert_eq!(outgoing.pop(100, true), data(b"after"));
+    }
+
+    #[test]
+    fn answers_overtake_input_which_waits_for_the_session() {
+        let mut outgoing = Outgoing::default();
+        outgoing.push(Input::Bytes(Bytes::from_static(b"early")));
+        outgoing.push_answer(PayloadType::HandshakeResponse, Bytes::new());
+        assert!(matches!(outgoing.pop(9, false), Some(Next::Control(PayloadType::HandshakeResponse, _))));
+        assert_eq!(outgoing.pop(9, false), None);
+        assert_eq!(outgoing.pop(9, true), data(b"early"));
+    }
+}
