@@ -148,7 +148,9 @@ pub fn parse(
         [word] if word == "--version" => return Ok(Invocation::Version),
         [word] if word == "--help" || word == "-h" => return Ok(Invocation::Help),
         [word, rest @ ..] if word == "doctor" => {
-            return Ok(Invocation::Doctor(rest.iter().map(|word| word.to_string_lossy().into_owned()).collect()));
+            return Ok(Invocation::Doctor(
+                rest.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            ));
         }
         [word] if word == "--man" => return Ok(Invocation::Manual),
         [word] | [word, _] => return Ok(Invocation::UnknownOperation(printable(word))),

@@ -312,6 +312,8 @@ mod tests {
         let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
         assert!(start(&settings, "s").is_none());
         let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
-        assert!(format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG"));
+        assert!(
+            format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG")
+        );
     }
 }

@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
         Ok(Invocation::Doctor(words)) => return examine(&words),
         Ok(Invocation::StartSession(start)) => {
-            if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{")) {
+            if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{"))
+            {
                 term::hide_argument(RESPONSE);
             }
             return start_session(*start);

@@ -43,7 +43,8 @@ pub fn start(settings: &Settings) -> Option<Guard> {
         Ok(guard) => Some(guard),
         Err(err) => {
             let place = path.display();
-            let _ = writeln!(io::stderr(), "session-manager-plugin: no wire log: cannot write to {place}: {err}");
+            let _ =
+                writeln!(io::stderr(), "session-manager-plugin: no wire log: cannot write to {place}: {err}");
             None
         }
     }
@@ -74,10 +75,15 @@ impl Guard {
         }
         let file = logging::private_file(path)?;
         let (queue, entries) = sync_channel(QUEUED_FRAMES);
-        let shared =
-            Arc::new(Shared { queue, start: Instant::now(), waiting: AtomicUsize::new(0), lost: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            queue,
+            start: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+        });
         let writer = Writer { shared: Arc::clone(&shared), payloads, out: BufWriter::new(file), written: 0 };
-        let thread = thread::Builder::new().name("wire log".to_owned()).spawn(move || writer.run(&entries))?;
+        let thread =
+            thread::Builder::new().name("wire log".to_owned()).spawn(move || writer.run(&entries))?;
         *current() = Some((Arc::clone(&shared), 0));
         Ok(Guard { shared, thread: Some(thread) })
     }
@@ -319,7 +325,10 @@ mod tests {
 
         let lines = lines(&path);
         assert_eq!(lines.len(), 4, "{lines:?}");
-        assert_eq!(lines[0], json!({"recording": 1, "version": env!("CARGO_PKG_VERSION"), "payloads": false}));
+        assert_eq!(
+            lines[0],
+            json!({"recording": 1, "version": env!("CARGO_PKG_VERSION"), "payloads": false})
+        );
         assert_eq!(lines[1]["text"], json!({"TokenValue": "[redacted]", "ClientVersion": "1"}));
         assert_eq!(lines[2]["payload"], json!({"length": 14}));
         assert!(lines[2]["ms"].is_u64() && lines[2].get("channel").is_none());
@@ -356,7 +365,11 @@ mod tests {
         drop(entries.try_recv());
         shared.waiting.store(QUEUED_BYTES, Ordering::Relaxed);
         recorder.frame(From::Client, &output(0, b"x"));
-        assert_eq!(shared.lost.load(Ordering::Relaxed), 4, "there is room for a frame, but not for its bytes");
+        assert_eq!(
+            shared.lost.load(Ordering::Relaxed),
+            4,
+            "there is room for a frame, but not for its bytes"
+        );
     }
 
     #[test]

@@ -85,16 +85,23 @@ pub(super) async fn credentials(options: &Options, settings: &Settings, place: &
         known.sort_unstable();
         known.truncate(MAX_PROFILES);
         return Check::failure(NAME, format!("there is no profile {:?}, which {from} names", place.profile))
-            .advice(format!("profiles are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }));
+            .advice(format!(
+                "profiles are: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            ));
     }
     let source = source(options, place, files);
-    let Some(url) = way.for_signing() else { return Check::skipped(NAME, format!("{source}; no region to try them in")) };
+    let Some(url) = way.for_signing() else {
+        return Check::skipped(NAME, format!("{source}; no region to try them in"));
+    };
     let proxy = way.network.proxy();
     let context = AwsContext {
         region: place.region.clone().unwrap_or_default(),
         profile: place.profile_from.map(|_| place.profile.clone()),
         ca_bundle: way.network.ca_bundle().cloned(),
-        proxy: proxy.https().map(|url| HttpsProxy { url: Secret::new(url.to_owned()), except: proxy.no_proxy(443) }),
+        proxy: proxy
+            .https()
+            .map(|url| HttpsProxy { url: Secret::new(url.to_owned()), except: proxy.no_proxy(443) }),
         ..AwsContext::default()
     };
     match Client::new(context).sign(&url).await {
@@ -110,7 +117,9 @@ pub(super) async fn credentials(options: &Options, settings: &Settings, place: &
                 Trouble::NoCredentials if source.contains("SSO") => {
                     format!("aws sso login --profile {}", place.profile)
                 }
-                Trouble::NoCredentials => "aws configure, or aws sso login, or a role for this machine".to_owned(),
+                Trouble::NoCredentials => {
+                    "aws configure, or aws sso login, or a role for this machine".to_owned()
+                }
                 _ => "try aws sts get-caller-identity with the same settings".to_owned(),
             })
         }

@@ -15,7 +15,8 @@ use crate::term::{RawMode, Size, stdin_is_terminal, stdout_is_terminal};
 pub(super) fn settings(loaded: &Loaded) -> Check {
     if !loaded.warnings.is_empty() {
         let lines: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        return Check::warning("settings", lines.join("\n")).advice("session-manager-plugin --help lists them all");
+        return Check::warning("settings", lines.join("\n"))
+            .advice("session-manager-plugin --help lists them all");
     }
     let names = |source| {
         let names = loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name);
@@ -37,8 +38,11 @@ pub(super) async fn plugin() -> Check {
     let Some(first) = found.first() else {
         let this = std::env::current_exe().ok();
         let dir = this.as_deref().and_then(Path::parent).map(|dir| dir.display().to_string());
-        return Check::failure(NAME, "there is no session-manager-plugin on the PATH: the AWS CLI will not find one")
-            .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
+        return Check::failure(
+            NAME,
+            "there is no session-manager-plugin on the PATH: the AWS CLI will not find one",
+        )
+        .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
     };
     let mut lines = Vec::new();
     for path in &found {
@@ -55,7 +59,8 @@ pub(super) async fn plugin() -> Check {
     if is_this_program(first) {
         return Check::ok(NAME, text);
     }
-    Check::warning(NAME, text).advice("the AWS CLI takes the first; put this program's directory before it in PATH")
+    Check::warning(NAME, text)
+        .advice("the AWS CLI takes the first; put this program's directory before it in PATH")
 }
 
 /// Its version, and how it will call us.
@@ -74,10 +79,11 @@ pub(super) async fn aws_cli() -> Check {
     };
     let found = format!("{}: {}", path.display(), words.split_whitespace().next().unwrap_or_default());
     match version(&words) {
-        Some(version) if hands_over_in_argv(version) => {
-            Check::warning(NAME, format!("{found}; it passes the session's token as an argument, for all to see"))
-                .advice("update it: current versions pass it in the environment")
-        }
+        Some(version) if hands_over_in_argv(version) => Check::warning(
+            NAME,
+            format!("{found}; it passes the session's token as an argument, for all to see"),
+        )
+        .advice("update it: current versions pass it in the environment"),
         Some(_) => Check::ok(NAME, found),
         None => Check::warning(NAME, format!("{found}; this is no version of the AWS CLI that is known"))
             .advice("look at what the first aws on the PATH is"),
@@ -119,7 +125,11 @@ pub(super) fn log(settings: &Settings) -> Check {
 /// All programs of this name, in the order in which a shell would take them.
 fn on_path(name: &str) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let names = if cfg!(windows) { vec![format!("{name}.exe"), format!("{name}.cmd")] } else { vec![name.to_owned()] };
+    let names = if cfg!(windows) {
+        vec![format!("{name}.exe"), format!("{name}.cmd")]
+    } else {
+        vec![name.to_owned()]
+    };
     search(&path, &names)
 }
 

@@ -105,8 +105,9 @@ fn log(loaded: &Loaded) -> Check {
 
 async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Check {
     tokio::time::timeout(CHECK_TIMEOUT, check).await.unwrap_or_else(|_| {
-        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))
-            .advice("something on the way takes packets and answers nothing: look at firewalls, VPN and proxies")
+        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
+            "something on the way takes packets and answers nothing: look at firewalls, VPN and proxies",
+        )
     })
 }
 
@@ -126,7 +127,8 @@ mod tests {
     #[test]
     fn words() {
         assert_eq!(parse(&[]), Ok(Options::default()));
-        let options = parse(&["--json", "--region", "eu-west-1", "--profile=p", "--url", "wss://h/x?a=b"]).unwrap();
+        let options =
+            parse(&["--json", "--region", "eu-west-1", "--profile=p", "--url", "wss://h/x?a=b"]).unwrap();
         assert!(options.json);
         assert_eq!(options.region.as_deref(), Some("eu-west-1"));
         assert_eq!(options.profile.as_deref(), Some("p"));

@@ -86,8 +86,9 @@ pub(super) async fn dns(way: &Way) -> Check {
     match (lines.is_empty(), failed) {
         (true, _) => Check::skipped(NAME, "no host to look up"),
         (false, false) => Check::ok(NAME, lines.join("\n")),
-        (false, true) => Check::failure(NAME, lines.join("\n"))
-            .advice("check the region's spelling, DNS and VPN; without a way out, use interface endpoints or a proxy"),
+        (false, true) => Check::failure(NAME, lines.join("\n")).advice(
+            "check the region's spelling, DNS and VPN; without a way out, use interface endpoints or a proxy",
+        ),
     }
 }
 
@@ -146,8 +147,9 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
         seconds if seconds <= REFUSED_SKEW => {
             Check::warning(NAME, text).advice("set the clock; from 5 minutes on AWS refuses all signatures")
         }
-        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures"))
-            .advice("set the clock (on a laptop or in WSL often after sleep: sudo hwclock -s, or restart NTP)"),
+        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures")).advice(
+            "set the clock (on a laptop or in WSL often after sleep: sudo hwclock -s, or restart NTP)",
+        ),
     }
 }
 
@@ -156,7 +158,9 @@ pub(super) async fn websocket(way: &Way) -> Check {
     const NAME: &str = "websocket";
     let url = match &way.stream {
         Ok(url) => url,
-        Err(reason) => return Check::failure(NAME, reason.clone()).advice("give a region, or an allowed --url"),
+        Err(reason) => {
+            return Check::failure(NAME, reason.clone()).advice("give a region, or an allowed --url");
+        }
     };
     let host = url.host_str().unwrap_or_default();
     let start = tokio::time::Instant::now();
@@ -170,7 +174,8 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
     const NAME: &str = "websocket";
     let status = answer.status;
     let ms = time.as_millis();
-    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header =
+        |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_page = header("content-type").starts_with("text/html");
     match status {
         StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} opens one, after {ms} ms")),
@@ -201,7 +206,9 @@ fn advice(error: &OpenError) -> &'static str {
         OpenError::Tls { .. } => {
             "if a company's proxy opens TLS, name the PEM file of its authority in AWS_CA_BUNDLE"
         }
-        OpenError::Status { .. } | OpenError::Upgrade { .. } => "something on the way does not pass websockets",
+        OpenError::Status { .. } | OpenError::Upgrade { .. } => {
+            "something on the way does not pass websockets"
+        }
     }
 }
 

@@ -85,7 +85,10 @@ fn request(url: &Url) -> Result<Request<String>, http::Error> {
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
-            .header(header::SEC_WEBSOCKET_KEY, tokio_tungstenite::tungstenite::handshake::client::generate_key());
+            .header(
+                header::SEC_WEBSOCKET_KEY,
+                tokio_tungstenite::tungstenite::handshake::client::generate_key(),
+            );
     }
     request.body(String::new())
 }

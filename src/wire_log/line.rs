@@ -164,7 +164,8 @@ mod tests {
                 "Properties": {"linux": {"commands": "mysql -pswordfish", "runAsElevated": true}}}},
             {"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "arn:aws:kms:key"}},
         ]});
-        let line = frame("agent", message(PayloadType::HandshakeRequest, request.to_string().as_bytes()), false);
+        let line =
+            frame("agent", message(PayloadType::HandshakeRequest, request.to_string().as_bytes()), false);
         let recorded = hex::decode(line["hex"].as_str().unwrap()).unwrap();
         let recorded = Message::decode(recorded.into()).unwrap();
         let text = std::str::from_utf8(&recorded.payload).unwrap();
