@@ -16,6 +16,7 @@
 mod backoff;
 mod network;
 mod opener;
+pub mod probe;
 pub mod proxy;
 mod stream;
 pub mod stream_url;
@@ -41,6 +42,7 @@ pub use self::tcp::ConnectError;
 pub use self::websocket::OpenError;
 use self::websocket::Socket;
 use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
+use crate::wire_log::{self, Recorder};
 
 /// What a link needs to know.
 #[derive(Clone, Debug)]
@@ -136,6 +138,7 @@ pub struct Link {
     /// A ping is out, and something must be heard until then.
     pong_by: Option<Instant>,
     clock: WallClock,
+    recorder: Option<Recorder>,
 }
 
 impl Link {
@@ -163,6 +166,7 @@ impl Link {
             must_ping: false,
             pong_by: None,
             clock: WallClock::start(now),
+            recorder: wire_log::recorder(),
             config,
         }
     }
@@ -293,6 +297,9 @@ impl Link {
             }
             Err(error) => {
                 tracing::info!(%error, "cannot open the websocket");
+                if let Some(recorder) = &self.recorder {
+                    recorder.event("not opened", &error.to_string());
+                }
                 if matches!(error, OpenFailure::SessionGone) {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::SessionGone)));
@@ -358,7 +365,11 @@ impl Link {
             let message = if std::mem::take(&mut self.must_ping) {
                 tungstenite::Message::Ping(Bytes::new())
             } else {
-                match self.channel.poll_transmit(now.into_std()) {
+                let transmit = self.channel.poll_transmit(now.into_std());
+                if let (Some(recorder), Some(transmit)) = (&self.recorder, &transmit) {
+                    recorder.sent(transmit);
+                }
+                match transmit {
                     Some(Transmit::Text(text)) => tungstenite::Message::text(text),
                     Some(Transmit::Binary(frame)) => tungstenite::Message::Binary(frame),
                     None => return Ok(()),
@@ -373,6 +384,9 @@ impl Link {
         self.pong_by = None;
         match message {
             tungstenite::Message::Binary(frame) => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.received(&frame);
+                }
                 self.channel.handle_frame(Instant::now().into_std(), frame);
                 if std::mem::replace(&mut self.is_proven, true) {
                     return None;
@@ -399,6 +413,9 @@ impl Link {
     /// The socket is gone. Says so only for one that had worked.
     fn lose(&mut self, reason: String) -> Option<LinkEvent> {
         tracing::info!(%reason, "lost the websocket");
+        if let Some(recorder) = &self.recorder {
+            recorder.event("lost", &reason);
+        }
         self.channel.handle_lost();
         let is_news = self.is_proven;
         // One that was closed at once shall not be followed by another at once, for ever.

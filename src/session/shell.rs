@@ -9,7 +9,7 @@ use super::{End, Session, ends_session};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, Input, TerminalSize};
-use crate::term::{RawMode, Signal, Size, Stdin, stdin_is_terminal};
+use crate::term::{MODES_OFF, RawMode, Signal, Size, Stdin, stdin_is_terminal, stdout_is_terminal};
 
 /// What the remote command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,17 @@ pub(super) enum Remote {
 /// Runs until the remote side ends. The end of our input ends the input alone: what the remote still sends is printed
 /// (agent#354, the best known complaint about the official plugin).
 pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result<End> {
-    let raw = RawMode::enter().unwrap_or_else(|error| {
+    // Streams have no terminal at their other end that would echo, edit lines or make returns of newlines.
+    let raw = match remote {
+        Remote::Terminal => RawMode::enter(),
+        Remote::Streams => Ok(None),
+    };
+    let raw = raw.unwrap_or_else(|error| {
         session.console.status(&format!("the terminal stays in line mode: {error}"));
         None
     });
     let mut shell = Shell {
+        remote,
         escape: stdin_is_terminal().then(Escape::new),
         fallback: Size { cols: session.settings.columns, rows: session.settings.lines },
         size: None,
@@ -50,7 +56,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
                         tracing::warn!(%error, "stdin has ended");
                     }
                     input_is_open = false;
-                    shell.end_input(session, remote);
+                    shell.end_input(session);
                 }
             },
             signal = watch.recv() => match signal {
@@ -72,11 +78,24 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             _ = size_check.tick() => shell.send_size(session),
         }
     };
+    if remote == Remote::Terminal && is_cut_off(&end) && stdout_is_terminal() {
+        session.console.write(Bytes::from_static(MODES_OFF));
+    }
     drop(raw);
     Ok(end)
 }
 
+/// Whether the remote program could not clear up after itself.
+fn is_cut_off(end: &End) -> bool {
+    match end {
+        End::Terminated | End::TimedOut | End::Failed(_) => true,
+        End::Closed(reason) => !reason.is_empty(),
+        _ => false,
+    }
+}
+
 struct Shell {
+    remote: Remote,
     escape: Option<Escape>,
     fallback: Size,
     size: Option<Size>,
@@ -94,7 +113,8 @@ impl Shell {
                 Action::Send(bytes) => {
                     self.is_line_start = matches!(bytes.last(), Some(b'\n' | b'\r'));
                     // The official plugin's translation, for terminals in line mode: Enter is a carriage return.
-                    let bytes = if bytes == "\n" { Bytes::from_static(b"\r") } else { bytes };
+                    let is_enter = bytes == "\n" && self.remote == Remote::Terminal;
+                    let bytes = if is_enter { Bytes::from_static(b"\r") } else { bytes };
                     session.link.send(Input::Bytes(bytes));
                 }
                 Action::Terminate => return Some(End::Terminated),
@@ -107,11 +127,11 @@ impl Shell {
 
     /// Tells a remote terminal that the input has ended, as one types it: at the start of a line one end-of-file
     /// character, within a line a first one to hand over what was typed.
-    fn end_input(&mut self, session: &mut Session, remote: Remote) {
+    fn end_input(&mut self, session: &mut Session) {
         if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
             session.link.send(Input::Bytes(held));
         }
-        if remote == Remote::Terminal {
+        if self.remote == Remote::Terminal {
             let end = if self.is_line_start { &END_OF_FILE[..1] } else { &END_OF_FILE };
             session.link.send(Input::Bytes(Bytes::copy_from_slice(end)));
         }
