@@ -6,6 +6,7 @@
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
+//! - [`faults_link`]: a bad link.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
@@ -19,6 +20,7 @@ mod cli;
 mod differential;
 mod faults;
 mod network;
+mod faults_link;
 mod port;
 mod postgres;
 mod ssh;
