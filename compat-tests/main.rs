@@ -3,6 +3,7 @@
 //! - [`cli`]: arguments and visible text.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
@@ -15,6 +16,7 @@ mod aws_cli;
 mod cli;
 mod differential;
 mod faults;
+mod lifetime;
 mod port;
 mod postgres;
 mod ssh;
