@@ -4,6 +4,7 @@
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
 //! - [`faults_link`]: a bad link.
@@ -19,8 +20,9 @@ mod aws_cli;
 mod cli;
 mod differential;
 mod faults;
-mod network;
 mod faults_link;
+mod lifetime;
+mod network;
 mod port;
 mod postgres;
 mod ssh;
