@@ -58,13 +58,19 @@ impl Call {
     fn port(sim: &Sim, port: u16) -> Call {
         let parameters = json!({ "portNumber": [port.to_string()], "localPortNumber": ["0"] });
         let document = "AWS-StartPortForwardingSession";
-        Call::new(sim, json!({ "Target": DEFAULT_TARGET, "DocumentName": document, "Parameters": parameters }))
+        Call::new(
+            sim,
+            json!({ "Target": DEFAULT_TARGET, "DocumentName": document, "Parameters": parameters }),
+        )
     }
 
     fn command(sim: &Sim, command: &str) -> Call {
         let parameters = json!({ "command": [command], "separateOutputStream": ["true"] });
         let document = "AWS-StartNonInteractiveCommand";
-        Call::new(sim, json!({ "Target": DEFAULT_TARGET, "DocumentName": document, "Parameters": parameters }))
+        Call::new(
+            sim,
+            json!({ "Target": DEFAULT_TARGET, "DocumentName": document, "Parameters": parameters }),
+        )
     }
 
     fn profile(mut self, profile: &str) -> Call {

@@ -78,8 +78,7 @@ fn task_has_its_own_context() {
     let kms = KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), ..KmsOptions::default() };
     let sim = start(Config { kms, targets: vec![TASK.to_owned()], ..strict() });
     let world = world_for(&sim);
-    let mut plugin =
-        Running::spawn(&mut Call::new(&sim, json!({ "Target": TASK })).plugin(&world));
+    let mut plugin = Running::spawn(&mut Call::new(&sim, json!({ "Target": TASK })).plugin(&world));
     plugin.stdout.wait_for("This session is encrypted");
     plugin.send("echo a$((40+2))z\n");
     plugin.stdout.wait_for("a42z");

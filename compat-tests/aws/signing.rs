@@ -59,7 +59,10 @@ fn presigned_url_is_opened_as_it_is_and_not_resumed() {
     sim.cut(&forward.id);
     assert_eq!(echo_through(forward.port, b"again"), b"again");
     let report = sim.session(&forward.id).expect("the session");
-    assert!(report.opens.len() > 1 && report.opens.iter().all(|open| open.signature.is_none()), "{report:#?}");
+    assert!(
+        report.opens.len() > 1 && report.opens.iter().all(|open| open.signature.is_none()),
+        "{report:#?}"
+    );
     assert_eq!(sim.requests().resume, 0);
 }
 

@@ -6,8 +6,8 @@
 // Tests start their virtual clocks somewhere.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-pub mod agent_version;
 mod acks;
+pub mod agent_version;
 mod api;
 mod channel;
 pub mod cipher;

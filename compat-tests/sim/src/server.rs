@@ -23,7 +23,10 @@ use crate::{api, control, gateway, identity};
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let (http, incoming) = mpsc::channel(BACKLOG);
     let Ok(addr) = listener.local_addr() else { return };
-    let app: Router = control::routes().merge(identity::routes()).fallback(any(api::handle)).with_state(Arc::clone(&service));
+    let app: Router = control::routes()
+        .merge(identity::routes())
+        .fallback(any(api::handle))
+        .with_state(Arc::clone(&service));
     tokio::spawn(async move { axum::serve(Incoming { addr, incoming }, app).await });
     loop {
         match listener.accept().await {

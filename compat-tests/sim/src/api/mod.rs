@@ -62,7 +62,8 @@ pub(crate) async fn handle(
 
 /// StartSession for the simulator's owner.
 pub(crate) fn start_session(service: &Arc<Service>, request: &Value) -> anyhow::Result<Value> {
-    let answer = parse(request.to_string().as_bytes()).and_then(|request| ssm::start_session(service, &request));
+    let answer =
+        parse(request.to_string().as_bytes()).and_then(|request| ssm::start_session(service, &request));
     answer.map_err(|error| anyhow::anyhow!("{}: {}", error.kind, error.message))
 }
 

@@ -28,10 +28,13 @@ pub(crate) fn handle(service: &Arc<Service>, request: &Signed<'_>) -> Response {
 
 fn signed(service: &Service, request: &Signed<'_>) -> Result<(), (&'static str, &'static str)> {
     let signature = Signature::parse(request.headers).ok().flatten();
-    let signature = signature.ok_or(("MissingAuthenticationToken", "Request is missing Authentication Token"))?;
+    let signature =
+        signature.ok_or(("MissingAuthenticationToken", "Request is missing Authentication Token"))?;
     match service.identities.check(&signature, request) {
         Ok(_) => Ok(()),
-        Err(Refusal::Expired) => Err(("ExpiredToken", "The security token included in the request is expired")),
+        Err(Refusal::Expired) => {
+            Err(("ExpiredToken", "The security token included in the request is expired"))
+        }
         Err(Refusal::Unknown) => Err(("InvalidClientTokenId", "The security token is invalid.")),
         Err(Refusal::Mismatch) => Err(("SignatureDoesNotMatch", "The signature does not match.")),
     }
