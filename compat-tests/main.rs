@@ -3,6 +3,8 @@
 //! - [`cli`]: arguments and visible text.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
+//! - [`library`]: the crate without the program.
 //! - [`faults`]: malformed input from the network.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
@@ -14,8 +16,12 @@ mod harness;
 mod aws_cli;
 mod cli;
 mod differential;
+mod doctor;
 mod faults;
+mod library;
 mod port;
 mod postgres;
+mod settings;
 mod ssh;
 mod stdio;
+mod wire_log;

@@ -20,6 +20,7 @@ mod gateway;
 mod kms;
 mod meter;
 mod pump;
+mod replay;
 mod report;
 mod server;
 mod service;
@@ -35,6 +36,7 @@ pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Way,
 };
+pub use replay::Replay;
 pub use report::{
     AgentReport, OpenReport, RequestCounts, SessionReport, SessionState, SignatureReport, Traffic,
 };
