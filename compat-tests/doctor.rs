@@ -281,7 +281,7 @@ fn on_a_terminal() {
         command.args(["doctor", "--url", &url]);
         let mut pty = Pty::spawn(&command);
         pty.finish();
-        pty.screen.text()
+        String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned()
     };
     let screen = look(&world);
     assert!(screen.contains("terminal     80 by 24, raw mode, TERM=xterm"), "{screen}");

@@ -100,7 +100,7 @@ fn every_line_of_the_log_names_the_session_and_no_secret() {
     running.send("exit\n");
     running.finish().assert_ok();
     let text = std::fs::read_to_string(&log).expect("the log");
-    assert!(text.lines().count() > 3, "{text}");
+    assert!(text.lines().count() > 1, "{text}");
     for line in text.lines() {
         assert!(line.contains(started.id()), "{line}");
     }
@@ -139,7 +139,7 @@ fn a_shell_that_is_cut_off_leaves_no_modes_on() {
     pty.wait_for("<editor>");
     pty.send("\r~.");
     pty.finish();
-    let screen = pty.screen.text();
+    let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
     let (_, after) = screen.split_once("<editor>").expect("the editor");
     for mode in ["\x1b[?1000l", "\x1b[?2004l", "\x1b[?25h"] {
         assert!(after.contains(mode), "{mode:?} is not in {after:?}");
@@ -155,7 +155,8 @@ fn a_shell_that_ends_by_itself_is_left_alone() {
     });
     let mut pty = Pty::spawn(&Started::of(&gateway).command(&World::new()));
     pty.finish();
-    assert!(!pty.screen.text().contains('\x1b'), "{:?}", pty.screen.text());
+    let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
+    assert!(screen.contains("hello") && !screen.contains('\x1b'), "{screen:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -166,7 +167,8 @@ fn a_token_among_the_arguments_is_hidden() {
         socket.acknowledged(number);
         while socket.input().is_some() {}
     });
-    let mut command = Started::of(&gateway).command_with_json(&World::new());
+    let world = World::new();
+    let mut command = Started::of(&gateway).command_with_json(&world);
     let mut child = command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
