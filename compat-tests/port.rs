@@ -335,3 +335,40 @@ fn defaults_stay_within_the_services_message_limit() {
     assert!(!report.limit_exceeded, "{report:#?}");
     assert!(report.up.peak_2s < 2000, "{report:#?}");
 }
+
+/// Ticks of 10 ms that a process has used.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("stat").1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+}
+
+/// Found as a process that used a whole core: the end of stdout's reader was an event each time it was looked at.
+#[test]
+fn a_forward_goes_on_at_rest_without_a_reader_of_its_notices() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let mut command = started.command(&world);
+    let mut child = command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("plugin starts");
+    let mut text = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("stdout"));
+    while !text.contains("Waiting for connections...\n") {
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut text).expect("read") > 0, "{text:?}");
+    }
+    drop(stdout);
+    let port = text.split_once("Port ").expect("port").1.split(' ').next().expect("port");
+    let port = port.parse().expect("number");
+    // The notice of the first connection meets the closed pipe.
+    assert_eq!(echo_through(port, b"one"), b"one");
+    assert_eq!(echo_through(port, b"two"), b"two");
+    let before = cpu_ticks(child.id());
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_ticks(child.id()) - before;
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    assert!(used < 30, "{used} ticks of 100 while nothing happens");
+}

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::acks::Acks;
 use super::agent_version::Capabilities;
 use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
 use super::cipher::{self, Cipher, DataKey};
@@ -58,7 +59,7 @@ pub struct Channel {
     controller: Box<dyn Controller>,
     pacer: Pacer,
     opening: Option<String>,
-    acks: VecDeque<Bytes>,
+    acks: Acks,
     outgoing: Outgoing,
     events: VecDeque<Event>,
     stats: Stats,
@@ -83,7 +84,7 @@ impl Channel {
             controller: Box::new(AckClocked::new(config.max_window, config.max_payload)),
             pacer: Pacer::new(config.message_rate),
             opening: None,
-            acks: VecDeque::new(),
+            acks: Acks::default(),
             outgoing: Outgoing::default(),
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -108,7 +109,7 @@ impl Channel {
         self.is_connected = true;
         // Whether the agent is there, a new socket tells anew.
         self.unpause();
-        self.acks.clear();
+        self.acks.handle_reopen();
         self.sender.handle_reopen(now);
         if self.state == State::Opening {
             self.state = State::Waiting { until: now + self.config.handshake_timeout };
@@ -119,7 +120,7 @@ impl Channel {
     pub fn handle_lost(&mut self) {
         self.is_connected = false;
         self.opening = None;
-        self.acks.clear();
+        self.acks.handle_lost();
     }
 
     /// A binary frame has arrived. One that cannot be read is counted and dropped.
@@ -213,7 +214,7 @@ impl Channel {
         if let Some(opening) = self.opening.take() {
             return Some(Transmit::Text(opening));
         }
-        if let Some(ack) = self.acks.pop_front() {
+        if let Some(ack) = self.acks.pop() {
             return Some(Transmit::Binary(ack));
         }
         if self.state == State::Closed || !self.may_send(now) {
@@ -291,16 +292,16 @@ impl Channel {
         match self.receiver.handle(message) {
             Verdict::Deliver(message) => {
                 self.unpause();
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
                 self.deliver(now, message);
                 while let Some(message) = self.receiver.poll_ready() {
                     self.deliver(now, message);
                 }
             }
-            Verdict::Held => self.acks.push_back(ack),
+            Verdict::Held => self.acks.push(now, ack),
             Verdict::Duplicate => {
                 self.stats.duplicates += 1;
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
             }
             Verdict::Refused => tracing::debug!("refused a message that is too early"),
         }

@@ -6,6 +6,7 @@
 // Tests start their virtual clocks somewhere.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod acks;
 pub mod agent_version;
 mod api;
 mod channel;

@@ -51,6 +51,11 @@ impl Rtt {
         self.latest
     }
 
+    /// How much the samples vary.
+    pub fn variation(&self) -> Duration {
+        self.variation
+    }
+
     /// How long to wait for an acknowledgement before sending again.
     pub fn timeout(&self) -> Duration {
         let spread = GRANULARITY.max(self.variation * 4);

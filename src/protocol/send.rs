@@ -55,7 +55,8 @@ struct Entry {
     first_sending: u64,
     last_sending: u64,
     sent_at: Instant,
-    is_resent: bool,
+    /// The sending before, if it was sent again.
+    previously_sent_at: Option<Instant>,
 }
 
 impl Sender {
@@ -99,7 +100,7 @@ impl Sender {
             first_sending: sending,
             last_sending: sending,
             sent_at: now,
-            is_resent: false,
+            previously_sent_at: None,
         }));
         self.outstanding_bytes += payload;
         self.outstanding_messages += 1;
@@ -113,8 +114,8 @@ impl Sender {
         self.outstanding_bytes -= entry.payload;
         self.outstanding_messages -= 1;
         self.lost.remove(&number);
-        if !entry.is_resent {
-            self.rtt.sample(now.saturating_duration_since(entry.sent_at));
+        if let Some(rtt) = self.round_trip(now, &entry) {
+            self.rtt.sample(rtt);
         }
         self.newest_acked = self.newest_acked.max(entry.first_sending);
         self.backoff = 0;
@@ -185,8 +186,7 @@ impl Sender {
         self.sendings += 1;
         self.resent += 1;
         entry.last_sending = sending;
-        entry.sent_at = now;
-        entry.is_resent = true;
+        entry.previously_sent_at = Some(std::mem::replace(&mut entry.sent_at, now));
         self.in_flight.push_back((sending, number));
         Some(entry.frame.clone())
     }
@@ -237,8 +237,23 @@ impl Sender {
         (sending + REORDERING_THRESHOLD <= self.newest_acked).then_some((number, sent_at))
     }
 
+    /// What an acknowledgement says about the round-trip time. Of a message that was sent again it is not known which
+    /// sending it answers (Karn's rule), with two exceptions, without which a path that is, or has become, slower than
+    /// the timeout would have everything sent twice for ever: much sooner after the last sending than any answer ever
+    /// came, it answers an earlier one; and before the first sample, too much is better than nothing.
+    fn round_trip(&self, now: Instant, entry: &Entry) -> Option<Duration> {
+        let since_last = now.saturating_duration_since(entry.sent_at);
+        let Some(previous) = entry.previously_sent_at else { return Some(since_last) };
+        let is_unknown = self.rtt.latest().is_zero();
+        let is_early = since_last < self.rtt.floor() / 2;
+        (is_unknown || is_early).then(|| now.saturating_duration_since(previous))
+    }
+
+    /// How old an overtaken message must be to count as lost. Where round trips vary, messages overtake each other
+    /// without a loss.
     fn reordering_allowance(&self) -> Duration {
-        self.rtt.smoothed().max(self.rtt.latest()) * 5 / 4
+        let steady = self.rtt.smoothed().max(self.rtt.latest()) * 5 / 4;
+        steady.max(self.rtt.smoothed() + self.rtt.variation() * 4)
     }
 
     fn entry(&self, number: i64) -> Option<&Entry> {
@@ -348,15 +363,62 @@ mod tests {
         assert_eq!(drain(&mut sender, at), [0]);
     }
 
+    /// A sender that has measured `rtt` and has resent one message at the time returned.
+    fn resent_after(start: Instant, rtt: Duration) -> (Sender, Instant) {
+        let mut sender = sender_with(1, start);
+        sender.handle_ack(start + rtt, 0);
+        sender.push(start + rtt, Bytes::new(), 10);
+        let (at, _) = sender.poll_timeout().unwrap();
+        sender.handle_timeout(at);
+        assert!(sender.poll_lost(at).is_some());
+        (sender, at)
+    }
+
     #[test]
-    fn a_resent_message_never_feeds_the_round_trip_time() {
+    fn an_ambiguous_acknowledgement_does_not_feed_the_round_trip_time() {
+        let (mut sender, resent_at) = resent_after(Instant::now(), 20 * MS);
+        sender.handle_ack(resent_at + 21 * MS, 1);
+        assert_eq!(sender.rtt().latest(), 20 * MS);
+    }
+
+    #[test]
+    fn an_acknowledgement_too_early_for_the_resend_answers_the_first_sending() {
+        let start = Instant::now();
+        let (mut sender, resent_at) = resent_after(start, 20 * MS);
+        sender.handle_ack(resent_at + 5 * MS, 1);
+        assert_eq!(sender.rtt().latest(), resent_at + 5 * MS - (start + 20 * MS));
+        assert!(sender.rtt().timeout() > 200 * MS);
+    }
+
+    #[test]
+    fn the_first_sample_may_be_of_a_resent_message() {
         let start = Instant::now();
         let mut sender = sender_with(1, start);
         let (at, _) = sender.poll_timeout().unwrap();
         sender.handle_timeout(at);
         drain(&mut sender, at);
-        sender.handle_ack(at + MS, 0);
-        assert_eq!(sender.rtt().latest(), Duration::ZERO);
+        sender.handle_ack(start + 600 * MS, 0);
+        assert_eq!(sender.rtt().latest(), 600 * MS);
+    }
+
+    #[test]
+    fn messages_that_overtake_each_other_are_not_lost() {
+        let start = Instant::now();
+        let mut sender = Sender::default();
+        let mut acks = std::collections::BTreeSet::new();
+        for number in 0..500u32 {
+            let now = start + MS * number;
+            while let Some((at, _)) = acks.first()
+                && *at <= now
+            {
+                let (at, number) = acks.pop_first().unwrap();
+                sender.handle_ack(at, number);
+            }
+            sender.handle_timeout(now);
+            sender.push(now, Bytes::new(), 1);
+            acks.insert((now + MS * (2 + number * 7 % 20), i64::from(number)));
+        }
+        assert!(sender.resent() + sender.lost.len() as u64 <= 5, "{} lost", sender.lost.len());
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Console {
     is_quiet: bool,
     /// Stdout belongs to the remote alone from here on.
     is_clean: bool,
+    reader_is_gone: bool,
 }
 
 impl Console {
@@ -32,6 +33,7 @@ impl Console {
             status: Status::new(settings.status),
             is_quiet: settings.quiet,
             is_clean: false,
+            reader_is_gone: false,
         })
     }
 
@@ -73,9 +75,14 @@ impl Console {
     /// Resolves after some progress in writing stdout. Cancel-safe.
     ///
     /// # Errors
-    /// When the reader of stdout is gone.
+    /// When the reader of stdout is gone; once, since a session that goes on without one has nothing more to drive.
     pub async fn drive(&mut self) -> io::Result<()> {
-        self.out.drive().await
+        if self.reader_is_gone {
+            std::future::pending::<()>().await;
+        }
+        let driven = self.out.drive().await;
+        self.reader_is_gone = driven.is_err();
+        driven
     }
 
     /// Writes out what is left. A reader that takes nothing any more is given up after an hour.

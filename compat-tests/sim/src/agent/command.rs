@@ -39,7 +39,7 @@ impl Input {
             return Err("Commands cannot be empty for session type NonInteractiveCommands".to_owned());
         }
         let (exit, exited) = watch::channel(false);
-        let streams = Streams {
+        let mut streams = Streams {
             stdout: Output::new(sender, payload_type::OUTPUT, options),
             stderr: Output::new(sender, payload_type::STDERR, options),
             exit_code: Output::new(sender, payload_type::EXIT_CODE, options),
@@ -128,7 +128,7 @@ struct Streams {
 }
 
 impl Streams {
-    async fn separate(self, mut child: Child, exit: watch::Sender<bool>) {
+    async fn separate(mut self, mut child: Child, exit: watch::Sender<bool>) {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         tokio::join!(pump(stdout, self.stdout), pump(stderr, self.stderr));
         let status = child.wait().await;

@@ -128,7 +128,7 @@ async fn run(
     shared: Arc<Shared>,
     local: bool,
     mut connections: mpsc::Receiver<Option<Arc<Open>>>,
-    output: Output,
+    mut output: Output,
 ) -> String {
     let mut connection = match shared.connect().await {
         Ok(connection) => connection,
@@ -136,7 +136,7 @@ async fn run(
     };
     let mut buffer = output.buffer();
     loop {
-        if read(&connection, &output, &mut buffer).await.is_err() {
+        if read(&connection, &mut output, &mut buffer).await.is_err() {
             return String::new();
         }
         drop(connection);
@@ -153,7 +153,7 @@ async fn run(
 }
 
 /// Reads until the connection ends, by the destination or by the client; an error when the session is over.
-async fn read(connection: &Open, output: &Output, buffer: &mut [u8]) -> Result<(), super::send::Gone> {
+async fn read(connection: &Open, output: &mut Output, buffer: &mut [u8]) -> Result<(), super::send::Gone> {
     loop {
         output.active().await;
         tokio::select! {

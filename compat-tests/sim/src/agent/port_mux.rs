@@ -168,7 +168,7 @@ async fn close(stream: u32, frames: &mpsc::Sender<Bytes>, streams: &Streams) {
 }
 
 /// Sends the smux frames as a byte stream, cut anywhere.
-async fn pump(mut frames: mpsc::Receiver<Bytes>, output: Output, payload: usize) -> String {
+async fn pump(mut frames: mpsc::Receiver<Bytes>, mut output: Output, payload: usize) -> String {
     let mut message = BytesMut::with_capacity(payload);
     let mut frame = Bytes::new();
     loop {
