@@ -4,6 +4,8 @@
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
+//! - [`library`]: the crate without the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
@@ -19,11 +21,15 @@ mod aws;
 mod aws_cli;
 mod cli;
 mod differential;
+mod doctor;
 mod faults;
 mod faults_link;
+mod library;
 mod lifetime;
 mod network;
 mod port;
 mod postgres;
+mod settings;
 mod ssh;
 mod stdio;
+mod wire_log;

@@ -23,6 +23,7 @@ mod kms;
 mod meter;
 mod proxy;
 mod pump;
+mod replay;
 mod report;
 mod server;
 mod service;
@@ -40,6 +41,7 @@ pub use config::{
     SERVICE_MESSAGE_LIMIT, Way,
 };
 pub use proxy::{Proxy, ProxyOptions, TunnelRequest};
+pub use replay::Replay;
 pub use report::{
     AgentReport, OpenReport, RequestCounts, SessionReport, SessionState, SignatureReport, Traffic,
 };
