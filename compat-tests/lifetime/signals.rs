@@ -132,7 +132,7 @@ fn sigtstp_stops_the_remote_job_and_not_us() {
     terminal.wait_for("two-2");
     terminal.signal(Signal::TSTP);
     terminal.wait_for("Stopped");
-    terminal.send("kill -9 %1; exit\r");
+    terminal.send("kill -9 %1; wait; exit\r");
     assert!(terminal.finish_within(PATIENCE).success());
     terminal.assert_restored();
 }
