@@ -110,7 +110,7 @@ fn tilde_minus_switches_escapes_off_and_two_are_one() {
 #[test]
 fn without_a_terminal_a_tilde_is_a_tilde() {
     let (world, sim) = (World::new(), sim());
-    let started = interactive(&sim, "read a; read b; echo \"got $a $b\"");
+    let started = interactive(&sim, &format!("echo {UP}; read a; read b; echo \"got $a $b\""));
     let mut plugin = Running::spawn(&mut started.command(&world));
     plugin.send("~.\n~?\n");
     plugin.stdout.wait_for("got ~. ~?");
