@@ -133,8 +133,10 @@ fn sigtstp_stops_the_remote_job_and_not_us() {
     terminal.wait_for("two-2");
     terminal.signal(Signal::TSTP);
     terminal.wait_for("Stopped");
-    terminal.send("kill -9 %1; exit\r\rexit\r");
-    assert!(terminal.finish_within(PATIENCE).success());
+    terminal.send("echo back-$((1+2))\r");
+    terminal.wait_for("back-3");
+    terminal.signal(Signal::TERM);
+    assert!(terminal.finish_within(PROMPT).success());
     terminal.assert_restored();
 }
 
