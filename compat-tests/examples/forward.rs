@@ -154,6 +154,7 @@ fn config() -> link::Config {
             max_payload: 1024,
             max_window: 256 << 10,
             handshake_timeout: Duration::from_secs(60),
+            initial_size: session_manager_plugin::protocol::TerminalSize { cols: 300, rows: 100 },
             give_up_after: Duration::from_secs(300),
         },
         open_timeout: Duration::from_secs(30),

@@ -14,6 +14,7 @@
 //! The socket is flushed when there is nothing more to read or to write, not after each frame.
 
 mod backoff;
+mod event;
 mod network;
 mod opener;
 pub mod probe;
@@ -22,6 +23,7 @@ mod stream;
 pub mod stream_url;
 mod tcp;
 pub mod tls;
+mod wall_clock;
 mod websocket;
 
 use std::future::poll_fn;
@@ -35,73 +37,16 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite;
 
 use self::backoff::Backoff;
+pub use self::event::{Config, GaveUp, LinkEvent};
 pub use self::network::Network;
 pub use self::opener::{OpenFailure, Target};
 use self::opener::{Opener, Opening};
 pub use self::tcp::ConnectError;
+use self::wall_clock::WallClock;
 pub use self::websocket::OpenError;
 use self::websocket::Socket;
-use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
+use crate::protocol::{Capabilities, Channel, DataKey, Input, Stats, Transmit};
 use crate::wire_log::{self, Recorder};
-
-/// What a link needs to know.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The limits of the data channel.
-    pub channel: protocol::Config,
-    /// How long the first opening may take in all, attempts included.
-    pub open_timeout: Duration,
-    /// How long to try to get a lost connection back.
-    pub reconnect_timeout: Duration,
-    /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
-    pub ping_interval: Duration,
-}
-
-/// What a link tells its session.
-#[derive(Debug)]
-pub enum LinkEvent {
-    /// From the data channel.
-    Channel(Event),
-    /// There is room for input again, after [`Link::wants_input`] had said no.
-    WantsInput,
-    /// The connection is lost and is being opened again; why.
-    Lost(String),
-    /// The connection is back.
-    Resumed,
-    /// What stands in the way of getting it back as it should be. It is tried further.
-    Trouble(String),
-    /// There will be no connection (any more). Nothing follows.
-    GaveUp(GaveUp),
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum GaveUp {
-    /// The first opening failed.
-    #[error("{0}")]
-    Open(OpenFailure),
-    /// The session is over at the service: it was idle too long, or away too long.
-    #[error("the session has timed out")]
-    SessionGone,
-    /// The first opening took too long.
-    #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
-    OpenTimeout {
-        /// The host asked.
-        host: String,
-        /// The time given.
-        timeout: Duration,
-        /// What the last attempt met.
-        reason: String,
-    },
-    /// A lost connection did not come back in time.
-    #[error("no connection for {timeout:?}, last: {reason}")]
-    Reconnect {
-        /// The time given.
-        timeout: Duration,
-        /// What the last attempt met.
-        reason: String,
-    },
-}
 
 enum Wire {
     Opening(Opening),
@@ -487,38 +432,11 @@ impl Link {
     }
 }
 
-/// Notices that the machine was asleep: the wall clock went on, the monotonic one did not.
-struct WallClock {
-    looked: Instant,
-    wall: SystemTime,
-}
-
-impl WallClock {
-    fn start(now: Instant) -> WallClock {
-        WallClock { looked: now, wall: SystemTime::now() }
-    }
-
-    fn has_jumped(&mut self, now: Instant) -> bool {
-        let passed = now - self.looked;
-        if passed < WALL_CLOCK_LOOK {
-            return false;
-        }
-        let wall = SystemTime::now();
-        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
-        (self.looked, self.wall) = (now, wall);
-        wall_passed > passed + SLEEP
-    }
-}
-
 /// How long a goodbye may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the channel's own deadlines are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
 /// A connection that lived so long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
-/// The wall clock is not looked at more often.
-const WALL_CLOCK_LOOK: Duration = Duration::from_secs(1);
-/// A wall clock that is so much ahead was not merely set right.
-const SLEEP: Duration = Duration::from_secs(10);
 /// After a sleep most sockets are dead: an answer is waited for only so long.
 const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -39,6 +39,19 @@ enum State {
     Closed,
 }
 
+/// An agent that has said nothing: a session without a handshake and without output, or no agent at all.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// There was no socket yet.
+    Unbroken,
+    /// There is a socket since then.
+    Since(Instant),
+    /// It was sent a message.
+    Probed,
+    /// It acknowledged that then.
+    Heard(Instant),
+}
+
 /// The client's end of a data channel.
 #[derive(Debug)]
 pub struct Channel {
@@ -50,6 +63,8 @@ pub struct Channel {
     is_connected: bool,
     /// Since when the agent is paused, and when a message last went out in spite of that.
     paused: Option<(Instant, Instant)>,
+    /// What is known about an agent that has said nothing yet.
+    silence: Silence,
     /// Whether the session was told that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
@@ -76,6 +91,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            silence: Silence::Unbroken,
             is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
@@ -113,6 +129,7 @@ impl Channel {
         self.sender.handle_reopen(now);
         if self.state == State::Opening {
             self.state = State::Waiting { until: now + self.config.handshake_timeout };
+            self.silence = Silence::Since(now);
         }
     }
 
@@ -160,6 +177,7 @@ impl Channel {
             }
             _ => {}
         }
+        self.break_silence(now);
         let silence = self.sender.silence(now);
         if silence >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(silence));
@@ -244,7 +262,12 @@ impl Channel {
             return None;
         }
         let handshake = match self.state {
-            State::Waiting { until } => Some((until, "first message")),
+            State::Waiting { until } => match self.silence {
+                Silence::Since(at) | Silence::Heard(at) => {
+                    Some(((at + SILENT_AGENT).min(until), "silent agent"))
+                }
+                _ => Some((until, "first message")),
+            },
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
         };
@@ -316,6 +339,9 @@ impl Channel {
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
             self.is_stalled = false;
+            if self.silence == Silence::Probed {
+                self.silence = Silence::Heard(now);
+            }
             self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
         }
     }
@@ -398,6 +424,23 @@ impl Channel {
         let answer = handshake::answer_challenge(body, cipher)?;
         self.outgoing.push_answer(PayloadType::EncryptionChallengeResponse, answer);
         Ok(())
+    }
+
+    /// Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing
+    /// would never get its input. An agent that has taken a message and still asks for no handshake has none: it asks
+    /// before it takes anything.
+    fn break_silence(&mut self, now: Instant) {
+        if !matches!(self.state, State::Waiting { .. }) {
+            return;
+        }
+        match self.silence {
+            Silence::Since(at) if at + SILENT_AGENT <= now => {
+                self.outgoing.push_answer(PayloadType::Size, self.config.initial_size.payload());
+                self.silence = Silence::Probed;
+            }
+            Silence::Heard(at) if at + SILENT_AGENT <= now => self.become_ready(SessionKind::Shell),
+            _ => {}
+        }
     }
 
     fn become_ready(&mut self, kind: SessionKind) {
@@ -535,3 +578,5 @@ const MAX_SPAN: usize = 8_000;
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
 /// When a silence is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(15);
+/// How long an agent that says nothing is waited for before it is asked, and again after it has answered.
+const SILENT_AGENT: Duration = Duration::from_secs(2);

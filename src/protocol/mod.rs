@@ -21,6 +21,8 @@ mod recv;
 pub mod rtt;
 mod send;
 #[cfg(test)]
+mod silent;
+#[cfg(test)]
 mod sim;
 pub mod smux;
 #[cfg(test)]

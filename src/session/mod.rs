@@ -27,6 +27,8 @@ mod watch;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use self::console::Console;
 use self::watch::Watch;
 use crate::aws;
@@ -50,6 +52,7 @@ struct Session {
     watch: Watch,
     /// The remote command's status, once the agent has sent it.
     exit_code: Option<i32>,
+    is_port: bool,
     /// Local connections, in a port session.
     connections: Option<usize>,
     /// Starts further sessions behind a forwarded port.
@@ -85,8 +88,10 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
         Ok(console) => console,
         Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
     };
+    // From the first word on, a signal ends the session properly.
+    let watch = Watch::start(parent, settings.keep_alive_without_parent);
     console.say(&notice::starting_session(&start.session_id));
-    let (end, exit_code) = match opening::open(start, settings, console, parent).await {
+    let (end, exit_code) = match opening::open(start, settings, console, watch).await {
         Ok(mut session) => {
             let end = session.drive().await;
             session.finish(end).await
@@ -119,6 +124,7 @@ impl Session {
             Err(end) => return end,
         };
         tracing::info!(id = %self.id, ?kind, "session ready");
+        self.is_port = matches!(kind, SessionKind::Port(_));
         let ended = match kind {
             SessionKind::Shell => shell::run(self, shell::Remote::Terminal).await,
             SessionKind::Command => shell::run(self, shell::Remote::Streams).await,
@@ -204,7 +210,9 @@ impl Session {
                 Event::DataKeyNeeded(_) => self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned())),
                 Event::ExitCode { code, text } => {
                     self.exit_code = code;
-                    self.console.write(text);
+                    if !self.settings.quiet {
+                        self.console.write(text);
+                    }
                 }
                 Event::Stderr(bytes) | Event::Output(bytes) => {
                     tracing::debug!(length = bytes.len(), "dropped output that nobody waits for");
@@ -223,7 +231,8 @@ impl Session {
 
     /// Ends the session at the other side.
     async fn terminate(&mut self) {
-        ending::terminate(&mut self.link, self.aws.as_deref().filter(|_| !self.is_presigned), &self.id).await;
+        let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
+        ending::terminate(&mut self.link, self.is_port, aws, &self.id).await;
     }
 
     /// Says the last words, ends what must be ended, writes what is to be written.
@@ -261,6 +270,14 @@ impl Session {
 
 async fn until_told_to_end(watch: &mut Watch) {
     while !ends_session(watch.recv().await) {}
+}
+
+/// Resolves at a time, or never.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn ends_session(signal: Signal) -> bool {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::escape::{Action, Escape};
-use super::{End, Session, ends_session};
+use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, Input, TerminalSize};
@@ -38,6 +39,8 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         fallback: Size { cols: session.settings.columns, rows: session.settings.lines },
         size: None,
         is_line_start: true,
+        ends_sent: 0,
+        next_end: None,
     };
     let mut stdin = Stdin::open()?;
     let mut input_is_open = true;
@@ -76,6 +79,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             },
             written = console.drive() => if written.is_err() { break End::ReaderGone },
             _ = size_check.tick() => shell.send_size(session),
+            () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }
     };
     if remote == Remote::Terminal && is_cut_off(&end) && stdout_is_terminal() {
@@ -100,6 +104,9 @@ struct Shell {
     fallback: Size,
     size: Option<Size>,
     is_line_start: bool,
+    /// How often the remote terminal was told that the input has ended, and when it is told again.
+    ends_sent: u32,
+    next_end: Option<Instant>,
 }
 
 impl Shell {
@@ -125,16 +132,26 @@ impl Shell {
         None
     }
 
-    /// Tells a remote terminal that the input has ended, as one types it: at the start of a line one end-of-file
-    /// character, within a line a first one to hand over what was typed.
+    /// Tells a remote terminal that the input has ended, as one types it: a return if a line was begun (a shell runs
+    /// its script's last line too, when that has no newline), then the end-of-file character. That one is repeated for
+    /// a while, since a program that reads keys, or a shell that starts one, throws away what was typed before.
     fn end_input(&mut self, session: &mut Session) {
         if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
             session.link.send(Input::Bytes(held));
         }
         if self.remote == Remote::Terminal {
-            let end = if self.is_line_start { &END_OF_FILE[..1] } else { &END_OF_FILE };
-            session.link.send(Input::Bytes(Bytes::copy_from_slice(end)));
+            if !self.is_line_start {
+                session.link.send(Input::Bytes(Bytes::from_static(RETURN)));
+            }
+            self.repeat_end(session);
         }
+    }
+
+    fn repeat_end(&mut self, session: &mut Session) {
+        session.link.send(Input::Bytes(Bytes::from_static(END_OF_FILE)));
+        let wait = FIRST_REPEAT * 2u32.pow(self.ends_sent);
+        self.ends_sent += 1;
+        self.next_end = (self.ends_sent < MAX_ENDS).then(|| Instant::now() + wait);
     }
 
     fn send_size(&mut self, session: &mut Session) {
@@ -146,6 +163,10 @@ impl Shell {
     }
 }
 
-const END_OF_FILE: [u8; 2] = [4, 4];
+const RETURN: &[u8] = b"\r";
+const END_OF_FILE: &[u8] = &[4];
+/// Before the end of input is repeated; doubled each time, so that it is no keepalive in disguise.
+const FIRST_REPEAT: Duration = Duration::from_secs(1);
+const MAX_ENDS: u32 = 9;
 /// For terminals whose window changes are signalled to another process group (the official plugin's interval).
 const SIZE_CHECK: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, getppid, getsid};
+use rustix::process::{Pid, getpgid, getpgrp, getpid, getppid};
 
 /// The parent at the start. When the `aws` process is killed, the kernel hands us to another one; the
 /// official plugin then keeps its port open until the session idles out (cli#5149).
@@ -19,11 +19,12 @@ impl Parent {
     /// The parent now; to be called first thing. No parent (it is in another PID namespace, as under
     /// `docker exec`) never counts as gone.
     ///
-    /// Process 1 is a parent where it is the caller, as `aws` is in a container of its own: then it is in our
-    /// session. Elsewhere it is who takes orphans, and the caller died while we were being started.
+    /// A child is born into its parent's process group. One that is in neither its own nor its parent's has been
+    /// handed to another parent: the caller died while we were being started.
     pub fn current() -> Parent {
-        let id = getppid();
-        let was_gone = id == Some(Pid::INIT) && getsid(Some(Pid::INIT)).ok() != getsid(None).ok();
+        let (id, group) = (getppid(), getpgrp());
+        let was_gone =
+            group != getpid() && id.is_some_and(|id| getpgid(Some(id)).is_ok_and(|of| of != group));
         Parent { id, was_gone }
     }
 
