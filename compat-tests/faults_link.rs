@@ -233,7 +233,11 @@ fn a_long_upload_keeps_to_the_services_limit() {
     let rate = SIZE as f64 / begin.elapsed().as_secs_f64();
     let report = sim.session(&forward.id).expect("the session");
     assert!(!report.limit_exceeded && report.opens.len() == 1, "{report:#?}");
-    assert!(report.up.peak_1s <= 128 + 900 + 10 && report.up.peak_2s < 2000, "{report:#?}");
+    assert!(
+        // What is sent evenly may arrive in bunches.
+        report.up.peak_1s <= 128 + 900 + 100 && report.up.peak_2s < 2000,
+        "{report:#?}"
+    );
     // 0.92 MB/s on an idle machine; the tests share theirs.
     assert!(rate > 0.6e6, "{rate:.0} bytes a second");
     forward.end();

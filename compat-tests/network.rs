@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::json;
-use ssm_sim::{Config, Proxy, ProxyOptions, Sim, TlsFront, Visit};
+use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
 
 use crate::harness::api::Started;
 use crate::harness::net::{Server, echo_through, free_port, opened_port, random_bytes};
@@ -17,6 +17,7 @@ use crate::harness::sim::{assert_all_ended, start};
 use crate::harness::{Aws, TARGET, World};
 
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
+const API: &str = "ssm.us-east-1.amazonaws.com";
 const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
 const ELSEWHERE: &str = "gateway.example";
 /// An address that leads to this machine on Linux, but is no loopback address.
@@ -37,22 +38,22 @@ struct Site {
 impl Site {
     /// Stream URLs name `host` (perhaps with a port).
     fn at(host: &str) -> Site {
-        Site::with(|_| host.to_owned())
+        Site::with(Config::default(), |_| host.to_owned())
     }
 
     /// Stream URLs name `host` with the port of the TLS front.
     fn here(host: &str) -> Site {
-        Site::with(|port| format!("{host}:{port}"))
+        Site::with(Config::default(), |port| format!("{host}:{port}"))
     }
 
-    fn with(authority: impl FnOnce(u16) -> String) -> Site {
+    fn with(config: Config, authority: impl FnOnce(u16) -> String) -> Site {
         // The front needs the simulator's port, the simulator the front's: one of them must be known before.
         let port = free_port();
-        let names = [SERVICE, ENDPOINT, ELSEWHERE, "localhost", HERE];
+        let names = [SERVICE, API, ENDPOINT, ELSEWHERE, "localhost", HERE];
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let front = TlsFront::start(to, &names).expect("start the TLS front");
         let stream_base = Some(format!("wss://{}", authority(front.port())));
-        let sim = start(Config { port, stream_base, ..Config::default() });
+        let sim = start(Config { port, stream_base, ..config });
         let world = World::new();
         let bundle = world.path("ca.pem");
         std::fs::write(&bundle, front.ca_pem()).expect("write the CA");
@@ -233,6 +234,12 @@ fn a_private_authority_is_trusted_when_named() {
         site.set(name, &site.bundle.display().to_string());
         site.works();
     }
+    // The profile's.
+    let site = Site::here("localhost");
+    std::fs::create_dir(site.world.home().join(".aws")).expect("config folder");
+    let config = format!("[default]\nca_bundle = {}\n", site.bundle.display());
+    std::fs::write(site.world.home().join(".aws/config"), config).expect("config");
+    site.works();
 }
 
 #[test]
@@ -316,9 +323,34 @@ fn a_half_open_connection_is_replaced() {
     assert_all_ended(&site.sim);
 }
 
-/// All at once, through the unchanged CLI: a proxy with a password, a private authority, an interface endpoint.
-fn through_the_cli(aws: Aws) {
+#[test]
+fn calls_to_aws_take_the_proxy_too() {
     let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(with_password());
+    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
+    site.set("SSM_PLUGIN_PING_INTERVAL", "1");
+    let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
+    started.endpoint = format!("https://{API}");
+    let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
+    let port = opened_port(&plugin.stdout);
+    proxy.silence();
+    assert!(echo_through(port, b"resumed") == b"resumed");
+    assert!(site.sim.requests().resume > 0, "not resumed");
+    assert_asked_for(&proxy, &format!("{API}:443"));
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_all_ended(&site.sim);
+}
+
+/// All at once, through the unchanged CLI: a proxy with a password, a private authority, an interface endpoint, whose
+/// name the signature covers.
+fn through_the_cli(aws: Aws) {
+    let credentials = Credentials {
+        access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+        secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+    };
+    let config = Config { credentials: Some(credentials), require_signed_open: true, ..Config::default() };
+    let mut site = Site::with(config, |_| SERVICE.to_owned()).trusting();
     let proxy = site.proxy(with_password());
     site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
     site.set("SSM_PLUGIN_STREAM_HOST", ENDPOINT);
@@ -342,6 +374,10 @@ fn through_the_cli(aws: Aws) {
     running.signal_group(Signal::INT);
     running.finish().assert_ok();
     assert_asked_for(&proxy, &format!("{ENDPOINT}:443"));
+    assert_eq!(site.front.visits()[0].host.as_deref(), Some(ENDPOINT));
+    let sessions = site.sim.sessions();
+    let signature = sessions[0].opens[0].signature.as_ref().expect("a signed open");
+    assert!(signature.verified && signature.service == "ssmmessages", "{signature:?}");
     assert_all_ended(&site.sim);
 }
 

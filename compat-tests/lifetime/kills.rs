@@ -108,24 +108,18 @@ impl Scene {
         }
     }
 
-    /// Nothing is left. `killed` is when the caller died, in ticks.
-    fn check(&self, killed: u64, terminal: Option<&Terminal>) -> Result<(), String> {
-        let mut left = processes::left_after(GONE, || {
+    /// Nothing is left.
+    fn check(&self, terminal: Option<&Terminal>) -> Result<(), String> {
+        let left = processes::left_after(GONE, || {
             let mut left = processes::of(&self.world);
             // The leader of the terminal's session stays.
             left.retain(|process| terminal.is_none_or(|terminal| process.pid != terminal.pid()));
             left
         });
-        // Nobody can know that it has been orphaned who came into the world as an orphan.
-        left.retain(|process| {
-            let is_born_orphan = process.started() + 3 > killed;
-            if is_born_orphan {
-                eprintln!("started as an orphan: {process:?}");
-            }
-            let _ = kill_process(to_pid(process.pid), Signal::KILL);
-            !is_born_orphan
-        });
         let mut wrong = Vec::new();
+        for process in &left {
+            let _ = kill_process(to_pid(process.pid), Signal::KILL);
+        }
         if !left.is_empty() {
             wrong.push(format!("processes {left:?}"));
         }
@@ -154,9 +148,8 @@ fn caller_on_pipes(rng: &mut fastrand::Rng) -> Result<(), String> {
     let mut parent = Running::spawn(&mut under_a_parent(&scene.world, &scene.start().command(&scene.world)));
     let _stdin = parent.take_stdin();
     wait(rng, 600);
-    let killed = processes::now_in_ticks();
     parent.signal(Signal::KILL);
-    scene.check(killed, None)
+    scene.check(None)
 }
 
 fn caller_on_terminal(rng: &mut fastrand::Rng) -> Result<(), String> {
@@ -167,9 +160,8 @@ fn caller_on_terminal(rng: &mut fastrand::Rng) -> Result<(), String> {
     // The shell between the leader and the plugin.
     let caller = processes::of(&scene.world).into_iter().find(|process| process.parent == terminal.pid());
     let Some(caller) = caller else { return Ok(()) };
-    let killed = processes::now_in_ticks();
     let _ = kill_process(to_pid(caller.pid), Signal::KILL);
-    scene.check(killed, Some(&terminal))
+    scene.check(Some(&terminal))
 }
 
 fn terminal(rng: &mut fastrand::Rng) -> Result<(), String> {
@@ -177,9 +169,8 @@ fn terminal(rng: &mut fastrand::Rng) -> Result<(), String> {
     let mut script = Running::spawn(&mut on_a_script(&scene.world, &scene.start().command(&scene.world)));
     let _stdin = script.take_stdin();
     wait(rng, 600);
-    let killed = processes::now_in_ticks();
     script.signal(Signal::KILL);
-    scene.check(killed, None)
+    scene.check(None)
 }
 
 fn network(rng: &mut fastrand::Rng) -> Result<(), String> {
@@ -193,8 +184,7 @@ fn network(rng: &mut fastrand::Rng) -> Result<(), String> {
     if !status.success() {
         return Err(format!("{status:?}: {}", terminal.screen.text()));
     }
-    // No caller has died: whatever is left should not be.
-    scene.check(NOBODY, Some(&terminal))
+    scene.check(Some(&terminal))
 }
 
 fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
@@ -209,13 +199,9 @@ fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
     let mut running = Running::spawn(&mut scene.world.aws(aws, &scene.sim.endpoint(), &words));
     let _stdin = running.take_stdin();
     wait(rng, 4000);
-    let killed = processes::now_in_ticks();
     running.signal(Signal::KILL);
-    scene.check(killed, None)
+    scene.check(None)
 }
-
-/// No caller was killed.
-const NOBODY: u64 = u64::MAX;
 
 /// How many kinds [`Scene::start`] knows.
 const KINDS: usize = 5;

@@ -19,8 +19,6 @@ pub struct Process {
     session: u32,
     /// CPU time used so far, in ticks of 10 ms.
     ticks: u64,
-    /// When it started, in such ticks after the boot.
-    started: u64,
 }
 
 /// Every process that was started in this world: they carry its home in their environment. Zombies have none.
@@ -54,13 +52,6 @@ pub fn left_after(limit: Duration, mut left: impl FnMut() -> Vec<Process>) -> Ve
     }
 }
 
-/// Time since the boot, in the ticks of `/proc`.
-pub fn now_in_ticks() -> u64 {
-    let uptime = fs::read_to_string("/proc/uptime").expect("/proc/uptime");
-    let seconds: f64 = uptime.split(' ').next().and_then(|word| word.parse().ok()).expect("seconds");
-    (seconds * TICKS_PER_SECOND) as u64
-}
-
 /// A process by its id.
 pub fn read(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -77,7 +68,6 @@ pub fn read(pid: u32) -> Option<Process> {
             .collect(),
         session: u32::try_from(field(3)?).ok()?,
         ticks: field(11)? + field(12)?,
-        started: field(19)?,
     })
 }
 
@@ -91,11 +81,6 @@ impl Process {
     /// CPU time used so far.
     pub fn cpu(&self) -> Duration {
         Duration::from_secs_f64(self.ticks as f64 / TICKS_PER_SECOND)
-    }
-
-    /// When it started, in ticks; see [`now_in_ticks`].
-    pub fn started(&self) -> u64 {
-        self.started
     }
 }
 

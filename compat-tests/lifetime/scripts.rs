@@ -4,11 +4,13 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use ssm_sim::Config;
+use ssm_sim::agent::AgentOptions;
 
 use super::*;
 use crate::harness::gateway::Gateway;
 use crate::harness::process::{Finished, Running, run, run_with_input};
-use crate::harness::sim::unpaced_sim;
+use crate::harness::sim::{start, unpaced_sim};
 
 /// agent#354: the official plugin says `EOF` and loses the output.
 #[test]
@@ -27,6 +29,21 @@ fn the_end_of_input_is_not_the_end_of_output() {
         let exiting = format!("\n\nExiting session with sessionId: {}.\n\n", started.id());
         assert!(text.contains(expected) && text.ends_with(&exiting), "{input:?}: {text:?}");
         assert_eq!(finished.errors(), "");
+        assert_ended(&sim, started.id());
+    }
+}
+
+/// An interactive bash reads one line after the other in a mode of its own: an end-of-file key typed while a command
+/// runs is gone when it comes back to its prompt, and within a line the key means something else.
+#[test]
+fn the_end_of_input_ends_a_bash() {
+    let agent = AgentOptions { shell: Some("/bin/bash".to_owned()), ..AgentOptions::default() };
+    let (world, sim) = (World::new(), start(Config { agent, ..Config::default() }));
+    for input in ["sleep 1; echo one-$((1+0))\n", "sleep 1; echo one-$((1+0))"] {
+        let started = Started::at(&sim.endpoint(), None, json!({}));
+        let finished = run_with_input(&mut started.command(&world), input.as_bytes());
+        finished.assert_ok();
+        assert!(finished.text().contains("one-1"), "{input:?}: {}", finished.text());
         assert_ended(&sim, started.id());
     }
 }
@@ -61,10 +78,21 @@ fn input_of_a_megabyte_by_pipe_arrives_whole() {
     world.set("SSM_PLUGIN_QUIET", "1");
     let line = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/\n";
     let input = line.repeat(1_000_000 / line.len());
-    let started = interactive(&sim, "stty -echo; wc -c");
+    let started = interactive(&sim, &format!("stty -echo; echo {UP}; wc -c"));
     let finished = run_with_input(&mut started.command(&world), input.as_bytes());
     finished.assert_ok();
-    assert_eq!(finished.text().trim(), input.len().to_string());
+    assert_eq!(finished.text().trim(), format!("{UP}\r\n{}", input.len()));
+}
+
+/// `aws … "cat > file" < data`: an agent that skips the handshake says nothing before its command does, and that
+/// waits for us.
+#[test]
+fn a_command_that_says_nothing_gets_its_input() {
+    let (world, sim) = (World::new(), sim());
+    let file = world.path("copied");
+    let started = interactive(&sim, &format!("stty -echo; cat > {}", file.display()));
+    run_with_input(&mut started.command(&world), b"a line\nand another\n").assert_ok();
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "a line\nand another\n");
 }
 
 /// The remote's status, when asked for; 0 else, since the AWS CLI prints our arguments when it is another.
@@ -163,7 +191,7 @@ fn sizes_without_a_terminal() {
         }
         // The size may come after the start.
         let wait = "for i in 1 2 3 4 5 6 7 8 9; do [ \"$(stty size)\" = '24 80' ] || [ \"$(stty size)\" = '0 0' ] || break; sleep 0.2; done";
-        let started = interactive(&sim, &format!("{wait}; echo \"<$(stty size)>\""));
+        let started = interactive(&sim, &format!("echo {UP}; {wait}; echo \"<$(stty size)>\""));
         let finished = run(&mut started.command(&world));
         finished.assert_ok();
         assert!(finished.text().contains(&format!("<{expected}>")), "{columns:?}: {}", finished.text());

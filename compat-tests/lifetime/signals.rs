@@ -1,5 +1,6 @@
 //! Signals, dead parents, closed terminals and closed pipes, in every kind of session.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -132,8 +133,10 @@ fn sigtstp_stops_the_remote_job_and_not_us() {
     terminal.wait_for("two-2");
     terminal.signal(Signal::TSTP);
     terminal.wait_for("Stopped");
-    terminal.send("kill -9 %1; exit\r");
-    assert!(terminal.finish_within(PATIENCE).success());
+    terminal.send("echo back-$((1+2))\r");
+    terminal.wait_for("back-3");
+    terminal.signal(Signal::TERM);
+    assert!(terminal.finish_within(PROMPT).success());
     terminal.assert_restored();
 }
 
@@ -288,6 +291,45 @@ fn the_parents_death_is_survived_when_asked_for() {
     let left = processes::left_after(PROMPT, || processes::plugins(&world));
     assert!(left.is_empty(), "{left:?}");
     assert_ended(&sim, started.id());
+}
+
+/// `aws` was killed while the plugin was being started: there is no death to be seen any more, but a parent of
+/// another process group, which no parent is that has started us.
+#[test]
+fn an_orphan_from_the_start_ends() {
+    for keep in ["0", "1"] {
+        let (mut world, sim, far) = (World::new(), sim(), greeter());
+        world.set("SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT", keep);
+        let started = Started::port(&sim.endpoint(), far.port(), 0);
+        let command = started.command(&world);
+        let mut parent = under_a_parent(&world, &command);
+        let words: Vec<_> = parent.get_args().skip(2).map(ToOwned::to_owned).collect();
+        let envs: Vec<_> = parent
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        parent = world.command("/bin/sh");
+        // The inner shell waits until it has been orphaned, then becomes the plugin.
+        parent.args(["-c", "(while kill -0 $$ 2>/dev/null; do sleep 0.05; done; exec \"$@\") & :"]);
+        parent.args(words).envs(envs);
+        let mut child =
+            parent.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start");
+        let stdout = Output::read(child.stdout.take().expect("piped stdout"));
+        child.wait().expect("its end");
+        stdout.wait_for("Starting session");
+        if keep == "1" {
+            Kind::Mux.wait_until_up(&stdout);
+            std::thread::sleep(Duration::from_secs(2));
+            let plugin = processes::plugins(&world).pop().expect("it was asked to stay");
+            kill_process(to_pid(plugin.pid), Signal::TERM).expect("signal the plugin");
+        }
+        let left = processes::left_after(PROMPT, || processes::of(&world));
+        for process in &left {
+            let _ = kill_process(to_pid(process.pid), Signal::KILL);
+        }
+        assert!(left.is_empty(), "{left:?}");
+        assert_ended(&sim, started.id());
+    }
 }
 
 /// `script` is the terminal; it dies, and the kernel hangs up.

@@ -308,11 +308,15 @@ impl Link {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
                 }
-                self.retry(match &self.trouble {
+                let reason = match &self.trouble {
                     Some(trouble) => format!("{error} ({trouble})"),
                     None => error.to_string(),
-                });
-                Poll::Ready(None)
+                };
+                // Said once, while there is time for further attempts; a lost connection was told already.
+                let is_news = !self.was_open && self.last_failure.is_none();
+                let trouble = is_news.then(|| LinkEvent::Trouble(format!("not connected yet: {reason}")));
+                self.retry(reason);
+                Poll::Ready(trouble)
             }
         }
     }

@@ -161,7 +161,11 @@ impl Session {
                     LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
                     other => if let Some(end) = self.handle(other) { return Err(end) },
                 },
-                signal = self.watch.recv() => if ends_session(signal) { return Err(End::Terminated) },
+                signal = self.watch.recv() => match signal {
+                    Signal::Usr1 => self.report(),
+                    signal if ends_session(signal) => return Err(End::Terminated),
+                    _ => {}
+                },
             }
         }
     }
@@ -186,7 +190,7 @@ impl Session {
             LinkEvent::WantsInput => {}
             LinkEvent::Trouble(trouble) => self.console.status(&trouble),
             LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
-            LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
+            LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
             LinkEvent::Channel(event) => match event {
                 Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
                 Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
