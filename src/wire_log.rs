@@ -59,7 +59,7 @@ pub fn recorder() -> Option<Recorder> {
     Some(recorder)
 }
 
-/// Keeps the recording going. Dropped, it writes what is left, for at most [`END_TIMEOUT`].
+/// Keeps the recording going. Dropped, it writes what is left, for at most a second.
 #[derive(Debug)]
 #[must_use = "the recording ends when this is dropped"]
 pub struct Guard {

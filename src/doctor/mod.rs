@@ -11,7 +11,7 @@
 //! | `websocket` | whether one can be opened at the region's endpoint |
 //! | `terminal`, `log` | what this process stands on |
 //!
-//! Nothing is changed, no session is started, and each check ends within [`CHECK_TIMEOUT`].
+//! No session is started, nothing is changed (but for the log's directory, which is made), and each check ends within [`CHECK_TIMEOUT`].
 
 mod aws;
 mod local;

@@ -1,7 +1,10 @@
 //! Taking a secret out of the command line that other users see.
-#![expect(
-    unsafe_code,
-    reason = "the command line that the kernel shows is memory of ours without an owner in Rust"
+#![cfg_attr(
+    target_os = "linux",
+    expect(
+        unsafe_code,
+        reason = "the command line that the kernel shows is memory of ours without an owner in Rust"
+    )
 )]
 
 /// Overwrites the argument at `position` (0 is the program's name) where `ps` and `/proc/<pid>/cmdline` read it.
