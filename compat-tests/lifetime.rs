@@ -82,8 +82,9 @@ impl Kind {
         };
     }
 
-    fn is_shell(self) -> bool {
-        matches!(self, Kind::Shell | Kind::Command | Kind::Batch)
+    /// Whether a terminal is at the other end.
+    fn has_terminal(self) -> bool {
+        matches!(self, Kind::Shell | Kind::Command)
     }
 }
 

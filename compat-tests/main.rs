@@ -10,6 +10,7 @@
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
 //! - [`faults_link`]: a bad link.
+//! - [`hostile`]: a peer that lies.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
@@ -24,6 +25,7 @@ mod differential;
 mod doctor;
 mod faults;
 mod faults_link;
+mod hostile;
 mod library;
 mod lifetime;
 mod network;

@@ -64,7 +64,7 @@ fn end_on_terminal(kind: Kind, signal: Signal) {
     let started = kind.start(&sim, &far);
     let mut terminal = Terminal::spawn(&started.command(&world));
     kind.wait_until_up(&terminal.screen);
-    assert_eq!(terminal.is_changed(), kind.is_shell(), "only shells have a raw terminal");
+    assert_eq!(terminal.is_changed(), kind.has_terminal(), "only remote terminals need a raw one here");
     terminal.signal(signal);
     let status = terminal.finish_within(PROMPT);
     assert!(status.success(), "{status:?}");

@@ -232,12 +232,13 @@ impl Link {
                 self.opened_at = now;
                 self.must_flush = false;
                 self.must_ping = false;
-                self.next_ping = now + self.config.ping_interval;
                 self.pong_by = None;
                 let is_first = !std::mem::replace(&mut self.was_open, true);
                 if is_first {
                     self.open_by = None;
                 }
+                // An idle session has nothing else to tell by that it has come back.
+                self.next_ping = now + if is_first { self.config.ping_interval } else { STEADY_AFTER };
                 Poll::Ready(None)
             }
             Err(error) => {
@@ -337,14 +338,9 @@ impl Link {
                     recorder.received(&frame);
                 }
                 self.channel.handle_frame(Instant::now().into_std(), frame);
-                if std::mem::replace(&mut self.is_proven, true) {
-                    return None;
-                }
-                self.was_proven = true;
-                let was_lost = self.open_by.take().is_some();
-                self.last_failure = None;
-                was_lost.then_some(LinkEvent::Resumed)
+                self.prove()
             }
+            tungstenite::Message::Pong(_) => self.prove(),
             tungstenite::Message::Close(frame) => {
                 let reason = match frame {
                     Some(frame) if !frame.reason.is_empty() => {
@@ -357,6 +353,16 @@ impl Link {
             }
             _ => None,
         }
+    }
+
+    /// The socket works: the service has sent something on it, or has answered a ping and not closed it for our token.
+    fn prove(&mut self) -> Option<LinkEvent> {
+        if std::mem::replace(&mut self.is_proven, true) {
+            return None;
+        }
+        self.was_proven = true;
+        self.last_failure = None;
+        self.open_by.take().map(|_| LinkEvent::Resumed)
     }
 
     /// The socket is gone. Says so only for one that had worked.

@@ -26,6 +26,7 @@ mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -239,6 +240,7 @@ impl Session {
     async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
         tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
         let mut outcome = Outcome::Ended;
+        let was_told = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
@@ -261,8 +263,9 @@ impl Session {
         self.link.close().await;
         tokio::select! {
             () = self.console.flush() => {}
-            // A reader that takes nothing shall not keep us from ending when we are told to.
+            // A reader that takes nothing shall not keep us from ending when we are told to, or have been.
             () = until_told_to_end(&mut self.watch) => {}
+            () = tokio::time::sleep(LAST_WRITES), if was_told => {}
         }
         (outcome, self.exit_code)
     }
@@ -284,6 +287,8 @@ fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
+/// What may still be written after we were told to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// For failures of our own, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;
 /// The official plugin's words to callers of the four-argument form.

@@ -1,8 +1,9 @@
 //! The process that called us.
+#![expect(unsafe_code, reason = "the safe interface to process groups panics on group 0")]
 
 use std::time::Duration;
 
-use rustix::process::{Pid, getpgid, getpgrp, getpid, getppid};
+use rustix::process::{Pid, getpgrp, getpid, getppid};
 
 /// The parent at the start. When the `aws` process is killed, the kernel hands us to another one; the
 /// official plugin then keeps its port open until the session idles out (cli#5149).
@@ -23,9 +24,8 @@ impl Parent {
     /// handed to another parent: the caller died while we were being started.
     pub fn current() -> Parent {
         let (id, group) = (getppid(), getpgrp());
-        let was_gone =
-            group != getpid() && id.is_some_and(|id| getpgid(Some(id)).is_ok_and(|of| of != group));
-        Parent { id, was_gone }
+        let has_other_group = id.is_some_and(|id| group_of(id) != group.as_raw_pid());
+        Parent { id, was_gone: group != getpid() && has_other_group }
     }
 
     /// Whether that parent is gone.
@@ -39,6 +39,12 @@ impl Parent {
             tokio::time::sleep(PARENT_POLL).await;
         }
     }
+}
+
+/// Process 1 may be in group 0, which the safe interface takes for impossible.
+fn group_of(id: Pid) -> libc::pid_t {
+    // SAFETY: `getpgid` takes and gives numbers only; -1 says that there is no such process.
+    unsafe { libc::getpgid(id.as_raw_pid()) }
 }
 
 /// Time between two looks at the parent.

@@ -1,0 +1,258 @@
+//! A peer that lies costs bounded memory and time. The fuzz targets' functions on generated input, and floods.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use session_manager_plugin::protocol::Channel;
+use session_manager_plugin::protocol::message::{MessageType, PayloadType};
+
+use crate::harness::api::Started;
+use crate::harness::gateway::{Gateway, Socket};
+use crate::harness::net::{connect, eventually, opened_port};
+use crate::harness::output::Output;
+use crate::harness::wire::{self, Frame};
+use crate::harness::{PATIENCE, World};
+
+#[path = "fuzz/harness.rs"]
+mod fuzz;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_envelope(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fuzz::envelope(&data);
+    }
+
+    #[test]
+    fn any_course_of_a_channel(data in proptest::collection::vec(any::<u8>(), 0..1500)) {
+        // Most draws would never open it.
+        fuzz::channel(&[&[0, 0, 0x13, 1, b'$'], &data[..]].concat());
+    }
+
+    #[test]
+    fn any_handshake(data in "[\\PC\\x00]{0,200}", session in any::<bool>()) {
+        fuzz::handshake(data.as_bytes());
+        let action = if session { "SessionType" } else { "KMSEncryption" };
+        let request = serde_json::json!({"AgentVersion": data, "RequestedClientActions":
+            [{"ActionType": action, "ActionParameters": {"SessionType": data, "KMSKeyId": data, "Properties": data}}]});
+        fuzz::handshake(format!("{request}\0{data}").as_bytes());
+    }
+
+    #[test]
+    fn any_smux_peer(
+        piece in any::<u8>(),
+        frames in proptest::collection::vec((0..5u8, 0..8u32, proptest::collection::vec(any::<u8>(), 0..80)), 0..40),
+        rest in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut data = vec![piece];
+        for (command, stream, payload) in frames {
+            data.extend(wire::smux(1, command, stream, &payload));
+        }
+        data.extend(rest);
+        fuzz::smux_frames(&data);
+    }
+
+    #[test]
+    fn any_command_line(data in "[\\PC\\x00]{0,300}") {
+        fuzz::argv(data.as_bytes());
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets() {
+    let targets: [(&str, fn(&[u8])); 5] = [
+        ("envelope", fuzz::envelope),
+        ("channel", fuzz::channel),
+        ("handshake", fuzz::handshake),
+        ("smux_frames", fuzz::smux_frames),
+        ("argv", fuzz::argv),
+    ];
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/fuzz/corpus");
+    for (name, run) in targets {
+        let seeds: Vec<_> = std::fs::read_dir(corpus.join(name)).expect("a corpus").collect();
+        assert!(!seeds.is_empty(), "{name} has no seeds");
+        for seed in seeds {
+            run(&std::fs::read(seed.expect("an entry").path()).expect("a seed"));
+        }
+    }
+}
+
+/// A channel whose agent has spoken once.
+fn open_channel(now: Instant) -> Channel {
+    let mut channel = Channel::new(fuzz::config(), 1);
+    channel.handle_open(now, 0, "token");
+    channel.handle_frame(now, fuzz::frame(MessageType::OutputStreamData, 0, PayloadType::Output, b"$ "));
+    channel
+}
+
+fn pending_frames(channel: &mut Channel, now: Instant) -> usize {
+    std::iter::from_fn(|| channel.poll_transmit(now)).count()
+}
+
+#[test]
+fn acknowledgements_that_nobody_takes_are_bounded() {
+    let now = Instant::now();
+    let mut channel = open_channel(now);
+    let repeated = fuzz::frame(MessageType::OutputStreamData, 0, PayloadType::Output, b"$ ");
+    for _ in 0..200_000 {
+        channel.handle_frame(now, repeated.clone());
+        while channel.poll_event().is_some() {}
+    }
+    let frames = pending_frames(&mut channel, now);
+    assert!(frames <= 20_000, "{frames} frames wait");
+}
+
+#[test]
+fn handshakes_without_end_are_answered_within_bounds() {
+    let now = Instant::now();
+    let mut channel = open_channel(now);
+    for number in 1..20_000 {
+        let body = br#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[]}"#;
+        let frame = fuzz::frame(MessageType::OutputStreamData, number, PayloadType::HandshakeRequest, body);
+        channel.handle_frame(now, frame);
+        while channel.poll_event().is_some() {}
+        // The acknowledgements go out, our answers are never acknowledged.
+        pending_frames(&mut channel, now);
+    }
+    assert!(channel.stats().outstanding_bytes <= fuzz::config().max_window);
+    channel.handle_lost();
+    channel.handle_open(now, 0, "token");
+    let frames = pending_frames(&mut channel, now);
+    assert!(frames <= 2000, "{frames} frames wait");
+}
+
+#[test]
+fn acknowledgements_of_nothing_change_nothing() {
+    let now = Instant::now();
+    let mut channel = open_channel(now);
+    let before = channel.stats();
+    for number in (0..50_000i64).chain([i64::MAX, i64::MIN, -1]) {
+        let body = format!(
+            r#"{{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"x","AcknowledgedMessageSequenceNumber":{number},"IsSequentialMessage":true}}"#
+        );
+        channel.handle_frame(
+            now,
+            fuzz::frame(MessageType::Acknowledge, 0, PayloadType::Other(0), body.as_bytes()),
+        );
+    }
+    assert_eq!(channel.stats(), before);
+}
+
+/// The plugin on its own, so that its memory can be looked at.
+struct Plugin {
+    child: Child,
+    stdout: Output,
+    _world: World,
+}
+
+impl Plugin {
+    fn start(gateway: &Gateway) -> Plugin {
+        let world = World::new();
+        let mut command = Started::of(gateway).command(&world);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("start the plugin");
+        let stdout = Output::read(child.stdout.take().expect("stdout"));
+        Plugin { child, stdout, _world: world }
+    }
+
+    /// The most memory it ever had, in bytes; `None` where the system does not say.
+    fn peak_memory(&self) -> Option<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches(" kB").trim().parse::<usize>().ok().map(|kib| kib << 10)
+    }
+
+    #[track_caller]
+    fn assert_memory_below(&self, mib: usize) {
+        if let Some(peak) = self.peak_memory() {
+            assert!(peak < mib << 20, "{} MiB", peak >> 20);
+        }
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn messages_far_too_early_cost_bounded_memory() {
+    let gateway = Gateway::scripted(|socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "before\r\n");
+        socket.acknowledged(number);
+        for early in 0..40_000 {
+            socket.send(&Frame::output(number + 3 + early, wire::PAYLOAD_OUTPUT, [b'x'; 2048]));
+        }
+        socket.data(wire::PAYLOAD_OUTPUT, "after\r\n");
+    });
+    let plugin = Plugin::start(&gateway);
+    plugin.stdout.wait_for("after\r\n");
+    plugin.assert_memory_below(48);
+}
+
+fn push(socket: &mut Socket, stream: u32, size: usize) {
+    let message = wire::smux(1, 2, stream, &vec![b'x'; size]);
+    socket.data(wire::PAYLOAD_OUTPUT, message);
+}
+
+#[test]
+fn data_of_unknown_streams_costs_no_memory() {
+    let gateway = Gateway::scripted(|socket| {
+        socket.port_session("3.3.1000.0");
+        for stream in 0..3000 {
+            push(socket, 1000 + stream, 16_000);
+        }
+        let _ = socket.input_of(wire::PAYLOAD_OUTPUT);
+        push(socket, 3, 5);
+    });
+    let plugin = Plugin::start(&gateway);
+    let mut local = connect(opened_port(&plugin.stdout));
+    local.write_all(b"hello").expect("write");
+    let mut answer = [0; 5];
+    local.read_exact(&mut answer).expect("an answer after the flood");
+    assert_eq!(&answer, b"xxxxx");
+    plugin.assert_memory_below(32);
+}
+
+#[test]
+fn a_flood_for_a_reader_that_does_not_read_costs_bounded_memory() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let gateway = Gateway::scripted(move |socket| {
+        socket.port_session("3.3.1000.0");
+        if socket.input_of(wire::PAYLOAD_OUTPUT).is_none() {
+            return;
+        }
+        // Blocks when the plugin reads no more; ends with its connection.
+        for _ in 0..20_000 {
+            push(socket, 3, 16_000);
+            counter.fetch_add(16_000, Ordering::SeqCst);
+        }
+    });
+    let plugin = Plugin::start(&gateway);
+    let mut local = connect(opened_port(&plugin.stdout));
+    local.write_all(b"hello").expect("write");
+    let (mut before, mut since) = (0, Instant::now());
+    eventually("the flood stands still", || {
+        let now = sent.load(Ordering::SeqCst);
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        now > 0 && since.elapsed() > Duration::from_secs(2)
+    });
+    assert!(before < 200_000_000, "the flood never stood still");
+    plugin.assert_memory_below(64);
+    // What has come is there, and reading sets the rest in motion.
+    local.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut bytes = vec![0; before + 1_000_000];
+    local.read_exact(&mut bytes).expect("read");
+    assert!(bytes.iter().all(|byte| *byte == b'x'));
+}
