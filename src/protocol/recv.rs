@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::message::Message;
 
 /// What to do with a received data message.
@@ -29,7 +31,7 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub fn handle(&mut self, message: Message) -> Verdict {
+    pub fn handle(&mut self, mut message: Message) -> Verdict {
         let number = message.sequence;
         if number == self.expected {
             self.expected += 1;
@@ -44,6 +46,8 @@ impl Receiver {
             return Verdict::Refused;
         }
         self.held_bytes += size;
+        // A slice would keep the whole read buffer that it lies in, which may be many times its size.
+        message.payload = Bytes::copy_from_slice(&message.payload);
         self.held.insert(number, message);
         Verdict::Held
     }
@@ -68,7 +72,6 @@ const MAX_AHEAD: i64 = 100_000;
 mod tests {
     use super::super::message::{MessageType, PayloadType};
     use super::*;
-    use bytes::Bytes;
     use uuid::Uuid;
 
     fn message(sequence: i64, size: usize) -> Message {
@@ -96,6 +99,16 @@ mod tests {
         assert_eq!(receiver.poll_ready(), None);
         assert_eq!(receiver.handle(message(0, 1)), Verdict::Duplicate);
         assert_eq!(receiver.held_bytes, 0);
+    }
+
+    #[test]
+    fn what_is_held_does_not_hold_the_buffer_it_came_in() {
+        let buffer = Bytes::from(vec![0; 1 << 16]);
+        let mut early = message(1, 0);
+        early.payload = buffer.slice(100..110);
+        let mut receiver = Receiver::default();
+        assert_eq!(receiver.handle(early), Verdict::Held);
+        assert!(buffer.is_unique());
     }
 
     #[test]
