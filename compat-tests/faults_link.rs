@@ -10,7 +10,7 @@ use ssm_sim::agent::AgentOptions;
 use ssm_sim::{Config, Cut, Faults, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, connect, echo_through, opened_port, random_bytes};
+use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::Running;
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -81,6 +81,10 @@ fn echo_over_ten_cuts() {
     for (number, part) in answer.chunks_mut(SIZE / 11 + 1).enumerate() {
         if number > 0 {
             sim.cut_with(&forward.id, if number % 2 == 0 { Cut::Close } else { Cut::Reset });
+            // A cut while there is no connection would be none.
+            eventually("it is connected again", || {
+                sim.session(&forward.id).is_some_and(|session| session.opens.len() > number)
+            });
         }
         if let Err(error) = local.read_exact(part) {
             panic!("no more after cut {number}: {error}; {:#?}", sim.session(&forward.id));
@@ -89,7 +93,7 @@ fn echo_over_ten_cuts() {
     feeder.join().expect("feeder").expect("write");
     assert!(answer == bytes, "the echo differs");
     let report = sim.session(&forward.id).expect("the session");
-    assert!(report.opens.len() >= 5, "few of the cuts came to pass: {report:#?}");
+    assert_eq!(report.opens.len(), 11, "ten cuts: {report:#?}");
     forward.end();
 }
 

@@ -66,7 +66,8 @@ proptest! {
 
 #[test]
 fn the_seeds_of_the_fuzz_targets() {
-    let targets: [(&str, fn(&[u8])); 5] = [
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 5] = [
         ("envelope", fuzz::envelope),
         ("channel", fuzz::channel),
         ("handshake", fuzz::handshake),

@@ -281,7 +281,7 @@ impl Link {
         if let Err(error) = self.poll_writes(cx) {
             return Poll::Ready(self.lose(error));
         }
-        if deliver {
+        if deliver && self.channel.wants_frames() {
             let Wire::Open(socket) = &mut self.wire else { return Poll::Ready(None) };
             match Pin::new(&mut **socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => return Poll::Ready(self.handle_message(message)),

@@ -28,6 +28,11 @@ impl Acks {
         self.waiting.push_back(ack);
     }
 
+    /// Whether so many wait to be written that no more may come up: the peer sends and does not read.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING
+    }
+
     /// The next one to write.
     pub fn pop(&mut self) -> Option<Bytes> {
         self.waiting.pop_front()
@@ -48,6 +53,8 @@ impl Acks {
 /// rate that agents keep to it is a thousand frames at most.
 const RECENT: Duration = Duration::from_secs(1);
 const MAX_RECENT: usize = 4_096;
+/// About 3 MB of frames.
+const MAX_WAITING: usize = 8_192;
 
 #[cfg(test)]
 mod tests {

@@ -249,6 +249,11 @@ impl Channel {
         Some(Transmit::Binary(frame))
     }
 
+    /// Whether frames should be read now: not while the acknowledgements of earlier ones cannot be written.
+    pub fn wants_frames(&self) -> bool {
+        !self.acks.is_full()
+    }
+
     /// The next event for the session.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -310,6 +315,9 @@ impl Channel {
     }
 
     fn handle_data(&mut self, now: Instant, message: Message) {
+        if self.acks.is_full() {
+            return tracing::debug!("dropped a message that could not be acknowledged now; it comes again");
+        }
         let ack = self.acknowledge(now, &message);
         self.stats.messages_received += 1;
         match self.receiver.handle(message) {
