@@ -10,7 +10,7 @@ use ssm_sim::agent::AgentOptions;
 use ssm_sim::{Config, Cut, Faults, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, connect, echo_through, opened_port, random_bytes};
+use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::Running;
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -75,21 +75,24 @@ fn echo_over_ten_cuts() {
     let bytes = random_bytes(23, SIZE);
     let mut local = connect(forward.port);
     let mut writer = local.try_clone().expect("clone");
-    let sent = bytes.clone();
-    let feeder = std::thread::spawn(move || writer.write_all(&sent));
-    let mut answer = vec![0; SIZE];
-    for (number, part) in answer.chunks_mut(SIZE / 11 + 1).enumerate() {
-        if number > 0 {
+    for (part, number) in bytes.chunks(SIZE / 10).zip(1..) {
+        std::thread::scope(|scope| {
+            let feeder = scope.spawn(|| writer.write_all(part));
+            let mut answer = vec![0; part.len()];
+            let (first, rest) = answer.split_at_mut(part.len() / 3);
+            local.read_exact(first).expect("the echo before the cut");
             sim.cut_with(&forward.id, if number % 2 == 0 { Cut::Close } else { Cut::Reset });
-        }
-        if let Err(error) = local.read_exact(part) {
-            panic!("no more after cut {number}: {error}; {:#?}", sim.session(&forward.id));
-        }
+            if let Err(error) = local.read_exact(rest) {
+                panic!("no more after cut {number}: {error}; {:#?}", sim.session(&forward.id));
+            }
+            feeder.join().expect("feeder").expect("write");
+            assert!(answer == part, "the echo differs around cut {number}");
+        });
+        // Parts that had been read ahead may have made the cut unnoticed so far.
+        eventually("a new connection", || {
+            sim.session(&forward.id).is_some_and(|report| report.opens.len() > number)
+        });
     }
-    feeder.join().expect("feeder").expect("write");
-    assert!(answer == bytes, "the echo differs");
-    let report = sim.session(&forward.id).expect("the session");
-    assert!(report.opens.len() >= 5, "few of the cuts came to pass: {report:#?}");
     forward.end();
 }
 
@@ -233,7 +236,11 @@ fn a_long_upload_keeps_to_the_services_limit() {
     let rate = SIZE as f64 / begin.elapsed().as_secs_f64();
     let report = sim.session(&forward.id).expect("the session");
     assert!(!report.limit_exceeded && report.opens.len() == 1, "{report:#?}");
-    assert!(report.up.peak_1s <= 128 + 900 + 10 && report.up.peak_2s < 2000, "{report:#?}");
+    assert!(
+        // What is sent evenly may arrive in bunches.
+        report.up.peak_1s <= 128 + 900 + 100 && report.up.peak_2s < 2000,
+        "{report:#?}"
+    );
     // 0.92 MB/s on an idle machine; the tests share theirs.
     assert!(rate > 0.6e6, "{rate:.0} bytes a second");
     forward.end();

@@ -66,8 +66,8 @@ proptest! {
 
 #[test]
 fn the_seeds_of_the_fuzz_targets() {
-    type Target = fn(&[u8]);
-    let targets: [(&str, Target); 5] = [
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 5] = [
         ("envelope", fuzz::envelope),
         ("channel", fuzz::channel),
         ("handshake", fuzz::handshake),

@@ -1,9 +1,14 @@
 //! The integration tests: the binary as it is called, by hand and by real clients.
 //!
 //! - [`cli`]: arguments and visible text.
+//! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
+//! - [`library`]: the crate without the program.
+//! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
+//! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
 //! - [`faults_link`]: a bad link.
 //! - [`hostile`]: a peer that lies.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
@@ -13,13 +18,20 @@
 
 mod harness;
 
+mod aws;
 mod aws_cli;
 mod cli;
 mod differential;
+mod doctor;
 mod faults;
 mod faults_link;
 mod hostile;
+mod library;
+mod lifetime;
+mod network;
 mod port;
 mod postgres;
+mod settings;
 mod ssh;
 mod stdio;
+mod wire_log;

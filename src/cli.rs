@@ -4,6 +4,7 @@
 //! |---|---|
 //! | none | say that the plugin is installed |
 //! | `--version`, `--help` | answer and end |
+//! | `doctor` … | look for what is wrong |
 //! | one or two others | unknown operation |
 //! | response, region, operation | legacy start: KMS needs a newer caller |
 //! | … profile, request JSON, endpoint | the same with up to three more words; any further ones are ignored |
@@ -33,10 +34,14 @@ pub enum Invocation {
     Version,
     /// `--help` or `-h`.
     Help,
+    /// `--man`: the manual page, for packages.
+    Manual,
     /// One or two words that are none of the above; the first one, fit to be printed.
     UnknownOperation(String),
     /// Three or more words whose third is not `StartSession`.
     InvalidOperation,
+    /// `doctor` and the words after it.
+    Doctor(Vec<String>),
     /// Run a session.
     StartSession(Box<StartSession>),
 }
@@ -142,6 +147,12 @@ pub fn parse(
         [] => return Ok(Invocation::Installed),
         [word] if word == "--version" => return Ok(Invocation::Version),
         [word] if word == "--help" || word == "-h" => return Ok(Invocation::Help),
+        [word, rest @ ..] if word == "doctor" => {
+            return Ok(Invocation::Doctor(
+                rest.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            ));
+        }
+        [word] if word == "--man" => return Ok(Invocation::Manual),
         [word] | [word, _] => return Ok(Invocation::UnknownOperation(printable(word))),
         _ => {}
     }

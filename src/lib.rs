@@ -58,6 +58,7 @@
 
 pub mod aws;
 pub mod cli;
+pub mod doctor;
 pub mod link;
 pub mod logging;
 pub mod notice;
@@ -65,3 +66,4 @@ pub mod protocol;
 pub mod session;
 pub mod settings;
 pub mod term;
+pub mod wire_log;

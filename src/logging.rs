@@ -1,6 +1,7 @@
 //! Diagnostics to a file, off by default; never to stdout.
 //!
-//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped.
+//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped. Each line names
+//! the session, since several plugins append to one file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,6 +12,8 @@ use anyhow::{Context, bail};
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -24,11 +27,11 @@ pub struct Guard {
     _worker: WorkerGuard,
 }
 
-/// Starts logging if the settings ask for it. A bad filter or a place that cannot be written costs one
+/// Starts logging for the session `id` if the settings ask for it. A bad filter or a place that cannot be written costs one
 /// line on stderr, never the session.
-pub fn start(settings: &Settings) -> Option<Guard> {
+pub fn start(settings: &Settings, id: &str) -> Option<Guard> {
     let filter = settings.log.as_deref()?;
-    match try_start(filter, settings) {
+    match try_start(filter, settings, id) {
         Ok(guard) => Some(guard),
         Err(err) => {
             let _ = writeln!(io::stderr(), "session-manager-plugin: no log: {err:#}");
@@ -37,14 +40,14 @@ pub fn start(settings: &Settings) -> Option<Guard> {
     }
 }
 
-fn try_start(filter: &str, settings: &Settings) -> anyhow::Result<Guard> {
+fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::builder().parse(filter).context("SSM_PLUGIN_LOG is not a filter")?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
         .finish(open(settings)?);
-    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    let lines = fmt::layer().with_writer(writer).with_ansi(false).with_timer(Stamp::new(id));
     tracing_subscriber::registry()
         .with(lines.with_filter(filter.and(filter_fn(may_be_logged))))
         .try_init()
@@ -62,6 +65,33 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     is_ours || *metadata.level() <= FOREIGN_LEVEL
 }
 
+/// The place of the log, whether or not the settings ask for one: its file, or the directory of the daily files.
+/// Makes and opens what a session would.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
+    open(settings)?;
+    let daily = || settings.state_dir.as_ref().map(|state| state.join(DIRECTORY));
+    settings.log_file.clone().or_else(daily).context("no home directory")
+}
+
+/// Time and session at the beginning of each line.
+struct Stamp(String);
+
+impl Stamp {
+    fn new(id: &str) -> Stamp {
+        Stamp(id.chars().filter(char::is_ascii_graphic).take(MAX_ID).collect())
+    }
+}
+
+impl FormatTime for Stamp {
+    fn format_time(&self, writer: &mut format::Writer<'_>) -> std::fmt::Result {
+        Clock.format_time(writer)?;
+        write!(writer, " {}", self.0)
+    }
+}
+
 /// The file of the settings, or a daily one in the user's state directory.
 fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
     if let Some(path) = &settings.log_file {
@@ -74,7 +104,7 @@ fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
 }
 
 /// A file that only its owner can read, appended to.
-fn private_file(path: &Path) -> io::Result<File> {
+pub(crate) fn private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -182,6 +212,8 @@ const FILE_SUFFIX: &str = ".log";
 const KEPT_FILES: u64 = 7;
 /// Lines that may wait for the disk.
 const QUEUED_LINES: usize = 8_192;
+/// Characters of a session's id in a line; the service's are shorter.
+const MAX_ID: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -207,8 +239,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_cannot_forge_a_line() {
+        let mut text = String::new();
+        Stamp::new("jane-0a1b\n2026 ERROR").format_time(&mut format::Writer::new(&mut text)).unwrap();
+        assert!(text.ends_with("Z jane-0a1b2026ERROR"), "{text}");
+    }
+
+    #[test]
+    fn the_place_is_known_without_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(check(&settings(dir.path())).unwrap(), dir.path().join(DIRECTORY));
+        let file = dir.path().join("log");
+        let settings = Settings { log_file: Some(file.clone()), ..settings(dir.path()) };
+        assert_eq!(check(&settings).unwrap(), file);
+        assert!(check(&Settings::default()).is_err());
+    }
+
+    #[test]
     fn off_by_default() {
-        assert!(start(&Settings::default()).is_none());
+        assert!(start(&Settings::default(), "s").is_none());
     }
 
     #[test]
@@ -261,8 +310,10 @@ mod tests {
         let err = open(&settings(file.path())).err().unwrap();
         assert!(err.to_string().contains(&*file.path().to_string_lossy()), "{err:#}");
         let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
-        assert!(start(&settings).is_none());
+        assert!(start(&settings, "s").is_none());
         let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
-        assert!(format!("{:#}", try_start("a=b=c", &settings).err().unwrap()).contains("SSM_PLUGIN_LOG"));
+        assert!(
+            format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG")
+        );
     }
 }

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use session_manager_plugin::cli::{self, Invocation, StartSession};
-use session_manager_plugin::settings::{self, Settings};
+use session_manager_plugin::settings::{self, Loaded, Settings};
 use session_manager_plugin::term::Parent;
-use session_manager_plugin::{logging, notice, session, term};
+use session_manager_plugin::{doctor, logging, notice, session, term, wire_log};
 
 fn main() -> ExitCode {
     // Before any thread exists: the response is taken out of the environment here.
@@ -15,9 +15,17 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => notice::version(),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
+        Ok(Invocation::Manual) => settings::manual(),
         Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
-        Ok(Invocation::StartSession(start)) => return start_session(*start),
+        Ok(Invocation::Doctor(words)) => return examine(&words),
+        Ok(Invocation::StartSession(start)) => {
+            if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{"))
+            {
+                term::hide_argument(RESPONSE);
+            }
+            return start_session(*start);
+        }
         Err(err) => return fail(&notice::cannot_start(err)),
     };
     print(&text);
@@ -26,11 +34,12 @@ fn main() -> ExitCode {
 
 fn start_session(start: StartSession) -> ExitCode {
     let parent = Parent::current();
-    let (settings, warnings) = Settings::from_env(|name| std::env::var_os(name));
+    let Loaded { settings, warnings, .. } = Settings::load();
     for warning in warnings {
         let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
     }
-    let _log = logging::start(&settings);
+    let _log = logging::start(&settings, &start.session_id);
+    let _recording = wire_log::start(&settings);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err)),
@@ -41,12 +50,30 @@ fn start_session(start: StartSession) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// `doctor`: 0 when no check has failed, 1 when one has, 2 for words it does not know.
+fn examine(words: &[String]) -> ExitCode {
+    let options = match doctor::Options::parse(words) {
+        Ok(options) => options,
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "session-manager-plugin doctor: {reason}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(err) => return fail(&notice::cannot_start(err)),
+    };
+    let report = runtime.block_on(doctor::examine(&options));
+    runtime.shutdown_background();
+    print(&if options.json { report.to_json() } else { report.to_text() });
+    ExitCode::from(u8::from(report.has_failed()))
+}
+
 /// Says what went wrong on stdout, where callers look for it. The status is 0, as the official
 /// plugin's, unless the settings ask for it: the AWS CLI prints our argv when it is another.
 fn fail(text: &str) -> ExitCode {
     print(text);
-    let (settings, _) = Settings::from_env(|name| std::env::var_os(name));
-    if settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
+    if Settings::load().settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
 }
 
 /// A reader that is gone wants to know nothing more.
@@ -55,5 +82,7 @@ fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// Where the response stands, if it is not in the environment.
+const RESPONSE: usize = 1;
 /// The plugin's own failures, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;

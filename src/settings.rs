@@ -1,148 +1,24 @@
-//! Every environment variable the plugin reads itself, in one table ([`TABLE`]).
+//! Every setting the plugin reads itself, in one table ([`TABLE`]): environment variables, and under the same names
+//! an optional file in the user's configuration directory ([`config_file`]), over which the environment wins.
 //!
-//! The table feeds `--help`; [`Settings::from_env`] follows it. A value that cannot be used costs one
-//! warning and the default: a setting never stops a session. (Proxy, trust and credential variables
-//! belong to the code that uses them and follow the AWS SDKs.)
+//! The table feeds `--help` and the manual page. A value that cannot be used costs one warning and the default: a
+//! setting never stops a session. (Proxy, trust and credential variables belong to the code that uses them and follow
+//! the AWS SDKs.)
 
+mod file;
+mod page;
+mod table;
+
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::COMPATIBLE_VERSION;
-
-/// One variable: its name, its default in words, what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Variable {
-    /// The variable's name.
-    pub name: &'static str,
-    /// The value that counts when it is absent.
-    pub default: &'static str,
-    /// What it does, for `--help`.
-    pub meaning: &'static str,
-    /// Why it exists and why the default is what it is.
-    pub source: &'static str,
-}
-
-/// Shorthand for the rows of [`TABLE`].
-const fn row(
-    name: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-    source: &'static str,
-) -> Variable {
-    Variable { name, default, meaning, source }
-}
-
-/// All variables, in the order `--help` shows them.
-pub const TABLE: &[Variable] = &[
-    row(
-        "SSM_PLUGIN_EXIT_CODE",
-        "0",
-        "1: exit with the remote command's status, 255 for own failures",
-        "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)",
-    ),
-    row(
-        "SSM_PLUGIN_LOCAL_HOST",
-        "localhost",
-        "address a forwarded port listens on",
-        "smp#14, smp#54, the name of smp#133",
-    ),
-    row(
-        "SSM_PLUGIN_SESSIONS",
-        "1",
-        "sessions that share a forwarded port, 1 to 8",
-        "the service's limit of messages per second counts per session",
-    ),
-    row(
-        "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-        "0",
-        "1: keep running when the calling process has died",
-        "orphaned plugins keep a port open (cli#5149)",
-    ),
-    row(
-        "SSM_PLUGIN_ALLOW_STREAM_HOST",
-        "none",
-        "one more host the stream URL may name",
-        "the official plugin refuses other than AWS hosts since 1.2.889",
-    ),
-    row(
-        "SSM_PLUGIN_STREAM_HOST",
-        "none",
-        "connect to this host instead of the stream URL's",
-        "private vpce hosts (smp#122)",
-    ),
-    row(
-        "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-        "false",
-        "true: no credentials, unsigned open, no resume",
-        "the official plugin's",
-    ),
-    row(
-        "SSM_PLUGIN_LOG",
-        "off",
-        "diagnostics: error, warn, info, debug, trace or a tracing filter",
-        "smp#139: logs are needed and off",
-    ),
-    row(
-        "SSM_PLUGIN_LOG_FILE",
-        "in the state directory",
-        "file for the diagnostics",
-        "the official plugin's folder needs root",
-    ),
-    row(
-        "SSM_PLUGIN_MESSAGE_RATE",
-        "900",
-        "data messages per second a session may send, 0: unlimited",
-        "the service stops sessions near 1000",
-    ),
-    row(
-        "SSM_PLUGIN_MAX_PAYLOAD",
-        "1024",
-        "bytes in a data message, 64 to 32768",
-        "the official plugin's StreamDataPayloadSize",
-    ),
-    row(
-        "SSM_PLUGIN_WINDOW",
-        "262144",
-        "bytes that may be unacknowledged",
-        "measured: an agent without a window stalls",
-    ),
-    row(
-        "SSM_PLUGIN_STATUS",
-        "auto",
-        "lines about the connection on stderr: auto (if a terminal), always, never",
-        "users see a hang (smp#135, cli#9282)",
-    ),
-    row(
-        "SSM_PLUGIN_QUIET",
-        "0",
-        "1: no notices of the plugin on stdout, only the session's bytes",
-        "agent#358, smp#94",
-    ),
-    row(
-        "SSM_PLUGIN_OPEN_TIMEOUT",
-        "30",
-        "seconds to open the connection",
-        "smp#68: a blocked network looks like a hang",
-    ),
-    row("SSM_PLUGIN_HANDSHAKE_TIMEOUT", "60", "seconds until the agent must have answered", "agent#636"),
-    row(
-        "SSM_PLUGIN_RECONNECT_TIMEOUT",
-        "300",
-        "seconds to keep trying to connect again",
-        "smp#135, smp#136: five tries are too few",
-    ),
-    row(
-        "SSM_PLUGIN_PING_INTERVAL",
-        "30",
-        "seconds between websocket pings",
-        "smp#15: 5 minutes is too slow for proxies",
-    ),
-    row("COLUMNS", "300", "width sent when no terminal can tell", "the official plugin's fallback, smp#48"),
-    row("LINES", "100", "height sent when no terminal can tell", "the official plugin's fallback, smp#48"),
-];
+pub use self::file::config_file;
+pub use self::page::{help, manual};
+pub use self::table::{PREFIX, TABLE, Variable};
 
 /// When to print status lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -185,6 +61,10 @@ pub struct Settings {
     pub max_payload: usize,
     /// Bytes that may be unacknowledged.
     pub window: usize,
+    /// File that records the session's frames.
+    pub wire_log: Option<PathBuf>,
+    /// Record payloads in full.
+    pub wire_log_payloads: bool,
     /// When to print status lines on stderr.
     pub status: When,
     /// No notices on stdout.
@@ -206,9 +86,16 @@ pub struct Settings {
 impl Settings {
     /// Reads the environment through `get`. Bad values give a warning and the default.
     pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> (Settings, Vec<Warning>) {
-        let mut reader = Reader { get, warnings: Vec::new() };
-        let settings = reader.settings();
-        (settings, reader.warnings)
+        let loaded = Loaded::from(get, std::iter::empty(), None);
+        (loaded.settings, loaded.warnings)
+    }
+
+    /// Reads this process's environment and the user's settings file.
+    pub fn load() -> Loaded {
+        let get = |name: &str| std::env::var_os(name);
+        let file = config_file(get);
+        let names = std::env::vars_os().map(|(name, _)| name);
+        Loaded::from(get, names, file.as_deref())
     }
 }
 
@@ -219,41 +106,78 @@ impl Default for Settings {
     }
 }
 
-/// A value that could not be used.
+/// Settings with where they come from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What could not be used.
+    pub warnings: Vec<Warning>,
+    /// The settings that are not left to their defaults, by the names of their variables.
+    pub set: Vec<(&'static str, Source)>,
+}
+
+impl Loaded {
+    /// From an environment (`get`, and the `names` of its variables) and the settings file at `path`, if there is one.
+    pub fn from(
+        get: impl Fn(&str) -> Option<OsString>,
+        names: impl Iterator<Item = OsString>,
+        path: Option<&Path>,
+    ) -> Loaded {
+        let mut warnings = Vec::new();
+        for name in names {
+            let name = name.to_string_lossy();
+            if name.starts_with(PREFIX) && table::find(&name).is_none() {
+                warnings.push(Warning::unknown(&name, TABLE.iter().map(|row| row.name.to_owned())));
+            }
+        }
+        let file = match path {
+            Some(path) => file::read(path, &mut warnings),
+            None => BTreeMap::new(),
+        };
+        let mut reader = Reader { get, file, warnings, set: Vec::new() };
+        let settings = reader.settings();
+        Loaded { settings, warnings: reader.warnings, set: reader.set }
+    }
+}
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An environment variable.
+    Environment,
+    /// The settings file.
+    File,
+}
+
+/// Something about the settings that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    name: &'static str,
-    value: String,
-    wanted: String,
+pub struct Warning(String);
+
+impl Warning {
+    /// A name that no setting has, with the known one that looks most like it.
+    fn unknown(name: &str, known: impl Iterator<Item = String>) -> Warning {
+        let nearest = known.map(|known| (distance(name, &known), known)).min();
+        let name = shown(name);
+        Warning(match nearest {
+            Some((errors, known)) if errors <= MAX_TYPOS => format!("{name} is no setting; {known} is one"),
+            _ => format!("{name} is no setting, see --help"),
+        })
+    }
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Warning { name, value, wanted } = self;
-        write!(f, "{name}={value:?} is not {wanted}, using {}", default_of(name))
+        f.write_str(&self.0)
     }
-}
-
-/// The text of `--help`, made from [`TABLE`].
-pub fn help() -> String {
-    let mut text = format!(
-        "session-manager-plugin {} (compatible with {COMPATIBLE_VERSION})\n\n\
-         Called by the AWS CLI:\n  \
-         session-manager-plugin <response> <region> StartSession [<profile> [<request> [<endpoint>]]]\n  \
-         session-manager-plugin --version | --help\n\n\
-         Environment:\n",
-        env!("CARGO_PKG_VERSION"),
-    );
-    let width = TABLE.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    for Variable { name, default, meaning, .. } in TABLE {
-        text += &format!("  {name:width$}  {meaning} [{default}]\n");
-    }
-    text
 }
 
 struct Reader<G> {
     get: G,
+    /// The settings file's values, by the names of the variables.
+    file: BTreeMap<&'static str, String>,
     warnings: Vec<Warning>,
+    set: Vec<(&'static str, Source)>,
 }
 
 impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
@@ -267,12 +191,14 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             stream_host: self.text("SSM_PLUGIN_STREAM_HOST"),
             skip_client_configure: self.flag("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE"),
             log: self.text("SSM_PLUGIN_LOG").filter(|filter| !is_off(filter)),
-            log_file: self.value("SSM_PLUGIN_LOG_FILE").map(PathBuf::from),
+            log_file: self.value("SSM_PLUGIN_LOG_FILE").map(|(path, _)| PathBuf::from(path)),
             state_dir: self.state_dir(),
             message_rate: Some(self.number("SSM_PLUGIN_MESSAGE_RATE", 0..=MAX_MESSAGE_RATE))
                 .filter(|&rate| rate > 0),
             max_payload: self.number("SSM_PLUGIN_MAX_PAYLOAD", MIN_PAYLOAD..=MAX_PAYLOAD),
             window: self.number("SSM_PLUGIN_WINDOW", MAX_PAYLOAD..=MAX_WINDOW),
+            wire_log: self.value("SSM_PLUGIN_WIRE_LOG").map(|(path, _)| PathBuf::from(path)),
+            wire_log_payloads: self.flag("SSM_PLUGIN_WIRE_LOG_PAYLOADS"),
             status: self.when("SSM_PLUGIN_STATUS"),
             quiet: self.flag("SSM_PLUGIN_QUIET"),
             open_timeout: self.seconds("SSM_PLUGIN_OPEN_TIMEOUT"),
@@ -285,17 +211,22 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
     }
 
     /// An empty variable counts as absent.
-    fn value(&self, name: &str) -> Option<OsString> {
-        debug_assert!(TABLE.iter().any(|row| row.name == name), "{name} is not in the table");
-        (self.get)(name).filter(|value| !value.is_empty())
+    fn value(&mut self, name: &'static str) -> Option<(OsString, Source)> {
+        debug_assert!(table::find(name).is_some(), "{name} is not in the table");
+        let found = match (self.get)(name).filter(|value| !value.is_empty()) {
+            Some(value) => (value, Source::Environment),
+            None => (OsString::from(self.file.get(name)?), Source::File),
+        };
+        self.set.push((name, found.1));
+        Some(found)
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        let value = self.value(name)?;
+        let (value, source) = self.value(name)?;
         match value.to_str() {
             Some(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
             None => {
-                self.warn(name, &value, "valid UTF-8".to_owned());
+                self.warn(name, source, &value, "valid UTF-8");
                 None
             }
         }
@@ -308,10 +239,10 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         convert: impl Fn(&str) -> Option<T>,
         wanted: impl FnOnce() -> String,
     ) -> Option<T> {
-        if let Some(value) = self.value(name) {
+        if let Some((value, source)) = self.value(name) {
             match value.to_str().and_then(|text| convert(text.trim())) {
                 Some(value) => return Some(value),
-                None => self.warn(name, &value, wanted()),
+                None => self.warn(name, source, &value, &wanted()),
             }
         }
         convert(default_of(name))
@@ -346,14 +277,45 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
     }
 
-    fn warn(&mut self, name: &'static str, value: &OsStr, wanted: String) {
-        let value = value.to_string_lossy().chars().take(MAX_SHOWN).collect();
-        self.warnings.push(Warning { name, value, wanted });
+    fn warn(&mut self, name: &'static str, source: Source, value: &OsStr, wanted: &str) {
+        let value = shown(&value.to_string_lossy());
+        let default = default_of(name);
+        let text = match (source, table::find(name)) {
+            (Source::File, Some(row)) => {
+                format!("{} = {value:?} in the settings file is not {wanted}, using {default}", row.key())
+            }
+            _ => format!("{name}={value:?} is not {wanted}, using {default}"),
+        };
+        self.warnings.push(Warning(text));
     }
 }
 
 fn default_of(name: &str) -> &'static str {
-    TABLE.iter().find(|row| row.name == name).map_or("", |row| row.default)
+    table::find(name).map_or("", |row| row.default)
+}
+
+/// The beginning of something that may be long.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
+
+/// How many characters must be added, left out or replaced to get from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, left) in from.chars().take(MAX_SHOWN).enumerate() {
+        let mut corner = line;
+        let mut last = line + 1;
+        for (cell, right) in row.iter_mut().skip(1).zip(&to) {
+            let here = (corner + usize::from(left != *right)).min(*cell + 1).min(last + 1);
+            corner = std::mem::replace(cell, here);
+            last = here;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 fn flag(text: &str) -> Option<bool> {
@@ -385,8 +347,10 @@ const MIN_PAYLOAD: usize = 64;
 const MAX_PAYLOAD: usize = 32_768;
 const MAX_WINDOW: usize = 64 << 20;
 const MAX_SECONDS: u64 = 86_400;
-/// Characters of a bad value shown in its warning.
+/// Characters of a bad name or value shown in its warning.
 const MAX_SHOWN: usize = 40;
+/// Further off, a name is not taken for a misspelt one.
+const MAX_TYPOS: usize = 3;
 
 #[cfg(test)]
 mod tests;

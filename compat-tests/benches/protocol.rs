@@ -128,6 +128,7 @@ fn config() -> Config {
         max_payload: 1024,
         max_window: 4 << 20,
         handshake_timeout: Duration::from_secs(60),
+        initial_size: session_manager_plugin::protocol::TerminalSize { cols: 80, rows: 24 },
         give_up_after: Duration::from_secs(300),
     }
 }

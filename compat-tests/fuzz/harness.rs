@@ -187,6 +187,7 @@ pub fn config() -> Config {
         max_payload: 1024,
         max_window: 64 << 10,
         handshake_timeout: Duration::from_secs(60),
+        initial_size: session_manager_plugin::protocol::TerminalSize { cols: 80, rows: 24 },
         give_up_after: Duration::from_secs(300),
     }
 }

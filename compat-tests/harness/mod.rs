@@ -133,6 +133,11 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Takes environment variables away.
+    pub fn unset(&mut self, names: &[&str]) {
+        self.env.retain(|(known, _)| !names.contains(&known.as_str()));
+    }
+
     /// A command that sees only this world's environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());

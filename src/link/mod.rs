@@ -14,13 +14,16 @@
 //! The socket is flushed when there is nothing more to read or to write, not after each frame.
 
 mod backoff;
+mod event;
 mod network;
 mod opener;
+pub mod probe;
 pub mod proxy;
 mod stream;
 pub mod stream_url;
 mod tcp;
 pub mod tls;
+mod wall_clock;
 mod websocket;
 
 use std::future::poll_fn;
@@ -34,72 +37,16 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite;
 
 use self::backoff::Backoff;
+pub use self::event::{Config, GaveUp, LinkEvent};
 pub use self::network::Network;
 pub use self::opener::{OpenFailure, Target};
 use self::opener::{Opener, Opening};
 pub use self::tcp::ConnectError;
+use self::wall_clock::WallClock;
 pub use self::websocket::OpenError;
 use self::websocket::Socket;
-use crate::protocol::{self, Capabilities, Channel, DataKey, Event, Input, Stats, Transmit};
-
-/// What a link needs to know.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The limits of the data channel.
-    pub channel: protocol::Config,
-    /// How long the first opening may take in all, attempts included.
-    pub open_timeout: Duration,
-    /// How long to try to get a lost connection back.
-    pub reconnect_timeout: Duration,
-    /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
-    pub ping_interval: Duration,
-}
-
-/// What a link tells its session.
-#[derive(Debug)]
-pub enum LinkEvent {
-    /// From the data channel.
-    Channel(Event),
-    /// There is room for input again, after [`Link::wants_input`] had said no.
-    WantsInput,
-    /// The connection is lost and is being opened again; why.
-    Lost(String),
-    /// The connection is back.
-    Resumed,
-    /// What stands in the way of getting it back as it should be. It is tried further.
-    Trouble(String),
-    /// There will be no connection (any more). Nothing follows.
-    GaveUp(GaveUp),
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum GaveUp {
-    /// The first opening failed.
-    #[error("{0}")]
-    Open(OpenFailure),
-    /// The session is over at the service: it was idle too long, or away too long.
-    #[error("the session has timed out")]
-    SessionGone,
-    /// The first opening took too long.
-    #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
-    OpenTimeout {
-        /// The host asked.
-        host: String,
-        /// The time given.
-        timeout: Duration,
-        /// What the last attempt met.
-        reason: String,
-    },
-    /// A lost connection did not come back in time.
-    #[error("no connection for {timeout:?}, last: {reason}")]
-    Reconnect {
-        /// The time given.
-        timeout: Duration,
-        /// What the last attempt met.
-        reason: String,
-    },
-}
+use crate::protocol::{Capabilities, Channel, DataKey, Input, Stats, Transmit};
+use crate::wire_log::{self, Recorder};
 
 enum Wire {
     Opening(Opening),
@@ -136,6 +83,7 @@ pub struct Link {
     /// A ping is out, and something must be heard until then.
     pong_by: Option<Instant>,
     clock: WallClock,
+    recorder: Option<Recorder>,
 }
 
 impl Link {
@@ -163,6 +111,7 @@ impl Link {
             must_ping: false,
             pong_by: None,
             clock: WallClock::start(now),
+            recorder: wire_log::recorder(),
             config,
         }
     }
@@ -283,16 +232,20 @@ impl Link {
                 self.opened_at = now;
                 self.must_flush = false;
                 self.must_ping = false;
-                self.next_ping = now + self.config.ping_interval;
                 self.pong_by = None;
                 let is_first = !std::mem::replace(&mut self.was_open, true);
                 if is_first {
                     self.open_by = None;
                 }
+                // An idle session has nothing else to tell by that it has come back.
+                self.next_ping = now + if is_first { self.config.ping_interval } else { STEADY_AFTER };
                 Poll::Ready(None)
             }
             Err(error) => {
                 tracing::info!(%error, "cannot open the websocket");
+                if let Some(recorder) = &self.recorder {
+                    recorder.event("not opened", &error.to_string());
+                }
                 if matches!(error, OpenFailure::SessionGone) {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::SessionGone)));
@@ -301,11 +254,15 @@ impl Link {
                     self.wire = Wire::Ended;
                     return Poll::Ready(Some(LinkEvent::GaveUp(GaveUp::Open(error))));
                 }
-                self.retry(match &self.trouble {
+                let reason = match &self.trouble {
                     Some(trouble) => format!("{error} ({trouble})"),
                     None => error.to_string(),
-                });
-                Poll::Ready(None)
+                };
+                // Said once, while there is time for further attempts; a lost connection was told already.
+                let is_news = !self.was_open && self.last_failure.is_none();
+                let trouble = is_news.then(|| LinkEvent::Trouble(format!("not connected yet: {reason}")));
+                self.retry(reason);
+                Poll::Ready(trouble)
             }
         }
     }
@@ -324,7 +281,7 @@ impl Link {
         if let Err(error) = self.poll_writes(cx) {
             return Poll::Ready(self.lose(error));
         }
-        if deliver {
+        if deliver && self.channel.wants_frames() {
             let Wire::Open(socket) = &mut self.wire else { return Poll::Ready(None) };
             match Pin::new(&mut **socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => return Poll::Ready(self.handle_message(message)),
@@ -358,7 +315,11 @@ impl Link {
             let message = if std::mem::take(&mut self.must_ping) {
                 tungstenite::Message::Ping(Bytes::new())
             } else {
-                match self.channel.poll_transmit(now.into_std()) {
+                let transmit = self.channel.poll_transmit(now.into_std());
+                if let (Some(recorder), Some(transmit)) = (&self.recorder, &transmit) {
+                    recorder.sent(transmit);
+                }
+                match transmit {
                     Some(Transmit::Text(text)) => tungstenite::Message::text(text),
                     Some(Transmit::Binary(frame)) => tungstenite::Message::Binary(frame),
                     None => return Ok(()),
@@ -373,15 +334,13 @@ impl Link {
         self.pong_by = None;
         match message {
             tungstenite::Message::Binary(frame) => {
-                self.channel.handle_frame(Instant::now().into_std(), frame);
-                if std::mem::replace(&mut self.is_proven, true) {
-                    return None;
+                if let Some(recorder) = &self.recorder {
+                    recorder.received(&frame);
                 }
-                self.was_proven = true;
-                let was_lost = self.open_by.take().is_some();
-                self.last_failure = None;
-                was_lost.then_some(LinkEvent::Resumed)
+                self.channel.handle_frame(Instant::now().into_std(), frame);
+                self.prove()
             }
+            tungstenite::Message::Pong(_) => self.prove(),
             tungstenite::Message::Close(frame) => {
                 let reason = match frame {
                     Some(frame) if !frame.reason.is_empty() => {
@@ -396,9 +355,22 @@ impl Link {
         }
     }
 
+    /// The socket works: the service has sent something on it, or has answered a ping and not closed it for our token.
+    fn prove(&mut self) -> Option<LinkEvent> {
+        if std::mem::replace(&mut self.is_proven, true) {
+            return None;
+        }
+        self.was_proven = true;
+        self.last_failure = None;
+        self.open_by.take().map(|_| LinkEvent::Resumed)
+    }
+
     /// The socket is gone. Says so only for one that had worked.
     fn lose(&mut self, reason: String) -> Option<LinkEvent> {
         tracing::info!(%reason, "lost the websocket");
+        if let Some(recorder) = &self.recorder {
+            recorder.event("lost", &reason);
+        }
         self.channel.handle_lost();
         let is_news = self.is_proven;
         // One that was closed at once shall not be followed by another at once, for ever.
@@ -466,38 +438,11 @@ impl Link {
     }
 }
 
-/// Notices that the machine was asleep: the wall clock went on, the monotonic one did not.
-struct WallClock {
-    looked: Instant,
-    wall: SystemTime,
-}
-
-impl WallClock {
-    fn start(now: Instant) -> WallClock {
-        WallClock { looked: now, wall: SystemTime::now() }
-    }
-
-    fn has_jumped(&mut self, now: Instant) -> bool {
-        let passed = now - self.looked;
-        if passed < WALL_CLOCK_LOOK {
-            return false;
-        }
-        let wall = SystemTime::now();
-        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
-        (self.looked, self.wall) = (now, wall);
-        wall_passed > passed + SLEEP
-    }
-}
-
 /// How long a goodbye may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the channel's own deadlines are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
 /// A connection that lived so long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
-/// The wall clock is not looked at more often.
-const WALL_CLOCK_LOOK: Duration = Duration::from_secs(1);
-/// A wall clock that is so much ahead was not merely set right.
-const SLEEP: Duration = Duration::from_secs(10);
 /// After a sleep most sockets are dead: an answer is waited for only so long.
 const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -86,10 +86,8 @@ impl ProxySettings {
         let host = url.host_str().unwrap_or_default();
         let Ok(destination) = format!("{scheme}://{host}:{port}/").parse::<Uri>() else { return Ok(None) };
         let everywhere = Matcher::builder().all(value.as_str()).build();
-        let Some(intercept) = everywhere.intercept(&destination) else {
-            return Err(ProxyError::Setting { name });
-        };
-        let Some(kind) = Kind::of(&intercept) else { return Err(ProxyError::Setting { name }) };
+        let kind = everywhere.intercept(&destination).as_ref().and_then(Kind::of);
+        let kind = kind.filter(|_| is_authority_alone(value)).ok_or(ProxyError::Setting { name })?;
         let matcher = Matcher::builder().all(value.as_str()).no(self.no_proxy(port)).build();
         Ok(matcher.intercept(&destination).map(|intercept| Proxy { name, kind, intercept }))
     }
@@ -126,6 +124,8 @@ enum Kind {
 impl Kind {
     fn of(intercept: &Intercept) -> Option<Kind> {
         match intercept.uri().scheme_str() {
+            // A port that is none.
+            _ if intercept.uri().port_u16().is_none() && has_port(intercept.uri()) => None,
             Some("http") => Some(Kind::Http),
             Some("https") => Some(Kind::Https),
             Some("socks5" | "socks5h") => Some(Kind::Socks5),
@@ -354,11 +354,22 @@ impl Proxy {
     }
 }
 
+fn has_port(uri: &Uri) -> bool {
+    uri.authority().is_some_and(|authority| authority.as_str() != authority.host())
+}
+
 /// The names of the authentication schemes a proxy offers.
 fn schemes<B>(response: &Response<B>) -> Vec<String> {
     let values = response.headers().get_all(header::PROXY_AUTHENTICATE).into_iter();
     let names = values.filter_map(|value: &HeaderValue| value.to_str().ok()?.split_whitespace().next());
     names.take(MAX_SCHEMES).map(|name| name.chars().take(MAX_PHRASE).collect()).collect()
+}
+
+/// Whether a proxy's URL ends with its host and port. A `/`, `?` or `#` in a password would end it early: what is left
+/// of it is then taken for a host, and shown.
+fn is_authority_alone(value: &str) -> bool {
+    let authority = value.split_once("://").map_or(value, |(_, rest)| rest);
+    !authority.trim_end_matches('/').contains(['/', '?', '#'])
 }
 
 /// A rule as hyper-util reads it; `None` when it is for another port.

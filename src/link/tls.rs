@@ -111,6 +111,11 @@ pub(super) fn explain(error: &io::Error) -> String {
              proxy or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE"
                 .to_owned()
         }
+        CertificateError::BadSignature => {
+            "its certificate comes from an authority of a trusted one's name, but with \
+             another key; is the PEM file in AWS_CA_BUNDLE an old one?"
+                .to_owned()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "its certificate has expired, or the clock of this machine is wrong".to_owned()
         }
@@ -156,6 +161,7 @@ mod tests {
         let error =
             |reason| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(reason));
         assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));
+        assert!(explain(&error(CertificateError::BadSignature)).contains("an old one?"));
         assert!(explain(&error(CertificateError::Expired)).contains("expired"));
         assert!(explain(&error(CertificateError::NotValidForName)).contains("another name"));
         assert!(is_permanent(&error(CertificateError::UnknownIssuer)));

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::acks::Acks;
 use super::agent_version::Capabilities;
 use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
 use super::cipher::{self, Cipher, DataKey};
@@ -38,6 +39,19 @@ enum State {
     Closed,
 }
 
+/// An agent that has said nothing: a session without a handshake and without output, or no agent at all.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// There was no socket yet.
+    Unbroken,
+    /// There is a socket since then.
+    Since(Instant),
+    /// It was sent a message.
+    Probed,
+    /// It acknowledged that then.
+    Heard(Instant),
+}
+
 /// The client's end of a data channel.
 #[derive(Debug)]
 pub struct Channel {
@@ -49,6 +63,8 @@ pub struct Channel {
     is_connected: bool,
     /// Since when the agent is paused, and when a message last went out in spite of that.
     paused: Option<(Instant, Instant)>,
+    /// What is known about an agent that has said nothing yet.
+    silence: Silence,
     /// Whether the session was told that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
@@ -58,7 +74,7 @@ pub struct Channel {
     controller: Box<dyn Controller>,
     pacer: Pacer,
     opening: Option<String>,
-    acks: VecDeque<Bytes>,
+    acks: Acks,
     outgoing: Outgoing,
     events: VecDeque<Event>,
     stats: Stats,
@@ -75,6 +91,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            silence: Silence::Unbroken,
             is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
@@ -83,7 +100,7 @@ impl Channel {
             controller: Box::new(AckClocked::new(config.max_window, config.max_payload)),
             pacer: Pacer::new(config.message_rate),
             opening: None,
-            acks: VecDeque::new(),
+            acks: Acks::default(),
             outgoing: Outgoing::default(),
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -108,10 +125,11 @@ impl Channel {
         self.is_connected = true;
         // Whether the agent is there, a new socket tells anew.
         self.unpause();
-        self.acks.clear();
+        self.acks.handle_reopen();
         self.sender.handle_reopen(now);
         if self.state == State::Opening {
             self.state = State::Waiting { until: now + self.config.handshake_timeout };
+            self.silence = Silence::Since(now);
         }
     }
 
@@ -119,7 +137,7 @@ impl Channel {
     pub fn handle_lost(&mut self) {
         self.is_connected = false;
         self.opening = None;
-        self.acks.clear();
+        self.acks.handle_lost();
     }
 
     /// A binary frame has arrived. One that cannot be read is counted and dropped.
@@ -159,6 +177,7 @@ impl Channel {
             }
             _ => {}
         }
+        self.break_silence(now);
         let silence = self.sender.silence(now);
         if silence >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(silence));
@@ -213,7 +232,7 @@ impl Channel {
         if let Some(opening) = self.opening.take() {
             return Some(Transmit::Text(opening));
         }
-        if let Some(ack) = self.acks.pop_front() {
+        if let Some(ack) = self.acks.pop() {
             return Some(Transmit::Binary(ack));
         }
         if self.state == State::Closed || !self.may_send(now) {
@@ -230,6 +249,11 @@ impl Channel {
         Some(Transmit::Binary(frame))
     }
 
+    /// Whether frames should be read now: not while the acknowledgements of earlier ones cannot be written.
+    pub fn wants_frames(&self) -> bool {
+        !self.acks.is_full()
+    }
+
     /// The next event for the session.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -243,7 +267,12 @@ impl Channel {
             return None;
         }
         let handshake = match self.state {
-            State::Waiting { until } => Some((until, "first message")),
+            State::Waiting { until } => match self.silence {
+                Silence::Since(at) | Silence::Heard(at) => {
+                    Some(((at + SILENT_AGENT).min(until), "silent agent"))
+                }
+                _ => Some((until, "first message")),
+            },
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
         };
@@ -286,21 +315,24 @@ impl Channel {
     }
 
     fn handle_data(&mut self, now: Instant, message: Message) {
+        if self.acks.is_full() {
+            return tracing::debug!("dropped a message that could not be acknowledged now; it comes again");
+        }
         let ack = self.acknowledge(now, &message);
         self.stats.messages_received += 1;
         match self.receiver.handle(message) {
             Verdict::Deliver(message) => {
                 self.unpause();
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
                 self.deliver(now, message);
                 while let Some(message) = self.receiver.poll_ready() {
                     self.deliver(now, message);
                 }
             }
-            Verdict::Held => self.acks.push_back(ack),
+            Verdict::Held => self.acks.push(now, ack),
             Verdict::Duplicate => {
                 self.stats.duplicates += 1;
-                self.acks.push_back(ack);
+                self.acks.push(now, ack);
             }
             Verdict::Refused => tracing::debug!("refused a message that is too early"),
         }
@@ -315,6 +347,9 @@ impl Channel {
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
             self.is_stalled = false;
+            if self.silence == Silence::Probed {
+                self.silence = Silence::Heard(now);
+            }
             self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
         }
     }
@@ -397,6 +432,23 @@ impl Channel {
         let answer = handshake::answer_challenge(body, cipher)?;
         self.outgoing.push_answer(PayloadType::EncryptionChallengeResponse, answer);
         Ok(())
+    }
+
+    /// Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing
+    /// would never get its input. An agent that has taken a message and still asks for no handshake has none: it asks
+    /// before it takes anything.
+    fn break_silence(&mut self, now: Instant) {
+        if !matches!(self.state, State::Waiting { .. }) {
+            return;
+        }
+        match self.silence {
+            Silence::Since(at) if at + SILENT_AGENT <= now => {
+                self.outgoing.push_answer(PayloadType::Size, self.config.initial_size.payload());
+                self.silence = Silence::Probed;
+            }
+            Silence::Heard(at) if at + SILENT_AGENT <= now => self.become_ready(SessionKind::Shell),
+            _ => {}
+        }
     }
 
     fn become_ready(&mut self, kind: SessionKind) {
@@ -534,3 +586,5 @@ const MAX_SPAN: usize = 8_000;
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
 /// When a silence is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(15);
+/// How long an agent that says nothing is waited for before it is asked, and again after it has answered.
+const SILENT_AGENT: Duration = Duration::from_secs(2);

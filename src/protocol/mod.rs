@@ -6,6 +6,7 @@
 // Tests start their virtual clocks somewhere.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod acks;
 pub mod agent_version;
 mod api;
 mod channel;
@@ -19,6 +20,8 @@ mod payload;
 mod recv;
 pub mod rtt;
 mod send;
+#[cfg(test)]
+mod silent;
 #[cfg(test)]
 mod sim;
 pub mod smux;

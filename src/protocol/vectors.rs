@@ -64,6 +64,7 @@ fn a_channel_answers_the_recorded_agent_as_the_official_plugin_did() {
             max_payload: 1024,
             max_window: 1 << 20,
             handshake_timeout: Duration::from_secs(60),
+            initial_size: TerminalSize { cols: 300, rows: 100 },
             give_up_after: Duration::from_secs(300),
         };
         let mut channel = Channel::new(config, 1);

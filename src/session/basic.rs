@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, FromConnection, Gauge};
 use super::listener::Listener;
-use super::{End, Session, ends_session};
+use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, Flag, Input, PortProperties};
@@ -142,13 +142,6 @@ impl Early {
 
     fn has_room(&self) -> bool {
         self.bytes < MAX_EARLY
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

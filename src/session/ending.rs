@@ -7,10 +7,11 @@ use crate::link::{Link, LinkEvent};
 use crate::protocol::{Event, Flag, Input};
 
 /// Ends a session within [`TERMINATE_TIMEOUT`]: through the agent if it understands that and takes it, else through
-/// the service.
-pub(super) async fn terminate(link: &mut Link, aws: Option<&aws::Client>, session_id: &str) {
+/// the service. Only the agent's port sessions read the flag; others acknowledge it and go on.
+pub(super) async fn terminate(link: &mut Link, is_port: bool, aws: Option<&aws::Client>, session_id: &str) {
     let ended = async {
-        if link.is_open() && link.capabilities().terminate_flag && agent_has_taken_it(link).await {
+        let has_flag = is_port && link.is_open() && link.capabilities().terminate_flag;
+        if has_flag && agent_has_taken_it(link).await {
             return;
         }
         let Some(aws) = aws else { return };

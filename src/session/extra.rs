@@ -143,7 +143,7 @@ impl Extra {
     pub async fn terminate(self) {
         let (State::Opening(mut session) | State::Ready(mut session, _)) = self.state else { return };
         let Started { id, link, aws } = &mut *session;
-        ending::terminate(link, Some(aws), id).await;
+        ending::terminate(link, true, Some(aws), id).await;
     }
 
     /// `Some` is the reason of a failure.

@@ -26,6 +26,9 @@ mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use self::console::Console;
 use self::watch::Watch;
@@ -50,6 +53,7 @@ struct Session {
     watch: Watch,
     /// The remote command's status, once the agent has sent it.
     exit_code: Option<i32>,
+    is_port: bool,
     /// Local connections, in a port session.
     connections: Option<usize>,
     /// Starts further sessions behind a forwarded port.
@@ -85,8 +89,10 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
         Ok(console) => console,
         Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
     };
+    // From the first word on, a signal ends the session properly.
+    let watch = Watch::start(parent, settings.keep_alive_without_parent);
     console.say(&notice::starting_session(&start.session_id));
-    let (end, exit_code) = match opening::open(start, settings, console, parent).await {
+    let (end, exit_code) = match opening::open(start, settings, console, watch).await {
         Ok(mut session) => {
             let end = session.drive().await;
             session.finish(end).await
@@ -119,6 +125,7 @@ impl Session {
             Err(end) => return end,
         };
         tracing::info!(id = %self.id, ?kind, "session ready");
+        self.is_port = matches!(kind, SessionKind::Port(_));
         let ended = match kind {
             SessionKind::Shell => shell::run(self, shell::Remote::Terminal).await,
             SessionKind::Command => shell::run(self, shell::Remote::Streams).await,
@@ -161,7 +168,11 @@ impl Session {
                     LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
                     other => if let Some(end) = self.handle(other) { return Err(end) },
                 },
-                signal = self.watch.recv() => if ends_session(signal) { return Err(End::Terminated) },
+                signal = self.watch.recv() => match signal {
+                    Signal::Usr1 => self.report(),
+                    signal if ends_session(signal) => return Err(End::Terminated),
+                    _ => {}
+                },
             }
         }
     }
@@ -186,7 +197,7 @@ impl Session {
             LinkEvent::WantsInput => {}
             LinkEvent::Trouble(trouble) => self.console.status(&trouble),
             LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
-            LinkEvent::GaveUp(reason) => return Some(End::Failed(reason.to_string())),
+            LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
             LinkEvent::Channel(event) => match event {
                 Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
                 Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
@@ -200,7 +211,9 @@ impl Session {
                 Event::DataKeyNeeded(_) => self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned())),
                 Event::ExitCode { code, text } => {
                     self.exit_code = code;
-                    self.console.write(text);
+                    if !self.settings.quiet {
+                        self.console.write(text);
+                    }
                 }
                 Event::Stderr(bytes) | Event::Output(bytes) => {
                     tracing::debug!(length = bytes.len(), "dropped output that nobody waits for");
@@ -219,13 +232,15 @@ impl Session {
 
     /// Ends the session at the other side.
     async fn terminate(&mut self) {
-        ending::terminate(&mut self.link, self.aws.as_deref().filter(|_| !self.is_presigned), &self.id).await;
+        let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
+        ending::terminate(&mut self.link, self.is_port, aws, &self.id).await;
     }
 
     /// Says the last words, ends what must be ended, writes what is to be written.
     async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
         tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
         let mut outcome = Outcome::Ended;
+        let was_told = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
@@ -248,8 +263,9 @@ impl Session {
         self.link.close().await;
         tokio::select! {
             () = self.console.flush() => {}
-            // A reader that takes nothing shall not keep us from ending when we are told to.
+            // A reader that takes nothing shall not keep us from ending when we are told to, or have been.
             () = until_told_to_end(&mut self.watch) => {}
+            () = tokio::time::sleep(LAST_WRITES), if was_told => {}
         }
         (outcome, self.exit_code)
     }
@@ -259,10 +275,20 @@ async fn until_told_to_end(watch: &mut Watch) {
     while !ends_session(watch.recv().await) {}
 }
 
+/// Resolves at a time, or never.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
+/// What may still be written after we were told to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// For failures of our own, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;
 /// The official plugin's words to callers of the four-argument form.

@@ -19,7 +19,7 @@ use super::connection::{Gauge, LocalStream};
 use super::extra::{Extra, ExtraEvent};
 use super::listener::Listener;
 use super::streams::{LaneId, Streams};
-use super::{End, Session, ends_session};
+use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, PortProperties};
@@ -165,13 +165,6 @@ impl Extras {
 
     async fn terminate(self) {
         join_all(self.0.into_iter().map(Extra::terminate)).await;
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! From argv and settings to a session with a link.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use super::watch::Watch;
 use crate::aws::{self, AwsContext, HttpsProxy};
 use crate::cli::{COMPATIBLE_VERSION, Secret, StartSession};
 use crate::link::{self, Link, Network, stream_url};
-use crate::protocol;
+use crate::protocol::{self, TerminalSize};
 use crate::settings::Settings;
-use crate::term::Parent;
+use crate::term::Size;
 
 /// Prepares a session; nothing is connected before its link is asked for events.
 ///
@@ -25,7 +26,7 @@ pub(super) async fn open(
     start: StartSession,
     settings: Settings,
     console: Console,
-    parent: Parent,
+    watch: io::Result<Watch>,
 ) -> Result<Session, (Console, anyhow::Error)> {
     let aws = (!settings.skip_client_configure).then(|| aws_context(&start));
     let bundle = match &aws {
@@ -38,7 +39,6 @@ pub(super) async fn open(
         let aws = aws.map(|context| Arc::new(aws::Client::new(with_network(context, &network))));
         let session_id = start.session_id.clone();
         let target = link::Target { session_id, url, token: Arc::new(start.token), network, aws };
-        let watch = Watch::start(parent, settings.keep_alive_without_parent);
         Ok((target, watch.context("cannot listen for signals")?))
     };
     match prepare() {
@@ -53,6 +53,7 @@ pub(super) async fn open(
             console,
             watch,
             exit_code: None,
+            is_port: false,
             connections: None,
         }),
         Err(error) => Err((console, error)),
@@ -103,6 +104,7 @@ fn is_bundle_wanted(start: &StartSession) -> bool {
 }
 
 fn link_config(settings: &Settings) -> link::Config {
+    let size = Size::current(Size { cols: settings.columns, rows: settings.lines });
     link::Config {
         channel: protocol::Config {
             client_version: COMPATIBLE_VERSION.to_owned(),
@@ -110,6 +112,7 @@ fn link_config(settings: &Settings) -> link::Config {
             max_payload: settings.max_payload,
             max_window: settings.window,
             handshake_timeout: settings.handshake_timeout,
+            initial_size: TerminalSize { cols: size.cols, rows: size.rows },
             give_up_after: GIVE_UP_AFTER,
         },
         open_timeout: settings.open_timeout,

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::escape::{Action, Escape};
-use super::{End, Session, ends_session};
+use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, Input, TerminalSize};
-use crate::term::{RawMode, Signal, Size, Stdin, stdin_is_terminal};
+use crate::term::{MODES_OFF, RawMode, Signal, Size, Stdin, stdin_is_terminal, stdout_is_terminal};
 
 /// What the remote command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +24,23 @@ pub(super) enum Remote {
 /// Runs until the remote side ends. The end of our input ends the input alone: what the remote still sends is printed
 /// (agent#354, the best known complaint about the official plugin).
 pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result<End> {
-    let raw = RawMode::enter().unwrap_or_else(|error| {
+    // Streams have no terminal at their other end that would echo, edit lines or make returns of newlines.
+    let raw = match remote {
+        Remote::Terminal => RawMode::enter(),
+        Remote::Streams => Ok(None),
+    };
+    let raw = raw.unwrap_or_else(|error| {
         session.console.status(&format!("the terminal stays in line mode: {error}"));
         None
     });
     let mut shell = Shell {
+        remote,
         escape: stdin_is_terminal().then(Escape::new),
         fallback: Size { cols: session.settings.columns, rows: session.settings.lines },
         size: None,
         is_line_start: true,
+        ends_sent: 0,
+        next_end: None,
     };
     let mut stdin = Stdin::open()?;
     let mut input_is_open = true;
@@ -50,7 +59,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
                         tracing::warn!(%error, "stdin has ended");
                     }
                     input_is_open = false;
-                    shell.end_input(session, remote);
+                    shell.end_input(session);
                 }
             },
             signal = watch.recv() => match signal {
@@ -70,17 +79,34 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             },
             written = console.drive() => if written.is_err() { break End::ReaderGone },
             _ = size_check.tick() => shell.send_size(session),
+            () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }
     };
+    if remote == Remote::Terminal && is_cut_off(&end) && stdout_is_terminal() {
+        session.console.write(Bytes::from_static(MODES_OFF));
+    }
     drop(raw);
     Ok(end)
 }
 
+/// Whether the remote program could not clear up after itself.
+fn is_cut_off(end: &End) -> bool {
+    match end {
+        End::Terminated | End::TimedOut | End::Failed(_) => true,
+        End::Closed(reason) => !reason.is_empty(),
+        _ => false,
+    }
+}
+
 struct Shell {
+    remote: Remote,
     escape: Option<Escape>,
     fallback: Size,
     size: Option<Size>,
     is_line_start: bool,
+    /// How often the remote terminal was told that the input has ended, and when it is told again.
+    ends_sent: u32,
+    next_end: Option<Instant>,
 }
 
 impl Shell {
@@ -94,7 +120,8 @@ impl Shell {
                 Action::Send(bytes) => {
                     self.is_line_start = matches!(bytes.last(), Some(b'\n' | b'\r'));
                     // The official plugin's translation, for terminals in line mode: Enter is a carriage return.
-                    let bytes = if bytes == "\n" { Bytes::from_static(b"\r") } else { bytes };
+                    let is_enter = bytes == "\n" && self.remote == Remote::Terminal;
+                    let bytes = if is_enter { Bytes::from_static(b"\r") } else { bytes };
                     session.link.send(Input::Bytes(bytes));
                 }
                 Action::Terminate => return Some(End::Terminated),
@@ -105,16 +132,26 @@ impl Shell {
         None
     }
 
-    /// Tells a remote terminal that the input has ended, as one types it: at the start of a line one end-of-file
-    /// character, within a line a first one to hand over what was typed.
-    fn end_input(&mut self, session: &mut Session, remote: Remote) {
+    /// Tells a remote terminal that the input has ended, as one types it: a return if a line was begun (a shell runs
+    /// its script's last line too, when that has no newline), then the end-of-file character. That one is repeated for
+    /// a while, since a program that reads keys, or a shell that starts one, throws away what was typed before.
+    fn end_input(&mut self, session: &mut Session) {
         if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
             session.link.send(Input::Bytes(held));
         }
-        if remote == Remote::Terminal {
-            let end = if self.is_line_start { &END_OF_FILE[..1] } else { &END_OF_FILE };
-            session.link.send(Input::Bytes(Bytes::copy_from_slice(end)));
+        if self.remote == Remote::Terminal {
+            if !self.is_line_start {
+                session.link.send(Input::Bytes(Bytes::from_static(RETURN)));
+            }
+            self.repeat_end(session);
         }
+    }
+
+    fn repeat_end(&mut self, session: &mut Session) {
+        session.link.send(Input::Bytes(Bytes::from_static(END_OF_FILE)));
+        let wait = FIRST_REPEAT * 2u32.pow(self.ends_sent);
+        self.ends_sent += 1;
+        self.next_end = (self.ends_sent < MAX_ENDS).then(|| Instant::now() + wait);
     }
 
     fn send_size(&mut self, session: &mut Session) {
@@ -126,6 +163,10 @@ impl Shell {
     }
 }
 
-const END_OF_FILE: [u8; 2] = [4, 4];
+const RETURN: &[u8] = b"\r";
+const END_OF_FILE: &[u8] = &[4];
+/// Before the end of input is repeated; doubled each time, so that it is no keepalive in disguise.
+const FIRST_REPEAT: Duration = Duration::from_secs(1);
+const MAX_ENDS: u32 = 9;
 /// For terminals whose window changes are signalled to another process group (the official plugin's interval).
 const SIZE_CHECK: Duration = Duration::from_millis(500);

@@ -89,9 +89,9 @@ fn a_value_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
     let bad = |name: &str| name.starts_with("SSM_").then(|| OsString::from_vec(vec![b'1', 0xff]));
     let (settings, warnings) = Settings::from_env(bad);
-    assert_eq!(Settings { log_file: None, ..settings }, Settings::default());
-    // Every variable of ours but the file, whose name may be any bytes.
-    assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with("SSM_")).count() - 1);
+    assert_eq!(Settings { log_file: None, wire_log: None, ..settings }, Settings::default());
+    // Every variable of ours but the two files, whose names may be any bytes.
+    assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with(PREFIX)).count() - 2);
 }
 
 #[test]
@@ -108,13 +108,60 @@ fn every_row_is_read_and_every_default_that_is_a_value_is_valid() {
     }
 }
 
+fn load(pairs: &[(&str, &str)], file: &str) -> Loaded {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, file).unwrap();
+    let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    Loaded::from(get, pairs.iter().map(|(name, _)| OsString::from(name)), Some(&path))
+}
+
 #[test]
-fn help_is_one_screen() {
-    let help = help();
-    assert!(help.lines().count() <= 40, "{}", help.lines().count());
-    for line in help.lines() {
-        assert!(line.len() <= 120, "{} is {} long", line, line.len());
+fn the_environment_wins_over_the_file() {
+    let file = "sessions = 2\nmessage_rate = 0\nquiet = true\nlog_file = '/tmp/x'\n";
+    let loaded = load(&[("SSM_PLUGIN_SESSIONS", "3"), ("SSM_PLUGIN_QUIET", "")], file);
+    assert_eq!(loaded.warnings, []);
+    assert_eq!((loaded.settings.sessions, loaded.settings.message_rate), (3, None));
+    assert!(loaded.settings.quiet, "an empty variable is none");
+    assert_eq!(loaded.settings.log_file, Some(PathBuf::from("/tmp/x")));
+    assert_eq!(
+        loaded.set,
+        [
+            ("SSM_PLUGIN_SESSIONS", Source::Environment),
+            ("SSM_PLUGIN_LOG_FILE", Source::File),
+            ("SSM_PLUGIN_MESSAGE_RATE", Source::File),
+            ("SSM_PLUGIN_QUIET", Source::File),
+        ]
+    );
+}
+
+#[test]
+fn a_bad_value_of_the_file_is_said_as_the_file_s() {
+    let loaded = load(&[], "sessions = 9\n");
+    let texts: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["sessions = \"9\" in the settings file is not a number from 1 to 8, using 1"]);
+    assert_eq!(loaded.settings, Settings::default());
+}
+
+#[test]
+fn a_variable_nobody_knows_is_said() {
+    let loaded = load(&[("SSM_PLUGIN_MESAGE_RATE", "1"), ("SSM_PLUGIN_FROBNICATE", "1"), ("OTHER", "1")], "");
+    let texts: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "SSM_PLUGIN_MESAGE_RATE is no setting; SSM_PLUGIN_MESSAGE_RATE is one",
+            "SSM_PLUGIN_FROBNICATE is no setting, see --help"
+        ]
+    );
+}
+
+#[test]
+fn distances() {
+    for (from, to, expected) in
+        [("", "abc", 3), ("abc", "abc", 0), ("abc", "ac", 1), ("ac", "abd", 2), ("kitten", "sitting", 3)]
+    {
+        assert_eq!(distance(from, to), expected, "{from} {to}");
+        assert_eq!(distance(to, from), expected, "{to} {from}");
     }
-    assert!(TABLE.iter().all(|row| help.contains(row.name)));
-    assert!(help.contains(env!("CARGO_PKG_VERSION")) && help.contains(COMPATIBLE_VERSION));
 }

@@ -39,11 +39,11 @@ fn wipe(name: &str) {
 fn wipe(_name: &str) {}
 
 #[cfg(target_os = "linux")]
-fn is_single_threaded() -> bool {
+pub(super) fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_single_threaded() -> bool {
+pub(super) fn is_single_threaded() -> bool {
     true
 }

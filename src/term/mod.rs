@@ -7,6 +7,7 @@
 //! (a terminal's reader then fails with "resource temporarily unavailable", smp#29). Where the
 //! runtime reads or writes itself, it asks `poll` first.
 
+mod argv;
 mod env;
 mod output;
 #[cfg(unix)]
@@ -24,6 +25,7 @@ mod windows;
 
 use std::io::IsTerminal;
 
+pub use self::argv::hide_argument;
 pub use self::env::take_var;
 pub use self::output::{OUTPUT_QUEUE, Output};
 #[cfg(windows)]
@@ -97,6 +99,12 @@ impl Signal {
 #[must_use]
 pub fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
+}
+
+/// Whether stdout is a terminal.
+#[must_use]
+pub fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 /// Switches off what a remote program may have left on in the terminal when a session ends without it:

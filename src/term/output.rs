@@ -1,7 +1,7 @@
 //! Standard output and error, written in order without blocking the runtime.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -229,10 +229,6 @@ const BATCH: usize = 64 * 1024;
 /// Pieces the thread takes at once; fewer than any system's IOV_MAX.
 const BATCH_PIECES: usize = 64;
 
-fn slices(batch: &[Bytes]) -> Vec<IoSlice<'_>> {
-    batch.iter().map(|piece| IoSlice::new(piece)).collect()
-}
-
 #[cfg(unix)]
 pub(super) use self::unix::Sink;
 #[cfg(windows)]
@@ -240,7 +236,7 @@ pub(super) use super::windows::Sink;
 
 #[cfg(unix)]
 mod unix {
-    use std::io;
+    use std::io::{self, IoSlice};
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
     use bytes::Bytes;
@@ -307,7 +303,7 @@ mod unix {
 
         /// Writes some of `batch`, waiting as long as it takes.
         pub(super) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
-            let slices = super::slices(batch);
+            let slices: Vec<IoSlice<'_>> = batch.iter().map(|piece| IoSlice::new(piece)).collect();
             loop {
                 match rustix::io::writev(&self.fd, &slices) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

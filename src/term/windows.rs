@@ -110,6 +110,8 @@ impl Stdin {
             let mut buffer = vec![0; READ_SIZE];
             loop {
                 let chunk = match io::stdin().lock().read(&mut buffer) {
+                    // The standard library takes ^Z in a console for the end of input; in raw mode it is a key.
+                    Ok(0) if is_raw() => Ok(Bytes::from_static(b"\x1a")),
                     Ok(0) => return,
                     Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
                     Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,

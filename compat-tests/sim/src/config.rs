@@ -38,6 +38,8 @@ pub struct Config {
     pub kms: KmsOptions,
     /// What ResumeSession answers.
     pub resume: ResumePolicy,
+    /// The stream URL that ResumeSession gives instead of a real one.
+    pub resume_url: Option<String>,
     /// A new token makes the older ones of its session invalid.
     pub refuse_old_tokens: bool,
     /// A new stream URL (its `cell-number`) makes the older ones of its session invalid. The official plugin's
@@ -51,6 +53,15 @@ pub struct Config {
     /// With a key pair: only its signatures are accepted, and they are verified. Without: any well-formed
     /// `Authorization` header will do.
     pub credentials: Option<Credentials>,
+    /// Where stream URLs lead, such as `wss://ssmmessages.us-east-1.amazonaws.com` behind a [`crate::TlsFront`].
+    /// `None`: to this simulator's port.
+    pub stream_base: Option<String>,
+    /// How long temporary credentials live that STS, SSO and the metadata services give out. They are accepted
+    /// beside [`Config::credentials`].
+    pub credential_lifetime: Duration,
+    /// The SSO access token that is good at the start. New ones are given for the refresh token
+    /// `sim-refresh-token`.
+    pub sso_access_token: String,
     /// The region in ARNs. Requests signed for any region are accepted.
     pub region: String,
     /// The user part of session ids.
@@ -71,11 +82,15 @@ impl Default for Config {
             documents: BTreeMap::new(),
             kms: KmsOptions::default(),
             resume: ResumePolicy::default(),
+            resume_url: None,
             refuse_old_tokens: true,
             refuse_old_urls: true,
             min_client_version: None,
             require_signed_open: false,
             credentials: None,
+            stream_base: None,
+            credential_lifetime: Duration::from_secs(3600),
+            sso_access_token: "sim-sso-token".to_owned(),
             region: "us-east-1".to_owned(),
             user: "sim".to_owned(),
             closed_payload_type_261: false,

@@ -241,19 +241,18 @@ fn admit(service: &Service, request: &Request) -> Result<(Arc<Session>, OpenRepo
     }
     let headers = request.headers();
     let signature = Signature::parse(headers).map_err(|e| refuse(StatusCode::FORBIDDEN, &e))?;
-    let signature = match (signature, &service.config.credentials) {
-        (Some(signature), Some(credentials)) => {
+    let signature = match signature {
+        Some(signature) => {
             let signed = Signed { method: &Method::GET, uri: request.uri(), headers, body: b"" };
-            if !signature.verify(&signed, credentials) {
-                return Err(refuse(StatusCode::FORBIDDEN, "the signature does not match"));
-            }
-            Some(signature.report(headers, true))
+            let verified = service.identities.check(&signature, &signed).map_err(|refusal| {
+                refuse(StatusCode::FORBIDDEN, &format!("the signature is not accepted: {refusal:?}"))
+            })?;
+            Some(signature.report(headers, verified))
         }
-        (Some(signature), None) => Some(signature.report(headers, false)),
-        (None, _) if service.config.require_signed_open => {
+        None if service.config.require_signed_open => {
             return Err(refuse(StatusCode::FORBIDDEN, "the request is not signed"));
         }
-        (None, _) => None,
+        None => None,
     };
     let user_agent = headers.get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     Ok((session, OpenReport { user_agent, signature, ..OpenReport::default() }))

@@ -12,14 +12,18 @@
 
 pub mod agent;
 mod api;
+mod background;
 mod config;
 mod control;
 mod documents;
 mod frame;
 mod gateway;
+mod identity;
 mod kms;
 mod meter;
+mod proxy;
 mod pump;
+mod replay;
 mod report;
 mod server;
 mod service;
@@ -30,12 +34,16 @@ mod sim;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Way,
 };
+pub use proxy::{Proxy, ProxyOptions, TunnelRequest};
+pub use replay::Replay;
 pub use report::{
     AgentReport, OpenReport, RequestCounts, SessionReport, SessionState, SignatureReport, Traffic,
 };
 pub use sim::Sim;
+pub use tls::{TlsFront, Visit};

@@ -5,17 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use ssm_sim::agent::{AgentOptions, Generation};
-use ssm_sim::{Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, SERVICE_MESSAGE_LIMIT, Sim};
+use ssm_sim::{
+    Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, Replay, SERVICE_MESSAGE_LIMIT, Sim,
+};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A local AWS for session-manager-plugin: API endpoints, message gateway and an agent, on one loopback port.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// TCP port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -90,6 +94,21 @@ struct Args {
     exit_with_stdin: bool,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Play the agent's side of a recorded session: a file of SSM_PLUGIN_WIRE_LOG, or of compat-tests/vectors.
+    Replay {
+        /// The recording.
+        file: PathBuf,
+        /// TCP port on 127.0.0.1; 0 takes a free one.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// How long each message of the client's is waited for.
+        #[arg(long, value_name = "MS", default_value_t = 3000)]
+        patience: u64,
+    },
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Agent {
     #[value(name = "3.3")]
@@ -111,6 +130,21 @@ fn main() -> anyhow::Result<()> {
         let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         [interrupt.context("SIGINT")?, terminate.context("SIGTERM")?]
     };
+    if let Some(Command::Replay { file, port, patience }) = &args.command {
+        let replay = Replay::start(file, *port, Duration::from_millis(*patience))?;
+        let mut stdout = std::io::stdout();
+        writeln!(stdout, "LISTENING {}", replay.endpoint())
+            .and_then(|()| stdout.flush())
+            .context("stdout")?;
+        let [mut interrupt, mut terminate] = signals;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        return Ok(());
+    }
     let sim = Sim::start(config(&args)?)?;
     if let Some(path) = &args.tls_ca {
         std::fs::write(path, sim.ca_pem().unwrap_or_default())

@@ -4,11 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,13 +14,16 @@ use tracing::{debug, warn};
 
 use crate::service::Service;
 use crate::stream::Stream;
-use crate::{api, control, gateway};
+use crate::{api, control, gateway, identity};
 
 /// Serves until dropped.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let (http, incoming) = mpsc::channel(BACKLOG);
     let Ok(addr) = listener.local_addr() else { return };
-    let app: Router = control::routes().fallback(any(api::handle)).with_state(Arc::clone(&service));
+    let app: Router = control::routes()
+        .merge(identity::routes())
+        .fallback(any(api::handle))
+        .with_state(Arc::clone(&service));
     tokio::spawn(async move { axum::serve(Incoming { addr, incoming }, app).await });
     loop {
         match listener.accept().await {
@@ -44,31 +44,6 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
             }
         }
     }
-}
-
-/// A certificate authority of one's own, and a server certificate of it for the loopback addresses.
-pub(crate) fn certificates() -> anyhow::Result<(String, TlsAcceptor)> {
-    let mut ca = CertificateParams::new(Vec::new())?;
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "ssm-sim authority");
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let ca_key = KeyPair::generate()?;
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
-    let mut leaf = CertificateParams::new(names)?;
-    leaf.use_authority_key_identifier_extension = true;
-    leaf.distinguished_name.push(DnType::CommonName, "localhost");
-    let key = KeyPair::generate()?;
-    let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key))?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS versions")?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .context("server certificate")?;
-    Ok((ca_pem, TlsAcceptor::from(Arc::new(config))))
 }
 
 enum Sorted {

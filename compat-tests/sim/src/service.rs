@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::agent::{AgentSpec, Document, KmsPolicy};
 use crate::config::{Config, Cut, Faults, ResumePolicy};
+use crate::identity::Identities;
 use crate::kms::KeyStore;
 use crate::report::{RequestCounts, SessionReport, SessionState};
 use crate::session::{Opening, Session};
@@ -16,7 +17,8 @@ pub(crate) struct Service {
     pub config: Config,
     pub faults: watch::Sender<Faults>,
     pub kms: Arc<KeyStore>,
-    /// `ws://127.0.0.1:PORT`, or `wss:`.
+    pub identities: Identities,
+    /// `ws://127.0.0.1:PORT`, `wss:`, or as [`Config::stream_base`] says.
     stream_base: String,
     inner: Mutex<Inner>,
 }
@@ -26,6 +28,7 @@ struct Inner {
     requests: RequestCounts,
     resume: ResumePolicy,
     outage_until: Option<Instant>,
+    secrets: Vec<Vec<u8>>,
     active: Instant,
 }
 
@@ -33,17 +36,25 @@ impl Service {
     /// A service without sessions.
     pub fn new(config: Config, port: u16) -> anyhow::Result<Service> {
         let scheme = if config.tls { "wss" } else { "ws" };
+        let here = || format!("{scheme}://127.0.0.1:{port}");
+        let stream_base = config.stream_base.clone().unwrap_or_else(here);
         let inner = Inner {
             sessions: Vec::new(),
             requests: RequestCounts::default(),
             resume: config.resume,
             outage_until: None,
+            secrets: Vec::new(),
             active: Instant::now(),
         };
         Ok(Service {
             faults: watch::Sender::new(config.faults.clone()),
             kms: Arc::new(KeyStore::new()?),
-            stream_base: format!("{scheme}://127.0.0.1:{port}"),
+            stream_base,
+            identities: Identities::new(
+                config.credentials.clone(),
+                config.credential_lifetime,
+                &config.sso_access_token,
+            ),
             inner: Mutex::new(inner),
             config,
         })
@@ -62,13 +73,28 @@ impl Service {
         };
         let session = Arc::new(Session::new(spec, document_name, &self.config));
         let opening = session.renew(&self.stream_base, true);
+        self.note_secret(opening.token.as_bytes());
         self.lock().sessions.push(session);
         opening
     }
 
     /// A new token and stream URL for a session.
     pub fn renew(&self, session: &Session) -> Opening {
-        session.renew(&self.stream_base, false)
+        let opening = session.renew(&self.stream_base, false);
+        self.note_secret(opening.token.as_bytes());
+        opening
+    }
+
+    /// Remembers something that nobody may print.
+    pub fn note_secret(&self, secret: &[u8]) {
+        self.lock().secrets.push(secret.to_vec());
+    }
+
+    /// All that nobody may print: tokens, secret keys, data keys.
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        let mut secrets = self.lock().secrets.clone();
+        secrets.extend(self.identities.secrets());
+        secrets
     }
 
     /// The session with this id.

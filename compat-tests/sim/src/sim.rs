@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Cut, Faults, ResumePolicy, Way};
+use crate::config::{Config, Credentials, Cut, Faults, ResumePolicy, Way};
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
 use crate::session::Session;
-use crate::{frame, server};
+use crate::{api, frame, server, tls};
 
 /// A running simulator with its own runtime on its own threads. Dropping it ends everything it has started:
 /// connections, agents, and the shells and commands they run.
@@ -38,7 +39,8 @@ impl Sim {
             .with_context(|| format!("bind 127.0.0.1:{}", config.port))?;
         listener.set_nonblocking(true).context("listener")?;
         let port = listener.local_addr().context("listener")?.port();
-        let (ca_pem, tls) = if config.tls { Some(server::certificates()?) } else { None }.unzip();
+        let (ca_pem, acceptor) =
+            if config.tls { Some(tls::certificates(&["localhost", "127.0.0.1"])?) } else { None }.unzip();
         let service = Arc::new(Service::new(config, port)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -51,7 +53,7 @@ impl Sim {
             TcpListener::from_std(listener).context("listener")?
         };
         let handle = runtime.handle().clone();
-        handle.spawn(server::serve(Arc::clone(&service), listener, tls));
+        handle.spawn(server::serve(Arc::clone(&service), listener, acceptor));
         let (stop, stopped) = oneshot::channel();
         // A runtime may not be dropped in an asynchronous context, but a `Sim` may: so this thread does it.
         let thread = std::thread::Builder::new()
@@ -170,6 +172,30 @@ impl Sim {
         self.service.set_resume(policy);
     }
 
+    /// A further long-term key pair that is accepted, beside the configured one.
+    pub fn add_credentials(&self, access_key: &str, secret_key: &str) -> Credentials {
+        self.service.identities.add(access_key, secret_key)
+    }
+
+    /// Refuses an access key or an SSO access token as expired, from now on.
+    pub fn revoke(&self, key: &str) {
+        self.service.identities.revoke(key);
+    }
+
+    /// StartSession without a request over the network, and so without a signature: the answer's JSON.
+    ///
+    /// # Errors
+    /// As the API, in the words of its error.
+    pub fn start_session(&self, request: &Value) -> anyhow::Result<Value> {
+        api::start_session(&self.service, request)
+    }
+
+    /// What no client may print or log: all tokens, secret keys and data keys so far.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        self.service.secrets()
+    }
+
     /// Sends bytes as one binary frame to the session's client, whatever they are.
     pub fn inject(&self, id: &str, frame: &[u8]) {
         self.deliver(id, Bytes::copy_from_slice(frame));
@@ -200,7 +226,8 @@ impl Drop for Sim {
     }
 }
 
-fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
+/// Ends a runtime when `stopped` resolves.
+pub(crate) fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
     let _ = stopped.blocking_recv();
     runtime.shutdown_timeout(STOPPING);
 }

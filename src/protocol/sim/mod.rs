@@ -320,6 +320,7 @@ fn config() -> Config {
         max_payload: 1024,
         max_window: super::congestion::DEFAULT_MAX_WINDOW,
         handshake_timeout: Duration::from_secs(60),
+        initial_size: super::TerminalSize { cols: 300, rows: 100 },
         give_up_after: Duration::from_secs(300),
     }
 }

@@ -92,8 +92,8 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
     command.env(ENDING, ending);
     let mut child = pair.slave.spawn_command(command).unwrap();
 
-    let mut reader = pair.master.try_clone_reader().unwrap();
-    read_until(&mut reader, READY);
+    let screen = Screen::read(pair.master.try_clone_reader().unwrap());
+    screen.wait_for(READY);
     // It writes a newline and an end-of-file when dropped.
     let mut writer = pair.master.take_writer().unwrap();
     let raw = !termios(master).local_modes.contains(LocalModes::ISIG);
@@ -104,10 +104,10 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
         writer.write_all(b"x").unwrap();
     }
     if ending == "background" {
-        read_until(&mut reader, LOST);
+        screen.wait_for(LOST);
         writer.write_all(b"for the shell").unwrap();
     }
-    read_until(&mut reader, DONE);
+    screen.wait_for(DONE);
     // Looked at while it still runs: the end of a session resets a pseudo terminal by itself.
     let restored = modes(master) == before;
     child.kill().unwrap();
@@ -115,14 +115,34 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
     (raw, restored)
 }
 
-fn read_until(reader: &mut impl Read, marker: &str) {
-    let mut shown = String::new();
-    let mut buffer = [0; 256];
-    while !shown.contains(marker) {
-        assert!(!shown.contains(FAILED), "{shown}");
-        let count = reader.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "ended after {shown:?}");
-        shown += &String::from_utf8_lossy(&buffer[..count]);
+/// What the child shows, read by a thread so that waiting for it has an end.
+struct Screen(std::sync::mpsc::Receiver<Vec<u8>>);
+
+impl Screen {
+    fn read(mut reader: impl Read + Send + 'static) -> Screen {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Screen(receiver)
+    }
+
+    fn wait_for(&self, marker: &str) {
+        let deadline = std::time::Instant::now() + LONG;
+        let mut shown = String::new();
+        while !shown.contains(marker) {
+            assert!(!shown.contains(FAILED), "{shown}");
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            match self.0.recv_timeout(left) {
+                Ok(bytes) => shown += &String::from_utf8_lossy(&bytes),
+                Err(error) => panic!("{error} after {shown:?}"),
+            }
+        }
     }
 }
 

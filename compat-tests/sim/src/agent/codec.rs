@@ -184,7 +184,7 @@ pub(super) fn number(frame: &mut BytesMut, sequence_number: i64, flags: u64) {
 }
 
 /// An acknowledgement of a message.
-pub(super) fn acknowledge(created: u64, message_type: MessageType, id: Uuid, sequence_number: i64) -> Bytes {
+pub(crate) fn acknowledge(created: u64, message_type: MessageType, id: Uuid, sequence_number: i64) -> Bytes {
     let payload = format!(
         "{{\"AcknowledgedMessageType\":\"{}\",\"AcknowledgedMessageId\":\"{id}\",\
          \"AcknowledgedMessageSequenceNumber\":{sequence_number},\"IsSequentialMessage\":true}}",

@@ -47,6 +47,7 @@ pub(super) fn generate_data_key(
     let context = request.encryption_context.clone().unwrap_or_default();
     let key = service.kms.generate(key_id, length, &context);
     let key = key.ok_or_else(|| ApiError::server("KMSInternalException", "no randomness"))?;
+    service.note_secret(&key.plaintext);
     Ok(json!({
         "KeyId": arn(service, key_id),
         "Plaintext": STANDARD.encode(key.plaintext),

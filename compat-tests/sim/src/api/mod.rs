@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::debug;
 
+use crate::identity::{self, Refusal};
 use crate::service::Service;
 use crate::signature::{Signature, Signed};
 
@@ -22,6 +23,9 @@ pub(crate) use error::ApiError;
 
 /// Content type of requests and answers.
 pub(crate) const JSON_1_1: &str = "application/x-amz-json-1.1";
+
+/// Content type of STS requests.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// The account in ARNs.
 const ACCOUNT: &str = "123456789012";
@@ -36,6 +40,10 @@ pub(crate) async fn handle(
 ) -> Response {
     let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let request = Signed { method: &method, uri: &uri, headers: &headers, body: &body };
+    let form = headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(FORM));
+    if target.is_empty() && form {
+        return identity::handle_sts(&service, &request);
+    }
     let answer = match authenticate(&service, &request) {
         Ok(()) => dispatch(&service, &target, &body),
         Err(error) => Err(error),
@@ -52,6 +60,13 @@ pub(crate) async fn handle(
     response
 }
 
+/// StartSession for the simulator's owner.
+pub(crate) fn start_session(service: &Arc<Service>, request: &Value) -> anyhow::Result<Value> {
+    let answer =
+        parse(request.to_string().as_bytes()).and_then(|request| ssm::start_session(service, &request));
+    answer.map_err(|error| anyhow::anyhow!("{}: {}", error.kind, error.message))
+}
+
 fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError> {
     if request.method != Method::POST {
         return Err(ApiError::new("UnknownOperationException", ""));
@@ -61,21 +76,22 @@ fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError>
     let signature = signature.ok_or_else(|| {
         ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token")
     })?;
-    let Some(credentials) = &service.config.credentials else { return Ok(()) };
-    if signature.access_key() != credentials.access_key {
-        return Err(ApiError::new(
+    match service.identities.check(&signature, request) {
+        Ok(_) => Ok(()),
+        Err(Refusal::Expired) => Err(ApiError::new(
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+        )),
+        Err(Refusal::Unknown) => Err(ApiError::new(
             "UnrecognizedClientException",
             "The security token included in the request is invalid.",
-        ));
+        )),
+        Err(Refusal::Mismatch) => Err(ApiError::new(
+            "InvalidSignatureException",
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+             Access Key and signing method. Consult the service documentation for details.",
+        )),
     }
-    if signature.verify(request, credentials) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        "InvalidSignatureException",
-        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
-         Key and signing method. Consult the service documentation for details.",
-    ))
 }
 
 fn dispatch(service: &Arc<Service>, target: &str, body: &[u8]) -> Result<Value, ApiError> {

@@ -59,7 +59,13 @@ pub(super) fn resume_session(service: &Arc<Service>, request: &SessionId) -> Res
         ResumePolicy::Allow if session.state() == SessionState::Ended => {
             Ok(json!({ "SessionId": session.id }))
         }
-        ResumePolicy::Allow => Ok(answer(&service.renew(&session))),
+        ResumePolicy::Allow => {
+            let mut opening = service.renew(&session);
+            if let Some(url) = &service.config.resume_url {
+                url.clone_into(&mut opening.url);
+            }
+            Ok(answer(&opening))
+        }
     }
 }
 

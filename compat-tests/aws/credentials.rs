@@ -1,0 +1,190 @@
+//! Credentials of each kind, from real profile files and the sources behind them.
+
+use ssm_sim::{SignatureReport, Sim};
+
+use super::{Call, Forward, known, strict_sim, world_without_credentials, write, write_config};
+use crate::harness::World;
+use crate::harness::net::Server;
+
+/// Who has signed the opening of a session that was called with this profile.
+#[track_caller]
+fn signer(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
+    let echo = Server::echo();
+    let forward = Forward::start(world, &Call::port(sim, echo.port()).profile(profile));
+    let opens = sim.session(&forward.id).expect("the session").opens;
+    let signature = opens[0].signature.clone().expect("a signature");
+    assert!(signature.verified, "{signature:?}");
+    signature
+}
+
+#[track_caller]
+fn assert_temporary(signature: &SignatureReport, prefix: &str) {
+    assert!(signature.access_key.starts_with(prefix), "{signature:?}");
+    assert!(signature.session_token, "{signature:?}");
+}
+
+fn keys() -> String {
+    let known = known();
+    format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", known.access_key, known.secret_key)
+}
+
+/// `aws` reads its own names for these from the environment.
+fn point_at(world: &mut World, sim: &Sim, services: &[&str]) {
+    for service in services {
+        world.set(&format!("AWS_ENDPOINT_URL_{service}"), &sim.endpoint());
+    }
+}
+
+#[test]
+fn profile_of_the_arguments_comes_before_the_environment() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    world.set("AWS_ACCESS_KEY_ID", "AKIAWRONG");
+    world.set("AWS_SECRET_ACCESS_KEY", "wrong");
+    write(&world, ".aws/credentials", &format!("[work]\n{}", keys()));
+    assert_eq!(signer(&world, &sim, "work").access_key, known().access_key);
+}
+
+#[test]
+fn environment_comes_before_the_profile_it_names() {
+    let (mut world, sim) = (World::new(), strict_sim());
+    world.set("AWS_PROFILE", "work");
+    write(
+        &world,
+        ".aws/credentials",
+        "[work]\naws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong\n",
+    );
+    assert_eq!(signer(&world, &sim, "work").access_key, known().access_key);
+}
+
+#[test]
+fn default_profile_in_another_file() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    write(&world, "elsewhere", &format!("[default]\n{}", keys()));
+    let path = world.home().join("elsewhere");
+    world.set("AWS_SHARED_CREDENTIALS_FILE", &path.display().to_string());
+    assert_eq!(signer(&world, &sim, "").access_key, known().access_key);
+}
+
+#[test]
+fn role_with_a_source_profile() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    point_at(&mut world, &sim, &["STS"]);
+    let role = "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = base\n";
+    write_config(&world, &format!("[profile base]\n{}\n[profile role]\n{role}", keys()));
+    assert_temporary(&signer(&world, &sim, "role"), "ASIAROLE");
+}
+
+#[test]
+fn role_with_the_environment_as_source() {
+    let (mut world, sim) = (World::new(), strict_sim());
+    point_at(&mut world, &sim, &["STS"]);
+    let role = "role_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Environment\n";
+    write_config(&world, &format!("[profile role]\n{role}"));
+    assert_temporary(&signer(&world, &sim, "role"), "ASIAROLE");
+}
+
+#[test]
+fn web_identity_of_a_profile_and_of_the_environment() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    point_at(&mut world, &sim, &["STS"]);
+    write(&world, "identity", "sim-web-identity");
+    let file = world.home().join("identity").display().to_string();
+    let role = "arn:aws:iam::123456789012:role/r";
+    write_config(&world, &format!("[profile web]\nrole_arn = {role}\nweb_identity_token_file = {file}\n"));
+    assert_temporary(&signer(&world, &sim, "web"), "ASIAWEB");
+    world.set("AWS_ROLE_ARN", role);
+    world.set("AWS_WEB_IDENTITY_TOKEN_FILE", &file);
+    assert_temporary(&signer(&world, &sim, ""), "ASIAWEB");
+}
+
+#[test]
+fn credential_process() {
+    let (world, sim) = (world_without_credentials(), strict_sim());
+    let known = known();
+    let json = format!(
+        r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}","Expiration":"2999-01-01T00:00:00Z"}}"#,
+        known.access_key, known.secret_key
+    );
+    write(&world, "a folder/keys.sh", &format!("#!/bin/sh\ntest \"$1\" = 'two words' && echo '{json}'\n"));
+    let script = world.home().join("a folder/keys.sh");
+    let line = format!("credential_process = sh \"{}\" \"two words\"\n", script.display());
+    write_config(&world, &format!("[profile process]\n{line}"));
+    assert_eq!(signer(&world, &sim, "process").access_key, known.access_key);
+}
+
+/// The cache file that `aws sso login` writes is named by the SHA-1 of the session's name, or of the start URL.
+fn write_sso_cache(world: &World, sha1_of_name: &str, access_token: &str, expires: &str) {
+    let token = serde_json::json!({
+        "startUrl": "https://sim.awsapps.com/start", "region": "us-east-1", "accessToken": access_token,
+        "expiresAt": expires, "clientId": "client", "clientSecret": "client-secret",
+        "registrationExpiresAt": "2999-01-01T00:00:00Z", "refreshToken": "sim-refresh-token",
+    });
+    write(world, &format!(".aws/sso/cache/{sha1_of_name}.json"), &token.to_string());
+}
+
+const SSO_ROLE: &str = "sso_account_id = 123456789012\nsso_role_name = role\n";
+const SSO_PLACE: &str = "sso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n";
+/// Of `corp`.
+const SESSION_SHA1: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
+/// Of the start URL.
+const URL_SHA1: &str = "9543de644b3558fb8b832a46caf8b7b376a50c3e";
+
+fn sso_session_world(sim: &Sim) -> World {
+    let mut world = world_without_credentials();
+    point_at(&mut world, sim, &["SSO", "SSO_OIDC"]);
+    write_config(
+        &world,
+        &format!(
+            "[sso-session corp]\n{SSO_PLACE}sso_registration_scopes = sso:account:access\n\
+             [profile sso]\nsso_session = corp\n{SSO_ROLE}"
+        ),
+    );
+    world
+}
+
+#[test]
+fn sso_session_with_a_token() {
+    let sim = strict_sim();
+    let world = sso_session_world(&sim);
+    write_sso_cache(&world, SESSION_SHA1, "sim-sso-token", "2999-01-01T00:00:00Z");
+    assert_temporary(&signer(&world, &sim, "sso"), "ASIASSO");
+}
+
+#[test]
+fn sso_session_refreshes_its_token() {
+    let sim = strict_sim();
+    let world = sso_session_world(&sim);
+    write_sso_cache(&world, SESSION_SHA1, "an-expired-token", "2020-01-01T00:00:00Z");
+    assert_temporary(&signer(&world, &sim, "sso"), "ASIASSO");
+}
+
+#[test]
+fn sso_without_a_session() {
+    let sim = strict_sim();
+    let mut world = world_without_credentials();
+    point_at(&mut world, &sim, &["SSO"]);
+    write_config(&world, &format!("[profile sso]\n{SSO_PLACE}{SSO_ROLE}"));
+    write_sso_cache(&world, URL_SHA1, "sim-sso-token", "2999-01-01T00:00:00Z");
+    assert_temporary(&signer(&world, &sim, "sso"), "ASIASSO");
+}
+
+#[test]
+fn container() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    world.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/container/credentials", sim.endpoint()));
+    world.set("AWS_CONTAINER_AUTHORIZATION_TOKEN", "sim-container-token");
+    assert_temporary(&signer(&world, &sim, ""), "ASIATASK");
+    // A profile that only names a region leaves it to the machine.
+    write_config(&world, "[profile place]\nregion = us-east-1\n");
+    assert_temporary(&signer(&world, &sim, "place"), "ASIATASK");
+}
+
+#[test]
+fn instance_metadata() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    world.set("AWS_EC2_METADATA_DISABLED", "false");
+    world.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &sim.endpoint());
+    // Not for the metadata service.
+    world.set("HTTP_PROXY", "http://127.0.0.1:9");
+    assert_temporary(&signer(&world, &sim, ""), "ASIAIMDS");
+}

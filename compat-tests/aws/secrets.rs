@@ -1,0 +1,78 @@
+//! Nothing secret is ever written down.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ssm_sim::{Config, Faults, KmsOptions};
+
+use super::{Call, strict, world_without_credentials, write_config};
+use crate::harness::process::Running;
+use crate::harness::sim::start;
+
+/// A whole session at trace level: a temporary role, signed opens, new tokens, a data key, a refusal, an end by API.
+#[test]
+fn no_log_holds_a_token_or_a_key() {
+    let mut world = world_without_credentials();
+    let kms = KmsOptions {
+        encrypt_shell: Some("alias/ssm".to_owned()),
+        challenge: true,
+        require_challenge: true,
+        ..KmsOptions::default()
+    };
+    let sim = start(Config { kms, ..strict() });
+    for service in ["KMS", "STS", "SSM"] {
+        world.set(&format!("AWS_ENDPOINT_URL_{service}"), &sim.endpoint());
+    }
+    let known = super::known();
+    write_config(
+        &world,
+        &format!(
+            "[profile base]\naws_access_key_id = {}\naws_secret_access_key = {}\n\
+             [profile role]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = base\n",
+            known.access_key, known.secret_key
+        ),
+    );
+    let log = world.path("trace.log");
+    // Each crate asked for by name, too: no filter may open what holds secrets.
+    let filter = "trace,aws_config=trace,aws_smithy_runtime=trace,aws_smithy_runtime_api=trace,aws_sigv4=trace,\
+                  hyper=trace,hyper_util=trace,tungstenite=trace,tokio_tungstenite=trace,rustls=trace,h2=trace";
+    world.set("SSM_PLUGIN_LOG", filter);
+    world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    world.set("LOG_SIGNABLE_BODY", "true");
+    let call = Call::shell(&sim).profile("role");
+    let mut plugin = Running::spawn(&mut call.plugin(&world));
+    plugin.stdout.wait_for("This session is encrypted");
+    for round in 0..2 {
+        sim.cut(call.id());
+        plugin.send(format!("echo a$(({round}+40))z\n"));
+        plugin.stdout.wait_for(&format!("a{}z", round + 40));
+    }
+    sim.set_faults(Faults { cut_every: Some(Duration::from_millis(300)), ..Faults::default() });
+    std::thread::sleep(Duration::from_millis(700));
+    sim.set_faults(Faults::default());
+    plugin.send("exit\n");
+    let finished = plugin.finish();
+    finished.assert_ok();
+
+    let log = std::fs::read(&log).expect("the log");
+    assert!(log.len() > 2_000, "the log is empty: {}", String::from_utf8_lossy(&log));
+    let secrets = sim.secrets();
+    // Three tokens at least, the role's key and token, the data key.
+    assert!(secrets.len() >= 6, "{}", secrets.len());
+    for secret in secrets {
+        let forms = [
+            secret.clone(),
+            BASE64_STANDARD.encode(&secret).into_bytes(),
+            hex::encode(&secret).into_bytes(),
+            format!("{secret:?}").into_bytes(),
+        ];
+        for form in forms {
+            for (name, text) in [("log", &log), ("stdout", &finished.stdout), ("stderr", &finished.stderr)] {
+                let found = text.windows(form.len()).any(|window| window == form);
+                assert!(!found, "{name} holds {}", String::from_utf8_lossy(&form));
+            }
+        }
+    }
+}

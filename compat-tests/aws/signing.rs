@@ -1,0 +1,101 @@
+//! The signature of the websocket's opening request.
+
+use std::time::{Duration, Instant};
+
+use ssm_sim::{Config, SignatureReport, Sim};
+
+use super::{Call, Forward, strict_sim, world_without_credentials};
+use crate::harness::net::{Server, echo_through};
+use crate::harness::sim::{sim, start};
+use crate::harness::{REGION, World};
+
+fn first_signature(sim: &Sim, id: &str) -> Option<SignatureReport> {
+    sim.session(id).expect("the session").opens.first().expect("an open").signature.clone()
+}
+
+#[test]
+fn open_is_signed_for_the_message_gateway() {
+    let (world, sim, echo) = (World::new(), strict_sim(), Server::echo());
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    assert_eq!(echo_through(forward.port, b"signed"), b"signed");
+    let signature = first_signature(&sim, &forward.id).expect("a signature");
+    assert_eq!((signature.service.as_str(), signature.region.as_str()), ("ssmmessages", REGION));
+    assert!(signature.verified && !signature.session_token, "{signature:?}");
+}
+
+#[test]
+fn region_is_that_of_the_arguments() {
+    let (world, sim, echo) = (World::new(), strict_sim(), Server::echo());
+    let call = Call { region: "eu-central-1".to_owned(), ..Call::port(&sim, echo.port()) };
+    let forward = Forward::start(&world, &call);
+    let signature = first_signature(&sim, &forward.id).expect("a signature");
+    assert!(signature.verified && signature.region == "eu-central-1", "{signature:?}");
+}
+
+#[test]
+fn session_token_goes_with_the_signature() {
+    let (mut world, sim, echo) = (World::new(), strict_sim(), Server::echo());
+    world.set("AWS_SESSION_TOKEN", "a-session-token");
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    let signature = first_signature(&sim, &forward.id).expect("a signature");
+    assert!(signature.verified && signature.session_token, "{signature:?}");
+}
+
+#[test]
+fn skipping_the_configuration_opens_unsigned() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true");
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    assert_eq!(first_signature(&sim, &forward.id), None);
+}
+
+#[test]
+fn presigned_url_is_opened_as_it_is_and_not_resumed() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let mut call = Call::port(&sim, echo.port());
+    let url = call.response["StreamUrl"].as_str().expect("a URL").to_owned();
+    call.response["StreamUrl"] = format!("{url}&X-Amz-Signature=0123").into();
+    let forward = Forward::start(&world, &call);
+    sim.cut(&forward.id);
+    assert_eq!(echo_through(forward.port, b"again"), b"again");
+    let report = sim.session(&forward.id).expect("the session");
+    assert!(
+        report.opens.len() > 1 && report.opens.iter().all(|open| open.signature.is_none()),
+        "{report:#?}"
+    );
+    assert_eq!(sim.requests().resume, 0);
+}
+
+#[test]
+fn without_credentials_it_opens_unsigned_and_soon() {
+    let (mut world, sim, echo) = (world_without_credentials(), sim(), Server::echo());
+    // A metadata service that takes connections and says nothing, as some networks make it look.
+    let silent = Server::start(|stream| {
+        std::thread::sleep(Duration::from_secs(60));
+        drop(stream);
+    });
+    world.set("AWS_EC2_METADATA_DISABLED", "false");
+    world.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("http://127.0.0.1:{}", silent.port()));
+    let call = Call::port(&sim, echo.port());
+    let begin = Instant::now();
+    let forward = Forward::start(&world, &call);
+    // One second for the metadata service, and the rest of the start.
+    assert!(begin.elapsed() < Duration::from_secs(6), "took {:?}", begin.elapsed());
+    assert_eq!(first_signature(&sim, &forward.id), None);
+}
+
+#[test]
+fn refused_for_the_missing_signature_says_so() {
+    let world = world_without_credentials();
+    let sim = start(Config { require_signed_open: true, ..Config::default() });
+    let finished = Call::shell(&sim).spawn(&world).finish();
+    finished.assert_ok();
+    let text = finished.text();
+    assert!(
+        text.contains(
+            "Cannot perform start session: 127.0.0.1 refused the connection with status 403; the request was not \
+             signed: signing the connection failed: no AWS credentials were found\n"
+        ),
+        "{text}"
+    );
+}

@@ -1,0 +1,299 @@
+//! `doctor`, with each thing that goes wrong provoked.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+use ssm_sim::{Config, Sim};
+
+use crate::harness::World;
+use crate::harness::net::{Server, free_port};
+use crate::harness::process::{Finished, run};
+use crate::harness::pty::Pty;
+use crate::harness::sim::{sim, start};
+
+/// A world where all is well: the simulator is AWS.
+fn world(sim: &Sim) -> World {
+    let mut world = World::new();
+    world.set("AWS_ENDPOINT_URL", &sim.endpoint());
+    let script = "#!/bin/sh\necho aws-cli/2.31.0 Python/3.13.7\n";
+    install(&world, "aws", script);
+    world
+}
+
+fn install(world: &World, name: &str, script: &str) {
+    let path = world.path(&format!("bin/{name}"));
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(&path, script).expect("write a program");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&path, executable).expect("make it executable");
+}
+
+fn channel(sim: &Sim) -> String {
+    format!("ws://127.0.0.1:{}/v1/data-channel/doctor?role=publish_subscribe", sim.port())
+}
+
+fn doctor(world: &World, words: &[&str]) -> (Finished, Value) {
+    let finished = run(world.plugin().args(["doctor", "--json"]).args(words));
+    let report = serde_json::from_slice(&finished.stdout);
+    let report = report.unwrap_or_else(|error| panic!("{error}: {}{}", finished.text(), finished.errors()));
+    (finished, report)
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let mut checks = report["checks"].as_array().expect("checks").iter();
+    checks.find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
+}
+
+/// The check has ended so, and says these words.
+#[track_caller]
+fn assert_check(report: &Value, name: &str, status: &str, words: &str) {
+    let check = check(report, name);
+    assert_eq!(check["status"], status, "{check:#}");
+    let text = format!(
+        "{} {}",
+        check["found"].as_str().unwrap_or_default(),
+        check["advice"].as_str().unwrap_or_default()
+    );
+    assert!(text.contains(words), "{words:?} is not in {text:?}");
+    assert_eq!(check["advice"].is_string(), matches!(status, "warning" | "failure"), "what to do: {check:#}");
+}
+
+#[test]
+fn all_is_well() {
+    let sim = sim();
+    let world = world(&sim);
+    let (finished, report) = doctor(&world, &["--url", &channel(&sim)]);
+    assert_eq!(finished.status.code(), Some(0), "{report:#}");
+    assert_eq!((&report["failures"], &report["warnings"]), (&0.into(), &0.into()), "{report:#}");
+    assert_check(&report, "plugin", "ok", "this program");
+    assert_check(&report, "aws-cli", "ok", "aws-cli/2.31.0");
+    assert_check(&report, "region", "ok", "us-east-1, from AWS_DEFAULT_REGION");
+    assert_check(
+        &report,
+        "credentials",
+        "ok",
+        "AWS_ACCESS_KEY_ID in the environment; long-lived access key AKIA...MPLE",
+    );
+    assert_check(&report, "clock", "ok", "");
+    assert_check(&report, "websocket", "ok", "127.0.0.1");
+    assert_check(&report, "terminal", "skipped", "");
+    assert!(!finished.text().contains("wJalrXUtnFEMI"), "the secret is shown");
+    assert_eq!(finished.errors(), "");
+
+    let text = run(world.plugin().args(["doctor", "--url", &channel(&sim)])).text();
+    assert!(text.contains("\nok       region       us-east-1"), "{text}");
+    assert!(text.ends_with("\n0 failures, 0 warnings\n"), "{text}");
+    assert!(sim.sessions().is_empty(), "it starts no session");
+}
+
+#[test]
+fn another_plugin_is_found_first_or_none() {
+    let sim = sim();
+    let mut world = world(&sim);
+    install(&world, "session-manager-plugin", "#!/bin/sh\necho 1.2.707.0\n");
+    let url = channel(&sim);
+    let (finished, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "plugin", "warning", "another one, version 1.2.707.0");
+    assert_eq!(finished.status.code(), Some(0), "a warning is no failure");
+    install(&world, "session-manager-plugin", "#!/bin/sh\nexit 3\n");
+    assert_check(&doctor(&world, &["--url", &url]).1, "plugin", "warning", "does not start");
+    world.set("PATH", "/nowhere");
+    let (finished, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "plugin", "failure", "no session-manager-plugin on the PATH");
+    assert_check(&report, "aws-cli", "warning", "no aws on the PATH");
+    assert_eq!(finished.status.code(), Some(1));
+}
+
+#[test]
+fn an_old_or_broken_cli() {
+    let sim = sim();
+    let (world, url) = (world(&sim), channel(&sim));
+    install(&world, "aws", "#!/bin/sh\necho aws-cli/2.9.19 Python/3.11.2\n");
+    assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "warning", "token as an argument");
+    install(&world, "aws", "#!/bin/sh\nexit 1\n");
+    assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "failure", "does not start");
+    install(&world, "aws", "#!/bin/sh\nprintf 'something \\033[2Jelse\\n'\n");
+    let (finished, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "aws-cli", "warning", "no version of the AWS CLI");
+    assert!(!finished.text().contains('\x1b'));
+}
+
+#[test]
+fn region_and_profile() {
+    let sim = sim();
+    let mut world = world(&sim);
+    world.set("AWS_DEFAULT_REGION", "");
+    let url = channel(&sim);
+    let (_, report) = doctor(&world, &[]);
+    assert_check(&report, "region", "failure", "set AWS_REGION");
+    assert_check(&report, "websocket", "failure", "no region");
+    assert_check(
+        &doctor(&world, &["--region", "eu west", "--url", &url]).1,
+        "region",
+        "failure",
+        "is no region",
+    );
+
+    let dir = world.home().join(".aws");
+    std::fs::create_dir(&dir).expect(".aws");
+    let config = "[profile work]\nregion = eu-north-1\n[profile login]\nregion = eu-north-1\nsso_session = s\n\
+                  sso_account_id = 1\nsso_role_name = r\n[sso-session s]\nsso_start_url = https://127.0.0.1:1\nsso_region = eu-north-1\n";
+    std::fs::write(dir.join("config"), config).expect("config");
+    let keys = "[work]\naws_access_key_id = AKIAWORKWORKWORKWORK\naws_secret_access_key = secret-of-work\n";
+    std::fs::write(dir.join("credentials"), keys).expect("credentials");
+    let (finished, report) = doctor(&world, &["--profile", "work", "--url", &url]);
+    assert_check(&report, "region", "ok", "eu-north-1, from profile work");
+    assert_check(&report, "credentials", "ok", "profile work (keys); long-lived access key AKIA...WORK");
+    assert!(!finished.text().contains("secret-of-work"));
+    let (_, report) = doctor(&world, &["--profile", "wrok", "--url", &url]);
+    assert_check(&report, "credentials", "failure", "there is no profile \"wrok\", which --profile names");
+    assert_check(
+        &doctor(&world, &["--profile", "login", "--url", &url]).1,
+        "credentials",
+        "failure",
+        "aws sso login --profile login",
+    );
+    world.set("AWS_ACCESS_KEY_ID", "");
+    world.set("AWS_SECRET_ACCESS_KEY", "");
+    let (_, report) = doctor(&world, &["--url", &url, "--region", "eu-north-1"]);
+    assert_check(&report, "credentials", "failure", "aws configure");
+    world.set("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true");
+    assert_check(&doctor(&world, &["--url", &url]).1, "credentials", "skipped", "");
+}
+
+#[test]
+fn a_clock_that_is_off() {
+    let sim = sim();
+    let mut world = world(&sim);
+    let service = Server::start(|mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let answer = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", service.port()));
+    let (finished, report) = doctor(&world, &["--url", &channel(&sim)]);
+    assert_check(&report, "clock", "failure", "AWS refuses its signatures");
+    assert_eq!(finished.status.code(), Some(1));
+}
+
+#[test]
+fn names_hosts_and_ports_that_lead_nowhere() {
+    let sim = sim();
+    let world = world(&sim);
+    let (_, report) = doctor(&world, &["--url", "wss://ssmmessages.nowhere-1.amazonaws.com.invalid/x"]);
+    assert_check(&report, "websocket", "failure", "not an AWS host");
+    let mut world = world;
+    world.set("SSM_PLUGIN_ALLOW_STREAM_HOST", "gateway.invalid");
+    let (_, report) = doctor(&world, &["--url", "wss://gateway.invalid/x"]);
+    assert_check(&report, "dns", "failure", "gateway.invalid: ");
+    assert_check(&report, "websocket", "failure", "cannot resolve gateway.invalid");
+    let url = format!("ws://127.0.0.1:{}/x", free_port());
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "dns", "ok", "127.0.0.1");
+    assert_check(&report, "websocket", "failure", "TCP port 443");
+}
+
+#[test]
+fn proxies() {
+    let sim = sim();
+    let mut world = world(&sim);
+    world.set("SSM_PLUGIN_ALLOW_STREAM_HOST", "gateway.invalid");
+    let proxy = Server::start(|mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\
+                      Content-Length: 0\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let address = format!("http://127.0.0.1:{}", proxy.port());
+    world.set("HTTPS_PROXY", &address);
+    let url = ["--url", "wss://gateway.invalid/x"];
+    let (_, report) = doctor(&world, &url);
+    assert_check(&report, "proxy", "ok", &address);
+    assert_check(&report, "dns", "ok", "the proxy's business");
+    assert_check(&report, "websocket", "failure", "give user and password in HTTPS_PROXY");
+    world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", free_port()));
+    assert_check(&doctor(&world, &url).1, "websocket", "failure", "proxy http://127.0.0.1:");
+    world.set("HTTPS_PROXY", "ftp://user:swordfish@127.0.0.1:1");
+    let (finished, report) = doctor(&world, &url);
+    assert_check(&report, "proxy", "failure", "HTTPS_PROXY is not the URL of a proxy");
+    assert!(!finished.text().contains("swordfish"), "the password is shown");
+}
+
+#[test]
+fn trust() {
+    let sim = start(Config { tls: true, ..Config::default() });
+    let mut world = world(&sim);
+    let url = channel(&sim).replace("ws:", "wss:");
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "websocket", "failure", "authority that is not trusted here");
+    let bundle = world.path("ca.pem");
+    std::fs::write(&bundle, sim.ca_pem().expect("TLS")).expect("write the authority");
+    world.set("AWS_CA_BUNDLE", &bundle.display().to_string());
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "trust", "ok", "ca.pem");
+    assert_check(&report, "websocket", "ok", "127.0.0.1");
+    std::fs::write(&bundle, "no certificate").expect("spoil it");
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "trust", "failure", "there is no CA certificate in");
+    assert_check(&report, "websocket", "failure", "see trust");
+}
+
+#[test]
+fn something_between_that_does_not_pass_websockets() {
+    let sim = sim();
+    let world = world(&sim);
+    for (answer, words) in [
+        ("200 OK\r\nContent-Type: text/html", "does not pass websockets"),
+        ("302 Found\r\nLocation: http://portal.example/", "captive portal"),
+        ("403 Forbidden\r\nContent-Type: text/html", "proxy or filter"),
+        ("502 Bad Gateway", "502 Bad Gateway"),
+    ] {
+        let filter = Server::start(move |mut stream: TcpStream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        });
+        let url = format!("ws://127.0.0.1:{}/x", filter.port());
+        assert_check(&doctor(&world, &["--url", &url]).1, "websocket", "failure", words);
+    }
+}
+
+#[test]
+fn settings_and_log() {
+    let sim = sim();
+    let mut world = world(&sim);
+    let url = channel(&sim);
+    world.set("SSM_PLUGIN_WINDOW", "much");
+    world.set("SSM_PLUGIN_LOG_FILE", "/nowhere/log");
+    let (finished, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "settings", "warning", "SSM_PLUGIN_WINDOW=\"much\"");
+    assert_check(&report, "log", "warning", "/nowhere/log");
+    assert_eq!(finished.status.code(), Some(0));
+}
+
+#[test]
+fn on_a_terminal() {
+    let sim = sim();
+    let mut world = world(&sim);
+    let url = channel(&sim);
+    let look = |world: &World| {
+        let mut command = world.plugin();
+        command.args(["doctor", "--url", &url]);
+        let mut pty = Pty::spawn(&command);
+        pty.finish();
+        String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned()
+    };
+    let screen = look(&world);
+    assert!(screen.contains("terminal     80 by 24, raw mode, TERM=xterm"), "{screen}");
+    world.set("TERM", "dumb");
+    let screen = look(&world);
+    assert!(screen.contains("warning  terminal     80 by 24, TERM is \"dumb\""), "{screen}");
+}
+
+#[test]
+fn words_it_does_not_know() {
+    let finished = run(World::new().plugin().args(["doctor", "--fix"]));
+    assert_eq!(finished.status.code(), Some(2));
+    assert_eq!(finished.errors(), "session-manager-plugin doctor: unknown word \"--fix\"; see --help\n");
+    assert_eq!(finished.text(), "");
+}

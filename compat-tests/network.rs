@@ -1,0 +1,392 @@
+//! Networks that are not the open internet: proxies, private certificate authorities, other stream hosts,
+//! connections that die without a word.
+//!
+//! The service is a simulator behind TLS at a name of AWS's, which only the proxy can resolve.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::json;
+use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
+
+use crate::harness::api::Started;
+use crate::harness::net::{Server, echo_through, free_port, opened_port, random_bytes};
+use crate::harness::process::{Finished, Running};
+use crate::harness::sim::{assert_all_ended, start};
+use crate::harness::{Aws, TARGET, World};
+
+const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
+const API: &str = "ssm.us-east-1.amazonaws.com";
+const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
+const ELSEWHERE: &str = "gateway.example";
+/// An address that leads to this machine on Linux, but is no loopback address.
+const HERE: &str = "0.0.0.0";
+const PASSWORD: &str = "p@ss/word#1";
+/// [`PASSWORD`] in a URL.
+const ENCODED: &str = "p%40ss%2Fword%231";
+
+/// A service with TLS, its certificate authority in a file, and something to forward to.
+struct Site {
+    world: World,
+    sim: Sim,
+    front: TlsFront,
+    echo: Server,
+    bundle: PathBuf,
+}
+
+impl Site {
+    /// Stream URLs name `host` (perhaps with a port).
+    fn at(host: &str) -> Site {
+        Site::with(Config::default(), |_| host.to_owned())
+    }
+
+    /// Stream URLs name `host` with the port of the TLS front.
+    fn here(host: &str) -> Site {
+        Site::with(Config::default(), |port| format!("{host}:{port}"))
+    }
+
+    fn with(config: Config, authority: impl FnOnce(u16) -> String) -> Site {
+        // The front needs the simulator's port, the simulator the front's: one of them must be known before.
+        let port = free_port();
+        let names = [SERVICE, API, ENDPOINT, ELSEWHERE, "localhost", HERE];
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let front = TlsFront::start(to, &names).expect("start the TLS front");
+        let stream_base = Some(format!("wss://{}", authority(front.port())));
+        let sim = start(Config { port, stream_base, ..config });
+        let world = World::new();
+        let bundle = world.path("ca.pem");
+        std::fs::write(&bundle, front.ca_pem()).expect("write the CA");
+        Site { world, sim, front, echo: Server::echo(), bundle }
+    }
+
+    fn trusting(mut self) -> Site {
+        self.set("AWS_CA_BUNDLE", &self.bundle.display().to_string());
+        self
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.world.set(name, value);
+    }
+
+    /// A proxy that finds the service under any name.
+    fn proxy(&self, options: ProxyOptions) -> Proxy {
+        let to = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, self.front.port())));
+        Proxy::start(ProxyOptions { to, ..options }).expect("start the proxy")
+    }
+
+    fn spawn(&self) -> Running {
+        let started = Started::port(&self.sim.endpoint(), self.echo.port(), 0);
+        Running::spawn_without_stdin(&mut started.command(&self.world))
+    }
+
+    /// A forwarded port carries bytes both ways.
+    #[track_caller]
+    fn works(&self) {
+        let plugin = self.spawn();
+        let port = opened_port(&plugin.stdout);
+        let bytes = random_bytes(1, 50_000);
+        assert!(echo_through(port, &bytes) == bytes, "the echo differs");
+        plugin.signal(Signal::INT);
+        plugin.finish().assert_ok();
+        assert_all_ended(&self.sim);
+    }
+
+    /// No session comes about, and stdout says so in one line with these words.
+    #[track_caller]
+    fn fails_with(&self, words: &str) -> Finished {
+        let finished = self.spawn().finish();
+        finished.assert_ok();
+        let text = finished.text();
+        let line = text.lines().find(|line| line.starts_with("Cannot perform start session: "));
+        assert!(
+            line.is_some_and(|line| line.contains(words)),
+            "no {words:?} in {text:?}, {}",
+            finished.errors()
+        );
+        for secret in [PASSWORD, ENCODED] {
+            assert!(!text.contains(secret) && !finished.errors().contains(secret), "a password in {text:?}");
+        }
+        finished
+    }
+}
+
+fn with_password() -> ProxyOptions {
+    ProxyOptions { auth: Some(("user".to_owned(), PASSWORD.to_owned())), ..ProxyOptions::default() }
+}
+
+#[track_caller]
+fn assert_asked_for(proxy: &Proxy, host: &str) {
+    let requests = proxy.requests();
+    assert!(requests.iter().any(|request| request.opened && request.to == host), "{requests:?}");
+}
+
+#[test]
+fn proxies_of_each_kind_carry_the_websocket() {
+    let cases: [(&str, &str, ProxyOptions); 6] = [
+        ("HTTPS_PROXY", "http://127.0.0.1:PORT", ProxyOptions::default()),
+        ("https_proxy", "127.0.0.1:PORT", ProxyOptions::default()),
+        ("ALL_PROXY", "http://user:PASSWORD@localhost:PORT/", with_password()),
+        ("all_proxy", "socks5h://127.0.0.1:PORT", ProxyOptions::default()),
+        ("HTTPS_PROXY", "socks5://user:PASSWORD@127.0.0.1:PORT", with_password()),
+        (
+            "HTTPS_PROXY",
+            "https://user:PASSWORD@127.0.0.1:PORT",
+            ProxyOptions { tls: true, ..with_password() },
+        ),
+    ];
+    for (name, url, options) in cases {
+        let mut site = Site::at(SERVICE).trusting();
+        let proxy = site.proxy(options);
+        if let Some(pem) = proxy.ca_pem() {
+            std::fs::write(&site.bundle, format!("{}{pem}", site.front.ca_pem())).expect("write the CAs");
+        }
+        site.set(name, &url.replace("PORT", &proxy.port().to_string()).replace("PASSWORD", ENCODED));
+        site.works();
+        assert_asked_for(&proxy, &format!("{SERVICE}:443"));
+        let expected = Visit { server_name: Some(SERVICE.to_owned()), host: Some(SERVICE.to_owned()) };
+        assert_eq!(site.front.visits(), [expected], "{name}={url}");
+    }
+}
+
+#[test]
+fn a_proxy_that_wants_a_password_says_so() {
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(with_password());
+    let port = proxy.port();
+    let refused = format!(
+        "proxy http://127.0.0.1:{port} refused the tunnel to {SERVICE}:443: 407 Proxy Authentication Required; "
+    );
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{port}"));
+    site.fails_with(&format!(
+        "{refused}give user and password in HTTPS_PROXY, as http://user:password@127.0.0.1:{port}"
+    ));
+    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}x@127.0.0.1:{port}"));
+    site.fails_with(&format!("{refused}it does not accept the user and password in HTTPS_PROXY"));
+    // Written without escapes.
+    site.set("HTTPS_PROXY", &format!("http://user:{PASSWORD}@127.0.0.1:{port}"));
+    site.fails_with("HTTPS_PROXY is not the URL of a proxy");
+    assert!(site.front.visits().is_empty());
+}
+
+#[test]
+fn a_proxy_that_refuses_is_quoted() {
+    let mut site = Site::at(SERVICE).trusting();
+    let forbidding =
+        site.proxy(ProxyOptions { refuse: Some("403 Blocked".to_owned()), ..ProxyOptions::default() });
+    site.set("https_proxy", &format!("http://127.0.0.1:{}", forbidding.port()));
+    site.fails_with(&format!("refused the tunnel to {SERVICE}:443: 403 Blocked; "));
+    assert_eq!(forbidding.requests().len(), 1, "a refusal is not tried again");
+    let failing =
+        site.proxy(ProxyOptions { refuse: Some("503 Try Later".to_owned()), ..ProxyOptions::default() });
+    site.set("https_proxy", &format!("http://127.0.0.1:{}", failing.port()));
+    site.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
+    site.fails_with(&format!("refused the tunnel to {SERVICE}:443: 503 Try Later"));
+    assert!(failing.requests().len() > 1, "a passing failure is tried again");
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_named() {
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = format!("127.0.0.1:{}", free_port());
+    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@{proxy}"));
+    site.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
+    site.fails_with(&format!("proxy http://{proxy}: cannot connect to {proxy}: Connection refused"));
+    // One that takes connections and says nothing.
+    let silent = Server::start(|stream| {
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
+    });
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", silent.port()));
+    site.fails_with(&format!("{SERVICE} did not open a websocket within 1s"));
+    // One whose certificate is not trusted.
+    let proxy = site.proxy(ProxyOptions { tls: true, ..ProxyOptions::default() });
+    site.set("HTTPS_PROXY", &format!("https://127.0.0.1:{}", proxy.port()));
+    site.fails_with(&format!("cannot open TLS to proxy https://127.0.0.1:{}: its certificate", proxy.port()));
+}
+
+#[test]
+fn no_proxy_and_loopback_go_direct() {
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let site = |host| {
+        let mut site = Site::here(host).trusting();
+        site.set("HTTPS_PROXY", &nowhere);
+        site.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
+        site.set("SSM_PLUGIN_ALLOW_STREAM_HOST", HERE);
+        site
+    };
+    site("localhost").works();
+    let mut site = site(HERE);
+    site.fails_with(&nowhere);
+    site.set("NO_PROXY", "10.0.0.0/8,.example");
+    site.fails_with(&nowhere);
+    site.set("NO_PROXY", "10.0.0.0/8, 0.0.0.0/8");
+    site.set("SSM_PLUGIN_OPEN_TIMEOUT", "30");
+    let plugin = site.spawn();
+    opened_port(&plugin.stdout);
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+}
+
+#[test]
+fn a_private_authority_is_trusted_when_named() {
+    for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        let mut site = Site::here("localhost");
+        site.set(name, &site.bundle.display().to_string());
+        site.works();
+    }
+    // The profile's.
+    let site = Site::here("localhost");
+    std::fs::create_dir(site.world.home().join(".aws")).expect("config folder");
+    let config = format!("[default]\nca_bundle = {}\n", site.bundle.display());
+    std::fs::write(site.world.home().join(".aws/config"), config).expect("config");
+    site.works();
+}
+
+#[test]
+fn an_unknown_authority_is_refused_with_advice() {
+    let mut site = Site::here("localhost");
+    site.fails_with(
+        "cannot open TLS to localhost: its certificate comes from an authority that is not trusted here; if a proxy \
+         or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE",
+    );
+    let missing = site.world.path("missing.pem");
+    site.set("AWS_CA_BUNDLE", &missing.display().to_string());
+    site.fails_with(&format!("cannot read the CA certificates in {}: No such file", missing.display()));
+    std::fs::write(&missing, "no certificate\n").expect("write");
+    site.fails_with(&format!("there is no CA certificate in {}", missing.display()));
+    // A certificate for another name.
+    let site = Site::here("127.0.0.1").trusting();
+    site.fails_with("cannot open TLS to 127.0.0.1: its certificate is for another name");
+}
+
+#[test]
+fn other_hosts_are_refused_unless_allowed() {
+    let mut site = Site::at(ELSEWHERE).trusting();
+    let proxy = site.proxy(ProxyOptions::default());
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
+    site.fails_with(&format!(
+        "the stream URL names {ELSEWHERE}, which is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={ELSEWHERE} allows it"
+    ));
+    assert_eq!(proxy.requests(), []);
+    site.set("SSM_PLUGIN_ALLOW_STREAM_HOST", ELSEWHERE);
+    // The refused session is still open at the service, whose end `works` would wait for.
+    let plugin = site.spawn();
+    opened_port(&plugin.stdout);
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_asked_for(&proxy, &format!("{ELSEWHERE}:443"));
+}
+
+#[test]
+fn another_stream_host_is_used_throughout() {
+    // An interface endpoint's name, through a proxy.
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(ProxyOptions::default());
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
+    site.set("SSM_PLUGIN_STREAM_HOST", ENDPOINT);
+    site.works();
+    assert_asked_for(&proxy, &format!("{ENDPOINT}:443"));
+    let visit = Visit { server_name: Some(ENDPOINT.to_owned()), host: Some(ENDPOINT.to_owned()) };
+    assert_eq!(site.front.visits(), [visit]);
+    // With a port.
+    let mut site = Site::at(SERVICE).trusting();
+    let host = format!("localhost:{}", site.front.port());
+    site.set("SSM_PLUGIN_STREAM_HOST", &host);
+    site.works();
+    let visit = Visit { server_name: Some("localhost".to_owned()), host: Some(host) };
+    assert_eq!(site.front.visits(), [visit]);
+    // Not a host of AWS.
+    site.set("SSM_PLUGIN_STREAM_HOST", ELSEWHERE);
+    site.fails_with(&format!("SSM_PLUGIN_STREAM_HOST={ELSEWHERE} is not an AWS host"));
+    site.set("SSM_PLUGIN_STREAM_HOST", "https://localhost/");
+    site.fails_with("SSM_PLUGIN_STREAM_HOST=\"https://localhost/\" is not a host name");
+}
+
+#[test]
+fn a_half_open_connection_is_replaced() {
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(ProxyOptions::default());
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
+    site.set("SSM_PLUGIN_PING_INTERVAL", "1");
+    let plugin = site.spawn();
+    let port = opened_port(&plugin.stdout);
+    for round in 1..=2 {
+        let bytes = random_bytes(round, 50_000);
+        assert!(echo_through(port, &bytes) == bytes, "the echo differs");
+        let tunnels = proxy.requests().len();
+        proxy.silence();
+        assert!(echo_through(port, &bytes) == bytes, "the echo after the silence differs");
+        assert!(proxy.requests().len() > tunnels, "no new tunnel");
+    }
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_all_ended(&site.sim);
+}
+
+#[test]
+fn calls_to_aws_take_the_proxy_too() {
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(with_password());
+    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
+    site.set("SSM_PLUGIN_PING_INTERVAL", "1");
+    let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
+    started.endpoint = format!("https://{API}");
+    let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
+    let port = opened_port(&plugin.stdout);
+    proxy.silence();
+    assert!(echo_through(port, b"resumed") == b"resumed");
+    assert!(site.sim.requests().resume > 0, "not resumed");
+    assert_asked_for(&proxy, &format!("{API}:443"));
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_all_ended(&site.sim);
+}
+
+/// All at once, through the unchanged CLI: a proxy with a password, a private authority, an interface endpoint, whose
+/// name the signature covers.
+fn through_the_cli(aws: Aws) {
+    let credentials = Credentials {
+        access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+        secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+    };
+    let config = Config { credentials: Some(credentials), require_signed_open: true, ..Config::default() };
+    let mut site = Site::with(config, |_| SERVICE.to_owned()).trusting();
+    let proxy = site.proxy(with_password());
+    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
+    site.set("SSM_PLUGIN_STREAM_HOST", ENDPOINT);
+    let parameters = json!({"portNumber": [site.echo.port().to_string()], "localPortNumber": ["0"]});
+    let running = Running::spawn_without_stdin(&mut site.world.aws(
+        aws,
+        &site.sim.endpoint(),
+        &[
+            "ssm",
+            "start-session",
+            "--target",
+            TARGET,
+            "--document-name",
+            "AWS-StartPortForwardingSession",
+            "--parameters",
+            &parameters.to_string(),
+        ],
+    ));
+    let bytes = random_bytes(3, 50_000);
+    assert!(echo_through(opened_port(&running.stdout), &bytes) == bytes, "the echo differs");
+    running.signal_group(Signal::INT);
+    running.finish().assert_ok();
+    assert_asked_for(&proxy, &format!("{ENDPOINT}:443"));
+    assert_eq!(site.front.visits()[0].host.as_deref(), Some(ENDPOINT));
+    let sessions = site.sim.sessions();
+    let signature = sessions[0].opens[0].signature.as_ref().expect("a signed open");
+    assert!(signature.verified && signature.service == "ssmmessages", "{signature:?}");
+    assert_all_ended(&site.sim);
+}
+
+#[test]
+fn v1_through_proxy_and_endpoint() {
+    through_the_cli(Aws::V1);
+}
+
+#[test]
+fn v2_through_proxy_and_endpoint() {
+    through_the_cli(Aws::V2);
+}

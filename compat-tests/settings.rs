@@ -1,0 +1,186 @@
+//! Settings from outside: the file, warnings, and that nobody is warned who only asks for the version.
+
+use serde_json::json;
+
+use crate::harness::World;
+use crate::harness::api::Started;
+use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
+use crate::harness::net::eventually;
+use crate::harness::process::{Finished, Running, run};
+use crate::harness::pty::Pty;
+use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::wire;
+
+/// A world with a settings file.
+fn world(file: &str) -> World {
+    let world = World::new();
+    let dir = world.home().join(".config/session-manager-plugin");
+    std::fs::create_dir_all(&dir).expect("config folder");
+    std::fs::write(dir.join("config.toml"), file).expect("config file");
+    world
+}
+
+#[track_caller]
+fn greet(world: &World) -> Finished {
+    let gateway = Gateway::scripted(|socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        socket.close("");
+    });
+    let mut running = Running::spawn(&mut Started::of(&gateway).command(world));
+    let _stdin = running.take_stdin();
+    running.finish()
+}
+
+#[test]
+fn the_file_counts_and_the_environment_wins() {
+    let mut world = world("quiet = true\n");
+    let finished = greet(&world);
+    assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("hello\r\n", ""));
+    world.set("SSM_PLUGIN_QUIET", "0");
+    let text = greet(&world).text();
+    assert!(text.starts_with("\nStarting session with SessionId: "), "{text}");
+}
+
+#[test]
+fn quiet_leaves_only_the_session_s_bytes() {
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_QUIET", "1");
+    let finished = greet(&world);
+    assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("hello\r\n", ""));
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_said_once_on_stderr() {
+    let mut world = world("sessions = 99\nqiet = true\n");
+    world.set("SSM_PLUGIN_MESAGE_RATE", "100");
+    world.set("SSM_PLUGIN_WINDOW", "much");
+    let finished = greet(&world);
+    assert!(finished.text().contains("hello\r\n"));
+    let errors = finished.errors();
+    assert_eq!(errors.lines().count(), 4, "{errors}");
+    for words in [
+        "SSM_PLUGIN_MESAGE_RATE is no setting; SSM_PLUGIN_MESSAGE_RATE is one",
+        "qiet is no setting; quiet is one",
+        "sessions = \"99\" in the settings file is not a number from 1 to 8, using 1",
+        "SSM_PLUGIN_WINDOW=\"much\" is not a number from ",
+    ] {
+        assert!(errors.contains(words), "{words:?} is not in {errors}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_the_version_is_told_nothing_else() {
+    let mut world = world("not TOML at all");
+    world.set("SSM_PLUGIN_NONSENSE", "1");
+    for word in ["--version", "--help", "--man"] {
+        let finished = run(world.plugin().arg(word));
+        finished.assert_ok();
+        assert_eq!(finished.errors(), "", "{word}");
+    }
+}
+
+#[test]
+fn the_manual_is_made_by_the_program() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/session-manager-plugin.1");
+    let committed = std::fs::read_to_string(path).expect("the committed manual");
+    assert_eq!(run(World::new().plugin().arg("--man")).text(), committed);
+}
+
+#[test]
+fn every_line_of_the_log_names_the_session_and_no_secret() {
+    let mut world = World::new();
+    let (log, sim) = (world.path("log"), sim());
+    world.set("SSM_PLUGIN_LOG", "trace");
+    world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
+    let started = Started::at(&sim.endpoint(), None, json!({}));
+    let mut running = Running::spawn(&mut started.command(&world));
+    running.send("echo swordfish-$((40+2))\n");
+    running.stdout.wait_for("swordfish-42");
+    running.send("exit\n");
+    running.finish().assert_ok();
+    let text = std::fs::read_to_string(&log).expect("the log");
+    assert!(text.lines().count() > 1, "{text}");
+    for line in text.lines() {
+        assert!(line.contains(started.id()), "{line}");
+    }
+    let token = started.response["TokenValue"].as_str().expect("token");
+    let secrets = [token, "wJalrXUtnFEMI", "swordfish", "Signature="];
+    for secret in secrets {
+        assert!(!text.contains(secret), "the log holds {secret:?}");
+    }
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&log).expect("metadata").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_all_ended(&sim);
+}
+
+/// A command's streams have no terminal at their other end that would make returns of newlines.
+#[test]
+fn a_command_s_output_is_not_a_staircase() {
+    let sim = sim();
+    let parameters = json!({"command": ["printf 'one\\ntwo\\n'"]});
+    let started = Started::at(&sim.endpoint(), Some("AWS-StartNonInteractiveCommand"), parameters);
+    let mut pty = Pty::spawn(&started.command(&World::new()));
+    pty.wait_for("one\r\ntwo\r\n");
+    assert!(pty.finish().success());
+}
+
+/// What a killed editor would have switched off itself.
+#[test]
+fn a_shell_that_is_cut_off_leaves_no_modes_on() {
+    let gateway = Gateway::scripted(|socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "\x1b[?1000h\x1b[?2004h<editor>");
+        socket.acknowledged(number);
+        // It ends when the client is gone.
+        while socket.input().is_some() {}
+    });
+    let mut pty = Pty::spawn(&Started::of(&gateway).command(&World::new()));
+    pty.wait_for("<editor>");
+    pty.send("\r~.");
+    pty.finish();
+    let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
+    let (_, after) = screen.split_once("<editor>").expect("the editor");
+    for mode in ["\x1b[?1000l", "\x1b[?2004l", "\x1b[?25h"] {
+        assert!(after.contains(mode), "{mode:?} is not in {after:?}");
+    }
+}
+
+#[test]
+fn a_shell_that_ends_by_itself_is_left_alone() {
+    let gateway = Gateway::scripted(|socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        socket.close("");
+    });
+    let mut pty = Pty::spawn(&Started::of(&gateway).command(&World::new()));
+    pty.finish();
+    let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
+    assert!(screen.contains("hello") && !screen.contains('\x1b'), "{screen:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_token_among_the_arguments_is_hidden() {
+    let gateway = Gateway::scripted(|socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        while socket.input().is_some() {}
+    });
+    let world = World::new();
+    let mut command = Started::of(&gateway).command_with_json(&world);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("start");
+    let line = format!("/proc/{}/cmdline", child.id());
+    let shown =
+        || std::fs::read(&line).map(|line| String::from_utf8_lossy(&line).into_owned()).unwrap_or_default();
+    eventually("the token is hidden", || shown().contains("xxxxxxxx"));
+    let shown = shown();
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    assert!(!shown.contains(TOKEN) && !shown.contains(SESSION), "{shown}");
+    assert!(shown.contains("StartSession"), "the other arguments stay: {shown}");
+}

@@ -1,0 +1,232 @@
+//! This machine: settings, programs, terminal, log.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::Check;
+use crate::logging;
+use crate::settings::{Loaded, Settings, Source};
+use crate::term::{RawMode, Size, stdin_is_terminal, stdout_is_terminal};
+
+pub(super) fn settings(loaded: &Loaded) -> Check {
+    if !loaded.warnings.is_empty() {
+        let lines: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        return Check::warning("settings", lines.join("\n"))
+            .advice("session-manager-plugin --help lists them all");
+    }
+    let names = |source| {
+        let names = loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let lines: Vec<String> = [("environment", Source::Environment), ("settings file", Source::File)]
+        .into_iter()
+        .map(|(place, source)| (place, names(source)))
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(place, names)| format!("{place}: {names}"))
+        .collect();
+    Check::ok("settings", if lines.is_empty() { "all defaults".to_owned() } else { lines.join("\n") })
+}
+
+/// Which plugin the AWS CLI would call.
+pub(super) async fn plugin() -> Check {
+    const NAME: &str = "plugin";
+    let found = on_path(PLUGIN);
+    let Some(first) = found.first() else {
+        let this = std::env::current_exe().ok();
+        let dir = this.as_deref().and_then(Path::parent).map(|dir| dir.display().to_string());
+        return Check::failure(
+            NAME,
+            "there is no session-manager-plugin on the PATH: the AWS CLI will not find one",
+        )
+        .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
+    };
+    let mut lines = Vec::new();
+    for path in &found {
+        let what = match is_this_program(path) {
+            true => "this program".to_owned(),
+            false => match output(path, &["--version"]).await {
+                Ok(version) => format!("another one, version {version}"),
+                Err(reason) => format!("another one, which does not start: {reason}"),
+            },
+        };
+        lines.push(format!("{}: {what}", path.display()));
+    }
+    let text = lines.join("\n");
+    if is_this_program(first) {
+        return Check::ok(NAME, text);
+    }
+    Check::warning(NAME, text)
+        .advice("the AWS CLI takes the first; put this program's directory before it in PATH")
+}
+
+/// Its version, and how it will call us.
+pub(super) async fn aws_cli() -> Check {
+    const NAME: &str = "aws-cli";
+    let Some(path) = on_path("aws").into_iter().next() else {
+        return Check::warning(NAME, "there is no aws on the PATH")
+            .advice("aws ssm start-session needs the AWS CLI; other callers may do without");
+    };
+    let words = match output(&path, &["--version"]).await {
+        Ok(words) => words,
+        Err(reason) => {
+            return Check::failure(NAME, format!("{} does not start: {reason}", path.display()))
+                .advice("install the AWS CLI again");
+        }
+    };
+    let found = format!("{}: {}", path.display(), words.split_whitespace().next().unwrap_or_default());
+    match version(&words) {
+        Some(version) if hands_over_in_argv(version) => Check::warning(
+            NAME,
+            format!("{found}; it passes the session's token as an argument, for all to see"),
+        )
+        .advice("update it: current versions pass it in the environment"),
+        Some(_) => Check::ok(NAME, found),
+        None => Check::warning(NAME, format!("{found}; this is no version of the AWS CLI that is known"))
+            .advice("look at what the first aws on the PATH is"),
+    }
+}
+
+pub(super) fn terminal() -> Check {
+    const NAME: &str = "terminal";
+    if !stdin_is_terminal() {
+        return Check::skipped(NAME, "stdin is no terminal: input ends with it, output goes on to its end");
+    }
+    if let Err(error) = RawMode::enter().map(drop) {
+        return Check::failure(NAME, format!("raw mode is refused: {error}"))
+            .advice("keys will come line by line; start the session from an ordinary terminal");
+    }
+    let unknown = Size { cols: 0, rows: 0 };
+    let size = match Size::current(unknown) {
+        size if size == unknown => "of unknown size".to_owned(),
+        Size { cols, rows } => format!("{cols} by {rows}"),
+    };
+    let term = std::env::var("TERM").unwrap_or_default();
+    let output = if stdout_is_terminal() { "" } else { "; stdout is none" };
+    if cfg!(unix) && matches!(term.as_str(), "" | "dumb" | "unknown") {
+        return Check::warning(NAME, format!("{size}, TERM is {term:?}{output}"))
+            .advice("programs like vi and less need TERM, for example TERM=xterm-256color");
+    }
+    Check::ok(NAME, format!("{size}, raw mode, TERM={term}{output}"))
+}
+
+pub(super) fn log(settings: &Settings) -> Check {
+    let state = if settings.log.is_some() { "on" } else { "off" };
+    match logging::check(settings) {
+        Ok(path) => Check::ok("log", format!("{state}; {} can be written", path.display())),
+        Err(error) => Check::warning("log", format!("{state}; {error:#}"))
+            .advice("name a place that can be written in SSM_PLUGIN_LOG_FILE"),
+    }
+}
+
+/// All programs of this name, in the order in which a shell would take them.
+fn on_path(name: &str) -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let names = if cfg!(windows) {
+        vec![format!("{name}.exe"), format!("{name}.cmd")]
+    } else {
+        vec![name.to_owned()]
+    };
+    search(&path, &names)
+}
+
+fn search(path: &OsStr, names: &[String]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    for dir in std::env::split_paths(path).filter(|dir| !dir.as_os_str().is_empty()) {
+        for file in names.iter().map(|name| dir.join(name)).filter(|file| is_program(file)) {
+            let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+            if !seen.contains(&real) {
+                seen.push(real);
+                found.push(file);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(unix)]
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(path: &Path) -> bool {
+    path.is_file()
+}
+
+fn is_this_program(path: &Path) -> bool {
+    let this = std::env::current_exe().and_then(|this| this.canonicalize());
+    this.is_ok_and(|this| path.canonicalize().is_ok_and(|path| path == this))
+}
+
+/// The first line a program prints; it is killed when it takes too long.
+async fn output(program: &Path, words: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PROGRAM_TIMEOUT, command.output()).await;
+    let output = output.map_err(|_| format!("no answer within {} s", PROGRAM_TIMEOUT.as_secs()))?;
+    let output = output.map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(output.status.to_string());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().chars().take(MAX_SHOWN).collect())
+}
+
+/// Major and minor number in `aws-cli/2.15.3 Python/...`.
+fn version(words: &str) -> Option<(u32, u32)> {
+    let number = words.split_whitespace().next()?.strip_prefix("aws-cli/")?;
+    let mut parts = number.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+/// The official plugin takes the response from the environment since January 2024; no CLI before passes it so.
+fn hands_over_in_argv((major, minor): (u32, u32)) -> bool {
+    match major {
+        0 | 1 => minor < 32,
+        2 => minor < 15,
+        _ => false,
+    }
+}
+
+const PLUGIN: &str = "session-manager-plugin";
+/// The AWS CLI takes a second or two to say its version.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
+/// Characters of what another program says.
+const MAX_SHOWN: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_the_cli() {
+        assert_eq!(version("aws-cli/2.9.19 Python/3.11.2 Linux"), Some((2, 9)));
+        assert_eq!(version("aws-cli/1.45.11"), Some((1, 45)));
+        assert_eq!(version("aws 2"), None);
+        assert_eq!(version(""), None);
+        assert!(hands_over_in_argv((2, 9)) && hands_over_in_argv((1, 31)));
+        assert!(!hands_over_in_argv((2, 15)) && !hands_over_in_argv((1, 45)) && !hands_over_in_argv((3, 0)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_same_program_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&a).unwrap();
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        std::fs::write(a.join("tool"), "").unwrap();
+        let path = std::env::join_paths([&a, &b]).unwrap();
+        let names = ["tool".to_owned()];
+        assert_eq!(search(&path, &names), [""; 0].map(PathBuf::from), "it cannot be executed");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(a.join("tool"), mode).unwrap();
+        assert_eq!(search(&path, &names), [a.join("tool")]);
+    }
+}

@@ -1,0 +1,292 @@
+//! The way to the service.
+
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use http::StatusCode;
+use url::Url;
+
+use super::aws::Place;
+use super::{ASK_TIMEOUT, Check, Options};
+use crate::link::probe::{self, Answer};
+use crate::link::{ConnectError, Network, OpenError};
+use crate::settings::Settings;
+
+/// Where a session would go.
+pub(super) struct Way {
+    pub network: Network,
+    /// The websocket's URL; or why there is none.
+    stream: Result<Url, String>,
+    /// SSM's endpoint, for its clock.
+    api: Option<Url>,
+}
+
+impl Way {
+    pub async fn new(options: &Options, settings: &Settings, place: &Place) -> Way {
+        let network = Network::from_settings(settings, place.ca_bundle.clone());
+        let region = place.region.as_deref();
+        let text = match (&options.url, region) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, Some(region)) => Ok(format!("wss://ssmmessages.{region}.{}{PATH}", suffix(region))),
+            (None, None) => Err("no region, and so no endpoint".to_owned()),
+        };
+        let stream = text.and_then(|text| network.stream_url(&text).map_err(|error| error.to_string()));
+        let configured = ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+        let api = match (&options.url, configured, region) {
+            (_, Some(url), _) => Some(url),
+            (Some(_), None, _) => stream.as_ref().ok().map(beside),
+            (None, None, Some(region)) => Some(format!("https://ssm.{region}.{}/ping", suffix(region))),
+            (None, None, None) => None,
+        };
+        let api = api.and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
+        Way { network, stream, api }
+    }
+
+    /// The URL that a session's signature would be for.
+    pub fn for_signing(&self) -> Option<Url> {
+        self.stream.clone().ok()
+    }
+}
+
+/// Whether the names have addresses. Behind a proxy that is the proxy's to know.
+pub(super) async fn dns(way: &Way) -> Check {
+    const NAME: &str = "dns";
+    let mut lines = Vec::new();
+    let mut failed = false;
+    let mut seen = Vec::new();
+    for url in way.stream.iter().chain(&way.api) {
+        let host = url.host_str().unwrap_or_default();
+        if seen.contains(&host) {
+            continue;
+        }
+        seen.push(host);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let is_proxied = way.network.proxy().for_url(url).is_ok_and(|proxy| proxy.is_some());
+        let looked_up = tokio::net::lookup_host((bare, url.port_or_known_default().unwrap_or(443)));
+        match tokio::time::timeout(ASK_TIMEOUT, looked_up).await {
+            Ok(Ok(addresses)) => {
+                let addresses: Vec<String> =
+                    addresses.map(|address| address.ip().to_string()).take(MAX_ADDRESSES).collect();
+                lines.push(format!("{host}: {}", addresses.join(", ")));
+            }
+            _ if is_proxied => lines.push(format!("{host}: unknown here, which is the proxy's business")),
+            Ok(Err(error)) => {
+                failed = true;
+                lines.push(format!("{host}: {error}"));
+            }
+            Err(_) => {
+                failed = true;
+                lines.push(format!("{host}: no answer from the resolver"));
+            }
+        }
+    }
+    match (lines.is_empty(), failed) {
+        (true, _) => Check::skipped(NAME, "no host to look up"),
+        (false, false) => Check::ok(NAME, lines.join("\n")),
+        (false, true) => Check::failure(NAME, lines.join("\n")).advice(
+            "check the region's spelling, DNS and VPN; without a way out, use interface endpoints or a proxy",
+        ),
+    }
+}
+
+/// Which proxy counts for the websocket.
+pub(super) fn proxy(way: &Way) -> Check {
+    const NAME: &str = "proxy";
+    let Ok(url) = &way.stream else { return Check::skipped(NAME, "no URL to go to") };
+    match way.network.proxy().for_url(url) {
+        Ok(None) => Check::ok(NAME, "none for this host"),
+        Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")),
+        Err(error) => Check::failure(NAME, error.to_string()).advice("mend the variable, or unset it"),
+    }
+}
+
+/// Whose certificates are trusted.
+pub(super) fn trust(way: &Way) -> Check {
+    const NAME: &str = "trust";
+    let is_plain = |url: &Url| matches!(url.scheme(), "ws" | "http");
+    if way.stream.as_ref().is_ok_and(is_plain) {
+        return Check::skipped(NAME, "a connection without TLS");
+    }
+    match (way.network.tls(), way.network.ca_bundle()) {
+        (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
+        (Ok(_), Some(path)) => Check::ok(NAME, format!("the system's certificates and {}", path.display())),
+        (Err(error), _) => Check::failure(NAME, error.to_string())
+            .advice("AWS_CA_BUNDLE and the profile's ca_bundle must name a PEM file of certificates"),
+    }
+}
+
+/// How far this machine's clock is from the service's.
+pub(super) async fn clock(way: &Way) -> Check {
+    const NAME: &str = "clock";
+    let Some(url) = &way.api else { return Check::skipped(NAME, "no endpoint to compare with") };
+    let before = SystemTime::now();
+    let answer = match probe::ask(&way.network, url, ASK_TIMEOUT).await {
+        Ok(answer) => answer,
+        Err(error) => return Check::skipped(NAME, format!("not known: {error}")),
+    };
+    let after = SystemTime::now();
+    let date = answer.headers.get("date").and_then(|value| value.to_str().ok());
+    let Some(theirs) = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok()) else {
+        return Check::skipped(NAME, "the service did not say its time");
+    };
+    judge_clock(DateTime::from(before).secs(), DateTime::from(after).secs(), theirs.secs())
+}
+
+/// The service's time, in whole seconds, lies between `before` and `after` when the clocks agree.
+fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
+    const NAME: &str = "clock";
+    let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
+    let how = if skew < 0 { "ahead of" } else { "behind" };
+    let text = format!("this machine is {} s {how} the service", skew.abs());
+    match skew.unsigned_abs() {
+        0..=2 => Check::ok(NAME, "as the service's"),
+        3..=MAX_SKEW => Check::ok(NAME, text),
+        seconds if seconds <= REFUSED_SKEW => {
+            Check::warning(NAME, text).advice("set the clock; from 5 minutes on AWS refuses all signatures")
+        }
+        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures")).advice(
+            "set the clock (on a laptop or in WSL often after sleep: sudo hwclock -s, or restart NTP)",
+        ),
+    }
+}
+
+/// Whether a websocket comes through.
+pub(super) async fn websocket(way: &Way) -> Check {
+    const NAME: &str = "websocket";
+    let url = match &way.stream {
+        Ok(url) => url,
+        Err(reason) => {
+            return Check::failure(NAME, reason.clone()).advice("give a region, or an allowed --url");
+        }
+    };
+    let host = url.host_str().unwrap_or_default();
+    let start = tokio::time::Instant::now();
+    match probe::ask(&way.network, url, ASK_TIMEOUT).await {
+        Ok(answer) => judge(host, &answer, start.elapsed()),
+        Err(error) => Check::failure(NAME, error.to_string()).advice(advice(&error)),
+    }
+}
+
+fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
+    const NAME: &str = "websocket";
+    let status = answer.status;
+    let ms = time.as_millis();
+    let header =
+        |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_page = header("content-type").starts_with("text/html");
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} opens one, after {ms} ms")),
+        // We ask without a session: a refusal by the service itself shows that the way is open.
+        status if status.is_client_error() && !is_page && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            let code = status.as_u16();
+            Check::ok(NAME, format!("{host} answers after {ms} ms, with {code} to a request without a session"))
+        }
+        status if status.is_client_error() => {
+            Check::failure(NAME, format!("{host} answers {status} with a page: that is a proxy or filter"))
+                .advice(format!("ask for wss://{host} to be allowed, or set HTTPS_PROXY and NO_PROXY"))
+        }
+        status if status.is_server_error() => Check::failure(NAME, format!("{host} answers {status}"))
+            .advice("a gateway on the way has no connection, or the service has trouble; try again, then look at both"),
+        status => Check::failure(NAME, format!("{host} answers {status} instead of opening one"))
+            .advice("something on the way does not pass websockets: a proxy, a captive portal, a filter"),
+    }
+}
+
+fn advice(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Connect(ConnectError::Resolve { .. }) => "see dns",
+        OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
+            "allow TCP port 443 to it in firewalls and security groups, or set HTTPS_PROXY"
+        }
+        OpenError::Proxy(_) => "mend HTTPS_PROXY, or name the host in NO_PROXY",
+        OpenError::Trust(_) => "see trust",
+        OpenError::Tls { .. } => {
+            "if a company's proxy opens TLS, name the PEM file of its authority in AWS_CA_BUNDLE"
+        }
+        OpenError::Status { .. } | OpenError::Upgrade { .. } => {
+            "something on the way does not pass websockets"
+        }
+    }
+}
+
+/// The HTTP origin of a websocket's server.
+fn beside(url: &Url) -> String {
+    let scheme = if url.scheme() == "ws" { "http" } else { "https" };
+    match (url.host_str().unwrap_or_default(), url.port()) {
+        (host, Some(port)) => format!("{scheme}://{host}:{port}/ping"),
+        (host, None) => format!("{scheme}://{host}/ping"),
+    }
+}
+
+/// The domain of a region's partition.
+fn suffix(region: &str) -> &'static str {
+    const PARTITIONS: [(&str, &str); 5] = [
+        ("cn-", "amazonaws.com.cn"),
+        ("us-isob-", "sc2s.sgov.gov"),
+        ("us-isof-", "csp.hci.ic.gov"),
+        ("us-iso-", "c2s.ic.gov"),
+        ("eusc-", "amazonaws.eu"),
+    ];
+    let found = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+    found.map_or("amazonaws.com", |(_, suffix)| suffix)
+}
+
+/// A data channel of no session.
+const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
+/// Seconds that nobody needs to care about.
+const MAX_SKEW: u64 = 60;
+/// Seconds; AWS refuses signatures that are 5 minutes off.
+const REFUSED_SKEW: u64 = 240;
+/// Addresses that are listed.
+const MAX_ADDRESSES: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        let judge = |before, after, theirs| judge_clock(before, after, theirs).status;
+        assert_eq!(judge(100, 101, 100), Status::Ok);
+        assert_eq!(judge(100, 130, 115), Status::Ok);
+        assert_eq!(judge(1000, 1000, 940), Status::Ok);
+        assert_eq!(judge(1000, 1000, 900), Status::Warning);
+        assert_eq!(judge(1000, 1001, 1102), Status::Warning);
+        assert_eq!(judge(1000, 1000, 100), Status::Failure);
+        let check = judge_clock(1000, 1000, 4600);
+        assert_eq!(check.found, "this machine is 3600 s behind the service: AWS refuses its signatures");
+    }
+
+    #[test]
+    fn answers() {
+        let answer = |status: u16, content_type: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("content-type", content_type.parse().unwrap());
+            let answer = Answer { status: StatusCode::from_u16(status).unwrap(), headers };
+            judge("h", &answer, Duration::ZERO).status
+        };
+        for status in [101, 400, 403, 404] {
+            assert_eq!(answer(status, "application/json"), Status::Ok, "{status}");
+        }
+        for status in [200, 302, 407, 502] {
+            assert_eq!(answer(status, "application/json"), Status::Failure, "{status}");
+        }
+        assert_eq!(answer(403, "text/html; charset=utf-8"), Status::Failure);
+    }
+
+    #[test]
+    fn endpoints() {
+        assert_eq!(suffix("eu-west-1"), "amazonaws.com");
+        assert_eq!(suffix("us-gov-west-1"), "amazonaws.com");
+        assert_eq!(suffix("cn-north-1"), "amazonaws.com.cn");
+        assert_eq!(suffix("us-isob-east-1"), "sc2s.sgov.gov");
+        let beside = |url: &str| beside(&Url::parse(url).unwrap());
+        assert_eq!(beside("wss://h.example/x?a"), "https://h.example/ping");
+        assert_eq!(beside("ws://[::1]:80/x"), "http://[::1]/ping");
+        assert_eq!(beside("ws://127.0.0.1:8080/x"), "http://127.0.0.1:8080/ping");
+    }
+}

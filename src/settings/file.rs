@@ -1,0 +1,164 @@
+//! The settings file.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::{TABLE, Warning, shown};
+
+/// Where the settings file is looked for: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the
+/// system's usual place (`~/.config`, `~/Library/Application Support`, `%APPDATA%`). `None` without a home.
+pub fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || match cfg!(windows) {
+        true => absolute("APPDATA"),
+        false => absolute("HOME").map(|home| home.join(BELOW_HOME)),
+    };
+    absolute("XDG_CONFIG_HOME").or_else(usual).map(|dir| dir.join(DIRECTORY).join(FILE))
+}
+
+/// The file's values by the names of the variables. No file, no values.
+pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'static str, String> {
+    let mut warn = |reason: String| {
+        warnings.push(Warning(format!("settings file {}: {reason}", path.display())));
+    };
+    let text = match text(path) {
+        Ok(text) => text,
+        Err(err) => {
+            if !matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+                warn(format!("cannot be read: {err}"));
+            }
+            return BTreeMap::new();
+        }
+    };
+    let table = match text.parse::<Table>() {
+        Ok(table) => table,
+        Err(err) => {
+            let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let reason = err.message().lines().next().unwrap_or_default().to_owned();
+            warn(format!("line {line}: {reason}; the file is ignored"));
+            return BTreeMap::new();
+        }
+    };
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let Some(row) = TABLE.iter().find(|row| row.key() == key) else {
+            warn(Warning::unknown(&key, TABLE.iter().map(super::Variable::key)).to_string());
+            continue;
+        };
+        match value {
+            Value::String(text) => values.insert(row.name, text),
+            Value::Integer(number) => values.insert(row.name, number.to_string()),
+            Value::Boolean(flag) => values.insert(row.name, flag.to_string()),
+            other => {
+                let key = shown(&key);
+                warn(format!("{key} is {}, not a text, a number, true or false", other.type_str()));
+                continue;
+            }
+        };
+    }
+    values
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other(format!("it is larger than {MAX_SIZE} bytes")));
+    }
+    Ok(text)
+}
+
+const DIRECTORY: &str = "session-manager-plugin";
+const FILE: &str = "config.toml";
+const BELOW_HOME: &str = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".config" };
+/// Bytes; two dozen settings with room for comments.
+const MAX_SIZE: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (BTreeMap<&'static str, String>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut warnings = Vec::new();
+        let values = read(&path, &mut warnings);
+        let place = format!("settings file {}: ", path.display());
+        let texts = warnings.iter().map(|warning| warning.to_string().replacen(&place, "", 1)).collect();
+        (values, texts)
+    }
+
+    #[test]
+    fn texts_numbers_and_flags() {
+        let (values, warnings) =
+            parse("# mine\nmessage_rate = 900\nquiet = true\nlocal_host = '::1'\ncolumns = 80\n");
+        assert_eq!(warnings, [""; 0]);
+        let expected = [
+            ("COLUMNS", "80"),
+            ("SSM_PLUGIN_LOCAL_HOST", "::1"),
+            ("SSM_PLUGIN_MESSAGE_RATE", "900"),
+            ("SSM_PLUGIN_QUIET", "true"),
+        ];
+        assert_eq!(values, BTreeMap::from(expected.map(|(name, value)| (name, value.to_owned()))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_once_and_the_rest_counts() {
+        let (values, warnings) = parse("mesage_rate = 1\nshells = 2\nwindow = [1]\n[quiet]\nx = 1\n");
+        assert!(values.is_empty());
+        assert_eq!(
+            warnings,
+            [
+                "mesage_rate is no setting; message_rate is one",
+                "quiet is table, not a text, a number, true or false",
+                "shells is no setting, see --help",
+                "window is array, not a text, a number, true or false",
+            ]
+        );
+        let (values, warnings) = parse("quiet = 1\nwindow = = 2\n");
+        assert!(values.is_empty());
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].starts_with("line 2: ") && warnings[0].ends_with("the file is ignored"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn no_file_is_fine_and_one_that_cannot_be_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut warnings = Vec::new();
+        assert!(read(&dir.path().join("absent"), &mut warnings).is_empty());
+        assert_eq!(warnings, []);
+        read(dir.path(), &mut warnings);
+        assert_eq!(warnings.len(), 1);
+        let long = dir.path().join("long");
+        std::fs::write(&long, "#".repeat(MAX_SIZE as usize + 1)).unwrap();
+        read(&long, &mut warnings);
+        assert!(warnings[1].to_string().contains("larger than 65536 bytes"), "{warnings:?}");
+    }
+
+    #[cfg(not(any(windows, target_os = "macos")))]
+    #[test]
+    fn its_place() {
+        let at = |pairs: &[(&str, &str)]| {
+            config_file(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        let expected = |dir: &str| Some(PathBuf::from(format!("{dir}/session-manager-plugin/config.toml")));
+        assert_eq!(at(&[("HOME", "/home/a")]), expected("/home/a/.config"));
+        assert_eq!(at(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/c")]), expected("/c"));
+        assert_eq!(at(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "c")]), expected("/home/a/.config"));
+        assert_eq!(at(&[]), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! The texts made from the table: `--help` and the manual page.
+
+use super::{TABLE, Variable};
+use crate::cli::COMPATIBLE_VERSION;
+
+/// The text of `--help`, made from [`TABLE`].
+pub fn help() -> String {
+    let mut text = format!(
+        "session-manager-plugin {VERSION} (compatible with {COMPATIBLE_VERSION})\n\n\
+         Called by the AWS CLI:\n  \
+         session-manager-plugin <response> <region> StartSession [<profile> [<request> [<endpoint>]]]\n\
+         By hand:\n  \
+         session-manager-plugin --version | --help\n  \
+         session-manager-plugin doctor {DOCTOR}\n\n\
+         Settings, from the environment or {EXAMPLE_FILE}:\n",
+    );
+    let width = TABLE.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    for Variable { name, default, meaning, .. } in TABLE {
+        text += &format!("  {name:width$}  {meaning} [{default}]\n");
+    }
+    text
+}
+
+/// The manual page in roff (man(7)), made from [`TABLE`]. It has no date: the same source gives the same page.
+pub fn manual() -> String {
+    let mut text = format!(
+        ".\\\" Made by session-manager-plugin --man. Changes belong into src/settings.\n\
+         .TH SESSION\\-MANAGER\\-PLUGIN 1 \"\" \"session\\-manager\\-plugin {VERSION}\" \"User Commands\"\n\
+         .SH NAME\n\
+         session\\-manager\\-plugin \\- shells, port forwarding and SSH over AWS Systems Manager\n\
+         .SH SYNOPSIS\n\
+         .B session\\-manager\\-plugin\n\
+         .I response region\n\
+         .B StartSession\n\
+         .RI [ profile \" [\" request \" [\" endpoint ]]]\n\
+         .br\n\
+         .B session\\-manager\\-plugin doctor\n\
+         {doctor}\n\
+         .br\n\
+         .B session\\-manager\\-plugin \\-\\-version\n\
+         |\n\
+         .B \\-\\-help\n\
+         .SH DESCRIPTION\n\
+         The AWS CLI starts this program for\n\
+         .BR \"aws ssm start\\-session\" \" and \" \"aws ecs execute\\-command\" ,\n\
+         as it would start the official plugin, with which it is compatible ({COMPATIBLE_VERSION}).\n\
+         Nobody else needs to call it, except to ask\n\
+         .B doctor\n\
+         what is wrong: it looks at the installation, the AWS CLI, region and credentials, the clock, name resolution,\n\
+         proxies, trust, a websocket to the region's endpoint, the terminal and the logs, and says what to do.\n",
+        doctor = roff(DOCTOR),
+    );
+    text += ".SH DOCTOR OPTIONS\n";
+    for (option, meaning) in DOCTOR_OPTIONS {
+        text += &format!(".TP\n.B {}\n{}\n", roff(option), roff(meaning));
+    }
+    text += ".SH ESCAPES\nIn an interactive shell, at the start of a line:\n";
+    for (escape, meaning) in ESCAPES {
+        text += &format!(".TP\n.B {}\n{}\n", roff(escape), roff(meaning));
+    }
+    text += ".SH ENVIRONMENT\n\
+        A value that cannot be used costs one warning and the default. The default is in brackets.\n";
+    for Variable { name, default, meaning, source } in TABLE {
+        text += &format!(
+            ".TP\n.B {}\n{} [{}]. Why: {}.\n",
+            roff(name),
+            roff(&sentence(meaning)),
+            roff(default),
+            roff(source)
+        );
+    }
+    text += &format!(
+        ".PP\n\
+         .BR HTTPS_PROXY \", \" HTTP_PROXY \", \" ALL_PROXY \", \" NO_PROXY \", \" AWS_CA_BUNDLE \", \" SSL_CERT_FILE ,\n\
+         and the AWS SDKs' variables for credentials, region and endpoints count, too.\n\
+         .SH FILES\n\
+         .TP\n\
+         .I {}\n\
+         The same settings under their names in lower case without SSM_PLUGIN_, such as\n\
+         .BR \"message_rate = 900\" .\n\
+         The environment wins. (macOS: ~/Library/Application Support; Windows: %APPDATA%.)\n\
+         .TP\n\
+         .I ~/.local/state/session\\-manager\\-plugin/\n\
+         Diagnostics, one file a day, when SSM_PLUGIN_LOG asks for them.\n\
+         .SH EXIT STATUS\n\
+         0, whatever happened: the AWS CLI would otherwise print the arguments, a token among them. With\n\
+         SSM_PLUGIN_EXIT_CODE=1 the remote command's status, and 255 when the plugin itself has failed.\n\
+         .B doctor\n\
+         ends with 1 when a check has failed, and with 2 when it was not understood.\n\
+         .SH SEE ALSO\n\
+         .BR ssh (1)\n",
+        roff(EXAMPLE_FILE),
+    );
+    text
+}
+
+/// Begins with a capital, unless a value comes first.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
+}
+
+/// Text that means the same in roff.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('~', "\\(ti").replace('^', "\\(ha");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
+const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--url <wss://...>]";
+const DOCTOR_OPTIONS: [(&str, &str); 4] = [
+    ("--json", "Answer as one JSON object."),
+    ("--region", "Look at this region instead of the environment's or the profile's."),
+    ("--profile", "Look at this profile."),
+    ("--url", "Open a websocket to this URL instead of the region's endpoint."),
+];
+const ESCAPES: [(&str, &str); 5] = [
+    ("~.", "Terminate the session."),
+    ("~s", "Show the state of the connection."),
+    ("~-", "Disable the escapes."),
+    ("~?", "List them."),
+    ("~~", "Send a tilde."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_is_one_screen() {
+        let help = help();
+        assert!(help.lines().count() <= 40, "{}", help.lines().count());
+        for line in help.lines() {
+            assert!(line.len() <= 120, "{} is {} long", line, line.len());
+        }
+        assert!(TABLE.iter().all(|row| help.contains(row.name)));
+        assert!(help.contains(VERSION) && help.contains(COMPATIBLE_VERSION));
+    }
+
+    #[test]
+    fn the_committed_manual_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/session-manager-plugin.1");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == manual(), "cargo run -- --man >scripts/session-manager-plugin.1");
+    }
+
+    #[test]
+    fn no_text_is_taken_for_a_request() {
+        assert_eq!(roff(".x-y ~ \\"), "\\&.x\\-y \\(ti \\e");
+        assert_eq!(sentence("1: exit"), "1: exit");
+        assert_eq!(sentence("data"), "Data");
+        let known = [".TH", ".SH", ".B", ".I", ".RI", ".BR", ".br", ".TP", ".PP", ".\\\""];
+        for line in manual().lines().filter(|line| line.starts_with(['.', '\''])) {
+            let request = line.split(' ').next().unwrap_or_default();
+            assert!(known.contains(&request), "{line}");
+        }
+    }
+}

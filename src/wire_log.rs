@@ -1,0 +1,381 @@
+//! Recording a session's frames (`SSM_PLUGIN_WIRE_LOG`), to attach to a report and to play again.
+//!
+//! One JSON object a line. The first of a recording describes it; `from`, `kind`, `hex` and `text` are those of the
+//! recorded sessions in `compat-tests/vectors`:
+//!
+//! ```text
+//! {"recording":1,"version":"0.1.0","payloads":false}
+//! {"ms":3,"from":"client","kind":"open (text frame)","text":{"TokenValue":"[redacted]", ...}}
+//! {"ms":21,"from":"agent","kind":"output_stream_data","hex":"00000074..."}
+//! {"ms":90,"from":"agent","kind":"output_stream_data","head":"00000074...","payload":{"length":512,"sha256":"..."}}
+//! {"ms":95,"event":"lost","reason":"closed by the service"}
+//! ```
+//!
+//! What was typed and shown is replaced by its length and digest, unless the settings ask for it; the digest is left
+//! out for less than [`MIN_HASHED`] bytes, which could be guessed from it. Commands and keys are cut out of the
+//! handshake. The token is never recorded.
+//!
+//! A thread writes. It has a bounded queue and the session never waits for it: what does not fit is counted.
+
+mod line;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::logging;
+use crate::protocol::Transmit;
+use crate::settings::Settings;
+
+/// Starts to record if the settings ask for it: from here on [`recorder`] gives recorders. A file that cannot be
+/// written costs one line on stderr, never the session.
+pub fn start(settings: &Settings) -> Option<Guard> {
+    let path = settings.wire_log.as_deref()?;
+    match Guard::start(path, settings.wire_log_payloads) {
+        Ok(guard) => Some(guard),
+        Err(err) => {
+            let place = path.display();
+            let _ =
+                writeln!(io::stderr(), "session-manager-plugin: no wire log: cannot write to {place}: {err}");
+            None
+        }
+    }
+}
+
+/// A recorder for one more connection, while something is recorded.
+pub fn recorder() -> Option<Recorder> {
+    let mut current = current();
+    let shared = current.as_mut()?;
+    let recorder = Recorder { shared: Arc::clone(&shared.0), channel: shared.1 };
+    shared.1 += 1;
+    Some(recorder)
+}
+
+/// Keeps the recording going. Dropped, it writes what is left, for at most a second.
+#[derive(Debug)]
+#[must_use = "the recording ends when this is dropped"]
+pub struct Guard {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guard {
+    fn start(path: &Path, payloads: bool) -> io::Result<Guard> {
+        // A pipe without a reader would keep us waiting.
+        if path.metadata().is_ok_and(|data| !data.is_file()) {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let file = logging::private_file(path)?;
+        let (queue, entries) = sync_channel(QUEUED_FRAMES);
+        let shared = Arc::new(Shared {
+            queue,
+            start: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+        });
+        let writer = Writer { shared: Arc::clone(&shared), payloads, out: BufWriter::new(file), written: 0 };
+        let thread =
+            thread::Builder::new().name("wire log".to_owned()).spawn(move || writer.run(&entries))?;
+        *current() = Some((Arc::clone(&shared), 0));
+        Ok(Guard { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *current() = None;
+        let _ = self.shared.queue.try_send(Entry { ms: 0, channel: 0, what: What::End });
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + END_TIMEOUT;
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(END_POLL);
+        }
+        if thread.is_finished() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Records one connection's frames. Never waits.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+    channel: usize,
+}
+
+impl Recorder {
+    /// Something we send. The token of the text frame that opens a channel is left out.
+    pub fn sent(&self, transmit: &Transmit) {
+        match transmit {
+            Transmit::Text(text) => self.push(0, What::Line(line::opening(text))),
+            Transmit::Binary(frame) => self.frame(From::Client, frame),
+        }
+    }
+
+    /// A binary frame that has come.
+    pub fn received(&self, frame: &Bytes) {
+        self.frame(From::Agent, frame);
+    }
+
+    fn frame(&self, from: From, frame: &Bytes) {
+        self.push(frame.len(), What::Frame(from, frame.clone()));
+    }
+
+    /// Something that happened to the connection.
+    pub fn event(&self, event: &'static str, reason: &str) {
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        self.push(0, What::Line(json!({"event": event, "reason": reason})));
+    }
+
+    fn push(&self, size: usize, what: What) {
+        let Shared { queue, start, waiting, lost } = &*self.shared;
+        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if waiting.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES
+            || queue.try_send(Entry { ms, channel: self.channel, what }).is_err()
+        {
+            waiting.fetch_sub(size, Ordering::Relaxed);
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: SyncSender<Entry>,
+    start: Instant,
+    /// Bytes of the frames in the queue.
+    waiting: AtomicUsize,
+    /// Frames for which there was no room.
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ms: u64,
+    channel: usize,
+    what: What,
+}
+
+/// Who has sent a frame: this program, or the agent and the service for it.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Client,
+    Agent,
+}
+
+impl From {
+    fn as_str(self) -> &'static str {
+        match self {
+            From::Client => "client",
+            From::Agent => "agent",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum What {
+    Frame(From, Bytes),
+    Line(Value),
+    End,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    payloads: bool,
+    out: BufWriter<File>,
+    written: u64,
+}
+
+impl Writer {
+    /// The thread. A disk that takes no more ends the recording.
+    fn run(mut self, entries: &Receiver<Entry>) {
+        if let Err(error) = self.write_all(entries) {
+            tracing::warn!(%error, "the wire log ends here");
+        }
+    }
+
+    fn write_all(&mut self, entries: &Receiver<Entry>) -> io::Result<()> {
+        let version = env!("CARGO_PKG_VERSION");
+        self.line(&json!({"recording": FORMAT, "version": version, "payloads": self.payloads}))?;
+        loop {
+            let entry = match entries.try_recv() {
+                Ok(entry) => entry,
+                Err(TryRecvError::Empty) => {
+                    self.out.flush()?;
+                    match entries.recv_timeout(LOOK_AGAIN) {
+                        Ok(entry) => entry,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return self.out.flush(),
+                    }
+                }
+                Err(TryRecvError::Disconnected) => return self.out.flush(),
+            };
+            let mut line = match entry.what {
+                What::End => {
+                    self.losses(entry.ms)?;
+                    return self.out.flush();
+                }
+                What::Line(line) => line,
+                What::Frame(from, frame) => {
+                    self.shared.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
+                    line::frame(from.as_str(), frame, self.payloads)
+                }
+            };
+            self.losses(entry.ms)?;
+            line["ms"] = json!(entry.ms);
+            if entry.channel > 0 {
+                line["channel"] = json!(entry.channel);
+            }
+            self.line(&line)?;
+            if self.written > MAX_RECORDING {
+                self.line(&json!({"ms": entry.ms, "event": "full"}))?;
+                return self.out.flush();
+            }
+        }
+    }
+
+    fn losses(&mut self, ms: u64) -> io::Result<()> {
+        match self.shared.lost.swap(0, Ordering::Relaxed) {
+            0 => Ok(()),
+            lost => self.line(&json!({"ms": ms, "event": "not recorded", "frames": lost})),
+        }
+    }
+
+    fn line(&mut self, line: &Value) -> io::Result<()> {
+        let mut text = line.to_string();
+        text.push('\n');
+        self.written += text.len() as u64;
+        self.out.write_all(text.as_bytes())
+    }
+}
+
+type Current = Option<(Arc<Shared>, usize)>;
+
+fn current() -> std::sync::MutexGuard<'static, Current> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is recorded into, and how many recorders there have been. Like the log, there is one in a process.
+static CURRENT: Mutex<Current> = Mutex::new(None);
+
+/// The number in a recording's first line.
+const FORMAT: u32 = 1;
+/// Shorter payloads could be guessed from their digest: single keys, passwords.
+pub const MIN_HASHED: usize = 64;
+/// Frames that may wait for the disk.
+const QUEUED_FRAMES: usize = 8_192;
+/// Bytes of the frames that may wait for the disk.
+const QUEUED_BYTES: usize = 16 << 20;
+/// Bytes after which a recording ends.
+const MAX_RECORDING: u64 = 1 << 30;
+/// Characters of a reason.
+const MAX_REASON: usize = 400;
+/// How long the end of a session may wait for the disk.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+const END_POLL: Duration = Duration::from_millis(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::{Message, MessageType, PayloadType};
+
+    fn output(sequence: i64, payload: &'static [u8]) -> Bytes {
+        let message = Message {
+            message_type: MessageType::OutputStreamData,
+            created_ms: 1,
+            sequence,
+            flags: 0,
+            id: uuid::Uuid::nil(),
+            payload_type: PayloadType::Output,
+            payload: Bytes::from_static(payload),
+        };
+        message.encode()
+    }
+
+    fn lines(path: &Path) -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// There is one recording in a process: so one test.
+    #[test]
+    fn a_recording() {
+        assert!(recorder().is_none());
+        assert!(start(&Settings::default()).is_none());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wire");
+        let settings = Settings { wire_log: Some(path.clone()), ..Settings::default() };
+        let guard = start(&settings).unwrap();
+        let (first, second) = (recorder().unwrap(), recorder().unwrap());
+        first.sent(&Transmit::Text(r#"{"TokenValue":"secret","ClientVersion":"1"}"#.into()));
+        first.frame(From::Agent, &output(7, b"what was shown"));
+        second.event("lost", &"x".repeat(1000));
+        drop(guard);
+        assert!(recorder().is_none());
+        first.frame(From::Agent, &output(8, b"after the end"));
+
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(
+            lines[0],
+            json!({"recording": 1, "version": env!("CARGO_PKG_VERSION"), "payloads": false})
+        );
+        assert_eq!(lines[1]["text"], json!({"TokenValue": "[redacted]", "ClientVersion": "1"}));
+        assert_eq!(lines[2]["payload"], json!({"length": 14}));
+        assert!(lines[2]["ms"].is_u64() && lines[2].get("channel").is_none());
+        assert_eq!((&lines[3]["channel"], &lines[3]["event"]), (&json!(1), &json!("lost")));
+        assert_eq!(lines[3]["reason"].as_str().unwrap().len(), MAX_REASON);
+
+        // A second recording follows in the same file, with payloads.
+        let guard = start(&Settings { wire_log_payloads: true, ..settings }).unwrap();
+        let frame = output(0, b"what was shown");
+        recorder().unwrap().frame(From::Client, &frame);
+        drop(guard);
+        let lines = super::tests::lines(&path);
+        assert_eq!(lines.len(), 6);
+        assert_eq!((&lines[5]["from"], &lines[5]["hex"]), (&json!("client"), &json!(hex::encode(&frame))));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn more_than_fits_is_counted_and_never_waited_for() {
+        let (queue, entries) = sync_channel(2);
+        let start = Instant::now();
+        let shared = Arc::new(Shared { queue, start, waiting: AtomicUsize::new(0), lost: AtomicU64::new(0) });
+        let recorder = Recorder { shared: Arc::clone(&shared), channel: 0 };
+        for _ in 0..5 {
+            recorder.frame(From::Client, &output(0, b"x"));
+        }
+        assert_eq!(shared.lost.load(Ordering::Relaxed), 3);
+        let two = 2 * output(0, b"x").len();
+        assert_eq!(shared.waiting.load(Ordering::Relaxed), two);
+        drop(entries.try_recv());
+        shared.waiting.store(QUEUED_BYTES, Ordering::Relaxed);
+        recorder.frame(From::Client, &output(0, b"x"));
+        assert_eq!(
+            shared.lost.load(Ordering::Relaxed),
+            4,
+            "there is room for a frame, but not for its bytes"
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Guard::start(dir.path(), false).is_err());
+        assert!(Guard::start(&dir.path().join("absent/wire"), false).is_err());
+    }
+}
