@@ -5,11 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use ssm_sim::Sim;
+use ssm_sim::agent::AgentOptions;
+use ssm_sim::{Config, Faults, Sim};
 
 use crate::harness::net::{Server, connect, echo_through, eventually, free_port, random_bytes};
 use crate::harness::process::{Running, run, run_with_input};
-use crate::harness::sim::{sim, unpaced_sim};
+use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::sshd::{Sshd, client_config};
 use crate::harness::{Aws, TARGET, World, required};
 
@@ -109,6 +110,27 @@ fn scp_of_20_mb_both_ways() {
     assert_copied(&setup, setup.client("scp").args(["-q", &up, &target]), "up", "there");
     let back = setup.world.path("back").display().to_string();
     assert_copied(&setup, setup.client("scp").args(["-q", &target, &back]), "there", "back");
+}
+
+/// The service closes the websocket each hour; here it does each second.
+#[test]
+fn scp_does_not_notice_that_the_websocket_is_closed() {
+    let sim = start(Config {
+        // Not faster than the agent can repeat what a cut has lost: it resends ten messages a second.
+        agent: AgentOptions { payload: 4096, ..AgentOptions::default() },
+        message_limit: None,
+        faults: Faults { cut_every: Some(Duration::from_secs(1)), ..Faults::default() },
+        ..Config::default()
+    });
+    let mut setup = Setup::new(Aws::V1, sim);
+    setup.world.set("SSM_PLUGIN_MESSAGE_RATE", "0");
+    let up = setup.file("up", &random_bytes(3, 20_000_000));
+    let target = format!("{TARGET}:{}", setup.world.path("there").display());
+    assert_copied(&setup, setup.client("scp").args(["-q", "-l", "60000", &up, &target]), "up", "there");
+    let back = setup.world.path("back").display().to_string();
+    assert_copied(&setup, setup.client("scp").args(["-q", &target, &back]), "there", "back");
+    let cuts: usize = setup._sim.sessions().iter().map(|session| session.opens.len() - 1).sum();
+    assert!(cuts >= 2, "{cuts} cuts");
 }
 
 #[test]

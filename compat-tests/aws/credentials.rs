@@ -3,18 +3,45 @@
 use ssm_sim::{SignatureReport, Sim};
 
 use super::{Call, Forward, known, strict_sim, world_without_credentials, write, write_config};
-use crate::harness::World;
 use crate::harness::net::Server;
+use crate::harness::process::run;
+use crate::harness::{Aws, TARGET, World};
 
-/// Who has signed the opening of a session that was called with this profile.
+/// Who has signed the opening of a session that was called with this profile: by the binary alone, and by way of
+/// the AWS CLI.
 #[track_caller]
 fn signer(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
+    let signature = signer_alone(world, sim, profile);
+    let of_the_cli = signer_through_the_cli(world, sim, profile);
+    assert!(of_the_cli.verified, "{of_the_cli:?}");
+    assert_eq!(of_the_cli.access_key[..4], signature.access_key[..4], "{of_the_cli:?}");
+    signature
+}
+
+#[track_caller]
+fn signer_alone(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
     let echo = Server::echo();
     let forward = Forward::start(world, &Call::port(sim, echo.port()).profile(profile));
     let opens = sim.session(&forward.id).expect("the session").opens;
     let signature = opens[0].signature.clone().expect("a signature");
     assert!(signature.verified, "{signature:?}");
     signature
+}
+
+/// The same through the unchanged AWS CLI, which finds the credentials for its own call in the same place.
+#[track_caller]
+fn signer_through_the_cli(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
+    let mut command = world.aws(Aws::V1, &sim.endpoint(), &["ssm", "start-session", "--target", TARGET]);
+    command.args(["--document-name", "AWS-StartNonInteractiveCommand"]);
+    command.args(["--parameters", "{\"command\": [\"echo by the CLI\"]}"]);
+    if !profile.is_empty() {
+        command.args(["--profile", profile]);
+    }
+    let finished = run(&mut command);
+    finished.assert_ok();
+    assert!(finished.text().contains("by the CLI"), "{}", finished.text());
+    let session = sim.sessions().into_iter().rfind(|s| s.document.contains("NonInteractive"));
+    session.expect("the CLI's session").opens[0].signature.clone().expect("a signature")
 }
 
 #[track_caller]
@@ -53,7 +80,8 @@ fn environment_comes_before_the_profile_it_names() {
         ".aws/credentials",
         "[work]\naws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong\n",
     );
-    assert_eq!(signer(&world, &sim, "work").access_key, known().access_key);
+    // The CLI itself takes the profile here, and would be refused.
+    assert_eq!(signer_alone(&world, &sim, "work").access_key, known().access_key);
 }
 
 #[test]
@@ -186,5 +214,7 @@ fn instance_metadata() {
     world.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &sim.endpoint());
     // Not for the metadata service.
     world.set("HTTP_PROXY", "http://127.0.0.1:9");
+    assert_temporary(&signer_alone(&world, &sim, ""), "ASIAIMDS");
+    world.unset(&["HTTP_PROXY"]);
     assert_temporary(&signer(&world, &sim, ""), "ASIAIMDS");
 }
