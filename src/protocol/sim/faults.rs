@@ -106,7 +106,7 @@ fn delay_jitter_and_reordering() {
 
 #[test]
 fn a_bottleneck_with_a_queue() {
-    for (rate, delay, least) in [(200e3, 20, 0.9), (1e6, 50, 0.9), (20e3, 20, 0.4), (5e6, 5, 0.9)] {
+    for (rate, delay, least) in [(200e3, 20, 0.9), (1e6, 50, 0.9), (20e3, 20, 0.8), (5e6, 5, 0.9)] {
         let what = format!("{rate} bytes a second with a queue, {delay} ms");
         let bottleneck = Some(Bottleneck { rate, drops_after: None });
         let wire = Wire { bottleneck, delay: MS * delay, ..Wire::default() };
@@ -115,14 +115,8 @@ fn a_bottleneck_with_a_queue() {
         let size = (rate * 8.0) as usize;
         let (share, outcome) = upload(&what, unlimited(), wire, size.clamp(100_000, 6_000_000), ideal);
         assert!(share > least, "{what}: {share}");
-        // On the slowest line, the first burst takes seconds, and nothing is known yet.
         let needless = outcome.duplicates as f64 / outcome.arrivals.len() as f64;
-        assert!(
-            needless < if rate < 50e3 { 0.5 } else { 0.1 },
-            "{what}: {} of {} again",
-            outcome.duplicates,
-            outcome.arrivals.len()
-        );
+        assert!(needless < 0.1, "{what}: {} of {} again", outcome.duplicates, outcome.arrivals.len());
     }
 }
 
