@@ -34,6 +34,9 @@ pub(super) enum Next {
 impl Outgoing {
     /// An answer of the handshake. It does not wait for the session to be ready.
     pub fn push_answer(&mut self, payload_type: PayloadType, body: Bytes) {
+        if self.answers.len() >= MAX_ANSWERS {
+            return tracing::warn!("dropped an answer: the agent asks and takes none");
+        }
         self.answers.push_back((payload_type, body));
     }
 
@@ -107,6 +110,9 @@ impl Outgoing {
     }
 }
 
+/// A handshake has three; more wait only when the agent asks again and again and acknowledges nothing.
+const MAX_ANSWERS: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::super::payload::Flag;
@@ -127,6 +133,15 @@ mod tests {
         assert_eq!(outgoing.pop(4, true), data(b"efgh"));
         assert_eq!(outgoing.pop(4, true), data(b"i"));
         assert_eq!((outgoing.pop(4, true), outgoing.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_are_bounded() {
+        let mut outgoing = Outgoing::default();
+        for _ in 0..1000 {
+            outgoing.push_answer(PayloadType::HandshakeResponse, Bytes::new());
+        }
+        assert_eq!(std::iter::from_fn(|| outgoing.pop(9, false)).count(), MAX_ANSWERS);
     }
 
     #[test]

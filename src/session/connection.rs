@@ -142,14 +142,26 @@ async fn write_all(
     queued: Arc<AtomicUsize>,
     gauge: Arc<Gauge>,
 ) -> io::Result<()> {
-    while let Some(order) = orders.recv().await {
-        match order {
-            Down::Data(bytes) => {
-                let written = writer.write_all(&bytes).await;
-                gauge.remove(&queued, bytes.len());
-                written?;
+    let mut gathered = BytesMut::new();
+    let mut order = orders.recv().await;
+    while let Some(Down::Data(mut bytes)) = order {
+        order = orders.try_recv().ok();
+        if matches!(order, Some(Down::Data(_))) {
+            // The agent's messages are small: what has come meanwhile goes with the same system call.
+            gathered.extend_from_slice(&bytes);
+            while gathered.len() < WRITE_AT_ONCE
+                && let Some(Down::Data(next)) = order
+            {
+                gathered.extend_from_slice(&next);
+                order = orders.try_recv().ok();
             }
-            Down::End => break,
+            bytes = gathered.split().freeze();
+        }
+        let written = writer.write_all(&bytes).await;
+        gauge.remove(&queued, bytes.len());
+        written?;
+        if order.is_none() {
+            order = orders.recv().await;
         }
     }
     writer.shutdown().await
@@ -249,6 +261,8 @@ impl AsyncWrite for LocalStream {
 
 /// Read from a local socket at once.
 pub(super) const CHUNK: usize = 16 << 10;
+/// Gathered for one write to a local socket.
+const WRITE_AT_ONCE: usize = 64 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
 const MIN_READ: usize = 4 << 10;
 /// What one slow reader may leave in memory before the whole session waits for it.
