@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! main ─▶ cli ─▶ session ─▶ link ─▶ protocol
-//!                   │         └────▶ aws
-//!                   └──▶ term, notice
+//!    │              │         └────▶ aws
+//!    │              └──▶ term, notice
+//!    └────▶ doctor ─▶ link, aws, settings
 //! ```
 //!
 //! No arrow runs back up.
@@ -22,8 +23,10 @@
 //! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
 //! | [`link`] | a websocket with a clock: opening, pings, opening again |
 //! | [`protocol`] | envelope, handshake, delivery, pacing, encryption, smux |
+//! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
 //! | [`term`] | raw mode, size, standard streams, signals, the parent process |
-//! | [`logging`] | diagnostics to a file, off by default |
+//! | [`doctor`] | what usually goes wrong, checked, and what to do |
+//! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //!
 //! # Where a byte goes
 //!

@@ -58,7 +58,7 @@ impl Client {
     /// The headers that sign the opening of `url` as it will be asked for.
     ///
     /// # Errors
-    /// Mostly that there are no credentials. It takes [`SIGNING_LOOK_UP`] at most to know that.
+    /// Mostly that there are no credentials. It takes five seconds at most to know that.
     pub async fn sign(&self, url: &Url) -> Result<HeaderMap, AwsError> {
         const CALL: &str = "signing the connection";
         let (loaded, credentials) = self.ready(CALL, SIGNING_LOOK_UP).await?;

@@ -147,7 +147,7 @@ impl Link {
         self.channel.send(input);
     }
 
-    /// Answers [`Event::DataKeyNeeded`].
+    /// Answers [`Event::DataKeyNeeded`](crate::protocol::Event::DataKeyNeeded).
     pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
         self.channel.handle_data_key(result);
     }
