@@ -7,9 +7,7 @@ use hyper_util::rt::TokioIo;
 use url::Url;
 
 use super::network::Network;
-use super::stream::{MaybeTls, Stream};
-use super::websocket::OpenError;
-use super::{tcp, tls};
+use super::websocket::{self, OpenError};
 
 /// What a server says to a request.
 #[derive(Clone, Debug)]
@@ -27,7 +25,8 @@ pub struct Answer {
 pub async fn ask(network: &Network, url: &Url, limit: Duration) -> Result<Answer, OpenError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let answer = async {
-        let stream = connect(network, url).await?;
+        let proxy = network.proxy().for_url(url)?;
+        let stream = websocket::reach(network, url, proxy.as_ref()).await?;
         let broken = |error: &dyn std::error::Error| {
             let mut reason = error.to_string();
             if let Some(source) = error.source() {
@@ -52,22 +51,6 @@ pub async fn ask(network: &Network, url: &Url, limit: Duration) -> Result<Answer
     };
     let timed_out = |_| Err(OpenError::TimedOut { host: host.clone(), timeout: limit });
     tokio::time::timeout(limit, answer).await.unwrap_or_else(timed_out)
-}
-
-async fn connect(network: &Network, url: &Url) -> Result<Stream, OpenError> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or(443);
-    let hop = match network.proxy().for_url(url)? {
-        Some(proxy) => proxy.connect(network, host, port).await?,
-        None => MaybeTls::Plain(tcp::connect(host, port).await?),
-    };
-    if !matches!(url.scheme(), "wss" | "https") {
-        return Ok(MaybeTls::Plain(hop));
-    }
-    let stream = tls::connect(network.tls()?, host, hop)
-        .await
-        .map_err(|source| OpenError::Tls { host: host.to_owned(), source })?;
-    Ok(MaybeTls::Tls(Box::new(stream)))
 }
 
 fn request(url: &Url) -> Result<Request<String>, http::Error> {

@@ -110,20 +110,7 @@ pub(super) async fn open(request: Dial) -> Result<Socket, OpenError> {
 async fn attempt(request: &Dial, proxy: Option<&Proxy>) -> Result<Socket, OpenError> {
     let Dial { url, headers, network } = request;
     let host = host(url);
-    let port = url.port_or_known_default().unwrap_or(443);
-    let hop = match proxy {
-        Some(proxy) => proxy.connect(network, &host, port).await?,
-        None => MaybeTls::Plain(tcp::connect(&host, port).await?),
-    };
-    let stream = match url.scheme() {
-        "wss" => {
-            let stream = tls::connect(network.tls()?, &host, hop)
-                .await
-                .map_err(|source| OpenError::Tls { host: host.clone(), source })?;
-            MaybeTls::Tls(Box::new(stream))
-        }
-        _ => MaybeTls::Plain(hop),
-    };
+    let stream = reach(network, url, proxy).await?;
     let upgrade_error =
         |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: error.to_string() };
     let mut upgrade = url.as_str().into_client_request().map_err(upgrade_error)?;
@@ -132,6 +119,23 @@ async fn attempt(request: &Dial, proxy: Option<&Proxy>) -> Result<Socket, OpenEr
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(refused(host, response.status())),
         Err(error) => Err(upgrade_error(error)),
+    }
+}
+
+/// A stream to the host that `url` names, through the proxy if there is one, with TLS if the scheme asks for it.
+pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -> Result<Stream, OpenError> {
+    let host = host(url);
+    let port = url.port_or_known_default().unwrap_or(443);
+    let hop = match proxy {
+        Some(proxy) => proxy.connect(network, &host, port).await?,
+        None => MaybeTls::Plain(tcp::connect(&host, port).await?),
+    };
+    if !matches!(url.scheme(), "wss" | "https") {
+        return Ok(MaybeTls::Plain(hop));
+    }
+    match tls::connect(network.tls()?, &host, hop).await {
+        Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
+        Err(source) => Err(OpenError::Tls { host, source }),
     }
 }
 
