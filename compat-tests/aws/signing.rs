@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use ssm_sim::{Config, SignatureReport, Sim};
 
 use super::{Call, Forward, strict_sim, world_without_credentials};
@@ -21,6 +22,19 @@ fn open_is_signed_for_the_message_gateway() {
     let signature = first_signature(&sim, &forward.id).expect("a signature");
     assert_eq!((signature.service.as_str(), signature.region.as_str()), ("ssmmessages", REGION));
     assert!(signature.verified && !signature.session_token, "{signature:?}");
+}
+
+/// Reading the system's certificates, once for each kind of credentials, was a third of the time to an open port.
+#[test]
+fn certificates_are_read_only_for_tls() {
+    let (mut world, sim, echo) = (World::new(), strict_sim(), Server::echo());
+    // Whoever opens it waits for ever.
+    let certificates = world.home().join("certificates.pem");
+    mkfifoat(CWD, &certificates, Mode::RUSR | Mode::WUSR).expect("a pipe");
+    world.set("SSL_CERT_FILE", certificates.to_str().expect("a path"));
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    let signature = first_signature(&sim, &forward.id).expect("a signature");
+    assert!(signature.verified, "{signature:?}");
 }
 
 #[test]

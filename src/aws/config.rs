@@ -8,13 +8,14 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
 use aws_types::os_shim_internal::{Env, Fs};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::cli::Secret;
+use crate::secret::Secret;
 
 /// What the caller says about AWS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,8 +73,11 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         }
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
     });
+    // The library's client would read the trust store whenever one of the many credential providers is made.
+    let http_when_needed =
+        http_client_fn(move |settings, components| http.http_connector(settings, components));
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http_when_needed)
         .no_credentials()
         .region(region(context).await);
     if let Some(profile) = profile {
