@@ -1,7 +1,7 @@
 //! The crate as a library: the example that forwards a port without the program.
 
+use session_manager_plugin::Secret;
 use session_manager_plugin::aws::Opened;
-use session_manager_plugin::cli::Secret;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 

@@ -18,6 +18,8 @@ use serde_json::Value;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 mod response;
 
 /// The official plugin's version whose behaviour this program has: the answer to `--version`
@@ -106,34 +108,6 @@ pub enum CliError {
     /// A field that should be a string.
     #[error("the field {0} of the session's response is not a string")]
     NotAString(&'static str),
-}
-
-/// A string that is never shown and is wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes over `text`.
-    pub fn new(text: String) -> Secret {
-        Secret(Zeroizing::new(text))
-    }
-
-    /// The secret itself, for the wire only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
 }
 
 /// Reads the command line, program name first. `take_env` returns a variable's value and removes it
@@ -232,7 +206,6 @@ const START_SESSION: &str = "StartSession";
 const RESPONSE_VARIABLE: &str = "AWS_SSM_START_SESSION_RESPONSE";
 const LEGACY_WORDS: usize = 3;
 const MAX_WORDS: usize = 6;
-const REDACTED: &str = "[redacted]";
 
 #[cfg(test)]
 mod tests;

@@ -59,14 +59,24 @@
 //! 8. `unsafe` stands only in [`term`], each block with its reason.
 //! 9. The token, credentials and data keys are in no log line, error text or panic message.
 
+// The book above leads to the private modules, too: `cargo doc --document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod aws;
+#[doc(hidden)]
 pub mod cli;
-pub mod doctor;
+mod doctor;
 pub mod link;
-pub mod logging;
-pub mod notice;
+mod logging;
+mod notice;
+mod program;
 pub mod protocol;
-pub mod session;
-pub mod settings;
-pub mod term;
-pub mod wire_log;
+mod secret;
+mod session;
+mod settings;
+mod term;
+mod wire_log;
+
+pub use cli::COMPATIBLE_VERSION;
+pub use program::main;
+pub use secret::Secret;

@@ -15,8 +15,7 @@ use serde_json::json;
 use session_manager_plugin::aws::{self, AwsContext, Opened};
 use session_manager_plugin::link::{self, Link, LinkEvent, Network, Target};
 use session_manager_plugin::protocol::smux::{self, StreamId};
-use session_manager_plugin::protocol::{self, Event, Flag, Input, SessionKind};
-use session_manager_plugin::settings::Settings;
+use session_manager_plugin::protocol::{Event, Flag, Input, SessionKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,10 +49,10 @@ pub async fn forward(
     listener: TcpListener,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let network = Arc::new(Network::from_settings(&Settings::default(), None));
+    let network = Arc::new(Network::from_env());
     let url = network.stream_url(&opened.stream_url)?;
     let target = Target { session_id: opened.session_id, url, token: Arc::new(opened.token), network, aws };
-    let mut link = Link::new(config(), target);
+    let mut link = Link::new(link::Config::default(), target);
     wait_for_port(&mut link).await?;
 
     let mut config = smux::Config::new(smux::Role::Client);
@@ -143,23 +142,6 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-fn config() -> link::Config {
-    link::Config {
-        channel: protocol::Config {
-            client_version: session_manager_plugin::cli::COMPATIBLE_VERSION.to_owned(),
-            message_rate: 900,
-            max_payload: 1024,
-            max_window: 256 << 10,
-            handshake_timeout: Duration::from_secs(60),
-            initial_size: session_manager_plugin::protocol::TerminalSize { cols: 300, rows: 100 },
-            give_up_after: Duration::from_secs(300),
-        },
-        open_timeout: Duration::from_secs(30),
-        reconnect_timeout: Duration::from_secs(300),
-        ping_interval: Duration::from_secs(30),
     }
 }
 

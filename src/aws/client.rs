@@ -20,9 +20,9 @@ use super::config::{self, AwsContext};
 use super::credentials::Kept;
 use super::error::{AwsError, Trouble};
 use super::{credentials, endpoint, sign};
-use crate::cli::Secret;
 use crate::protocol::cipher::DATA_KEY_LENGTH;
 use crate::protocol::{DataKey, DataKeyRequest};
+use crate::secret::Secret;
 
 /// A session that may be opened.
 #[derive(Debug)]

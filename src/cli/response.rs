@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
-use super::{CliError, Secret};
+use super::CliError;
+use crate::secret::Secret;
 
 /// The fields a session needs.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Response, CliError> {
     Ok(Response {
         session_id: not_empty(raw.session_id.string("SessionId")?, "SessionId")?,
         stream_url: not_empty(raw.stream_url.string("StreamUrl")?, "StreamUrl")?,
-        token: Secret(token),
+        token: Secret::from(token),
     })
 }
 

@@ -8,7 +8,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 use super::network::Way;
 use super::{Check, Options};
 use crate::aws::{AwsContext, Client, HttpsProxy, Trouble};
-use crate::cli::Secret;
+use crate::secret::Secret;
 use crate::settings::Settings;
 
 /// What environment and profile say.

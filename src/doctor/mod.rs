@@ -20,7 +20,7 @@ mod report;
 
 use std::time::Duration;
 
-pub use self::report::{Check, Report, Status};
+pub use self::report::{Check, Report};
 use crate::settings::{Loaded, Settings};
 
 /// What the words after `doctor` ask for.
@@ -118,6 +118,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use super::report::Status;
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Options, String> {

@@ -245,7 +245,7 @@ const MAX_ADDRESSES: usize = 6;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
+    use super::super::report::Status;
     use super::*;
 
     #[test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::OpenFailure;
-use crate::protocol::{self, Event};
+use crate::cli::COMPATIBLE_VERSION;
+use crate::protocol::{self, Event, TerminalSize};
+use crate::settings::Settings;
 
 /// What a link needs to know.
 #[derive(Clone, Debug)]
@@ -17,6 +19,35 @@ pub struct Config {
     /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
     pub ping_interval: Duration,
 }
+
+impl Default for Config {
+    /// The program's own defaults, which stay under the service's limits.
+    fn default() -> Config {
+        Config::from_settings(&Settings::default())
+    }
+}
+
+impl Config {
+    pub(crate) fn from_settings(settings: &Settings) -> Config {
+        Config {
+            channel: protocol::Config {
+                client_version: COMPATIBLE_VERSION.to_owned(),
+                message_rate: settings.message_rate.unwrap_or(0),
+                max_payload: settings.max_payload,
+                max_window: settings.window,
+                handshake_timeout: settings.handshake_timeout,
+                initial_size: TerminalSize { cols: settings.columns, rows: settings.lines },
+                give_up_after: GIVE_UP_AFTER,
+            },
+            open_timeout: settings.open_timeout,
+            reconnect_timeout: settings.reconnect_timeout,
+            ping_interval: settings.ping_interval,
+        }
+    }
+}
+
+/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
 /// What a link tells its session.
 #[derive(Debug)]

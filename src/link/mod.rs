@@ -17,12 +17,12 @@ mod backoff;
 mod event;
 mod network;
 mod opener;
-pub mod probe;
-pub mod proxy;
+pub(crate) mod probe;
+pub(crate) mod proxy;
 mod stream;
-pub mod stream_url;
+pub(crate) mod stream_url;
 mod tcp;
-pub mod tls;
+pub(crate) mod tls;
 mod wall_clock;
 mod websocket;
 

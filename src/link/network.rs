@@ -22,9 +22,14 @@ pub struct Network {
 }
 
 impl Network {
+    /// From the environment: proxies, trust, and the plugin's own settings.
+    pub fn from_env() -> Network {
+        Network::from_settings(&Settings::load().settings, None)
+    }
+
     /// From the settings and the environment's proxy and trust variables. `ca_bundle` is the profile's;
     /// `AWS_CA_BUNDLE` overrides it, as in the AWS CLI.
-    pub fn from_settings(settings: &Settings, ca_bundle: Option<PathBuf>) -> Network {
+    pub(crate) fn from_settings(settings: &Settings, ca_bundle: Option<PathBuf>) -> Network {
         let bundle = std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         Network {
             tls: OnceLock::new(),

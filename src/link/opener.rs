@@ -21,7 +21,7 @@ use super::network::Network;
 use super::stream_url::{self, StreamUrlError};
 use super::websocket::{self, Dial, OpenError, Socket};
 use crate::aws::{self, AwsError, Trouble};
-use crate::cli::Secret;
+use crate::secret::Secret;
 
 /// What there is to open.
 #[derive(Clone, Debug)]

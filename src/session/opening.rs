@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -12,9 +11,10 @@ use super::console::Console;
 use super::extra::{Started, Starter};
 use super::watch::Watch;
 use crate::aws::{self, AwsContext, HttpsProxy};
-use crate::cli::{COMPATIBLE_VERSION, Secret, StartSession};
+use crate::cli::StartSession;
 use crate::link::{self, Link, Network, stream_url};
-use crate::protocol::{self, TerminalSize};
+use crate::protocol::TerminalSize;
+use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::term::Size;
 
@@ -104,23 +104,10 @@ fn is_bundle_wanted(start: &StartSession) -> bool {
 }
 
 fn link_config(settings: &Settings) -> link::Config {
+    let mut config = link::Config::from_settings(settings);
     let size = Size::current(Size { cols: settings.columns, rows: settings.lines });
-    link::Config {
-        channel: protocol::Config {
-            client_version: COMPATIBLE_VERSION.to_owned(),
-            message_rate: settings.message_rate.unwrap_or(0),
-            max_payload: settings.max_payload,
-            max_window: settings.window,
-            handshake_timeout: settings.handshake_timeout,
-            initial_size: TerminalSize { cols: size.cols, rows: size.rows },
-            give_up_after: GIVE_UP_AFTER,
-        },
-        open_timeout: settings.open_timeout,
-        reconnect_timeout: settings.reconnect_timeout,
-        ping_interval: settings.ping_interval,
-    }
+    config.channel.initial_size = TerminalSize { cols: size.cols, rows: size.rows };
+    config
 }
 
 const HTTPS_PORT: u16 = 443;
-/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);

@@ -27,13 +27,13 @@ use std::io::IsTerminal;
 
 pub use self::argv::hide_argument;
 pub use self::env::take_var;
-pub use self::output::{OUTPUT_QUEUE, Output};
+pub use self::output::Output;
 #[cfg(windows)]
-pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw, restore};
+pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw};
 #[cfg(unix)]
 pub use self::{
     parent::Parent,
-    raw::{RawMode, is_raw, restore},
+    raw::{RawMode, is_raw},
     signals::Signals,
     stdin::Stdin,
 };

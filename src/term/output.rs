@@ -75,7 +75,7 @@ impl Output {
     }
 
     /// Whether all has been written.
-    #[must_use]
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.shared.lock().waiting == 0
     }

@@ -1,8 +1,6 @@
 //! The process that called us.
 #![expect(unsafe_code, reason = "the safe interface to process groups panics on group 0")]
 
-use std::time::Duration;
-
 use rustix::process::{Pid, getpgrp, getpid, getppid};
 
 /// The parent at the start. When the `aws` process is killed, the kernel hands us to another one; the
@@ -32,13 +30,6 @@ impl Parent {
     pub fn is_gone(&self) -> bool {
         self.was_gone || getppid() != self.id
     }
-
-    /// Resolves when it is gone, within half a second. Cancel-safe.
-    pub async fn gone(&self) {
-        while !self.is_gone() {
-            tokio::time::sleep(PARENT_POLL).await;
-        }
-    }
 }
 
 /// Process 1 may be in group 0, which the safe interface takes for impossible.
@@ -46,6 +37,3 @@ fn group_of(id: Pid) -> libc::pid_t {
     // SAFETY: `getpgid` takes and gives numbers only; -1 says that there is no such process.
     unsafe { libc::getpgid(id.as_raw_pid()) }
 }
-
-/// Time between two looks at the parent.
-const PARENT_POLL: Duration = Duration::from_millis(500);

@@ -107,11 +107,9 @@ fn control_bytes_are_the_official_plugin_s() {
     assert_eq!(Signal::Terminate.control_byte(), None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_parent_lives() {
-    let parent = Parent::current();
-    let hour = Duration::from_secs(3600);
-    assert!(tokio::time::timeout(hour, parent.gone()).await.is_err());
+#[test]
+fn the_parent_lives() {
+    assert!(!Parent::current().is_gone());
 }
 
 /// A test runner has threads, so the variable may only be read.

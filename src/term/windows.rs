@@ -177,11 +177,6 @@ impl Parent {
     pub fn is_gone(&self) -> bool {
         false
     }
-
-    /// Never resolves.
-    pub async fn gone(&self) {
-        std::future::pending().await
-    }
 }
 
 /// A standard stream to write to; always through the thread.

@@ -3,7 +3,7 @@ use std::os::unix::net::UnixStream;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::output::Sink;
+use super::super::output::{OUTPUT_QUEUE, Sink};
 use super::*;
 
 fn output(fd: impl Into<OwnedFd>) -> Output {

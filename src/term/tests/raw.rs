@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rustix::termios::Termios;
 
+use super::super::raw::restore;
 use super::*;
 
 /// There is one saved terminal per process.

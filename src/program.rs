@@ -1,0 +1,90 @@
+//! The program: argv in, exit status out.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::cli::{self, Invocation, StartSession};
+use crate::settings::{self, Loaded, Settings};
+use crate::term::Parent;
+use crate::{doctor, logging, notice, session, term, wire_log};
+
+/// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
+/// exit status. To be called first, before any thread exists.
+pub fn main() -> ExitCode {
+    // Before any thread exists: the response is taken out of the environment here.
+    let invocation = cli::parse(std::env::args_os(), term::take_var);
+    let text = match invocation {
+        Ok(Invocation::Version) => notice::version(),
+        Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
+        Ok(Invocation::Help) => settings::help(),
+        Ok(Invocation::Manual) => settings::manual(),
+        Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
+        Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
+        Ok(Invocation::Doctor(words)) => return examine(&words),
+        Ok(Invocation::StartSession(start)) => {
+            if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{"))
+            {
+                term::hide_argument(RESPONSE);
+            }
+            return start_session(*start);
+        }
+        Err(err) => return fail(&notice::cannot_start(err)),
+    };
+    print(&text);
+    ExitCode::SUCCESS
+}
+
+fn start_session(start: StartSession) -> ExitCode {
+    let parent = Parent::current();
+    let Loaded { settings, warnings, .. } = Settings::load();
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
+    }
+    let _log = logging::start(&settings, &start.session_id);
+    let _recording = wire_log::start(&settings);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(err) => return fail(&notice::cannot_start(err)),
+    };
+    let status = runtime.block_on(session::run(start, settings, parent));
+    // A thread that still waits for the terminal or a resolver shall not hold the end up.
+    runtime.shutdown_background();
+    ExitCode::from(status)
+}
+
+/// `doctor`: 0 when no check has failed, 1 when one has, 2 for words it does not know.
+fn examine(words: &[String]) -> ExitCode {
+    let options = match doctor::Options::parse(words) {
+        Ok(options) => options,
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "session-manager-plugin doctor: {reason}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(err) => return fail(&notice::cannot_start(err)),
+    };
+    let report = runtime.block_on(doctor::examine(&options));
+    runtime.shutdown_background();
+    print(&if options.json { report.to_json() } else { report.to_text() });
+    ExitCode::from(u8::from(report.has_failed()))
+}
+
+/// Says what went wrong on stdout, where callers look for it. The status is 0, as the official
+/// plugin's, unless the settings ask for it: the AWS CLI prints our argv when it is another.
+fn fail(text: &str) -> ExitCode {
+    print(text);
+    if Settings::load().settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
+}
+
+/// A reader that is gone wants to know nothing more.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Where the response stands, if it is not in the environment.
+const RESPONSE: usize = 1;
+/// The plugin's own failures, when a status is asked for: ssh's number.
+const OWN_FAILURE: u8 = 255;
