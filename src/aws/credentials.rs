@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_config::SdkConfig;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -22,7 +23,15 @@ pub(super) async fn look_up(
     profile: Option<&str>,
     wait: Duration,
 ) -> Result<Credentials, CredentialsError> {
-    let look = async { chain(config, provider_config, profile).await.provide_credentials().await };
+    let look = async {
+        // The first of the default chain, without the clients that the rest of it makes.
+        if asked_for_by_name(profile).is_none()
+            && let Ok(found) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+        {
+            return Ok(found);
+        }
+        chain(config, provider_config, profile).await.provide_credentials().await
+    };
     match tokio::time::timeout(wait, look).await {
         Ok(found) => found,
         Err(_) => Err(CredentialsError::provider_timed_out(wait)),
@@ -61,7 +70,7 @@ async fn chain(
         .connect_timeout(IMDS_CONNECT_TIMEOUT)
         .read_timeout(IMDS_READ_TIMEOUT)
         .build();
-    let Some(profile) = profile.filter(|profile| !is_of_environment(profile)) else {
+    let Some(profile) = asked_for_by_name(profile) else {
         let mut chain = DefaultCredentialsChain::builder()
             .configure(provider_config.clone())
             .region(config.region().cloned())
@@ -82,10 +91,10 @@ async fn chain(
     )
 }
 
-fn is_of_environment(profile: &str) -> bool {
-    ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]
-        .iter()
-        .any(|name| std::env::var(name).is_ok_and(|value| value == profile))
+/// The profile, unless it is what the environment says anyway.
+fn asked_for_by_name(profile: Option<&str>) -> Option<&str> {
+    let says = |name: &str, profile: &str| std::env::var(name).is_ok_and(|value| value == profile);
+    profile.filter(|profile| !says("AWS_PROFILE", profile) && !says("AWS_DEFAULT_PROFILE", profile))
 }
 
 /// How credential providers (STS, SSO) make their own calls.
