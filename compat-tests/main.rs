@@ -3,7 +3,7 @@
 //! - [`cli`]: arguments and visible text.
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
-//! - [`port`], [`stdio`]: the binary alone against the simulator.
+//! - [`port`], [`sockets`], [`stdio`]: the binary alone against the simulator.
 //! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
@@ -32,6 +32,7 @@ mod network;
 mod port;
 mod postgres;
 mod settings;
+mod sockets;
 mod ssh;
 mod stdio;
 mod wire_log;
