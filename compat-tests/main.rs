@@ -4,7 +4,7 @@
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`sockets`], [`stdio`]: the binary alone against the simulator.
-//! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
+//! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
@@ -28,6 +28,7 @@ mod faults_link;
 mod hostile;
 mod library;
 mod lifetime;
+mod logs;
 mod network;
 mod port;
 mod postgres;

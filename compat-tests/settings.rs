@@ -8,7 +8,7 @@ use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
 use crate::harness::net::eventually;
 use crate::harness::process::{Finished, Running, run};
 use crate::harness::pty::Pty;
-use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::sim::sim;
 use crate::harness::wire;
 
 /// A world with a settings file.
@@ -85,34 +85,6 @@ fn the_manual_is_made_by_the_program() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/session-manager-plugin.1");
     let committed = std::fs::read_to_string(path).expect("the committed manual");
     assert_eq!(run(World::new().plugin().arg("--man")).text(), committed);
-}
-
-#[test]
-fn every_line_of_the_log_names_the_session_and_no_secret() {
-    let mut world = World::new();
-    let (log, sim) = (world.path("log"), sim());
-    world.set("SSM_PLUGIN_LOG", "trace");
-    world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
-    let started = Started::at(&sim.endpoint(), None, json!({}));
-    let mut running = Running::spawn(&mut started.command(&world));
-    running.send("echo swordfish-$((40+2))\n");
-    running.stdout.wait_for("swordfish-42");
-    running.send("exit\n");
-    running.finish().assert_ok();
-    let text = std::fs::read_to_string(&log).expect("the log");
-    assert!(text.lines().count() > 1, "{text}");
-    for line in text.lines() {
-        assert!(line.contains(started.id()), "{line}");
-    }
-    let token = started.response["TokenValue"].as_str().expect("token");
-    let secrets = [token, "wJalrXUtnFEMI", "swordfish", "Signature="];
-    for secret in secrets {
-        assert!(!text.contains(secret), "the log holds {secret:?}");
-    }
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&log).expect("metadata").permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    assert_all_ended(&sim);
 }
 
 /// A command's streams have no terminal at their other end that would make returns of newlines.
