@@ -3,7 +3,7 @@
 //! - [`cli`]: arguments and visible text.
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
-//! - [`port`], [`sockets`], [`stdio`]: the binary alone against the simulator.
+//! - [`port`], [`sessions`], [`sockets`], [`stdio`]: the binary alone against the simulator.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
@@ -32,6 +32,7 @@ mod logs;
 mod network;
 mod port;
 mod postgres;
+mod sessions;
 mod settings;
 mod sockets;
 mod ssh;
