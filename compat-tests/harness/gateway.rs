@@ -237,6 +237,20 @@ impl Socket {
         while self.unacknowledged.iter().any(|frame| frame.sequence == number) && self.any().is_some() {}
     }
 
+    /// Waits for the client's next websocket ping, which is answered with the next read or write; false when the
+    /// client has gone.
+    pub fn ping(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.read() {
+                Some(Some(Message::Ping(_))) => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// Ends the session, once all that was sent has been acknowledged or will not be.
     pub fn close(&mut self, output: &str) {
         let deadline = Instant::now() + SETTLE;
