@@ -10,7 +10,10 @@ use ssm_sim::agent::Generation;
 use ssm_sim::{Config, CustomDocument, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, connect, echo_through, eventually, free_port, opened_port, random_bytes};
+use crate::harness::net::{
+    Server, await_byte, connect, echo_through, eventually, free_port, opened_port, random_bytes,
+    uninterrupted,
+};
 use crate::harness::process::Running;
 use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -96,7 +99,7 @@ fn refused_destination_ends_that_connection_only() {
         let mut local = connect(forward.port);
         let begin = Instant::now();
         // End or reset, either tells the client; a timeout would not.
-        let answer = local.read(&mut [0; 1]);
+        let answer = uninterrupted(|| local.read(&mut [0; 1]));
         let told = match &answer {
             Ok(n) => *n == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
@@ -112,7 +115,9 @@ fn destination_that_comes_up_later_is_reached() {
     let (world, sim) = (World::new(), sim());
     let port = free_port();
     let forward = Forward::to(&world, &sim, port);
-    let _ = connect(forward.port).read(&mut [0; 1]);
+    let mut early = connect(forward.port);
+    let _ = uninterrupted(|| early.read(&mut [0; 1]));
+    drop(early);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind");
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
@@ -235,7 +240,7 @@ fn one_stalled_reader_does_not_stop_the_others() {
     let mut stalled = connect(forward.port);
     stalled.write_all(b"F").expect("write");
     // Some of it has come: the flood is under way, and nobody reads on.
-    stalled.peek(&mut [0; 1]).expect("peek");
+    await_byte(&stalled);
     for round in 0..10u64 {
         let mut bytes = random_bytes(round, 5000);
         bytes[0] = b'E';
