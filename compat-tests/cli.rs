@@ -84,7 +84,8 @@ fn version_satisfies_the_cli() {
 
 #[test]
 fn version_is_quick() {
-    // The CLI runs it before each session. The best of some, since the machine is busy with other tests.
+    // The CLI runs it before each session: 20 ms are promised. The best of some, since the machine is busy with other
+    // tests.
     let best = (0..20)
         .map(|_| {
             let start = Instant::now();
@@ -93,7 +94,7 @@ fn version_is_quick() {
         })
         .min()
         .expect("twenty runs");
-    assert!(best < Duration::from_millis(200), "the quickest of 20 took {best:?}");
+    assert!(best < Duration::from_millis(20), "the quickest of 20 took {best:?}");
 }
 
 #[test]
@@ -231,6 +232,16 @@ fn an_unset_variable_is_one_clear_line() {
     let words =
         ["AWS_SSM_START_SESSION_RESPONSE", REGION, "StartSession", "", &request, "http://127.0.0.1:1"];
     assert_one_clear_line(&run_words(&words));
+}
+
+#[test]
+fn an_empty_profile_and_endpoint_are_none() {
+    let gateway = greeting("");
+    let (started, world) = (Started::of(&gateway), World::new());
+    let mut command = world.plugin();
+    let request = started.request.to_string();
+    command.args([&started.response.to_string(), REGION, "StartSession", "", &request, ""]);
+    assert_text(&run_open(&mut command), &greeted());
 }
 
 #[test]

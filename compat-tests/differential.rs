@@ -4,12 +4,15 @@
 //! still do so. Ours must do the same, but for the scripts that `deviations` names with a reason: there ours must
 //! differ, in exactly the way of `transcripts/<script>.ours.txt`.
 //!
+//! What no script can show to both plugins (a setting of ours, a network that fails) is in the same list, with the
+//! tests that prove it: see [`deviations`].
+//!
 //! `SSM_COMPAT_RECORD=1` writes the files instead of comparing: the official ones with `REFERENCE_PLUGIN`, and
 //! ours for the scripts that deviate.
 
+mod deviations;
 mod scripts;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::harness::{plugin, reference_plugin};
@@ -20,7 +23,7 @@ fn compare(name: &str) {
     let script = scripts::named(name);
     let official = official_transcript(name, script);
     let ours = script(&plugin());
-    match deviations().get(name) {
+    match deviations::all().get(name) {
         None => assert_eq!(ours, official, "{name}: a difference that `deviations` does not name"),
         Some(_) => {
             assert_ne!(ours, official, "{name}: `deviations` names it, but there is no difference");
@@ -54,56 +57,9 @@ fn official_transcript(name: &str, script: scripts::Script) -> String {
     read(&path)
 }
 
-/// One intended difference.
-#[derive(Debug, Default)]
-struct Deviation {
-    official: String,
-    ours: String,
-    reason: String,
-}
-
-/// The committed list, by script.
-fn deviations() -> BTreeMap<String, Deviation> {
-    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/deviations"));
-    let mut all = BTreeMap::<String, Deviation>::new();
-    let mut name = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if let Some(heading) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            assert!(
-                all.insert(heading.to_owned(), Deviation::default()).is_none(),
-                "deviations: {heading} twice"
-            );
-            name = Some(heading.to_owned());
-            continue;
-        }
-        let entry = name.as_ref().and_then(|name| all.get_mut(name));
-        let entry = entry.unwrap_or_else(|| panic!("deviations: {line:?} belongs to no entry"));
-        match line.split_once(": ") {
-            Some(("official", text)) => entry.official = text.to_owned(),
-            Some(("ours", text)) => entry.ours = text.to_owned(),
-            Some(("reason", text)) => entry.reason = text.to_owned(),
-            _ => panic!("deviations: {line:?} is neither official, ours nor reason"),
-        }
-    }
-    all
-}
-
-#[test]
-fn every_deviation_is_complete_and_used() {
-    for (name, deviation) in deviations() {
-        assert!(
-            scripts::ALL.iter().any(|(known, _)| *known == name),
-            "deviations: no script is called {name}"
-        );
-        let complete =
-            [&deviation.official, &deviation.ours, &deviation.reason].iter().all(|text| !text.is_empty());
-        assert!(complete, "deviations: {name} lacks a line: {deviation:?}");
-    }
-}
-
 #[test]
 fn every_transcript_is_used() {
-    let deviations = deviations();
+    let deviations = deviations::all();
     for entry in std::fs::read_dir(transcripts()).expect("transcripts") {
         let file = entry.expect("transcript").file_name().to_string_lossy().into_owned();
         let name = file.trim_end_matches(".txt").trim_end_matches(".ours").trim_end_matches(".also");

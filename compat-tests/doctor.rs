@@ -111,6 +111,13 @@ fn an_old_or_broken_cli() {
     let (world, url) = (world(&sim), channel(&sim));
     install(&world, "aws", "#!/bin/sh\necho aws-cli/2.9.19 Python/3.11.2\n");
     assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "warning", "token as an argument");
+    // The last of each line that did so, and the first that does not.
+    for (version, status) in
+        [("1.30.2", "warning"), ("1.30.3", "ok"), ("2.13.36", "warning"), ("2.13.37", "ok")]
+    {
+        install(&world, "aws", &format!("#!/bin/sh\necho aws-cli/{version} Python/3.11.2\n"));
+        assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", status, version);
+    }
     install(&world, "aws", "#!/bin/sh\nexit 1\n");
     assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "failure", "does not start");
     install(&world, "aws", "#!/bin/sh\nprintf 'something \\033[2Jelse\\n'\n");

@@ -10,7 +10,9 @@ use ssm_sim::agent::AgentOptions;
 use ssm_sim::{Config, Cut, Faults, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
+use crate::harness::net::{
+    Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes, uninterrupted,
+};
 use crate::harness::process::Running;
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -114,7 +116,7 @@ fn a_stalled_reader_beside_a_running_transfer() {
     let forward = Forward::start(&sim, server.port(), &[]);
     let mut stalled = connect(forward.port);
     stalled.write_all(&[1]).expect("write");
-    stalled.peek(&mut [0; 1]).expect("peek");
+    await_byte(&stalled);
     let mut running = connect(forward.port);
     running.write_all(&[2]).expect("write");
     let mut bytes = vec![0; SIZE];
@@ -133,7 +135,7 @@ fn a_reader_that_never_reads_and_leaves_frees_the_others() {
     let forward = Forward::start(&sim, server.port(), &[]);
     let mut stalled = connect(forward.port);
     stalled.write_all(&[1]).expect("write");
-    stalled.peek(&mut [0; 1]).expect("peek");
+    await_byte(&stalled);
     let mut running = connect(forward.port);
     running.write_all(&[2]).expect("write");
     let gone = AtomicBool::new(false);
@@ -219,7 +221,7 @@ fn a_long_upload_keeps_to_the_services_limit() {
     let sink = Server::start(|mut stream| {
         let (mut left, mut buffer) = (SIZE, vec![0; 1 << 16]);
         while left > 0 {
-            match stream.read(&mut buffer) {
+            match uninterrupted(|| stream.read(&mut buffer)) {
                 Ok(read @ 1..) => left -= read,
                 _ => return,
             }

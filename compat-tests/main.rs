@@ -3,8 +3,8 @@
 //! - [`cli`]: arguments and visible text.
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
-//! - [`port`], [`stdio`]: the binary alone against the simulator.
-//! - [`doctor`], [`settings`], [`wire_log`]: what the program says about itself.
+//! - [`port`], [`sessions`], [`sockets`], [`stdio`]: the binary alone against the simulator.
+//! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
@@ -28,10 +28,13 @@ mod faults_link;
 mod hostile;
 mod library;
 mod lifetime;
+mod logs;
 mod network;
 mod port;
 mod postgres;
+mod sessions;
 mod settings;
+mod sockets;
 mod ssh;
 mod stdio;
 mod wire_log;

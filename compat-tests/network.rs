@@ -5,16 +5,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, echo_through, free_port, opened_port, random_bytes};
+use crate::harness::gateway::Gateway;
+use crate::harness::net::{Server, echo_through, eventually, free_port, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running};
 use crate::harness::sim::{assert_all_ended, start};
-use crate::harness::{Aws, TARGET, World};
+use crate::harness::{Aws, PATIENCE, TARGET, World, wire};
 
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
 const API: &str = "ssm.us-east-1.amazonaws.com";
@@ -242,6 +244,22 @@ fn a_private_authority_is_trusted_when_named() {
     site.works();
 }
 
+/// `AWS_CA_BUNDLE` comes beside the system's store, not in its place.
+#[test]
+fn both_the_system_s_authorities_and_the_named_ones_are_trusted() {
+    let other = TlsFront::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), &["elsewhere"]).expect("another");
+    for (system, named) in [("ours", "other"), ("other", "ours")] {
+        let mut site = Site::here("localhost");
+        for (variable, which) in [("SSL_CERT_FILE", system), ("AWS_CA_BUNDLE", named)] {
+            let path = site.world.path(&format!("{which}.pem"));
+            let pem = if which == "ours" { site.front.ca_pem() } else { other.ca_pem() };
+            std::fs::write(&path, pem).expect("write the CA");
+            site.set(variable, &path.display().to_string());
+        }
+        site.works();
+    }
+}
+
 #[test]
 fn an_unknown_authority_is_refused_with_advice() {
     let mut site = Site::here("localhost");
@@ -302,6 +320,31 @@ fn another_stream_host_is_used_throughout() {
     site.fails_with("SSM_PLUGIN_STREAM_HOST=\"https://localhost/\" is not a host name");
 }
 
+/// smp#15: proxies forget a connection after a minute of silence; the official plugin pings every five minutes.
+#[test]
+fn pings_come_at_their_interval() {
+    let (pings, times) = std::sync::mpsc::channel();
+    let gateway = Gateway::scripted(move |socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "$ ");
+        socket.acknowledged(number);
+        while socket.ping() {
+            let _ = pings.send(Instant::now());
+        }
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_PING_INTERVAL", "1");
+    let mut plugin = Running::spawn(&mut Started::of(&gateway).command(&world));
+    let _stdin = plugin.take_stdin();
+    let times: Vec<Instant> = (0..4).map(|_| times.recv_timeout(PATIENCE).expect("a ping")).collect();
+    let took = times[3].duration_since(times[0]);
+    // A busy machine makes them late; nothing makes them early.
+    let expected = Duration::from_millis(2500)..Duration::from_secs(12);
+    assert!(expected.contains(&took), "three intervals of a second in {took:?}");
+    assert_eq!(gateway.opens(), 1, "answered pings are no reason to connect again");
+    plugin.signal(Signal::TERM);
+    plugin.finish().assert_ok();
+}
+
 #[test]
 fn a_half_open_connection_is_replaced() {
     let mut site = Site::at(SERVICE).trusting();
@@ -340,6 +383,41 @@ fn calls_to_aws_take_the_proxy_too() {
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
     assert_all_ended(&site.sim);
+}
+
+/// The SDK's settings for endpoints, when the caller names none. Where calls go is seen at the proxy, which alone could
+/// resolve these names.
+#[test]
+fn endpoints_of_the_environment_are_used() {
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (&[], "ssm.us-east-1.amazonaws.com:443"),
+        (&[("AWS_USE_FIPS_ENDPOINT", "true")], "ssm-fips.us-east-1.amazonaws.com:443"),
+        (&[("AWS_USE_DUALSTACK_ENDPOINT", "true")], "ssm.us-east-1.api.aws:443"),
+        (&[("AWS_ENDPOINT_URL", "https://any.example")], "any.example:443"),
+        (
+            &[
+                ("AWS_ENDPOINT_URL", "https://any.example"),
+                ("AWS_ENDPOINT_URL_SSM", "https://ssm.example:8443"),
+            ],
+            "ssm.example:8443",
+        ),
+    ];
+    for (variables, expected) in cases {
+        let mut site = Site::at(SERVICE).trusting();
+        let proxy = site.proxy(ProxyOptions::default());
+        site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
+        variables.iter().for_each(|(name, value)| site.set(name, value));
+        let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
+        started.endpoint = String::new();
+        let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
+        opened_port(&plugin.stdout);
+        site.sim.cut(started.id());
+        eventually(&format!("a call to {expected} with {variables:?}"), || {
+            proxy.requests().iter().any(|request| request.to == expected)
+        });
+        let calls = proxy.requests().into_iter().filter(|request| request.to != format!("{SERVICE}:443"));
+        assert!(calls.clone().all(|request| request.to == expected), "{:?}", calls.collect::<Vec<_>>());
+    }
 }
 
 /// All at once, through the unchanged CLI: a proxy with a password, a private authority, an interface endpoint, whose

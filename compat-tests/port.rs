@@ -2,17 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use ssm_sim::agent::Generation;
 use ssm_sim::{Config, CustomDocument, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{Server, connect, echo_through, eventually, free_port, opened_port, random_bytes};
+use crate::harness::net::{
+    Server, await_byte, connect, echo_through, eventually, free_port, opened_port, random_bytes,
+    uninterrupted,
+};
 use crate::harness::process::Running;
 use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -53,6 +54,26 @@ fn text_of_a_session_is_exact() {
     assert_all_ended(&sim);
 }
 
+/// A document of one's own may leave it out.
+#[test]
+fn without_a_local_port_any_free_one_is_taken() {
+    let (world, echo) = (World::new(), Server::echo());
+    for local in [None, Some("")] {
+        let mut properties = json!({"type": "LocalPortForwarding", "portNumber": echo.port().to_string()});
+        if let Some(local) = local {
+            properties["localPortNumber"] = json!(local);
+        }
+        let Value::Object(properties) = properties else { unreachable!("an object") };
+        let documents = [("Own".to_owned(), CustomDocument::Port { properties })].into();
+        let sim = start(Config { documents, ..Config::default() });
+        let started = Started::at(&sim.endpoint(), Some("Own"), json!({}));
+        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+        let port = opened_port(&plugin.stdout);
+        assert_ne!(port, 0);
+        assert_eq!(echo_through(port, b"any"), b"any");
+    }
+}
+
 #[test]
 fn port_in_use_fails_at_once_and_ends_the_session() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
@@ -78,7 +99,7 @@ fn refused_destination_ends_that_connection_only() {
         let mut local = connect(forward.port);
         let begin = Instant::now();
         // End or reset, either tells the client; a timeout would not.
-        let answer = local.read(&mut [0; 1]);
+        let answer = uninterrupted(|| local.read(&mut [0; 1]));
         let told = match &answer {
             Ok(n) => *n == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
@@ -94,7 +115,9 @@ fn destination_that_comes_up_later_is_reached() {
     let (world, sim) = (World::new(), sim());
     let port = free_port();
     let forward = Forward::to(&world, &sim, port);
-    let _ = connect(forward.port).read(&mut [0; 1]);
+    let mut early = connect(forward.port);
+    let _ = uninterrupted(|| early.read(&mut [0; 1]));
+    drop(early);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind");
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
@@ -217,7 +240,7 @@ fn one_stalled_reader_does_not_stop_the_others() {
     let mut stalled = connect(forward.port);
     stalled.write_all(b"F").expect("write");
     // Some of it has come: the flood is under way, and nobody reads on.
-    stalled.peek(&mut [0; 1]).expect("peek");
+    await_byte(&stalled);
     for round in 0..10u64 {
         let mut bytes = random_bytes(round, 5000);
         bytes[0] = b'E';
@@ -236,6 +259,68 @@ fn echo_through_after_first(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut answer = vec![0; bytes.len() - 1];
     stream.read_exact(&mut answer).expect("read");
     answer
+}
+
+/// smp#139: which connection was cut off, and after how much.
+#[test]
+fn each_connection_is_told_when_asked_for() {
+    for generation in [Generation::default(), Generation::V3_0] {
+        let (mut world, sim, echo) = (World::new(), sim_with_agent(generation), Server::echo());
+        let log = world.path("log");
+        world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
+        world.set("SSM_PLUGIN_LOG", "info");
+        world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
+        let forward = Forward::to(&world, &sim, echo.port());
+        let mut expected = String::new();
+        for (number, size) in [(1, 100), (2, 50_000)] {
+            let mut stream = connect(forward.port);
+            let from = stream.local_addr().expect("address");
+            let name = format!("connection {number} from {from}");
+            let opened = forward.plugin.stderr.wait_for("\n");
+            assert_eq!(opened, format!("session-manager-plugin: {name} opened\n"));
+            let mut writer = stream.try_clone().expect("clone");
+            let feeder = std::thread::spawn(move || writer.write_all(&random_bytes(number, size)));
+            stream.read_exact(&mut vec![0; size]).expect("the echo");
+            feeder.join().expect("feeder").expect("write");
+            // A second connection must not find the first still open: old agents carry one.
+            stream.shutdown(Shutdown::Both).expect("shutdown");
+            drop(stream);
+            let closed = forward.plugin.stderr.wait_for("\n");
+            let (before, after) =
+                (format!("{name} closed after "), format!(" s, sent {size} bytes, received {size} bytes\n"));
+            assert!(closed.contains(&before) && closed.ends_with(&after), "{closed}");
+            expected += &opened;
+            expected += &closed;
+        }
+        // One that is open at the end of the session.
+        let open = connect(forward.port);
+        forward.plugin.stderr.wait_for(" opened\n");
+        forward.plugin.signal(Signal::INT);
+        let finished = forward.plugin.finish();
+        finished.assert_ok();
+        drop(open);
+        let errors = finished.errors();
+        assert!(errors.starts_with(&expected) && errors.lines().count() == 6, "{errors}");
+        assert!(errors.ends_with("sent 0 bytes, received 0 bytes\n"), "{errors}");
+        assert!(!finished.text().contains("connection 1"), "on stdout: {}", finished.text());
+        let log = std::fs::read_to_string(&log).expect("the log");
+        for line in errors.lines() {
+            let line = line.trim_start_matches("session-manager-plugin: ");
+            assert!(log.contains(line), "{line:?} is not in the log: {log}");
+        }
+    }
+}
+
+#[test]
+fn connections_are_not_told_unasked() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let forward = Forward::to(&world, &sim, echo.port());
+    assert_eq!(echo_through(forward.port, b"untold"), b"untold");
+    forward.plugin.signal(Signal::INT);
+    let finished = forward.plugin.finish();
+    finished.assert_ok();
+    assert_eq!(finished.errors(), "");
 }
 
 /// Agents that carry one connection at a time.
@@ -266,35 +351,6 @@ fn old_agent_3_0() {
 #[test]
 fn old_agent_2_3() {
     old_agent(Generation::V2_3);
-}
-
-#[test]
-fn unix_socket() {
-    let (world, echo) = (World::new(), Server::echo());
-    let socket = world.path("db.sock");
-    let properties = json!({"type": "LocalPortForwarding", "portNumber": echo.port().to_string(),
-        "localConnectionType": "unix", "localUnixSocket": socket.display().to_string()});
-    let serde_json::Value::Object(properties) = properties else { unreachable!("an object") };
-    let documents = [("Socket".to_owned(), CustomDocument::Port { properties })].into();
-    let sim = start(Config { documents, ..Config::default() });
-    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
-    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-    plugin.stdout.wait_for(&format!(
-        "Unix socket {} opened for sessionId {}.",
-        socket.display(),
-        started.id()
-    ));
-    let mode = std::fs::metadata(&socket).expect("the socket").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "others may connect: {mode:o}");
-    let mut stream = UnixStream::connect(&socket).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    stream.write_all(b"through a socket").expect("write");
-    let mut answer = [0; 16];
-    stream.read_exact(&mut answer).expect("read");
-    assert_eq!(&answer, b"through a socket");
-    plugin.signal(Signal::INT);
-    plugin.finish().assert_ok();
-    assert!(!socket.exists(), "the socket is left behind");
 }
 
 #[test]

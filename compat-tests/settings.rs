@@ -1,14 +1,19 @@
 //! Settings from outside: the file, warnings, and that nobody is warned who only asks for the version.
 
+use std::io::Write;
+use std::time::Duration;
+
+use rustix::process::Signal;
 use serde_json::json;
+use ssm_sim::{Sim, Way};
 
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
-use crate::harness::net::eventually;
+use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running, run};
 use crate::harness::pty::Pty;
-use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::sim::sim;
 use crate::harness::wire;
 
 /// A world with a settings file.
@@ -50,6 +55,76 @@ fn quiet_leaves_only_the_session_s_bytes() {
     assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("hello\r\n", ""));
 }
 
+/// A forwarded port with one setting.
+#[track_caller]
+fn forward(sim: &Sim, port: u16, setting: Option<(&str, &str)>) -> (Running, u16, String) {
+    let mut world = World::new();
+    if let Some((name, value)) = setting {
+        world.set(name, value);
+    }
+    let started = Started::port(&sim.endpoint(), port, 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let port = opened_port(&plugin.stdout);
+    (plugin, port, started.id().to_owned())
+}
+
+#[test]
+fn rate_and_size_of_messages() {
+    let echo = Server::echo();
+    for (setting, largest, most) in [
+        (None, 1024, 900),
+        (Some(("SSM_PLUGIN_MAX_PAYLOAD", "300")), 300, 900),
+        (Some(("SSM_PLUGIN_MAX_PAYLOAD", "5000")), 5000, 900),
+        (Some(("SSM_PLUGIN_MESSAGE_RATE", "100")), 1024, 100),
+    ] {
+        let sim = sim();
+        let (_plugin, port, id) = forward(&sim, echo.port(), setting);
+        let bytes = random_bytes(1, 400_000);
+        assert!(echo_through(port, &bytes) == bytes, "the echo differs");
+        let up = sim.session(&id).expect("the session").up;
+        assert!(up.largest <= largest && up.largest > largest - 100, "{setting:?}: {up:?}");
+        // A burst, the rate, and what arrives in bunches.
+        assert!(up.peak_1s <= 128 + most + 100, "{setting:?}: {up:?}");
+    }
+}
+
+#[test]
+fn window_bounds_what_is_unacknowledged() {
+    const WINDOW: usize = 32_768;
+    let sink = Server::start(|mut stream| {
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let unacknowledged = |setting| {
+        let sim = sim();
+        let (plugin, port, id) = forward(&sim, sink.port(), setting);
+        let mut local = connect(port);
+        local.write_all(b"x").expect("write");
+        plugin.stdout.wait_for("Connection accepted");
+        sim.stall(&id, Way::Down, Duration::from_secs(3600));
+        let typist = std::thread::spawn(move || {
+            let _ = local.write_all(&random_bytes(2, 1_000_000));
+        });
+        let mut most = 0;
+        let mut same = 0;
+        // Until nothing more goes.
+        while same < 5 {
+            plugin.signal(Signal::USR1);
+            let line = plugin.stderr.wait_for(" bytes unacknowledged");
+            let number = line.rsplit(' ').nth(2).and_then(|word| word.parse::<usize>().ok()).expect(&line);
+            same = if number > most { 0 } else { same + 1 };
+            most = most.max(number);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(plugin);
+        typist.join().expect("the typist");
+        most
+    };
+    let bounded = unacknowledged(Some(("SSM_PLUGIN_WINDOW", "32768")));
+    assert!((WINDOW / 2..=WINDOW + 1024).contains(&bounded), "{bounded} bytes with a window of {WINDOW}");
+    let default = unacknowledged(None);
+    assert!(default > 2 * WINDOW, "{default} bytes by default");
+}
+
 #[test]
 fn each_thing_that_is_wrong_is_said_once_on_stderr() {
     let mut world = world("sessions = 99\nqiet = true\n");
@@ -85,34 +160,6 @@ fn the_manual_is_made_by_the_program() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/session-manager-plugin.1");
     let committed = std::fs::read_to_string(path).expect("the committed manual");
     assert_eq!(run(World::new().plugin().arg("--man")).text(), committed);
-}
-
-#[test]
-fn every_line_of_the_log_names_the_session_and_no_secret() {
-    let mut world = World::new();
-    let (log, sim) = (world.path("log"), sim());
-    world.set("SSM_PLUGIN_LOG", "trace");
-    world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
-    let started = Started::at(&sim.endpoint(), None, json!({}));
-    let mut running = Running::spawn(&mut started.command(&world));
-    running.send("echo swordfish-$((40+2))\n");
-    running.stdout.wait_for("swordfish-42");
-    running.send("exit\n");
-    running.finish().assert_ok();
-    let text = std::fs::read_to_string(&log).expect("the log");
-    assert!(text.lines().count() > 1, "{text}");
-    for line in text.lines() {
-        assert!(line.contains(started.id()), "{line}");
-    }
-    let token = started.response["TokenValue"].as_str().expect("token");
-    let secrets = [token, "wJalrXUtnFEMI", "swordfish", "Signature="];
-    for secret in secrets {
-        assert!(!text.contains(secret), "the log holds {secret:?}");
-    }
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&log).expect("metadata").permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    assert_all_ended(&sim);
 }
 
 /// A command's streams have no terminal at their other end that would make returns of newlines.

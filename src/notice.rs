@@ -5,6 +5,7 @@
 //! stdout, except [`Status`] lines and [`ESCAPE_HELP`], which are ours and go to stderr.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -128,6 +129,17 @@ impl Status {
         text.clone_into(&mut self.last);
         Some(render(text, term::is_raw()))
     }
+}
+
+/// A local connection of a forwarded port was accepted, on stderr where the settings want it.
+pub fn connection_opened(name: &str) -> String {
+    format!("{name} opened")
+}
+
+/// A local connection of a forwarded port is over: how long it lived, bytes to the remote and back.
+pub fn connection_closed(name: &str, lived: Duration, sent: u64, received: u64) -> String {
+    let seconds = lived.as_secs_f64();
+    format!("{name} closed after {seconds:.1} s, sent {sent} bytes, received {received} bytes")
 }
 
 /// Status: the connection is lost and is being opened again.

@@ -67,6 +67,8 @@ pub struct Settings {
     pub wire_log_payloads: bool,
     /// When to print status lines on stderr.
     pub status: When,
+    /// Lines about local connections on stderr.
+    pub log_connections: bool,
     /// No notices on stdout.
     pub quiet: bool,
     /// Time to open the connection.
@@ -200,6 +202,7 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             wire_log: self.value("SSM_PLUGIN_WIRE_LOG").map(|(path, _)| PathBuf::from(path)),
             wire_log_payloads: self.flag("SSM_PLUGIN_WIRE_LOG_PAYLOADS"),
             status: self.when("SSM_PLUGIN_STATUS"),
+            log_connections: self.flag("SSM_PLUGIN_LOG_CONNECTIONS"),
             quiet: self.flag("SSM_PLUGIN_QUIET"),
             open_timeout: self.seconds("SSM_PLUGIN_OPEN_TIMEOUT"),
             handshake_timeout: self.seconds("SSM_PLUGIN_HANDSHAKE_TIMEOUT"),

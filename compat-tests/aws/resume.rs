@@ -8,7 +8,7 @@ use ssm_sim::{Config, Cut, Faults, ResumePolicy, Way};
 
 use super::{Call, Forward, known, strict, strict_sim, world_without_credentials, write};
 use crate::harness::World;
-use crate::harness::net::{Server, connect, echo_through, eventually, random_bytes};
+use crate::harness::net::{Server, connect, echo_through, eventually, random_bytes, uninterrupted};
 use crate::harness::sim::{sim, start};
 
 /// Twenty megabytes up and down at once while the service closes the websocket every second.
@@ -57,7 +57,7 @@ fn digest_of(mut stream: std::net::TcpStream, size: usize) -> Vec<u8> {
     let mut left = size;
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("timeout");
     while left > 0 {
-        let n = std::io::Read::read(&mut stream, &mut buffer).expect("read");
+        let n = uninterrupted(|| std::io::Read::read(&mut stream, &mut buffer)).expect("read");
         assert!(n > 0, "the connection ended {left} bytes early");
         hash.update(&buffer[..n]);
         left -= n;

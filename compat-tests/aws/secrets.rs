@@ -1,5 +1,6 @@
 //! Nothing secret is ever written down.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
@@ -7,8 +8,52 @@ use base64::prelude::BASE64_STANDARD;
 use ssm_sim::{Config, Faults, KmsOptions};
 
 use super::{Call, strict, world_without_credentials, write_config};
+use crate::harness::PATIENCE;
+use crate::harness::net::eventually;
+use crate::harness::output::Output;
 use crate::harness::process::Running;
 use crate::harness::sim::start;
+
+/// Neither `/proc/<pid>/environ` nor a program that is asked for credentials shows it.
+#[test]
+fn the_response_is_wiped_from_the_environment() {
+    let (world, sim) = (world_without_credentials(), super::strict_sim());
+    let known = super::known();
+    let seen = world.path("seen");
+    let json = format!(
+        r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}"}}"#,
+        known.access_key, known.secret_key
+    );
+    let script = format!(
+        "#!/bin/sh\ntr '\\000' '\\n' </proc/$$/environ >{0}.new\nmv {0}.new {0}\necho '{json}'\n",
+        seen.display()
+    );
+    super::write(&world, "keys.sh", &script);
+    let line = format!("credential_process = sh {}\n", world.home().join("keys.sh").display());
+    write_config(&world, &format!("[profile process]\n{line}"));
+    let call = Call::shell(&sim).profile("process");
+    let mut command = call.plugin(&world);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("start");
+    let stdout = Output::read(child.stdout.take().expect("piped stdout"));
+    stdout.wait_for("Starting session");
+    let opened = sim.wait_for(PATIENCE, |sessions| sessions[0].agent.messages_down > 0);
+    let own = std::fs::read(format!("/proc/{}/environ", child.id())).expect("its environment");
+    child.kill().expect("kill");
+    child.wait().expect("its end");
+    assert!(opened, "not opened with the process's credentials: {:#?}", sim.sessions());
+    let passed_on = std::fs::read(&seen).expect("what the credential process saw");
+    let token = call.response["TokenValue"].as_str().expect("a token");
+    for (whose, environment) in [("the plugin's", own), ("the credential process's", passed_on)] {
+        let text = String::from_utf8_lossy(&environment);
+        assert!(text.contains("HOME="), "{whose}: {text}");
+        for secret in [token, call.id(), "StreamUrl"] {
+            assert!(!text.contains(secret), "{whose} environment holds {secret:?}: {text}");
+        }
+    }
+    let text = String::from_utf8_lossy(&std::fs::read(&seen).expect("seen")).into_owned();
+    assert!(!text.contains("AWS_SSM_START_SESSION_RESPONSE"), "handed on: {text}");
+}
 
 /// A whole session at trace level: a temporary role, signed opens, new tokens, a data key, a refusal, an end by API.
 #[test]
@@ -50,7 +95,9 @@ fn no_log_holds_a_token_or_a_key() {
         plugin.stdout.wait_for(&format!("a{}z", round + 40));
     }
     sim.set_faults(Faults { cut_every: Some(Duration::from_millis(300)), ..Faults::default() });
-    std::thread::sleep(Duration::from_millis(700));
+    let opens = || sim.session(call.id()).map_or(0, |session| session.opens.len());
+    let before = opens();
+    eventually("two more cuts", || opens() > before + 1);
     sim.set_faults(Faults::default());
     plugin.send("exit\n");
     let finished = plugin.finish();

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::gateway::Gateway;
+use super::net::uninterrupted;
 use super::output::find;
 use super::{PATIENCE, REGION, TARGET, World};
 
@@ -139,7 +140,7 @@ fn read_message(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
                 return Ok((head, bytes[body..body + length].to_vec()));
             }
         }
-        let n = stream.read(&mut buffer)?;
+        let n = uninterrupted(|| stream.read(&mut buffer))?;
         if n == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::PATIENCE;
+use super::net::uninterrupted;
 use super::wire::{self, Frame};
 
 /// The session every scripted gateway plays.
@@ -82,9 +83,9 @@ impl Gateway {
                 let Ok(stream) = stream else { continue };
                 let (script, count, log) = (Arc::clone(&script), Arc::clone(&count), Arc::clone(&log));
                 std::thread::spawn(move || {
-                    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+                    // No timeout yet: the handshake of the websocket does not bear one that a signal cuts short.
                     let mut head = [0; 4];
-                    if stream.peek(&mut head).is_ok() && &head == b"POST" {
+                    if uninterrupted(|| stream.peek(&mut head)).is_ok() && &head == b"POST" {
                         answer_api(stream, &log);
                     } else {
                         count.fetch_add(1, Ordering::SeqCst);
@@ -237,6 +238,20 @@ impl Socket {
         while self.unacknowledged.iter().any(|frame| frame.sequence == number) && self.any().is_some() {}
     }
 
+    /// Waits for the client's next websocket ping, which is answered with the next read or write; false when the
+    /// client has gone.
+    pub fn ping(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.read() {
+                Some(Some(Message::Ping(_))) => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// Ends the session, once all that was sent has been acknowledged or will not be.
     pub fn close(&mut self, output: &str) {
         let deadline = Instant::now() + SETTLE;
@@ -293,7 +308,10 @@ impl Socket {
         match self.ws.read() {
             Ok(message) => Some(Some(message)),
             Err(tungstenite::Error::Io(error))
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
             {
                 Some(None)
             }

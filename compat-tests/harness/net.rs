@@ -40,7 +40,7 @@ impl Server {
     pub fn echo() -> Server {
         Server::start(|mut stream| {
             let mut buffer = vec![0; 64 * 1024];
-            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            while let Ok(n @ 1..) = uninterrupted(|| stream.read(&mut buffer)) {
                 if stream.write_all(&buffer[..n]).is_err() {
                     return;
                 }
@@ -89,6 +89,26 @@ pub fn connect(port: u16) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
     stream
+}
+
+/// Repeats what a signal has interrupted. This process has children, whose ends are signals to it, and a read with a
+/// timeout is not taken up again by the system.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Waits until there is something to read, which is left there.
+#[track_caller]
+pub fn await_byte(stream: &TcpStream) {
+    match uninterrupted(|| stream.peek(&mut [0; 1])) {
+        Ok(1) => {}
+        other => panic!("nothing to read: {other:?}"),
+    }
 }
 
 /// Sends `bytes` on a connection to an echo server and reads as many back.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use super::PATIENCE;
+use super::net::uninterrupted;
 
 #[derive(Default)]
 struct State {
@@ -29,7 +30,7 @@ impl Output {
             let mut buffer = vec![0; 64 * 1024];
             loop {
                 // A pty whose other side is gone answers EIO: the end, too.
-                let n = reader.read(&mut buffer).unwrap_or(0);
+                let n = uninterrupted(|| reader.read(&mut buffer)).unwrap_or(0);
                 let mut state = shared.0.lock().expect("output lock");
                 if n == 0 {
                     state.closed = true;

@@ -64,14 +64,13 @@ fn many(count: usize, seed: u64, attempt: fn(&mut fastrand::Rng) -> Result<(), S
             })
         })
         .collect();
-    let panicked = workers.into_iter().filter_map(|worker| worker.join().err()).count();
-    let failures = failures.lock().expect("failures");
-    assert!(
-        failures.is_empty() && panicked == 0,
-        "{panicked} panics, {}:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    let panics: Vec<_> = workers.into_iter().filter_map(|worker| worker.join().err()).collect();
+    let mut failures = failures.lock().expect("failures");
+    failures.extend(panics.iter().map(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        format!("a panic: {}", words.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default())
+    }));
+    assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// One attempt's surroundings, and what must be gone afterwards.

@@ -176,6 +176,37 @@ fn quiet_leaves_the_remotes_bytes_alone() {
     }
 }
 
+/// Ansible's aws_ssm: stdin is a pipe, stdout a terminal. It waits for the first line, then switches the echo off and
+/// runs each command between two marks.
+#[test]
+fn ansible_drives_a_shell() {
+    let (world, sim) = (World::new(), sim());
+    let started = Started::at(&sim.endpoint(), None, json!({}));
+    let terminal =
+        portable_pty::native_pty_system().openpty(portable_pty::PtySize::default()).expect("a pty");
+    let name = terminal.master.tty_name().expect("a name");
+    let stdout = std::fs::OpenOptions::new().write(true).open(name).expect("open the terminal");
+    let screen = Output::read(terminal.master.try_clone_reader().expect("pty reader"));
+    let mut command = started.command(&world);
+    command.stdin(std::process::Stdio::piped()).stdout(stdout).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("start");
+    let mut stdin = child.stdin.take().expect("piped stdin");
+    screen.wait_for(&format!("Starting session with SessionId: {}", started.id()));
+    screen.wait_for(prompt());
+    stdin.write_all(b"stty -echo\n").expect("write");
+    stdin
+        .write_all(b"echo mark-$((1+1)); printf 'one\\ntwo\\n'; echo status-$?-mark-$((2+2))\n")
+        .expect("write");
+    let answer = screen.wait_for("status-0-mark-4");
+    let (_, answer) = answer.split_once("mark-2").expect("the first mark");
+    assert_eq!(answer.replace('\r', ""), "\none\ntwo\nstatus-0-mark-4");
+    // It ends the plugin with SIGTERM.
+    rustix::process::kill_process(super::terminal::to_pid(child.id()), Signal::TERM).expect("signal");
+    assert_ended(&sim, started.id());
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
 /// smp#48: a terminal of 0 columns, or none, made remote programs wrap at random.
 #[test]
 fn sizes_without_a_terminal() {

@@ -107,6 +107,33 @@ fn tilde_minus_switches_escapes_off_and_two_are_one() {
     terminal.assert_restored();
 }
 
+/// smp#29, smp#79: `stty` and the line discipline kept ^S ^Q ^O ^Y ^V and others for themselves.
+#[test]
+fn every_key_reaches_the_remote() {
+    let (world, sim) = (World::new(), sim());
+    let started =
+        interactive(&sim, &format!("stty raw -echo; echo {UP}; head -c 256 | od -An -v -tx1; sleep 1000"));
+    let mut terminal = Terminal::spawn(&started.command(&world));
+    terminal.wait_for(UP);
+    let keys: Vec<u8> = (0..=255).collect();
+    terminal.send(&keys);
+    let arrived = terminal.screen.clone();
+    let expected: String = keys.chunks(16).map(|line| hex::encode(line) + "\n").collect();
+    arrived.wait_until("all 256 bytes", |screen| {
+        let screen = String::from_utf8_lossy(screen);
+        let (_, after) = screen.split_once(UP).unwrap_or_default();
+        let lines: String = after
+            .lines()
+            .map(|line| line.replace([' ', '\r'], "") + "\n")
+            .filter(|line| line.len() > 1)
+            .collect();
+        lines.ends_with(&expected)
+    });
+    terminal.signal(Signal::TERM);
+    assert!(terminal.finish_within(PROMPT).success());
+    terminal.assert_restored();
+}
+
 #[test]
 fn without_a_terminal_a_tilde_is_a_tilde() {
     let (world, sim) = (World::new(), sim());

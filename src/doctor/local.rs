@@ -178,21 +178,32 @@ async fn output(program: &Path, words: &[&str]) -> Result<String, String> {
     Ok(text.lines().next().unwrap_or_default().chars().take(MAX_SHOWN).collect())
 }
 
-/// Major and minor number in `aws-cli/2.15.3 Python/...`.
-fn version(words: &str) -> Option<(u32, u32)> {
+/// The number in `aws-cli/2.15.3 Python/...`: major, minor, patch.
+fn version(words: &str) -> Option<Version> {
     let number = words.split_whitespace().next()?.strip_prefix("aws-cli/")?;
-    let mut parts = number.split('.').map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    // Some packagers append a word to the last part.
+    let mut parts = number.split('.').map(|part| {
+        let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end)?.parse().ok()
+    });
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or_default()))
 }
 
-/// The official plugin takes the response from the environment since January 2024; no CLI before passes it so.
-fn hands_over_in_argv((major, minor): (u32, u32)) -> bool {
-    match major {
-        0 | 1 => minor < 32,
-        2 => minor < 15,
-        _ => false,
+/// Whether `aws ssm start-session` of this version puts the token among our arguments, whatever we answer to
+/// `--version`. (`aws ecs execute-command` does so in every version.)
+fn hands_over_in_argv(version: Version) -> bool {
+    match version.0 {
+        0 | 1 => version < FIRST_1_WITH_VARIABLE,
+        _ => version < FIRST_2_WITH_VARIABLE,
     }
 }
+
+type Version = (u32, u32, u32);
+
+/// "Pass StartSession API response as environment variable to session-manager-plugin": the AWS CLI's changelog, its
+/// `.changes/1.30.3.json` (aws-cli#8336) and `.changes/2.13.37.json` (aws-cli#8340), both of November 2023.
+const FIRST_1_WITH_VARIABLE: Version = (1, 30, 3);
+const FIRST_2_WITH_VARIABLE: Version = (2, 13, 37);
 
 const PLUGIN: &str = "session-manager-plugin";
 /// The AWS CLI takes a second or two to say its version.
@@ -206,12 +217,19 @@ mod tests {
 
     #[test]
     fn versions_of_the_cli() {
-        assert_eq!(version("aws-cli/2.9.19 Python/3.11.2 Linux"), Some((2, 9)));
-        assert_eq!(version("aws-cli/1.45.11"), Some((1, 45)));
-        assert_eq!(version("aws 2"), None);
-        assert_eq!(version(""), None);
-        assert!(hands_over_in_argv((2, 9)) && hands_over_in_argv((1, 31)));
-        assert!(!hands_over_in_argv((2, 15)) && !hands_over_in_argv((1, 45)) && !hands_over_in_argv((3, 0)));
+        assert_eq!(version("aws-cli/2.9.19 Python/3.11.2 Linux"), Some((2, 9, 19)));
+        assert_eq!(version("aws-cli/1.45.11"), Some((1, 45, 11)));
+        assert_eq!(version("aws-cli/2.0.0dev4 Python/3.7"), Some((2, 0, 0)));
+        assert_eq!(version("aws-cli/3.1"), Some((3, 1, 0)));
+        for words in ["aws 2", "", "aws-cli/2", "aws-cli/x.y"] {
+            assert_eq!(version(words), None, "{words}");
+        }
+        for old in [(0, 14, 4), (1, 29, 85), (1, 30, 2), (2, 0, 0), (2, 9, 19), (2, 13, 36)] {
+            assert!(hands_over_in_argv(old), "{old:?}");
+        }
+        for new in [(1, 30, 3), (1, 31, 0), (1, 45, 11), (2, 13, 37), (2, 15, 0), (3, 0, 0)] {
+            assert!(!hands_over_in_argv(new), "{new:?}");
+        }
     }
 
     #[cfg(unix)]

@@ -35,7 +35,8 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     let mut early = Early::default();
     loop {
         session.connections = Some(usize::from(current.is_some()));
-        let Session { link, watch, console, .. } = session;
+        session.show_connections();
+        let Session { link, watch, console, journal, .. } = session;
         let may_deliver = gauge.has_room() && early.has_room();
         let disconnect_at = current.as_ref().and_then(|current| current.disconnect_at);
         let may_ask = link.wants_input();
@@ -79,7 +80,7 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     console.say(&notice::connection_accepted_basic(&session.id));
                 }
                 accepted += 1;
-                let connection = Connection::start(stream, accepted, reports.clone(), gauge.clone());
+                let connection = Connection::start(stream, accepted, reports.clone(), gauge.clone(), journal);
                 let mut new = Current { connection, must_grant: false, disconnect_at: None };
                 early.pieces.drain(..).for_each(|bytes| new.deliver(bytes));
                 early.bytes = 0;

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
+use super::journal::{Entry, Journal, Moved};
+
 /// What a connection's task reports.
 #[derive(Debug)]
 pub(super) enum FromConnection {
@@ -38,6 +40,8 @@ pub(super) struct Connection {
     queued: Arc<AtomicUsize>,
     gauge: Arc<Gauge>,
     task: tokio::task::AbortHandle,
+    /// Says that it is over when it goes with the rest.
+    _entry: Entry,
 }
 
 #[derive(Debug)]
@@ -53,14 +57,16 @@ impl Connection {
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
         gauge: Arc<Gauge>,
+        journal: &Arc<Journal>,
     ) -> Connection {
+        let entry = journal.open(&stream);
         let (down, orders) = mpsc::unbounded_channel();
         let credit = Arc::new(Notify::new());
         credit.notify_one();
         let queued = Arc::new(AtomicUsize::new(0));
         let (reader, writer) = tokio::io::split(stream);
-        let up = read_all(reader, tag, reports.clone(), credit.clone());
-        let writing = write_all(writer, orders, queued.clone(), gauge.clone());
+        let up = read_all(reader, tag, reports.clone(), credit.clone(), entry.moved());
+        let writing = write_all(writer, orders, queued.clone(), gauge.clone(), entry.moved());
         let task = tokio::spawn(async move {
             let mut up = std::pin::pin!(up);
             let mut writing = std::pin::pin!(writing);
@@ -80,7 +86,7 @@ impl Connection {
             }
             let _ = reports.send((tag, FromConnection::Closed)).await;
         });
-        Connection { down, credit, queued, gauge, task: task.abort_handle() }
+        Connection { down, credit, queued, gauge, task: task.abort_handle(), _entry: entry }
     }
 
     /// Asks for the next chunk.
@@ -114,6 +120,7 @@ async fn read_all<T: Copy>(
     tag: T,
     reports: mpsc::Sender<(T, FromConnection)>,
     credit: Arc<Notify>,
+    moved: Arc<Moved>,
 ) {
     let mut buffer = BytesMut::new();
     loop {
@@ -123,7 +130,10 @@ async fn read_all<T: Copy>(
         }
         let report = match reader.read_buf(&mut buffer).await {
             Ok(0) => FromConnection::InputEnded,
-            Ok(_) => FromConnection::Data(buffer.split().freeze()),
+            Ok(count) => {
+                moved.add_sent(count);
+                FromConnection::Data(buffer.split().freeze())
+            }
             Err(error) => {
                 tracing::debug!(%error, "a local connection was broken off");
                 FromConnection::Reset
@@ -141,6 +151,7 @@ async fn write_all(
     mut orders: mpsc::UnboundedReceiver<Down>,
     queued: Arc<AtomicUsize>,
     gauge: Arc<Gauge>,
+    moved: Arc<Moved>,
 ) -> io::Result<()> {
     let mut gathered = BytesMut::new();
     let mut order = orders.recv().await;
@@ -160,6 +171,7 @@ async fn write_all(
         let written = writer.write_all(&bytes).await;
         gauge.remove(&queued, bytes.len());
         written?;
+        moved.add_received(bytes.len());
         if order.is_none() {
             order = orders.recv().await;
         }
@@ -217,6 +229,19 @@ pub(super) enum LocalStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
+}
+
+impl LocalStream {
+    /// Who is at the other end, for people.
+    pub fn peer(&self) -> String {
+        match self {
+            LocalStream::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| "nowhere".to_owned(), |peer| peer.to_string())
+            }
+            #[cfg(unix)]
+            LocalStream::Unix(_) => "the socket file".to_owned(),
+        }
+    }
 }
 
 impl AsyncRead for LocalStream {
@@ -286,7 +311,7 @@ mod tests {
     async fn a_chunk_comes_only_when_asked_for() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, 7, reports, Arc::default());
+        let connection = Connection::start(stream, 7, reports, Arc::default(), &Journal::new(false));
         client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
         let mut total = 0;
         while total < 3 * CHUNK {
@@ -303,7 +328,7 @@ mod tests {
     async fn the_remote_end_closes_after_what_was_queued_and_loses_nothing_of_it() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, (), reports, Arc::default());
+        let connection = Connection::start(stream, (), reports, Arc::default(), &Journal::new(false));
         connection.write(Bytes::from(vec![2; 1 << 20]));
         connection.end();
         // What the client says to somebody who has hung up must not reset the connection.
@@ -323,8 +348,8 @@ mod tests {
         let (_other_client, other) = pair().await;
         let (reports, _received) = mpsc::channel(8);
         let gauge = Arc::new(Gauge::default());
-        let slow = Connection::start(stream, 1, reports.clone(), gauge.clone());
-        let _other = Connection::start(other, 2, reports, gauge.clone());
+        let slow = Connection::start(stream, 1, reports.clone(), gauge.clone(), &Journal::new(false));
+        let _other = Connection::start(other, 2, reports, gauge.clone(), &Journal::new(false));
         slow.write(Bytes::from(vec![0; MAX_QUEUED]));
         assert!(gauge.has_room());
         slow.write(Bytes::from(vec![0; MAX_QUEUED]));
@@ -339,7 +364,7 @@ mod tests {
     async fn a_reset_is_reported_as_one() {
         let (client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let _connection = Connection::start(stream, (), reports, Arc::default());
+        let _connection = Connection::start(stream, (), reports, Arc::default(), &Journal::new(false));
         client.set_zero_linger().unwrap();
         drop(client);
         assert!(matches!(received.recv().await, Some(((), FromConnection::Reset))));

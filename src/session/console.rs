@@ -67,6 +67,13 @@ impl Console {
         self.err.push(crate::notice::failure(text));
     }
 
+    /// A line that was asked for, on stderr; lost while nobody reads there.
+    pub fn note(&mut self, text: &str) {
+        if self.err.has_room() {
+            self.complain(text);
+        }
+    }
+
     /// Whether more of the remote's bytes may be written.
     pub fn has_room(&self) -> bool {
         self.out.has_room()

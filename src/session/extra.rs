@@ -17,9 +17,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
+use tracing::Instrument as _;
 
 use super::connection::Gauge;
 use super::ending;
+use super::journal::Journal;
 use super::streams::{LaneId, Reports, Streams};
 use crate::aws;
 use crate::link::{Link, LinkEvent};
@@ -55,9 +57,12 @@ pub(super) struct Extra {
     starter: Arc<Starter>,
     reports: Reports,
     gauge: Arc<Gauge>,
+    journal: Arc<Journal>,
     next_lane: Arc<std::sync::atomic::AtomicU64>,
     failures: u32,
     has_complained: bool,
+    /// Names the session in the log, whose lines begin with the first session's id.
+    span: tracing::Span,
 }
 
 enum State {
@@ -73,10 +78,21 @@ impl Extra {
         starter: Arc<Starter>,
         reports: Reports,
         gauge: Arc<Gauge>,
+        journal: Arc<Journal>,
         next_lane: Arc<std::sync::atomic::AtomicU64>,
     ) -> Extra {
         let state = State::Waiting(Box::pin(tokio::time::sleep_until(Instant::now())));
-        Extra { state, starter, reports, gauge, next_lane, failures: 0, has_complained: false }
+        Extra {
+            state,
+            starter,
+            reports,
+            gauge,
+            journal,
+            next_lane,
+            failures: 0,
+            has_complained: false,
+            span: tracing::Span::none(),
+        }
     }
 
     /// The streams, once the session is ready.
@@ -97,13 +113,18 @@ impl Extra {
     /// The next event. Pends while there is nothing to tell.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, may_deliver: bool) -> Poll<ExtraEvent> {
         loop {
+            let _named = self.span.clone().entered();
             match &mut self.state {
                 State::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     self.state = State::Starting((self.starter)());
                 }
                 State::Starting(starting) => match ready!(starting.as_mut().poll(cx)) {
-                    Ok(started) => self.state = State::Opening(Box::new(started)),
+                    Ok(started) => {
+                        // At the level that no filter leaves out, so that each line of the session has it.
+                        self.span = tracing::error_span!("further", id = %started.id);
+                        self.state = State::Opening(Box::new(started));
+                    }
                     Err(reason) => return Poll::Ready(self.fail(&reason)),
                 },
                 State::Opening(session) => {
@@ -111,8 +132,8 @@ impl Extra {
                     if let Some(reason) = self.handle_opening(event) {
                         return Poll::Ready(self.fail(&reason));
                     }
-                    if let State::Ready(session, _) = &self.state {
-                        tracing::info!(id = %session.id, "a further session is ready");
+                    if let State::Ready(..) = &self.state {
+                        tracing::info!("a further session is ready");
                         return Poll::Ready(ExtraEvent::Progress);
                     }
                 }
@@ -134,6 +155,7 @@ impl Extra {
 
     /// Lets the streams do what is due.
     pub fn handle_timeout(&mut self) -> Option<ExtraEvent> {
+        let _named = self.span.clone().entered();
         let State::Ready(_, streams) = &mut self.state else { return None };
         let failed = streams.handle_timeout().err()?;
         Some(self.fail(&failed.to_string()))
@@ -143,7 +165,7 @@ impl Extra {
     pub async fn terminate(self) {
         let (State::Opening(mut session) | State::Ready(mut session, _)) = self.state else { return };
         let Started { id, link, aws } = &mut *session;
-        ending::terminate(link, true, Some(aws), id).await;
+        ending::terminate(link, true, Some(aws), id).instrument(self.span).await;
     }
 
     /// `Some` is the reason of a failure.
@@ -158,8 +180,14 @@ impl Extra {
                     }
                     let lane: LaneId = self.next_lane.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let (reports, gauge) = (self.reports.clone(), self.gauge.clone());
-                    let streams =
-                        Box::new(Streams::new(capabilities.smux_keepalive_off, lane, reports, gauge));
+                    let journal = self.journal.clone();
+                    let streams = Box::new(Streams::new(
+                        capabilities.smux_keepalive_off,
+                        lane,
+                        reports,
+                        gauge,
+                        journal,
+                    ));
                     self.state = State::Ready(session, streams);
                     self.failures = 0;
                 }
@@ -188,6 +216,7 @@ impl Extra {
     /// Drops the session, and its connections with it, and plans the next attempt.
     fn fail(&mut self, reason: &str) -> ExtraEvent {
         tracing::warn!(reason, "a further session has failed");
+        self.span = tracing::Span::none();
         let delay = FIRST_RETRY * 2u32.saturating_pow(self.failures.min(MAX_DOUBLINGS));
         self.failures += 1;
         self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));

@@ -90,6 +90,7 @@ impl Listener {
 
     #[cfg(unix)]
     fn bind_file(path: &str) -> Result<Listener, ListenError> {
+        use std::os::unix::fs::FileTypeExt as _;
         use std::os::unix::net::UnixStream;
         let file = Path::new(path);
         let bind = || {
@@ -101,9 +102,13 @@ impl Listener {
         };
         let socket = match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                // Left behind by a process that was killed: nobody listens, and it is a socket.
-                let is_stale = UnixStream::connect(file)
-                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+                // Left behind by a process that was killed: it is a socket, and nobody listens. (A connection to a
+                // plain file is refused in the same words.)
+                let is_socket =
+                    std::fs::symlink_metadata(file).is_ok_and(|data| data.file_type().is_socket());
+                let is_stale = is_socket
+                    && UnixStream::connect(file)
+                        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
                 if is_stale && std::fs::remove_file(file).is_ok() { bind() } else { Err(error) }
             }
             bound => bound,

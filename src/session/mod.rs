@@ -16,6 +16,7 @@ pub mod console;
 mod ending;
 pub mod escape;
 mod extra;
+mod journal;
 mod listener;
 mod mux;
 mod opening;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::console::Console;
+use self::journal::Journal;
 use self::watch::Watch;
 use crate::aws;
 use crate::cli::StartSession;
@@ -56,6 +58,8 @@ struct Session {
     is_port: bool,
     /// Local connections, in a port session.
     connections: Option<usize>,
+    /// What became of them.
+    journal: Arc<Journal>,
     /// Starts further sessions behind a forwarded port.
     starter: Option<extra::Starter>,
 }
@@ -230,6 +234,13 @@ impl Session {
         self.console.complain(&line);
     }
 
+    /// Says on stderr what has become of local connections, where that is asked for.
+    fn show_connections(&mut self) {
+        for line in self.journal.take() {
+            self.console.note(&line);
+        }
+    }
+
     /// Ends the session at the other side.
     async fn terminate(&mut self) {
         let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
@@ -240,6 +251,7 @@ impl Session {
     async fn finish(mut self, end: End) -> (Outcome, Option<i32>) {
         tracing::info!(id = %self.id, ?end, stats = ?self.link.stats(), "session ends");
         let mut outcome = Outcome::Ended;
+        self.show_connections();
         let was_told = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),

@@ -37,15 +37,18 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
     let gauge = Arc::new(Gauge::default());
     let keepalive_off = session.link.capabilities().smux_keepalive_off;
-    let mut streams = Streams::new(keepalive_off, FIRST_LANE, reports.clone(), gauge.clone());
+    let journal = session.journal.clone();
+    let mut streams =
+        Streams::new(keepalive_off, FIRST_LANE, reports.clone(), gauge.clone(), journal.clone());
     let mut extras = Extras::start(session, |starter, next_lane| {
-        Extra::new(starter, reports.clone(), gauge.clone(), next_lane)
+        Extra::new(starter, reports.clone(), gauge.clone(), journal.clone(), next_lane)
     });
     let mut accepted_any = false;
     let end = loop {
         streams.move_up(&mut session.link);
         extras.move_up();
         session.connections = Some(streams.len() + extras.len());
+        session.show_connections();
         let Session { link, watch, console, .. } = session;
         let may_deliver = gauge.has_room();
         let timeout = [streams.next_timeout(), extras.next_timeout()].into_iter().flatten().min();

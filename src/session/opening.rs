@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Session;
 use super::console::Console;
 use super::extra::{Started, Starter};
+use super::journal::Journal;
 use super::watch::Watch;
 use crate::aws::{self, AwsContext, HttpsProxy};
 use crate::cli::StartSession;
@@ -49,6 +50,7 @@ pub(super) async fn open(
             is_presigned: stream_url::is_presigned(&target.url),
             starter: starter(&target, start.request, &settings),
             link: Link::new(link_config(&settings), target),
+            journal: Journal::new(settings.log_connections),
             settings,
             console,
             watch,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{CHUNK, Connection, FromConnection, Gauge, LocalStream};
+use super::journal::Journal;
 use crate::link::Link;
 use crate::protocol::Input;
 use crate::protocol::smux::{self, StreamId};
@@ -33,6 +34,7 @@ pub(super) struct Streams {
     lane: LaneId,
     reports: Reports,
     gauge: Arc<Gauge>,
+    journal: Arc<Journal>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,13 @@ struct Stream {
 
 impl Streams {
     /// No streams yet. Their tasks report with `lane` on `reports`.
-    pub fn new(keepalive_off: bool, lane: LaneId, reports: Reports, gauge: Arc<Gauge>) -> Streams {
+    pub fn new(
+        keepalive_off: bool,
+        lane: LaneId,
+        reports: Reports,
+        gauge: Arc<Gauge>,
+        journal: Arc<Journal>,
+    ) -> Streams {
         let mut config = smux::Config::new(smux::Role::Client);
         config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
         Streams {
@@ -57,6 +65,7 @@ impl Streams {
             lane,
             reports,
             gauge,
+            journal,
         }
     }
 
@@ -79,8 +88,8 @@ impl Streams {
     pub fn open(&mut self, stream: LocalStream) {
         match self.smux.open() {
             Ok(id) => {
-                let connection =
-                    Connection::start(stream, (self.lane, id), self.reports.clone(), self.gauge.clone());
+                let (tag, reports) = ((self.lane, id), self.reports.clone());
+                let connection = Connection::start(stream, tag, reports, self.gauge.clone(), &self.journal);
                 let stream = Stream { connection, half_closed: None, has_traffic: false, is_ended: false };
                 self.streams.insert(id, stream);
             }

@@ -119,6 +119,12 @@ pub const TABLE: &[Variable] = &[
         "users see a hang (smp#135, cli#9282)",
     ),
     row(
+        "SSM_PLUGIN_LOG_CONNECTIONS",
+        "0",
+        "1: each forwarded connection on stderr: from where, how long, bytes",
+        "smp#139: what a tunnel did is found out afterwards; in SSM_PLUGIN_LOG=info in any case",
+    ),
+    row(
         "SSM_PLUGIN_QUIET",
         "0",
         "1: no notices of the plugin on stdout, only the session's bytes",

@@ -20,6 +20,9 @@ mod signals;
 mod size;
 #[cfg(unix)]
 mod stdin;
+// A console takes text alone; everything else takes the bytes as they are.
+#[cfg(any(windows, test))]
+mod utf8;
 #[cfg(windows)]
 mod windows;
 

@@ -4,7 +4,7 @@
 //! window's size is only seen by asking again.
 #![expect(unsafe_code, reason = "the console API is C")]
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 
@@ -19,6 +19,7 @@ use windows_sys::Win32::System::Console::{
     STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleMode,
 };
 
+use super::utf8::Utf8;
 use super::{READ_SIZE, STDIN_CHUNKS, Signal, Size};
 
 /// The console in raw mode; restored when dropped, at a panic, and by [`restore`]. Keys come as terminal
@@ -182,13 +183,17 @@ impl Parent {
 /// A standard stream to write to; always through the thread.
 #[derive(Debug)]
 pub(super) enum Sink {
+    /// Stdout to a console. The standard library hands it text in its own encoding, whatever the code page is
+    /// (smp#115), and refuses bytes that are no UTF-8, which would end the session.
+    Console(Mutex<Utf8>),
     Stdout,
     Stderr,
 }
 
 impl Sink {
     pub(super) fn stdout() -> io::Result<Sink> {
-        Ok(Sink::Stdout)
+        let is_console = io::stdout().is_terminal();
+        Ok(if is_console { Sink::Console(Mutex::default()) } else { Sink::Stdout })
     }
 
     pub(super) fn stderr() -> io::Result<Sink> {
@@ -203,6 +208,12 @@ impl Sink {
     pub(super) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
         let Some(piece) = batch.first() else { return Ok(0) };
         match self {
+            Sink::Console(utf8) => {
+                let text = utf8.lock().unwrap_or_else(PoisonError::into_inner).text(piece);
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(text.as_bytes())?;
+                stdout.flush()?;
+            }
             Sink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(piece)?;

@@ -1,0 +1,105 @@
+//! The committed list of intended differences, `compat-tests/deviations`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use super::{read, scripts};
+use crate::harness::World;
+use crate::harness::process::run;
+
+/// One intended difference.
+#[derive(Debug, Default)]
+pub struct Deviation {
+    official: String,
+    ours: String,
+    reason: String,
+    /// The tests that prove what is ours, by the names that `cargo test --test compat` shows.
+    tests: Vec<String>,
+}
+
+/// The list, by name.
+#[track_caller]
+pub fn all() -> BTreeMap<String, Deviation> {
+    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/deviations"));
+    let mut all = BTreeMap::<String, Deviation>::new();
+    let mut name = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(heading) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            assert!(
+                all.insert(heading.to_owned(), Deviation::default()).is_none(),
+                "deviations: {heading} twice"
+            );
+            name = Some(heading.to_owned());
+            continue;
+        }
+        let entry = name.as_ref().and_then(|name| all.get_mut(name));
+        let entry = entry.unwrap_or_else(|| panic!("deviations: {line:?} belongs to no entry"));
+        match line.split_once(": ") {
+            Some(("official", text)) => entry.official = text.to_owned(),
+            Some(("ours", text)) => entry.ours = text.to_owned(),
+            Some(("reason", text)) => entry.reason = text.to_owned(),
+            Some(("test", text)) => entry.tests.push(text.to_owned()),
+            _ => panic!("deviations: {line:?} is neither official, ours, reason nor test"),
+        }
+    }
+    all
+}
+
+#[test]
+fn every_deviation_is_complete() {
+    for (name, deviation) in all() {
+        let complete =
+            [&deviation.official, &deviation.ours, &deviation.reason].iter().all(|text| !text.is_empty());
+        assert!(complete, "deviations: {name} lacks a line: {deviation:?}");
+    }
+}
+
+/// By a script that is compared, or by tests that exist and are run.
+#[test]
+fn every_deviation_is_proved() {
+    let tests = listed(&[]);
+    let ignored = listed(&["--ignored"]);
+    assert!(tests.len() > 300, "only {} tests are listed", tests.len());
+    for (name, deviation) in all() {
+        let is_compared = scripts::ALL.iter().any(|(known, _)| *known == name);
+        assert!(
+            is_compared || !deviation.tests.is_empty(),
+            "deviations: no script is called {name}, and no test is named"
+        );
+        for test in &deviation.tests {
+            assert!(tests.contains(test), "deviations: {name} names {test}, and there is no such test");
+            assert!(!ignored.contains(test), "deviations: {name} names {test}, which is not run");
+        }
+    }
+}
+
+/// What can be set here cannot be set there.
+#[test]
+fn every_setting_of_ours_is_a_deviation() {
+    let all = all();
+    let help = run(World::new().plugin().arg("--help")).text();
+    let is_name = |word: &&str| word.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
+    let rows = help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let settings: Vec<&str> = rows.filter(is_name).collect();
+    assert!(settings.contains(&"LINES") && settings.contains(&SETTING_OF_BOTH), "{settings:?}");
+    for setting in settings.into_iter().filter(|name| *name != SETTING_OF_BOTH) {
+        let names = |deviation: &Deviation| {
+            let mut words =
+                deviation.ours.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+            words.any(|word| word == setting)
+        };
+        assert!(all.values().any(names), "deviations: {setting} is in no entry");
+    }
+}
+
+/// The tests of this program, as it lists them itself.
+fn listed(words: &[&str]) -> BTreeSet<String> {
+    let program = std::env::current_exe().expect("this program's path");
+    let output = Command::new(program).arg("--list").args(words).output().expect("run this program");
+    assert!(output.status.success(), "{}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+const SETTING_OF_BOTH: &str = "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE";
