@@ -222,9 +222,12 @@ impl Channel {
         if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
     }
 
-    /// How many bytes of input are held at most while they wait to be sent.
+    /// How many bytes of input are held at most while they wait to be sent: two messages, so that what is decided late
+    /// (whose turn it is, a keystroke) is behind no more than that, and the next one is full. Without a limit to the
+    /// rate nothing waits here for long, and larger pieces cost less.
     pub fn input_limit(&self) -> usize {
-        MIN_PENDING.max(2 * self.config.max_payload)
+        let two_messages = 2 * self.config.max_payload;
+        if self.config.message_rate == 0 { two_messages.max(UNPACED_PENDING) } else { two_messages }
     }
 
     /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
@@ -591,9 +594,8 @@ fn random_id(random: &mut fastrand::Rng) -> Uuid {
     uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
 }
 
-/// User data waiting to be cut, in bytes, at least (two messages of the largest kind otherwise). Small, so that what
-/// is decided late (whose turn it is, a keystroke) is not behind much.
-const MIN_PENDING: usize = 8 << 10;
+/// User data waiting to be cut where the rate has no limit, in bytes, at least.
+const UNPACED_PENDING: usize = 8 << 10;
 /// Messages unacknowledged at most; beyond 10,000 agents are known to stall for good.
 const MAX_OUTSTANDING: usize = 1_000;
 /// How far numbers may run ahead of the oldest unacknowledged message; agents hold 100,000 early ones.
