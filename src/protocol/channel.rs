@@ -21,7 +21,7 @@ use super::acks::Acks;
 use super::agent_version::Capabilities;
 use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
 use super::cipher::{self, Cipher, DataKey};
-use super::congestion::{AckClocked, Controller};
+use super::congestion::{self, Ack, AckClocked, Controller};
 use super::handshake::{self, Handshake, SessionKind, Step};
 use super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
 use super::outgoing::{Next, Outgoing};
@@ -72,6 +72,8 @@ pub struct Channel {
     sender: Sender,
     receiver: Receiver,
     controller: Box<dyn Controller>,
+    /// Unacknowledged payload bytes at most, the lost included.
+    max_outstanding: usize,
     pacer: Pacer,
     opening: Option<String>,
     acks: Acks,
@@ -98,6 +100,7 @@ impl Channel {
             sender: Sender::default(),
             receiver: Receiver::default(),
             controller: Box::new(AckClocked::new(config.max_window, config.max_payload)),
+            max_outstanding: congestion::limit(config.max_window, config.max_payload),
             pacer: Pacer::new(config.message_rate),
             opening: None,
             acks: Acks::default(),
@@ -127,6 +130,7 @@ impl Channel {
         self.unpause();
         self.acks.handle_reopen();
         self.sender.handle_reopen(now);
+        self.controller.on_reopen();
         if self.state == State::Opening {
             self.state = State::Waiting { until: now + self.config.handshake_timeout };
             self.silence = Silence::Since(now);
@@ -218,9 +222,12 @@ impl Channel {
         if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
     }
 
-    /// How many bytes of input are held at most while they wait to be sent.
+    /// How many bytes of input are held at most while they wait to be sent: two messages, so that what is decided late
+    /// (whose turn it is, a keystroke) is behind no more than that, and the next one is full. Without a limit to the
+    /// rate nothing waits here for long, and larger pieces cost less.
     pub fn input_limit(&self) -> usize {
-        MIN_PENDING.max(2 * self.config.max_payload)
+        let two_messages = 2 * self.config.max_payload;
+        if self.config.message_rate == 0 { two_messages.max(UNPACED_PENDING) } else { two_messages }
     }
 
     /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
@@ -238,9 +245,9 @@ impl Channel {
         if self.state == State::Closed || !self.may_send(now) {
             return None;
         }
-        let frame = match self.sender.poll_lost(now) {
-            Some(frame) => frame,
-            None => self.next_message(now)?,
+        let frame = match self.may_resend() {
+            true => self.sender.poll_lost(now)?,
+            false => self.next_message(now)?,
         };
         self.pacer.take(now);
         if let Some((_, last)) = &mut self.paused {
@@ -343,14 +350,16 @@ impl Channel {
             Ok(number) => number,
             Err(error) => return tracing::debug!(%error, "dropped an acknowledgement"),
         };
-        let is_limited = self.sender.outstanding_bytes() + self.config.max_payload > self.controller.window();
+        let is_limited = self.sender.in_flight_bytes() + self.config.max_payload > self.controller.window();
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
             self.is_stalled = false;
             if self.silence == Silence::Probed {
                 self.silence = Silence::Heard(now);
             }
-            self.controller.on_ack(now, acked.bytes, self.sender.rtt(), is_limited);
+            let smoothed_rtt = self.sender.rtt().smoothed();
+            let ack = Ack { bytes: acked.bytes, sample: acked.sample, smoothed_rtt, is_limited };
+            self.controller.on_ack(now, ack);
         }
     }
 
@@ -483,19 +492,29 @@ impl Channel {
 
     /// Whether there is anything that waits for its turn, window permitting.
     fn is_sending(&self) -> bool {
-        self.sender.has_lost() || (self.has_new() && self.fits_window())
+        self.may_resend() || (self.has_new() && self.may_send_new())
     }
 
     fn has_new(&self) -> bool {
         self.outgoing.has_answers() || (self.state == State::Ready && self.outgoing.has_input())
     }
 
-    fn fits_window(&self) -> bool {
+    fn may_resend(&self) -> bool {
+        self.sender.next_lost().is_some_and(|size| size == 0 || self.fits_window(size))
+    }
+
+    fn may_send_new(&self) -> bool {
         let next = self.outgoing.bytes().min(self.config.max_payload);
         let outstanding = self.sender.outstanding_bytes();
-        (outstanding == 0 || outstanding + next <= self.controller.window())
+        (outstanding == 0 || outstanding + next <= self.max_outstanding)
+            && self.fits_window(next)
             && self.sender.outstanding_messages() < MAX_OUTSTANDING
             && self.sender.span() < MAX_SPAN
+    }
+
+    fn fits_window(&self, size: usize) -> bool {
+        let in_flight = self.sender.in_flight_bytes();
+        in_flight == 0 || in_flight + size <= self.controller.window()
     }
 
     fn may_send(&self, now: Instant) -> bool {
@@ -508,7 +527,7 @@ impl Channel {
     }
 
     fn next_message(&mut self, now: Instant) -> Option<Bytes> {
-        if !self.has_new() || !self.fits_window() {
+        if !self.has_new() || !self.may_send_new() {
             return None;
         }
         let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
@@ -575,9 +594,8 @@ fn random_id(random: &mut fastrand::Rng) -> Uuid {
     uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
 }
 
-/// User data waiting to be cut, in bytes, at least (two messages of the largest kind otherwise). Small, so that what
-/// is decided late (whose turn it is, a keystroke) is not behind much.
-const MIN_PENDING: usize = 8 << 10;
+/// User data waiting to be cut where the rate has no limit, in bytes, at least.
+const UNPACED_PENDING: usize = 8 << 10;
 /// Messages unacknowledged at most; beyond 10,000 agents are known to stall for good.
 const MAX_OUTSTANDING: usize = 1_000;
 /// How far numbers may run ahead of the oldest unacknowledged message; agents hold 100,000 early ones.

@@ -3,6 +3,7 @@
 
 mod agent;
 mod faults;
+mod keystrokes;
 mod soak;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,12 @@ struct Wire {
     outages: Spans,
     /// The agent is paused at each outage and never says that it is back.
     pauses: bool,
+    /// The socket is gone for 30 ms once so many frames have begun their way, either way, the last of them cut.
+    cut_at: Option<u64>,
+    /// When the agent takes nothing, since the destination does not, and for how long. What comes then waits.
+    blocked: Spans,
+    /// From when on the delay is another one.
+    rerouted: Option<(Duration, Duration)>,
     /// When the agent is away (`pause_publication`, and nothing goes either way), and for how long.
     away: Spans,
     /// Data messages a second that the service takes from the client. Two seconds above it: `pause_publication`, and
@@ -50,6 +57,12 @@ struct Bottleneck {
 }
 
 impl Wire {
+    /// Whether the seed decides what happens to a frame.
+    fn is_random(&self) -> bool {
+        let chances = [self.loss_up, self.loss_down, self.loss_acks, self.repeat];
+        chances.into_iter().any(|chance| chance > 0.0) || !self.jitter.is_zero()
+    }
+
     fn losing(share: f64, delay: Duration) -> Wire {
         Wire { loss_up: share, loss_down: share, delay, ..Wire::default() }
     }
@@ -66,11 +79,14 @@ struct Outcome {
     /// When data messages reached the agent.
     arrivals: Vec<Instant>,
     duplicates: usize,
+    /// How often a message was sent again.
+    resent: u64,
     /// How often the service cut the socket for its limit.
     policed: usize,
     /// How often something happened.
     steps: usize,
     closed: Option<CloseReason>,
+    keystrokes_took: Vec<Duration>,
 }
 
 /// From when and for how long, from the start of the run, in order.
@@ -86,6 +102,13 @@ struct World {
     channel: Channel,
     agent: Agent,
     to_upload: VecDeque<(Instant, Bytes)>,
+    /// Single bytes that are given to the channel before the rest of the upload, at their times.
+    keystrokes: VecDeque<Instant>,
+    /// Where in the stream each keystroke went, and since when it had to wait.
+    pressed: VecDeque<(usize, Instant)>,
+    given: usize,
+    /// How long each keystroke took to the agent.
+    keystrokes_took: Vec<Duration>,
     /// By arrival and order of sending: whether it goes up, and the frame.
     flights: BTreeMap<(Instant, u64), (bool, Bytes)>,
     sent: u64,
@@ -93,8 +116,8 @@ struct World {
     line_free: [Instant; 2],
     /// Data messages of the last two seconds at the service.
     counted: VecDeque<Instant>,
-    /// Until when the service keeps the socket closed.
-    policed_until: Option<Instant>,
+    /// Until when the socket stays closed that was cut by the service for its limit or by [`Wire::cut_at`].
+    cut_until: Option<Instant>,
     policed: usize,
     is_up: bool,
     is_away: bool,
@@ -115,11 +138,15 @@ impl World {
             channel,
             agent: Agent::new(download.into_iter().map(|(at, bytes)| (start + at, bytes))),
             to_upload: upload.into_iter().map(|(at, bytes)| (start + at, bytes)).collect(),
+            keystrokes: VecDeque::new(),
+            pressed: VecDeque::new(),
+            given: 0,
+            keystrokes_took: Vec::new(),
             flights: BTreeMap::new(),
             sent: 0,
             line_free: [start; 2],
             counted: VecDeque::new(),
-            policed_until: None,
+            cut_until: None,
             policed: 0,
             is_up: true,
             is_away: false,
@@ -139,6 +166,7 @@ impl World {
             self.feed();
             self.send();
             let is_done = self.to_upload.is_empty()
+                && self.keystrokes.is_empty()
                 && self.channel.is_drained()
                 && self.downloaded.len() == expected
                 && self.agent.is_done();
@@ -148,6 +176,7 @@ impl World {
             // At least a moment: what is due again and again without an effect shows in the number of steps.
             self.now = self.next_at().max(self.now + MS / 10);
             self.arrive();
+            self.time_keystrokes();
             if self.channel.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
                 self.channel.handle_timeout(self.now);
             }
@@ -161,24 +190,34 @@ impl World {
             most_outstanding: self.most_outstanding,
             arrivals: self.agent.arrivals,
             duplicates: self.agent.duplicates,
+            resent: self.channel.stats().messages_resent,
             policed: self.policed,
             steps,
             closed: self.closed,
+            keystrokes_took: self.keystrokes_took,
         }
     }
 
     /// Begins and ends outages and absences.
     fn switch(&mut self) {
         let at = self.now - self.start;
+        if let Some((_, delay)) = self.wire.rerouted.take_if(|(from, _)| *from <= at) {
+            self.wire.delay = delay;
+        }
+        if self.wire.cut_at.take_if(|frames| *frames <= self.sent).is_some() {
+            self.cut_until = Some(self.now + 30 * MS);
+        }
         let is_within = |spans: &mut VecDeque<(Duration, Duration)>| {
             while spans.pop_front_if(|(from, length)| *from + *length <= at).is_some() {}
             spans.front().is_some_and(|(from, _)| *from <= at)
         };
         let is_away = is_within(&mut self.wire.away);
         let is_up =
-            !is_within(&mut self.wire.outages) && self.policed_until.is_none_or(|until| until <= self.now);
+            !is_within(&mut self.wire.outages) && self.cut_until.is_none_or(|until| until <= self.now);
         if self.is_up && !is_up {
-            if self.wire.pauses || self.policed_until.is_some_and(|until| until > self.now) {
+            let is_policed =
+                self.wire.service_limit.is_some() && self.cut_until.is_some_and(|until| until > self.now);
+            if self.wire.pauses || is_policed {
                 self.tell(MessageType::PausePublication);
             }
             self.channel.handle_lost();
@@ -201,10 +240,18 @@ impl World {
     /// Gives the channel input, in pieces of any size.
     fn feed(&mut self) {
         while self.channel.wants_input()
+            && let Some(at) = self.keystrokes.pop_front_if(|at| *at <= self.now)
+        {
+            self.channel.send(Input::Bytes(Bytes::from_static(b"k")));
+            self.pressed.push_back((self.given, at));
+            self.given += 1;
+        }
+        while self.channel.wants_input()
             && let Some((_, bytes)) = self.to_upload.front_mut().filter(|(at, _)| *at <= self.now)
         {
             let piece = self.random.usize(1..=1500).min(bytes.len()).min(self.channel.input_room());
             self.channel.send(Input::Bytes(bytes.split_to(piece)));
+            self.given += piece;
             if bytes.is_empty() {
                 self.to_upload.pop_front();
             }
@@ -234,7 +281,7 @@ impl World {
         if self.counted.len() > 2 * limit {
             self.counted.clear();
             self.policed += 1;
-            self.policed_until = Some(self.now + POLICE_OUTAGE);
+            self.cut_until = Some(self.now + POLICE_OUTAGE);
         }
     }
 
@@ -272,10 +319,29 @@ impl World {
             }
             if !up {
                 self.channel.handle_frame(self.now, frame);
+            } else if let Some(until) = self.blocked_until() {
+                self.flights.insert((until, self.sent), (true, frame));
+                self.sent += 1;
             } else if let Some(ack) = self.agent.handle_frame(self.now, frame) {
                 self.fly(false, ack);
             }
         }
+    }
+
+    /// Notes the keystrokes that have arrived.
+    fn time_keystrokes(&mut self) {
+        let received = self.agent.received.len();
+        while let Some((_, at)) = self.pressed.pop_front_if(|(place, _)| *place < received) {
+            self.keystrokes_took.push(self.now - at);
+        }
+    }
+
+    /// Until when the agent takes nothing.
+    fn blocked_until(&mut self) -> Option<Instant> {
+        let at = self.now - self.start;
+        while self.wire.blocked.pop_front_if(|(from, length)| *from + *length <= at).is_some() {}
+        let (from, length) = self.wire.blocked.front().filter(|(from, _)| *from <= at)?;
+        Some(self.start + *from + *length)
     }
 
     fn drain(&mut self) {
@@ -294,10 +360,12 @@ impl World {
         let flight = self.flights.first_key_value().map(|((at, _), _)| *at);
         let timeout = self.channel.poll_timeout().map(|(at, _)| at);
         let agent = self.agent.next_at().filter(|_| self.is_up && !self.is_away);
-        let input = self.to_upload.front().map(|(at, _)| *at).filter(|_| self.channel.wants_input());
-        let spans = self.wire.outages.iter().take(1).chain(self.wire.away.front());
+        let input = self.to_upload.front().map(|(at, _)| *at).into_iter();
+        let input =
+            input.chain(self.keystrokes.front().copied()).min().filter(|_| self.channel.wants_input());
+        let spans = self.wire.outages.front().into_iter().chain(self.wire.away.front());
         let switches = spans.flat_map(|(from, length)| [start + *from, start + *from + *length]);
-        let switch = switches.chain(self.policed_until).filter(|at| *at > self.now).min();
+        let switch = switches.chain(self.cut_until).filter(|at| *at > self.now).min();
         let next = [flight, timeout, agent, input, switch].into_iter().flatten().min();
         // Nothing to wait for: the end of the run finds what is missing.
         next.unwrap_or(self.now + Duration::from_secs(1))
