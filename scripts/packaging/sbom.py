@@ -5,31 +5,17 @@ Only what is linked into the program counts: no tools of the build, no tests, no
 """
 
 import json
-import subprocess
 import sys
 import tomllib
 import uuid
 
-ROOT = "session-manager-plugin"
+import crates
 
 
 def main(target: str) -> None:
-    command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
-    metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    packages = {package["id"]: package for package in metadata["packages"]}
+    packages, linked, root = crates.linked(target)
     with open("Cargo.lock", "rb") as file:
         checksums = {(p["name"], p["version"]): p.get("checksum") for p in tomllib.load(file)["package"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    root = next(id for id, package in packages.items() if package["name"] == ROOT)
-
-    linked, waiting = {}, [root]
-    while waiting:
-        id = waiting.pop()
-        if id in linked:
-            continue
-        deps = nodes[id]["deps"]
-        linked[id] = sorted(d["pkg"] for d in deps if any(kind["kind"] is None for kind in d["dep_kinds"]))
-        waiting += linked[id]
 
     def purl(id: str) -> str:
         return f"pkg:cargo/{packages[id]['name']}@{packages[id]['version']}"
