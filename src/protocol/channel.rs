@@ -29,6 +29,7 @@ use super::pacing::Pacer;
 use super::payload::{self, Flag, OpenDataChannel};
 use super::recv::{Receiver, Verdict};
 use super::send::Sender;
+use super::silence::{Break, Silence};
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -37,19 +38,6 @@ enum State {
     Handshaking { until: Instant },
     Ready,
     Closed,
-}
-
-/// An agent that has said nothing: a session without a handshake and without output, or no agent at all.
-#[derive(Debug, PartialEq, Eq)]
-enum Silence {
-    /// There was no socket yet.
-    Unbroken,
-    /// There is a socket since then.
-    Since(Instant),
-    /// It was sent a message.
-    Probed,
-    /// It acknowledged that then.
-    Heard(Instant),
 }
 
 /// The client's end of a data channel.
@@ -61,8 +49,8 @@ pub struct Channel {
     epoch: Option<(Instant, u64)>,
     state: State,
     is_connected: bool,
-    /// Since when the agent is paused, and when a message last went out in spite of that.
-    paused: Option<(Instant, Instant)>,
+    /// While the agent is paused: when a message last went out in spite of that.
+    paused: Option<Instant>,
     /// What is known about an agent that has said nothing yet.
     silence: Silence,
     /// Whether the session was told that nothing is acknowledged.
@@ -93,7 +81,7 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
-            silence: Silence::Unbroken,
+            silence: Silence::default(),
             is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             cipher: None,
@@ -250,7 +238,7 @@ impl Channel {
             false => self.next_message(now)?,
         };
         self.pacer.take(now);
-        if let Some((_, last)) = &mut self.paused {
+        if let Some(last) = &mut self.paused {
             *last = now;
         }
         Some(Transmit::Binary(frame))
@@ -274,11 +262,9 @@ impl Channel {
             return None;
         }
         let handshake = match self.state {
-            State::Waiting { until } => match self.silence {
-                Silence::Since(at) | Silence::Heard(at) => {
-                    Some(((at + SILENT_AGENT).min(until), "silent agent"))
-                }
-                _ => Some((until, "first message")),
+            State::Waiting { until } => match self.silence.ends_at() {
+                Some(at) => Some((at.min(until), "silent agent")),
+                None => Some((until, "first message")),
             },
             State::Handshaking { until } => Some((until, "handshake")),
             _ => None,
@@ -354,9 +340,7 @@ impl Channel {
         if let Some(acked) = self.sender.handle_ack(now, number) {
             self.unpause();
             self.is_stalled = false;
-            if self.silence == Silence::Probed {
-                self.silence = Silence::Heard(now);
-            }
+            self.silence.handle_ack(now);
             let smoothed_rtt = self.sender.rtt().smoothed();
             let ack = Ack { bytes: acked.bytes, sample: acked.sample, smoothed_rtt, is_limited };
             self.controller.on_ack(now, ack);
@@ -443,20 +427,16 @@ impl Channel {
         Ok(())
     }
 
-    /// Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing
-    /// would never get its input. An agent that has taken a message and still asks for no handshake has none: it asks
-    /// before it takes anything.
     fn break_silence(&mut self, now: Instant) {
         if !matches!(self.state, State::Waiting { .. }) {
             return;
         }
-        match self.silence {
-            Silence::Since(at) if at + SILENT_AGENT <= now => {
+        match self.silence.handle_timeout(now) {
+            Some(Break::Ask) => {
                 self.outgoing.push_answer(PayloadType::Size, self.config.initial_size.payload());
-                self.silence = Silence::Probed;
             }
-            Silence::Heard(at) if at + SILENT_AGENT <= now => self.become_ready(SessionKind::Shell),
-            _ => {}
+            Some(Break::NoHandshake) => self.become_ready(SessionKind::Shell),
+            None => {}
         }
     }
 
@@ -477,7 +457,7 @@ impl Channel {
     fn pause(&mut self, now: Instant) {
         self.controller.on_pause();
         if self.paused.is_none() {
-            self.paused = Some((now, now));
+            self.paused = Some(now);
             self.events.push_back(Event::Paused(true));
         }
     }
@@ -523,7 +503,7 @@ impl Channel {
 
     /// While paused, one message a while: a lost `start_publication` must not hang the session.
     fn probe_at(&self) -> Option<Instant> {
-        self.paused.map(|(_, last)| last + PAUSE_PROBE)
+        self.paused.map(|last| last + PAUSE_PROBE)
     }
 
     fn next_message(&mut self, now: Instant) -> Option<Bytes> {
@@ -604,5 +584,3 @@ const MAX_SPAN: usize = 8_000;
 const PAUSE_PROBE: Duration = Duration::from_secs(2);
 /// When a silence is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(15);
-/// How long an agent that says nothing is waited for before it is asked, and again after it has answered.
-const SILENT_AGENT: Duration = Duration::from_secs(2);

@@ -20,6 +20,7 @@ mod payload;
 mod recv;
 pub mod rtt;
 mod send;
+mod silence;
 #[cfg(test)]
 mod silent;
 #[cfg(test)]
