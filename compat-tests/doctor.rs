@@ -133,7 +133,7 @@ fn region_and_profile() {
     world.set("AWS_DEFAULT_REGION", "");
     let url = channel(&sim);
     let (_, report) = doctor(&world, &[]);
-    assert_check(&report, "region", "failure", "set AWS_REGION");
+    assert_check(&report, "region", "failure", "set AWS_DEFAULT_REGION");
     assert_check(&report, "websocket", "failure", "no region");
     assert_check(
         &doctor(&world, &["--region", "eu west", "--url", &url]).1,
@@ -141,6 +141,12 @@ fn region_and_profile() {
         "failure",
         "is no region",
     );
+
+    world.set("AWS_REGION", "eu-west-3");
+    assert_check(&doctor(&world, &["--url", &url]).1, "region", "ok", "eu-west-3, from AWS_REGION");
+    install(&world, "aws", "#!/bin/sh\necho aws-cli/1.46.3 Python/3.11.2\n");
+    assert_check(&doctor(&world, &["--url", &url]).1, "region", "warning", "the AWS CLI 1 does not read");
+    world.set("AWS_REGION", "");
 
     let dir = world.home().join(".aws");
     std::fs::create_dir(&dir).expect(".aws");
@@ -295,6 +301,16 @@ fn on_a_terminal() {
     world.set("TERM", "dumb");
     let screen = look(&world);
     assert!(screen.contains("warning  terminal     80 by 24, TERM is \"dumb\""), "{screen}");
+}
+
+#[test]
+fn asked_for_help_it_gives_that() {
+    let world = World::new();
+    for words in [["doctor", "--help"], ["doctor", "-h"]] {
+        let finished = run(world.plugin().args(words));
+        finished.assert_ok();
+        assert!(finished.text().contains("--profile <profile>"), "{}", finished.text());
+    }
 }
 
 #[test]

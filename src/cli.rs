@@ -120,7 +120,8 @@ pub fn parse(
     match words.as_slice() {
         [] => return Ok(Invocation::Installed),
         [word] if word == "--version" => return Ok(Invocation::Version),
-        [word] if word == "--help" || word == "-h" => return Ok(Invocation::Help),
+        [word] if is_help(word) => return Ok(Invocation::Help),
+        [word, rest @ ..] if word == "doctor" && rest.iter().any(is_help) => return Ok(Invocation::Help),
         [word, rest @ ..] if word == "doctor" => {
             return Ok(Invocation::Doctor(
                 rest.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -194,6 +195,10 @@ fn request(word: &str) -> Option<Value> {
 fn target(request: &Value) -> Option<String> {
     let (_, target) = request.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case("Target"))?;
     target.as_str().map(str::to_owned)
+}
+
+fn is_help(word: &OsString) -> bool {
+    word == "--help" || word == "-h"
 }
 
 /// A caller that forgot the other words may have put the response, and so the token, first.

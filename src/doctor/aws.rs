@@ -44,24 +44,29 @@ fn region_of(options: &Options, files: Option<&ProfileSet>, profile: &str) -> (O
     if let Some(region) = &options.region {
         return (Some(region.clone()), "--region".to_owned());
     }
-    if let Some((region, name)) = first(&["AWS_REGION", "AWS_DEFAULT_REGION"]) {
+    if let Some((region, name)) = first(&[CLI_2_ONLY, BOTH_CLIS]) {
         return (Some(region), name.to_owned());
     }
     let region = files.and_then(|files| files.get("region")).filter(|region| !region.is_empty());
     (region.map(str::to_owned), format!("profile {profile}"))
 }
 
-pub(super) fn region(place: &Place, options: &Options) -> Check {
+pub(super) fn region(place: &Place, options: &Options, cli: &Check) -> Check {
     const NAME: &str = "region";
+    let is_cli_1 = cli.found.contains("aws-cli/1.");
     match &place.region {
         Some(region) if !is_region(region) => {
             Check::failure(NAME, format!("{region:?} from {} is no region", place.region_from))
                 .advice("regions look like eu-west-1")
         }
+        Some(region) if is_cli_1 && place.region_from == CLI_2_ONLY && first(&[BOTH_CLIS]).is_none() => {
+            Check::warning(NAME, format!("{region}, from {CLI_2_ONLY}, which the AWS CLI 1 does not read"))
+                .advice(format!("set {BOTH_CLIS} as well"))
+        }
         Some(region) => Check::ok(NAME, format!("{region}, from {}", place.region_from)),
         None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
         None => Check::failure(NAME, "none: neither the environment nor the profile names one")
-            .advice("set AWS_REGION, or region in ~/.aws/config"),
+            .advice("set AWS_DEFAULT_REGION, or region in ~/.aws/config"),
     }
 }
 
@@ -173,6 +178,8 @@ fn is_region(region: &str) -> bool {
         && region.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-')
 }
 
+const CLI_2_ONLY: &str = "AWS_REGION";
+const BOTH_CLIS: &str = "AWS_DEFAULT_REGION";
 /// In the order in which the SDK looks at a profile.
 const PROFILE_KEYS: [(&str, &str); 7] = [
     ("role_arn", "a role"),

@@ -81,12 +81,13 @@ pub async fn examine(options: &Options) -> Report {
         limited("dns", network::dns(&way)),
         limited("websocket", network::websocket(&way)),
     );
+    let region = aws::region(&place, options, &cli);
     Report {
         checks: vec![
             local::settings(&loaded),
             plugin,
             cli,
-            aws::region(&place, options),
+            region,
             credentials,
             dns,
             network::proxy(&way),
