@@ -85,6 +85,7 @@ pub fn port_opened(port: u16, id: &str) -> String {
 }
 
 /// A local UNIX socket is open.
+#[cfg_attr(not(unix), expect(dead_code, reason = "there is none to open"))]
 pub fn unix_socket_opened(path: &str, id: &str) -> String {
     format!("Unix socket {path} opened for sessionId {id}.\n")
 }
@@ -174,8 +175,10 @@ pub fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>
         stats.messages_received,
         stats.outstanding_bytes,
     );
-    if let Some(connections) = connections {
-        line += &format!(", {connections} connections");
+    match connections {
+        Some(1) => line += ", 1 connection",
+        Some(count) => line += &format!(", {count} connections"),
+        None => {}
     }
     line
 }

@@ -193,7 +193,7 @@ fn sigusr1_prints_the_state_of_every_kind() {
         for part in [started.id(), ": connected, ", "round trip", "sent ", "received "] {
             assert!(line.contains(part), "{kind:?}: no {part:?} in {line}");
         }
-        assert_eq!(line.contains(", 1 connections"), kind == Kind::Mux, "{line}");
+        assert_eq!(line.contains(", 1 connection"), kind == Kind::Mux, "{line}");
         drop(local);
         plugin.signal(Signal::TERM);
         plugin.finish_within(PROMPT).assert_ok();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -166,12 +167,14 @@ async fn accept_any(sockets: &[TcpListener]) -> io::Result<(TcpStream, SocketAdd
 }
 
 /// A socket file that we made, removed at the end if it is still ours.
+#[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     id: Option<(u64, u64)>,
 }
 
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.id.is_some() && file_id(&self.path) == self.id {
@@ -184,9 +187,4 @@ impl Drop for SocketFile {
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     std::fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()))
-}
-
-#[cfg(not(unix))]
-fn file_id(_: &Path) -> Option<(u64, u64)> {
-    None
 }

@@ -64,6 +64,7 @@ impl Size {
 }
 
 /// What the system tells the process.
+#[cfg_attr(windows, expect(dead_code, reason = "there are Ctrl-C, Ctrl-Break and the closed console only"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// SIGINT, Ctrl-C.
