@@ -428,3 +428,58 @@ fn a_forward_goes_on_at_rest_without_a_reader_of_its_notices() {
     child.wait().expect("wait");
     assert!(used < 30, "{used} ticks of 100 while nothing happens");
 }
+
+/// `command` with a limit of descriptors, as `ulimit` has it.
+fn limited(command: &std::process::Command, limit: &str) -> std::process::Command {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell.env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
+#[test]
+fn more_connections_than_the_soft_limit_of_descriptors() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut limited(&started.command(&world), "-S -n 64"));
+    let port = opened_port(&plugin.stdout);
+    let mut open: Vec<TcpStream> = (0..150).map(|_| connect(port)).collect();
+    for stream in &mut open {
+        stream.write_all(b"x").expect("write");
+        stream.read_exact(&mut [0]).expect("read");
+    }
+}
+
+#[test]
+fn out_of_descriptors_what_is_open_goes_on_and_what_ends_makes_room() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut limited(&started.command(&world), "-n 40"));
+    let port = opened_port(&plugin.stdout);
+    let mut first = connect(port);
+    first.write_all(b"x").expect("write");
+    first.read_exact(&mut [0]).expect("read");
+    let mut waiting: Vec<TcpStream> = (0..60).map(|_| connect(port)).collect();
+    plugin.stderr.wait_for("cannot accept a connection: ");
+    // One after the other: each was a tenth of a second late.
+    let begin = Instant::now();
+    for _ in 0..100 {
+        first.write_all(b"y").expect("write");
+        first.read_exact(&mut [0]).expect("read");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let mut last = waiting.pop().expect("the last");
+    last.write_all(b"z").expect("write");
+    drop(waiting);
+    last.read_exact(&mut [0]).expect("it is served as soon as others are gone");
+    plugin.signal(Signal::INT);
+    let finished = plugin.finish();
+    finished.assert_ok();
+    assert_eq!(finished.errors().matches("cannot accept").count(), 1, "{}", finished.errors());
+}

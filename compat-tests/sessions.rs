@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use ssm_sim::agent::{AgentOptions, Generation};
@@ -209,4 +210,89 @@ fn the_log_tells_the_sessions_apart() {
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines.iter().all(|line| line.contains(&first)), "{lines:#?}");
     assert!(!lines[0].contains(&second) && lines[1].contains(&second), "{lines:#?}");
+}
+
+fn count(gateway: &Gateway, operation: &str) -> usize {
+    gateway.calls().iter().filter(|call| call.ends_with(operation)).count()
+}
+
+/// A gateway whose first websocket is a port session; the others get what `script` says.
+fn first_is_fine(script: impl Fn(&mut Socket) + Send + Sync + 'static) -> Gateway {
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    Gateway::scripted(move |socket: &mut Socket| {
+        if is_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            socket.port_session("3.3.0.0");
+            while socket.input().is_some() {}
+        } else {
+            script(socket);
+        }
+    })
+}
+
+/// StartSession was sent, so there will be a session, whoever is still there to hear of it.
+#[test]
+fn one_that_is_being_started_at_the_end_is_ended_too() {
+    let gateway = first_is_fine(|_| {});
+    gateway.start_sessions_after(Duration::from_millis(700));
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_SESSIONS", "3");
+    let plugin = Running::spawn_without_stdin(&mut Started::of(&gateway).command(&world));
+    opened_port(&plugin.stdout);
+    eventually("both are being started", || count(&gateway, ".StartSession") == 2);
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_eq!(count(&gateway, ".TerminateSession"), 2, "{:?}", gateway.calls());
+}
+
+#[test]
+fn one_that_was_started_and_cannot_be_opened_is_ended() {
+    let gateway = first_is_fine(|socket| while socket.input().is_some() {});
+    gateway.start_sessions_after(Duration::ZERO);
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_SESSIONS", "2");
+    world.set("SSM_PLUGIN_STATUS", "always");
+    world.set("SSM_PLUGIN_HANDSHAKE_TIMEOUT", "1");
+    let plugin = Running::spawn_without_stdin(&mut Started::of(&gateway).command(&world));
+    opened_port(&plugin.stdout);
+    plugin.stderr.wait_for("going on with fewer sessions: ");
+    eventually("it is ended", || count(&gateway, ".TerminateSession") == 1);
+}
+
+/// One session waits for the reader, the others do not.
+#[test]
+fn a_reader_that_stalls_holds_up_its_own_session_only() {
+    const FLOOD: usize = 24 << 20;
+    let server = Server::start(|mut stream| {
+        let mut first = [0; 1];
+        if stream.read_exact(&mut first).is_err() {
+            return;
+        }
+        if first == *b"F" {
+            let _ = stream.write_all(&vec![7; FLOOD]);
+        } else {
+            let _ = std::io::copy(&mut stream.try_clone().expect("clone"), &mut stream);
+        }
+    });
+    let agent = AgentOptions { pacing: false, payload: 16 << 10, ..AgentOptions::default() };
+    let config = Config { agent, message_limit: None, ..Config::default() };
+    let (mut world, sim) = (World::new(), start(config));
+    let forward = Forward::start(&mut world, &sim, server.port(), 2);
+    assert_up(&sim, 2);
+    let mut stalled = connect(forward.port);
+    stalled.write_all(b"F").expect("write");
+    forward.plugin.stderr.wait_for("a local connection does not read what has come for it");
+    for round in 0..10u64 {
+        let mut stream = connect(forward.port);
+        let sent = random_bytes(round, 5000);
+        stream.write_all(b"E").expect("write");
+        stream.write_all(&sent).expect("write");
+        let mut answer = vec![0; sent.len()];
+        stream.read_exact(&mut answer).expect("an answer beside the stalled reader");
+        assert!(answer == sent, "round {round}");
+    }
+    let mut flood = vec![0; FLOOD];
+    stalled.read_exact(&mut flood).expect("the rest of the flood");
+    assert!(flood.iter().all(|byte| *byte == 7));
+    forward.end();
+    assert_all_ended(&sim);
 }

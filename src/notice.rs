@@ -148,6 +148,10 @@ pub fn connecting_again(reason: impl std::fmt::Display) -> String {
     format!("connection lost ({reason}), connecting again")
 }
 
+/// Status: a local reader holds up a forwarding session.
+pub const READER_STALLS: &str =
+    "a local connection does not read what has come for it; its session waits for that";
+
 /// Status: the session goes on over a new connection.
 pub const RESUMED: &str = "connection resumed";
 

@@ -42,6 +42,7 @@ fn start_session(start: StartSession) -> ExitCode {
     }
     let _log = logging::start(&settings, &start.session_id);
     let _recording = wire_log::start(&settings);
+    term::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err)),

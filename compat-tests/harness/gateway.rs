@@ -36,6 +36,7 @@ pub struct Gateway {
     ended: Arc<AtomicBool>,
     opens: Arc<AtomicUsize>,
     calls: Calls,
+    starts_after: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Gateway {
@@ -75,6 +76,8 @@ impl Gateway {
         let opens = Arc::new(AtomicUsize::new(0));
         let (flag, count, script) = (Arc::clone(&ended), Arc::clone(&opens), Arc::new(script));
         let log = Arc::clone(&calls);
+        let starts_after = Arc::new(Mutex::new(None));
+        let start = Arc::clone(&starts_after);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if flag.load(Ordering::SeqCst) {
@@ -82,11 +85,13 @@ impl Gateway {
                 }
                 let Ok(stream) = stream else { continue };
                 let (script, count, log) = (Arc::clone(&script), Arc::clone(&count), Arc::clone(&log));
+                let start = Arc::clone(&start);
                 std::thread::spawn(move || {
                     // No timeout yet: the handshake of the websocket does not bear one that a signal cuts short.
                     let mut head = [0; 4];
                     if uninterrupted(|| stream.peek(&mut head)).is_ok() && &head == b"POST" {
-                        answer_api(stream, &log);
+                        let starts_after = *start.lock().expect("start lock");
+                        answer_api(stream, &log, starts_after.map(|delay| (delay, response(port))));
                     } else {
                         count.fetch_add(1, Ordering::SeqCst);
                         script(stream);
@@ -94,7 +99,12 @@ impl Gateway {
                 });
             }
         });
-        Gateway { port, ended, opens, calls }
+        Gateway { port, ended, opens, calls, starts_after }
+    }
+
+    /// From now on StartSession is answered as it should be, so much later.
+    pub fn start_sessions_after(&self, delay: Duration) {
+        *self.starts_after.lock().expect("start lock") = Some(delay);
     }
 
     /// How many websockets were asked for.
@@ -114,11 +124,7 @@ impl Gateway {
 
     /// StartSession's answer.
     pub fn response(&self) -> Value {
-        let url = format!(
-            "ws://127.0.0.1:{}/v1/data-channel/{SESSION}?role=publish_subscribe&cell-number=1",
-            self.port
-        );
-        json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url})
+        response(self.port)
     }
 }
 
@@ -325,10 +331,24 @@ impl Socket {
     }
 }
 
-fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>) {
-    if let Ok(operation) = super::api::read_operation(&mut stream) {
+fn response(port: u16) -> Value {
+    let url = format!("ws://127.0.0.1:{port}/v1/data-channel/{SESSION}?role=publish_subscribe&cell-number=1");
+    json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url})
+}
+
+/// With `start`: how long StartSession takes, and its answer.
+fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>, start: Option<(Duration, Value)>) {
+    let operation = super::api::read_operation(&mut stream).unwrap_or_default();
+    let start = start.filter(|_| operation.ends_with(".StartSession"));
+    if !operation.is_empty() {
         calls.lock().expect("calls lock").push(operation);
     }
-    let body = format!("{{\"SessionId\":\"{SESSION}\"}}");
+    let body = match start {
+        Some((delay, answer)) => {
+            std::thread::sleep(delay);
+            answer.to_string()
+        }
+        None => format!("{{\"SessionId\":\"{SESSION}\"}}"),
+    };
     let _ = super::api::write_response(&mut stream, &body);
 }

@@ -180,18 +180,28 @@ async fn write_all(
 }
 
 /// How much waits for the local readers of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gauge {
     total: AtomicUsize,
-    /// Connections with more than [`MAX_QUEUED`].
+    /// Connections with more than `most_each`.
     full: AtomicUsize,
-    progress: Notify,
+    most: usize,
+    most_each: usize,
+    /// Told when there is room again; shared by the sessions of a port.
+    progress: Arc<Notify>,
 }
 
 impl Gauge {
+    /// For one of `sessions` behind a port, which share the memory. `progress` is told when there is room again.
+    pub fn new(sessions: usize, progress: Arc<Notify>) -> Gauge {
+        let most = MAX_QUEUED_IN_ALL / sessions.max(1);
+        let (total, full) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Gauge { total, full, most, most_each: MAX_QUEUED.min(most), progress }
+    }
+
     /// Whether more may be read from the channel.
     pub fn has_room(&self) -> bool {
-        self.full.load(Ordering::Relaxed) == 0 && self.total.load(Ordering::Relaxed) < MAX_QUEUED_IN_ALL
+        self.full.load(Ordering::Relaxed) == 0 && self.total.load(Ordering::Relaxed) < self.most
     }
 
     /// Resolves when there may be room again. Cancel-safe.
@@ -201,7 +211,7 @@ impl Gauge {
 
     fn add(&self, queued: &AtomicUsize, bytes: usize) {
         let before = queued.fetch_add(bytes, Ordering::Relaxed);
-        if before <= MAX_QUEUED && before + bytes > MAX_QUEUED {
+        if before <= self.most_each && before + bytes > self.most_each {
             self.full.fetch_add(1, Ordering::Relaxed);
         }
         self.total.fetch_add(bytes, Ordering::Relaxed);
@@ -213,13 +223,19 @@ impl Gauge {
         let take = |queued: usize| Some(queued.saturating_sub(bytes));
         let before = queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
         let bytes = bytes.min(before);
-        if before > MAX_QUEUED && before - bytes <= MAX_QUEUED {
+        if before > self.most_each && before - bytes <= self.most_each {
             self.full.fetch_sub(1, Ordering::Relaxed);
         }
         self.total.fetch_sub(bytes, Ordering::Relaxed);
         if !had_room && self.has_room() {
             self.progress.notify_one();
         }
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge::new(1, Arc::default())
     }
 }
 
@@ -290,9 +306,9 @@ pub(super) const CHUNK: usize = 16 << 10;
 const WRITE_AT_ONCE: usize = 64 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
 const MIN_READ: usize = 4 << 10;
-/// What one slow reader may leave in memory before the whole session waits for it.
+/// What one slow reader may leave in memory before its whole session waits for it.
 const MAX_QUEUED: usize = 8 << 20;
-/// What all of them together may.
+/// What all of them together may; several sessions behind a port have equal shares.
 const MAX_QUEUED_IN_ALL: usize = 32 << 20;
 /// How long what a local side still sends after the end of the remote's is read and dropped.
 const LINGER: Duration = Duration::from_secs(5);

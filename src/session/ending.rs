@@ -39,6 +39,6 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
 }
 
 /// How long the end of a session may take.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);

@@ -24,8 +24,8 @@ use super::ending;
 use super::journal::Journal;
 use super::streams::{LaneId, Reports, Streams};
 use crate::aws;
-use crate::link::{Link, LinkEvent};
-use crate::protocol::{Event, SessionKind};
+use crate::link::{GaveUp, Link, LinkEvent};
+use crate::protocol::{CloseReason, Event, SessionKind};
 
 /// Starts a further session with the request of argv, up to its link.
 pub(super) type Starter = Box<dyn Fn() -> Starting + Send>;
@@ -39,6 +39,9 @@ pub(super) struct Started {
     /// Who can end it.
     pub aws: Arc<aws::Client>,
 }
+
+/// Makes the gauge of each session that becomes ready.
+pub(super) type MakeGauge = Arc<dyn Fn() -> Gauge>;
 
 /// What a further session tells the loop.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ pub(super) struct Extra {
     state: State,
     starter: Arc<Starter>,
     reports: Reports,
-    gauge: Arc<Gauge>,
+    make_gauge: MakeGauge,
     journal: Arc<Journal>,
     next_lane: Arc<std::sync::atomic::AtomicU64>,
     failures: u32,
@@ -77,7 +80,7 @@ impl Extra {
     pub fn new(
         starter: Arc<Starter>,
         reports: Reports,
-        gauge: Arc<Gauge>,
+        make_gauge: MakeGauge,
         journal: Arc<Journal>,
         next_lane: Arc<std::sync::atomic::AtomicU64>,
     ) -> Extra {
@@ -86,7 +89,7 @@ impl Extra {
             state,
             starter,
             reports,
-            gauge,
+            make_gauge,
             journal,
             next_lane,
             failures: 0,
@@ -111,7 +114,7 @@ impl Extra {
     }
 
     /// The next event. Pends while there is nothing to tell.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>, may_deliver: bool) -> Poll<ExtraEvent> {
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ExtraEvent> {
         loop {
             let _named = self.span.clone().entered();
             match &mut self.state {
@@ -125,20 +128,20 @@ impl Extra {
                         self.span = tracing::error_span!("further", id = %started.id);
                         self.state = State::Opening(Box::new(started));
                     }
-                    Err(reason) => return Poll::Ready(self.fail(&reason)),
+                    Err(reason) => return Poll::Ready(self.fail(Failure::here(reason))),
                 },
                 State::Opening(session) => {
                     let event = ready!(std::pin::pin!(session.link.next(true)).poll(cx));
-                    if let Some(reason) = self.handle_opening(event) {
-                        return Poll::Ready(self.fail(&reason));
+                    if let Some(failure) = self.handle_opening(event) {
+                        return Poll::Ready(self.fail(failure));
                     }
                     if let State::Ready(..) = &self.state {
                         tracing::info!("a further session is ready");
                         return Poll::Ready(ExtraEvent::Progress);
                     }
                 }
-                State::Ready(session, _) => {
-                    let event = ready!(std::pin::pin!(session.link.next(may_deliver)).poll(cx));
+                State::Ready(session, streams) => {
+                    let event = ready!(std::pin::pin!(session.link.next(streams.has_room())).poll(cx));
                     return Poll::Ready(self.handle_ready(event));
                 }
             }
@@ -157,44 +160,53 @@ impl Extra {
     pub fn handle_timeout(&mut self) -> Option<ExtraEvent> {
         let _named = self.span.clone().entered();
         let State::Ready(_, streams) = &mut self.state else { return None };
-        let failed = streams.handle_timeout().err()?;
-        Some(self.fail(&failed.to_string()))
+        match streams.handle_timeout() {
+            Ok(()) => streams.notice().map(ExtraEvent::Status),
+            Err(error) => Some(self.fail(Failure::here(error.to_string()))),
+        }
     }
 
-    /// Asks the agent to end the session, and waits until it has taken that.
+    /// Asks the agent to end the session, and waits until it has taken that. One that is being started was asked for
+    /// already: it is waited for, and ended.
     pub async fn terminate(self) {
-        let (State::Opening(mut session) | State::Ready(mut session, _)) = self.state else { return };
-        let Started { id, link, aws } = &mut *session;
-        ending::terminate(link, true, Some(aws), id).instrument(self.span).await;
+        let ended = async move {
+            let mut session = match self.state {
+                State::Waiting(_) => return,
+                State::Starting(starting) => match starting.await {
+                    Ok(started) => Box::new(started),
+                    Err(_) => return,
+                },
+                State::Opening(session) | State::Ready(session, _) => session,
+            };
+            let Started { id, link, aws } = &mut *session;
+            ending::terminate(link, true, Some(aws), id).await;
+        };
+        if tokio::time::timeout(ending::TERMINATE_TIMEOUT, ended.instrument(self.span)).await.is_err() {
+            tracing::warn!("the end of a further session was not confirmed in time");
+        }
     }
 
-    /// `Some` is the reason of a failure.
-    fn handle_opening(&mut self, event: LinkEvent) -> Option<String> {
+    fn handle_opening(&mut self, event: LinkEvent) -> Option<Failure> {
         match event {
             LinkEvent::Channel(Event::Ready(SessionKind::Port(port))) if port.is_forwarding() => {
+                let State::Opening(session) = &self.state else { return None };
+                let capabilities = session.link.capabilities();
+                if !capabilities.multiplexing {
+                    return Some(Failure::here("its agent forwards one connection at a time"));
+                }
+                let lane: LaneId = self.next_lane.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let (reports, gauge) = (self.reports.clone(), Arc::new((self.make_gauge)()));
+                let journal = self.journal.clone();
+                let streams = Streams::new(capabilities.smux_keepalive_off, lane, reports, gauge, journal);
                 let waiting = State::Waiting(Box::pin(tokio::time::sleep_until(Instant::now())));
                 if let State::Opening(session) = std::mem::replace(&mut self.state, waiting) {
-                    let capabilities = session.link.capabilities();
-                    if !capabilities.multiplexing {
-                        return Some("its agent forwards one connection at a time".into());
-                    }
-                    let lane: LaneId = self.next_lane.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let (reports, gauge) = (self.reports.clone(), self.gauge.clone());
-                    let journal = self.journal.clone();
-                    let streams = Box::new(Streams::new(
-                        capabilities.smux_keepalive_off,
-                        lane,
-                        reports,
-                        gauge,
-                        journal,
-                    ));
-                    self.state = State::Ready(session, streams);
+                    self.state = State::Ready(session, Box::new(streams));
                     self.failures = 0;
                 }
                 None
             }
-            LinkEvent::Channel(Event::Ready(_)) => Some("it is not a forwarding session".into()),
-            other => ended(other),
+            LinkEvent::Channel(Event::Ready(_)) => Some(Failure::here("it is not a forwarding session")),
+            other => Failure::of(other),
         }
     }
 
@@ -203,23 +215,31 @@ impl Extra {
         match event {
             LinkEvent::Channel(Event::Output(bytes)) => match streams.move_down(bytes) {
                 Ok(()) => ExtraEvent::Progress,
-                Err(error) => self.fail(&error.to_string()),
+                Err(error) => self.fail(Failure::here(error.to_string())),
             },
             LinkEvent::Channel(Event::PortRefused) => ExtraEvent::PortRefused,
-            other => match ended(other) {
-                Some(reason) => self.fail(&reason),
+            other => match Failure::of(other) {
+                Some(failure) => self.fail(failure),
                 None => ExtraEvent::Progress,
             },
         }
     }
 
     /// Drops the session, and its connections with it, and plans the next attempt.
-    fn fail(&mut self, reason: &str) -> ExtraEvent {
+    fn fail(&mut self, failure: Failure) -> ExtraEvent {
+        let Failure { reason, is_over } = failure;
         tracing::warn!(reason, "a further session has failed");
         self.span = tracing::Span::none();
         let delay = FIRST_RETRY * 2u32.saturating_pow(self.failures.min(MAX_DOUBLINGS));
         self.failures += 1;
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        let waiting = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        let given_up = std::mem::replace(&mut self.state, waiting);
+        if let State::Opening(session) | State::Ready(session, _) = given_up
+            && !is_over
+        {
+            // Nobody else would end it, and open sessions count.
+            tokio::spawn(async move { session.aws.terminate(&session.id).await });
+        }
         if std::mem::replace(&mut self.has_complained, true) {
             return ExtraEvent::Progress;
         }
@@ -227,12 +247,30 @@ impl Extra {
     }
 }
 
-/// Why a session is over, if this event ends it.
-fn ended(event: LinkEvent) -> Option<String> {
-    match event {
-        LinkEvent::GaveUp(reason) => Some(reason.to_string()),
-        LinkEvent::Channel(Event::Closed(reason)) => Some(reason.to_string()),
-        _ => None,
+/// Why we are done with a session.
+struct Failure {
+    reason: String,
+    /// The service knows: it has ended the session itself.
+    is_over: bool,
+}
+
+impl Failure {
+    fn here(reason: impl Into<String>) -> Failure {
+        Failure { reason: reason.into(), is_over: false }
+    }
+
+    /// `None` for an event that ends nothing.
+    fn of(event: LinkEvent) -> Option<Failure> {
+        match event {
+            LinkEvent::GaveUp(reason) => {
+                Some(Failure { is_over: matches!(reason, GaveUp::SessionGone), reason: reason.to_string() })
+            }
+            LinkEvent::Channel(Event::Closed(reason)) => Some(Failure {
+                is_over: matches!(reason, CloseReason::ByService(_)),
+                reason: reason.to_string(),
+            }),
+            _ => None,
+        }
     }
 }
 

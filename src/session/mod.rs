@@ -62,6 +62,8 @@ struct Session {
     journal: Arc<Journal>,
     /// Starts further sessions behind a forwarded port.
     starter: Option<extra::Starter>,
+    /// Ends those that were started.
+    further: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// Why a session's loop has ended.
@@ -244,7 +246,9 @@ impl Session {
     /// Ends the session at the other side.
     async fn terminate(&mut self) {
         let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
-        ending::terminate(&mut self.link, self.is_port, aws, &self.id).await;
+        let further = self.further.take();
+        let first = ending::terminate(&mut self.link, self.is_port, aws, &self.id);
+        tokio::join!(first, finished(further));
     }
 
     /// Says the last words, ends what must be ended, writes what is to be written.
@@ -272,6 +276,7 @@ impl Session {
                 outcome = Outcome::Failed;
             }
         }
+        finished(self.further.take()).await;
         self.link.close().await;
         tokio::select! {
             () = self.console.flush() => {}
@@ -280,6 +285,12 @@ impl Session {
             () = tokio::time::sleep(LAST_WRITES), if was_told => {}
         }
         (outcome, self.exit_code)
+    }
+}
+
+async fn finished(work: Option<Pin<Box<dyn Future<Output = ()>>>>) {
+    if let Some(work) = work {
+        work.await;
     }
 }
 

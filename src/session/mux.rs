@@ -12,11 +12,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection::{Gauge, LocalStream};
-use super::extra::{Extra, ExtraEvent};
+use super::extra::{Extra, ExtraEvent, MakeGauge};
 use super::listener::Listener;
 use super::streams::{LaneId, Streams};
 use super::{End, Session, ends_session, sleep_until};
@@ -35,30 +35,41 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     session.console.say(notice::WAITING_FOR_CONNECTIONS);
 
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
-    let gauge = Arc::new(Gauge::default());
+    let (sessions, progress) = (session.settings.sessions, Arc::new(Notify::new()));
+    let make_gauge: MakeGauge = {
+        let progress = progress.clone();
+        Arc::new(move || Gauge::new(sessions, progress.clone()))
+    };
     let keepalive_off = session.link.capabilities().smux_keepalive_off;
     let journal = session.journal.clone();
     let mut streams =
-        Streams::new(keepalive_off, FIRST_LANE, reports.clone(), gauge.clone(), journal.clone());
+        Streams::new(keepalive_off, FIRST_LANE, reports.clone(), Arc::new(make_gauge()), journal.clone());
     let mut extras = Extras::start(session, |starter, next_lane| {
-        Extra::new(starter, reports.clone(), gauge.clone(), journal.clone(), next_lane)
+        Extra::new(starter, reports.clone(), make_gauge.clone(), journal.clone(), next_lane)
     });
     let mut accepted_any = false;
+    // After a failure to accept: until when to wait with the next.
+    let mut accept_pause: Option<Instant> = None;
+    let mut was_told = false;
     let end = loop {
         streams.move_up(&mut session.link);
         extras.move_up();
         session.connections = Some(streams.len() + extras.len());
         session.show_connections();
         let Session { link, watch, console, .. } = session;
-        let may_deliver = gauge.has_room();
+        let may_accept = accept_pause.is_none() && (streams.may_open() || extras.may_open());
         let timeout = [streams.next_timeout(), extras.next_timeout()].into_iter().flatten().min();
         tokio::select! {
-            event = link.next(may_deliver) => match event {
-                LinkEvent::Channel(Event::Output(bytes)) => streams.move_down(bytes)?,
+            event = link.next(streams.has_room()) => match event {
+                LinkEvent::Channel(Event::Output(bytes)) => {
+                    if let Err(error) = streams.move_down(bytes) {
+                        break Err(error.into());
+                    }
+                }
                 LinkEvent::Channel(Event::PortRefused) => console.say(notice::DESTINATION_FAILED),
-                other => if let Some(end) = session.handle(other) { break end },
+                other => if let Some(end) = session.handle(other) { break Ok(end) },
             },
-            event = extras.next(may_deliver) => match event {
+            event = extras.next() => match event {
                 ExtraEvent::Status(text) => console.status(&text),
                 ExtraEvent::PortRefused => console.say(notice::DESTINATION_FAILED),
                 ExtraEvent::Progress => {}
@@ -68,36 +79,46 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     streams.handle_report(id, report);
                 }
             },
-            accepted = listener.accept(), if streams.may_open() || extras.may_open() => match accepted {
+            accepted = listener.accept(), if may_accept => match accepted {
                 Ok(stream) => {
+                    was_told = false;
                     if !std::mem::replace(&mut accepted_any, true) {
                         console.say(&notice::connection_accepted_mux(&session.id));
                     }
                     extras.open_least_loaded(&mut streams, stream);
                 }
                 Err(error) => {
-                    console.status(&format!("cannot accept a connection: {error}"));
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if !std::mem::replace(&mut was_told, true) {
+                        console.status(&format!("cannot accept a connection: {error}"));
+                    }
+                    streams.hurry();
+                    extras.hurry();
+                    accept_pause = Some(Instant::now() + ACCEPT_PAUSE);
                 }
             },
-            () = gauge.progress(), if !may_deliver => {}
+            () = sleep_until(accept_pause), if accept_pause.is_some() => accept_pause = None,
+            // A local reader has made room: look again which sessions may be read.
+            () = progress.notified() => {}
             () = sleep_until(timeout) => {
-                streams.handle_timeout()?;
+                if let Err(error) = streams.handle_timeout() {
+                    break Err(error.into());
+                }
+                streams.notice().into_iter().for_each(|text| console.status(&text));
                 extras.handle_timeout().into_iter().for_each(|text| console.status(&text));
             }
             signal = watch.recv() => match signal {
                 Signal::Usr1 => session.report(),
                 signal if ends_session(signal) || signal == Signal::Suspend => {
                     console.say(notice::TERMINATE_SIGNAL);
-                    break End::Interrupted;
+                    break Ok(End::Interrupted);
                 }
                 _ => {}
             },
             _ = console.drive() => {}
         }
     };
-    extras.terminate().await;
-    Ok(end)
+    session.further = Some(Box::pin(extras.terminate()));
+    end
 }
 
 /// The further sessions behind the port.
@@ -114,10 +135,10 @@ impl Extras {
         Extras((0..count).map(|_| make(starter.clone(), next_lane.clone())).collect())
     }
 
-    async fn next(&mut self, may_deliver: bool) -> ExtraEvent {
+    async fn next(&mut self) -> ExtraEvent {
         poll_fn(|cx| {
             for extra in &mut self.0 {
-                if let Poll::Ready(event) = extra.poll_event(cx, may_deliver) {
+                if let Poll::Ready(event) = extra.poll_event(cx) {
                     // Who has spoken goes to the end, so that one busy session does not silence the others.
                     self.0.rotate_left(1);
                     return Poll::Ready(event);
@@ -130,6 +151,10 @@ impl Extras {
 
     fn move_up(&mut self) {
         self.0.iter_mut().for_each(Extra::move_up);
+    }
+
+    fn hurry(&mut self) {
+        self.0.iter_mut().filter_map(Extra::streams).for_each(Streams::hurry);
     }
 
     fn len(&mut self) -> usize {
@@ -161,7 +186,9 @@ impl Extras {
 
     fn open_least_loaded(&mut self, first: &mut Streams, stream: LocalStream) {
         let all = self.0.iter_mut().filter_map(Extra::streams).chain([first]);
-        if let Some(streams) = all.filter(|streams| streams.may_open()).min_by_key(|streams| streams.len()) {
+        // Not where a local reader holds up everything, if that can be avoided.
+        let load = |streams: &&mut Streams| (streams.is_held_up(), streams.len());
+        if let Some(streams) = all.filter(|streams| streams.may_open()).min_by_key(load) {
             streams.open(stream);
         }
     }

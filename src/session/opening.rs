@@ -49,6 +49,7 @@ pub(super) async fn open(
             aws: target.aws.clone(),
             is_presigned: stream_url::is_presigned(&target.url),
             starter: starter(&target, start.request, &settings),
+            further: None,
             link: Link::new(link_config(&settings), target),
             journal: Journal::new(settings.log_connections),
             settings,

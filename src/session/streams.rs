@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::connection::{CHUNK, Connection, FromConnection, Gauge, LocalStream};
 use super::journal::Journal;
 use crate::link::Link;
+use crate::notice;
 use crate::protocol::Input;
 use crate::protocol::smux::{self, StreamId};
 
@@ -35,6 +36,8 @@ pub(super) struct Streams {
     reports: Reports,
     gauge: Arc<Gauge>,
     journal: Arc<Journal>,
+    /// Since when the session waits for a local reader, and whether that was told.
+    waiting: Option<(Instant, bool)>,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,7 @@ impl Streams {
             reports,
             gauge,
             journal,
+            waiting: None,
         }
     }
 
@@ -84,6 +88,28 @@ impl Streams {
         self.smux.stream_count() < MAX_STREAMS
     }
 
+    /// Whether more may be read from the channel: not while a local reader holds up too much.
+    pub fn has_room(&mut self) -> bool {
+        let has_room = self.gauge.has_room();
+        match has_room {
+            true => self.waiting = None,
+            false => _ = self.waiting.get_or_insert((Instant::now(), false)),
+        }
+        has_room
+    }
+
+    /// Whether a local reader held up too much when this was looked at last.
+    pub fn is_held_up(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// What to say of a local reader that holds up the session, once for each time.
+    pub fn notice(&mut self) -> Option<String> {
+        let (since, was_told) = self.waiting.as_mut()?;
+        let is_due = *since + STALL_NOTICE <= Instant::now();
+        (is_due && !std::mem::replace(was_told, is_due)).then(|| notice::READER_STALLS.to_owned())
+    }
+
     /// Takes a local connection.
     pub fn open(&mut self, stream: LocalStream) {
         match self.smux.open() {
@@ -99,6 +125,8 @@ impl Streams {
 
     /// Fills the channel from the streams, in turns, and asks for more where room has come up.
     pub fn move_up(&mut self, link: &mut Link) {
+        // For the notice's deadline.
+        self.has_room();
         while link.wants_input()
             && let Some(bytes) = self.smux.poll_transmit(link.input_room())
         {
@@ -194,7 +222,8 @@ impl Streams {
         let quiet = self.half_closed.first().map(|(since, _)| {
             if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
         });
-        [keepalive, quiet].into_iter().flatten().min()
+        let stall = self.waiting.filter(|(_, was_told)| !was_told).map(|(since, _)| since + STALL_NOTICE);
+        [keepalive, quiet, stall].into_iter().flatten().min()
     }
 
     /// Tells the agent of local ends that have waited long enough, and keeps the smux session alive.
@@ -207,13 +236,24 @@ impl Streams {
         while let Some((since, id)) = self.half_closed.first().copied()
             && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
         {
-            self.half_closed.remove(&(since, id));
-            self.smux.finish(id);
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.half_closed = None;
-            }
+            self.finish_half_closed(since, id);
         }
         self.smux.handle_timeout(now.into_std())
+    }
+
+    /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
+    pub fn hurry(&mut self) {
+        while let Some((since, id)) = self.half_closed.first().copied() {
+            self.finish_half_closed(since, id);
+        }
+    }
+
+    fn finish_half_closed(&mut self, since: Instant, id: StreamId) {
+        self.half_closed.remove(&(since, id));
+        self.smux.finish(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.half_closed = None;
+        }
     }
 }
 
@@ -221,5 +261,7 @@ impl Streams {
 const MAX_STREAMS: usize = 1024;
 /// How long the remote must have been quiet after the end of the local input until it is told.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
+/// How long a session waits for a local reader before that is worth telling.
+const STALL_NOTICE: Duration = Duration::from_secs(5);
 /// More connections than this in that state are not kept waiting.
 const MAX_HALF_CLOSED: usize = 256;

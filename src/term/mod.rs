@@ -8,6 +8,8 @@
 //! runtime reads or writes itself, it asks `poll` first.
 
 mod argv;
+#[cfg(unix)]
+mod descriptors;
 mod env;
 mod output;
 #[cfg(unix)]
@@ -32,9 +34,10 @@ pub use self::argv::hide_argument;
 pub use self::env::take_var;
 pub use self::output::Output;
 #[cfg(windows)]
-pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw};
+pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw, raise_descriptor_limit};
 #[cfg(unix)]
 pub use self::{
+    descriptors::raise_descriptor_limit,
     parent::Parent,
     raw::{RawMode, is_raw},
     signals::Signals,
