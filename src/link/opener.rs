@@ -99,8 +99,8 @@ impl Opener {
         Arc::clone(&self.target.token)
     }
 
-    /// Starts an attempt; `again` if the session's first token has been used.
-    pub fn open(mut self, again: bool) -> Opening {
+    /// Starts an attempt; `again` if the session's first token has been used. It ends before `open_by`.
+    pub fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
         Box::pin(async move {
             let refusal = if again { self.resume().await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
@@ -122,7 +122,7 @@ impl Opener {
                 }
                 _ => None,
             };
-            let outcome = self.dial(signature, unsigned).await;
+            let outcome = self.dial(signature, unsigned, open_by).await;
             Attempt { opener: self, outcome, trouble }
         })
     }
@@ -159,10 +159,15 @@ impl Opener {
         }
     }
 
-    async fn dial(&self, headers: HeaderMap, unsigned: Option<AwsError>) -> Result<Socket, OpenFailure> {
+    async fn dial(
+        &self,
+        headers: HeaderMap,
+        unsigned: Option<AwsError>,
+        open_by: Option<Instant>,
+    ) -> Result<Socket, OpenFailure> {
         let Target { url, network, .. } = &self.target;
         let dial = Dial { url: url.clone(), headers, network: Arc::clone(network) };
-        websocket::open(dial).await.map_err(|error| match unsigned {
+        websocket::open(dial, open_by).await.map_err(|error| match unsigned {
             Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
                 OpenFailure::Unsigned { error, unsigned }
             }
