@@ -127,6 +127,22 @@ fn an_old_or_broken_cli() {
 }
 
 #[test]
+fn a_profile_file_that_blocks() {
+    let sim = sim();
+    let url = channel(&sim);
+    for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        let mut world = world(&sim);
+        let pipe = world.path("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("mkfifo");
+        world.set(variable, &pipe.display().to_string());
+        let (finished, report) = doctor(&world, &["--url", &url]);
+        assert_eq!(finished.status.code(), Some(1));
+        let words = format!("{} (from {variable}) is not a regular file", pipe.display());
+        assert_check(&report, "credentials", "failure", &words);
+    }
+}
+
+#[test]
 fn region_and_profile() {
     let sim = sim();
     let mut world = world(&sim);

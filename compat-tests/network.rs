@@ -200,6 +200,7 @@ fn a_proxy_that_is_not_there_is_named() {
     });
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", silent.port()));
     site.fails_with(&format!("{SERVICE} did not open a websocket within 1s"));
+    site.fails_with(&format!("{SERVICE} (through proxy http://127.0.0.1:{}) did not open", silent.port()));
     // One whose certificate is not trusted.
     let proxy = site.proxy(ProxyOptions { tls: true, ..ProxyOptions::default() });
     site.set("HTTPS_PROXY", &format!("https://127.0.0.1:{}", proxy.port()));

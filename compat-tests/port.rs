@@ -483,3 +483,27 @@ fn out_of_descriptors_what_is_open_goes_on_and_what_ends_makes_room() {
     finished.assert_ok();
     assert_eq!(finished.errors().matches("cannot accept").count(), 1, "{}", finished.errors());
 }
+
+/// Out of descriptors for a while, an old agent's port is not given up; a new agent's is not either.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_that_cannot_be_accepted_does_not_end_the_session() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    for generation in [Generation::V3_0, Generation::default()] {
+        let (mut world, sim, echo) = (World::new(), sim_with_agent(generation), Server::echo());
+        world.set("SSM_PLUGIN_STATUS", "always");
+        let started = Started::port(&sim.endpoint(), echo.port(), 0);
+        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+        let port = opened_port(&plugin.stdout);
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        let none = Rlimit { current: Some(3), maximum: before.maximum };
+        prlimit(Some(plugin.pid()), Resource::Nofile, none).expect("take the descriptors away");
+        let waiting = connect(port);
+        plugin.stderr.wait_for("cannot accept a connection: Too many open files");
+        prlimit(Some(plugin.pid()), Resource::Nofile, before).expect("give them back");
+        drop(waiting);
+        assert_eq!(echo_through(port, b"still here"), b"still here");
+        plugin.signal(Signal::INT);
+        plugin.finish().assert_ok();
+    }
+}

@@ -47,6 +47,23 @@ fn the_file_counts_and_the_environment_wins() {
     assert!(text.starts_with("\nStarting session with SessionId: "), "{text}");
 }
 
+/// It would keep whoever opens it waiting.
+#[test]
+fn a_file_that_is_a_pipe_is_not_opened() {
+    let world = world("");
+    let path = world.home().join(".config/session-manager-plugin/config.toml");
+    std::fs::remove_file(&path).expect("remove");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).expect("mkfifo");
+    let finished = greet(&world);
+    finished.assert_ok();
+    let line = format!(
+        "session-manager-plugin: settings file {}: cannot be read: it is not a file\n",
+        path.display()
+    );
+    assert!(finished.text().contains("hello\r\n"), "{}", finished.text());
+    assert_eq!(finished.errors(), line);
+}
+
 #[test]
 fn quiet_leaves_only_the_session_s_bytes() {
     let mut world = World::new();

@@ -1,10 +1,16 @@
 //! Credentials of each kind, from real profile files and the sources behind them.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::process::Signal;
 use ssm_sim::{SignatureReport, Sim};
 
 use super::{Call, Forward, known, strict_sim, world_without_credentials, write, write_config};
-use crate::harness::net::Server;
+use crate::harness::net::{Server, echo_through};
 use crate::harness::process::run;
+use crate::harness::sim::sim;
 use crate::harness::{Aws, TARGET, World};
 
 /// Who has signed the opening of a session that was called with this profile: by the binary alone, and by way of
@@ -217,4 +223,46 @@ fn instance_metadata() {
     assert_temporary(&signer_alone(&world, &sim, ""), "ASIAIMDS");
     world.unset(&["HTTP_PROXY"]);
     assert_temporary(&signer(&world, &sim, ""), "ASIAIMDS");
+}
+
+/// A pipe, a device without an end: whatever would hold up a read of the profiles holds up neither the port nor its
+/// end, and is said.
+#[test]
+fn profile_file_that_blocks_costs_the_signature_only() {
+    for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        for endless in [false, true] {
+            let (mut world, sim, echo) = (world_without_credentials(), sim(), Server::echo());
+            let path = if endless { PathBuf::from("/dev/zero") } else { world.path("pipe") };
+            if !endless {
+                mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).expect("mkfifo");
+            }
+            world.set(variable, &path.display().to_string());
+            world.set("SSM_PLUGIN_STATUS", "always");
+            let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+            assert_eq!(echo_through(forward.port, b"unsigned"), b"unsigned");
+            let open = sim.session(&forward.id).expect("the session").opens[0].clone();
+            assert!(open.signature.is_none(), "{variable}: {:?}", open.signature);
+            forward.plugin.signal(Signal::INT);
+            let finished = forward.plugin.finish_within(Duration::from_secs(5));
+            finished.assert_ok();
+            let errors = finished.errors();
+            let line = format!(
+                "session-manager-plugin: signing the connection failed: {} (from {variable}) is not a regular \
+                 file; opening without a signature\n",
+                path.display()
+            );
+            assert_eq!(errors, line);
+        }
+    }
+}
+
+/// The common way to have no profiles at all.
+#[test]
+fn profile_files_may_be_the_null_device_or_absent() {
+    for path in ["/dev/null", "/nowhere/config", "/"] {
+        let (mut world, sim) = (World::new(), strict_sim());
+        world.set("AWS_CONFIG_FILE", path);
+        world.set("AWS_SHARED_CREDENTIALS_FILE", path);
+        assert!(signer_alone(&world, &sim, "").verified, "{path}");
+    }
 }

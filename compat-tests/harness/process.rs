@@ -169,7 +169,8 @@ impl Running {
         }
     }
 
-    fn pid(&self) -> Pid {
+    /// The child's process id.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

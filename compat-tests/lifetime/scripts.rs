@@ -145,6 +145,63 @@ fn lost(world: &mut World) -> Finished {
     plugin.finish()
 }
 
+/// `aws ssm start-session … > file` on a disk that is full: what is lost is said, and no script takes it for a success.
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let (sim, far) = (sim(), greeter());
+    for (asked, expected) in [("1", 255), ("0", 0)] {
+        let mut world = World::new();
+        world.set("SSM_PLUGIN_EXIT_CODE", asked);
+        for started in [
+            Kind::Shell.start(&sim, &far),
+            interactive(&sim, "echo lost"),
+            batch(&sim, "sh -c 'echo lost; exit 0'"),
+            Kind::Stdio.start(&sim, &far),
+        ] {
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+            let mut command = started.command(&world);
+            command.stdin(std::process::Stdio::null()).stdout(full);
+            let output = command.output().expect("run");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let request = &started.request;
+            assert_eq!(output.status.code(), Some(expected), "{request}: {errors}");
+            assert_eq!(
+                errors,
+                "session-manager-plugin: cannot write to stdout: No space left on device (os error 28)\n",
+                "{request}"
+            );
+            assert_ended(&sim, started.id());
+        }
+    }
+}
+
+/// The notices of a forwarded port are not what it is there for.
+#[test]
+fn a_tunnel_goes_on_when_its_notices_cannot_be_written() {
+    for kind in [Kind::Mux, Kind::Basic] {
+        let (mut world, sim, echo) = (World::new(), kind.sim(), Server::echo());
+        world.set("SSM_PLUGIN_EXIT_CODE", "1");
+        let port = crate::harness::net::free_port();
+        let started = Started::port(&sim.endpoint(), echo.port(), port);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut command = started.command(&world);
+        command.stdin(std::process::Stdio::null()).stdout(full).stderr(std::process::Stdio::piped());
+        let child = command.spawn().expect("start");
+        crate::harness::net::eventually("the port is open", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        assert_eq!(crate::harness::net::echo_through(port, b"still here"), b"still here");
+        rustix::process::kill_process(super::terminal::to_pid(child.id()), Signal::INT).expect("signal");
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(0), ""),
+            "{kind:?}"
+        );
+        assert_ended(&sim, started.id());
+    }
+}
+
 /// agent#358: a pipe wants the remote's bytes and nothing else.
 #[test]
 fn quiet_leaves_the_remotes_bytes_alone() {

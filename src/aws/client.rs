@@ -19,7 +19,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::config::{self, AwsContext};
 use super::credentials::Kept;
 use super::error::{AwsError, Trouble};
-use super::{credentials, endpoint, sign};
+use super::{credentials, endpoint, files, sign};
 use crate::protocol::cipher::DATA_KEY_LENGTH;
 use crate::protocol::{DataKey, DataKeyRequest};
 use crate::secret::Secret;
@@ -58,7 +58,7 @@ impl Client {
     /// The headers that sign the opening of `url` as it will be asked for.
     ///
     /// # Errors
-    /// Mostly that there are no credentials. It takes five seconds at most to know that.
+    /// Mostly that there are no credentials. It takes seven seconds at most to know that.
     pub async fn sign(&self, url: &Url) -> Result<HeaderMap, AwsError> {
         const CALL: &str = "signing the connection";
         let (loaded, credentials) = self.ready(CALL, SIGNING_LOOK_UP).await?;
@@ -180,11 +180,16 @@ impl Client {
     }
 
     async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
+        let mut kept = self.kept.lock().await;
+        let fresh = kept.as_ref().filter(|kept| kept.is_fresh(SystemTime::now()));
+        if fresh.is_none() {
+            // Each time: the files are read again below, and may have been mended meanwhile.
+            files::check().await.map_err(|reason| AwsError::new(call, Trouble::UnreadableFile, reason))?;
+        }
         let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
         let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
-        let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| kept.is_fresh(SystemTime::now())) {
-            return Ok((loaded, kept.credentials.clone()));
+        if let Some(fresh) = fresh {
+            return Ok((loaded, fresh.credentials.clone()));
         }
         let profile = self.context.profile.as_deref();
         let found = credentials::look_up(&loaded.config, &loaded.provider_config, profile, wait).await;

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::files;
 use crate::secret::Secret;
 
 /// What the caller says about AWS.
@@ -108,9 +109,18 @@ async fn region(context: &AwsContext) -> Option<Region> {
 }
 
 async fn profile_files(profile: Option<&str>) -> Option<ProfileSet> {
+    profiles(profile).await.inspect_err(|error| tracing::warn!(%error, "cannot read the profiles")).ok()
+}
+
+/// The profiles of the user's files, `profile` selected in them.
+///
+/// # Errors
+/// What is wrong with the files: their text, or that one cannot be read without waiting for it.
+pub async fn profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
+    files::check().await?;
     let name = profile.map(|name| name.to_owned().into());
     let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
-    loaded.inspect_err(|error| tracing::warn!(%error, "cannot read the profiles")).ok()
+    loaded.map_err(|error| error.to_string())
 }
 
 /// The system's certificates and those of the file. The SDK's client would panic on one it cannot read: such are left
@@ -151,7 +161,8 @@ fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn expanded(path: &str) -> PathBuf {
+/// With the home directory for `~`.
+pub(super) fn expanded(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(path),

@@ -13,6 +13,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 pub enum Trouble {
     /// There are no credentials, or they could not be had.
     NoCredentials,
+    /// A profile file cannot be read without waiting for it, so no credentials were looked for.
+    UnreadableFile,
     /// The service does not take these credentials: expired, or unknown. Others may do.
     BadCredentials,
     /// The service knows who asks, and does not allow it.

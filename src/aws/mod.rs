@@ -16,8 +16,9 @@ mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod files;
 mod sign;
 
 pub use self::client::{Client, Opened};
-pub use self::config::{AwsContext, HttpsProxy, ca_bundle};
+pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
 pub use self::error::{AwsError, Trouble};

@@ -1,9 +1,6 @@
 //! Whose credentials, for which region.
 
-use std::borrow::Cow;
-
 use aws_config::profile::ProfileSet;
-use aws_types::os_shim_internal::{Env, Fs};
 
 use super::network::Way;
 use super::{Check, Options};
@@ -32,11 +29,14 @@ pub(super) async fn place(options: &Options) -> Place {
         Some((profile, from)) => (profile, Some(from)),
         None => ("default".to_owned(), None),
     };
-    let name = profile_from.map(|_| Cow::Owned(profile.clone()));
-    let files = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
-    let files = files.map_err(|error| error.to_string());
+    let name = profile_from.map(|_| profile.as_str());
+    let files = crate::aws::profiles(name).await;
     let (region, region_from) = region_of(options, files.as_ref().ok(), &profile);
-    let ca_bundle = crate::aws::ca_bundle(profile_from.map(|_| profile.as_str())).await;
+    let ca_bundle = match &files {
+        Ok(_) => crate::aws::ca_bundle(name).await,
+        // Would wait for the same file again.
+        Err(_) => None,
+    };
     Place { region, region_from, profile, profile_from, files, ca_bundle }
 }
 

@@ -91,14 +91,15 @@ impl Link {
     pub fn new(config: Config, target: Target) -> Link {
         let now = Instant::now();
         let channel = Channel::new(config.channel.clone(), fastrand::u64(..));
+        let open_by = Some(now + config.open_timeout);
         Link {
             host: target.url.host_str().unwrap_or_default().to_owned(),
-            wire: Wire::Opening(Opener::new(target).open(false)),
+            wire: Wire::Opening(Opener::new(target).open(false, open_by)),
             opener: None,
             channel,
             backoff: Backoff::new(),
             timer: Box::pin(tokio::time::sleep_until(now)),
-            open_by: Some(now + config.open_timeout),
+            open_by,
             last_failure: None,
             trouble: None,
             was_open: false,
@@ -259,7 +260,8 @@ impl Link {
                     None => error.to_string(),
                 };
                 // Said once, while there is time for further attempts; a lost connection was told already.
-                let is_news = !self.was_open && self.last_failure.is_none();
+                let is_over = self.open_by.is_some_and(|by| by <= Instant::now() + NEARLY_OVER);
+                let is_news = !self.was_open && self.last_failure.is_none() && !is_over;
                 let trouble = is_news.then(|| LinkEvent::Trouble(format!("not connected yet: {reason}")));
                 self.retry(reason);
                 Poll::Ready(trouble)
@@ -271,7 +273,8 @@ impl Link {
         let Wire::Waiting(sleep) = &mut self.wire else { return Poll::Ready(None) };
         ready!(sleep.as_mut().poll(cx));
         if let Some(opener) = self.opener.take() {
-            self.wire = Wire::Opening(opener.open(self.was_open));
+            // The time for all may cut this one off: there is a failure to tell already.
+            self.wire = Wire::Opening(opener.open(self.was_open, None));
         }
         Poll::Ready(None)
     }
@@ -442,6 +445,8 @@ impl Link {
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the channel's own deadlines are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);
+/// With so little time left for opening, a failure is told when that is over, not twice.
+const NEARLY_OVER: Duration = Duration::from_millis(200);
 /// A connection that lived so long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
 /// After a sleep most sockets are dead: an answer is waited for only so long.

@@ -84,11 +84,13 @@ pub(super) struct Opener {
     target: Target,
     /// Since when there is a token that was not presented yet, after the first.
     unused: Option<Instant>,
+    /// That no credentials can be looked for is said once.
+    unreadable_is_told: bool,
 }
 
 impl Opener {
     pub fn new(target: Target) -> Opener {
-        Opener { target, unused: None }
+        Opener { target, unused: None, unreadable_is_told: false }
     }
 
     /// The token that the websocket of the last attempt is to be opened with. It counts as used from here on.
@@ -97,15 +99,30 @@ impl Opener {
         Arc::clone(&self.target.token)
     }
 
-    /// Starts an attempt; `again` if the session's first token has been used.
-    pub fn open(mut self, again: bool) -> Opening {
+    /// Starts an attempt; `again` if the session's first token has been used. It ends before `open_by`.
+    pub fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
         Box::pin(async move {
             let refusal = if again { self.resume().await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
                 return Attempt { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
             }
-            let outcome = self.dial(refusal.as_ref()).await;
-            let trouble = refusal.filter(Refusal::is_news).map(|refusal| refusal.to_string());
+            let (signature, unsigned) = match self.sign(refusal.as_ref()).await {
+                Ok(headers) => (headers, None),
+                Err(error) => {
+                    tracing::info!(%error, "opening without a signature");
+                    (HeaderMap::new(), Some(error))
+                }
+            };
+            let trouble = match (&refusal, &unsigned) {
+                (Some(refusal), _) => refusal.is_news().then(|| refusal.to_string()),
+                // Who has no credentials knows that; who has some does not expect to be without.
+                (None, Some(error)) if error.trouble == Trouble::UnreadableFile => {
+                    let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
+                    is_news.then(|| format!("{error}; opening without a signature"))
+                }
+                _ => None,
+            };
+            let outcome = self.dial(signature, unsigned, open_by).await;
             Attempt { opener: self, outcome, trouble }
         })
     }
@@ -129,25 +146,28 @@ impl Opener {
         Ok(())
     }
 
-    async fn dial(&self, refusal: Option<&Refusal>) -> Result<Socket, OpenFailure> {
-        let signature = match (self.aws(), refusal) {
+    async fn sign(&self, refusal: Option<&Refusal>) -> Result<HeaderMap, AwsError> {
+        match (self.aws(), refusal) {
             (None, _) => Ok(HeaderMap::new()),
             // Looking again now would find none either.
-            (Some(_), Some(Refusal::Aws(error))) if error.trouble == Trouble::NoCredentials => {
+            (Some(_), Some(Refusal::Aws(error)))
+                if matches!(error.trouble, Trouble::NoCredentials | Trouble::UnreadableFile) =>
+            {
                 Err(error.clone())
             }
             (Some(aws), _) => aws.sign(&self.target.url).await,
-        };
-        let (headers, unsigned) = match signature {
-            Ok(headers) => (headers, None),
-            Err(error) => {
-                tracing::info!(%error, "opening without a signature");
-                (HeaderMap::new(), Some(error))
-            }
-        };
+        }
+    }
+
+    async fn dial(
+        &self,
+        headers: HeaderMap,
+        unsigned: Option<AwsError>,
+        open_by: Option<Instant>,
+    ) -> Result<Socket, OpenFailure> {
         let Target { url, network, .. } = &self.target;
         let dial = Dial { url: url.clone(), headers, network: Arc::clone(network) };
-        websocket::open(dial).await.map_err(|error| match unsigned {
+        websocket::open(dial, open_by).await.map_err(|error| match unsigned {
             Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
                 OpenFailure::Unsigned { error, unsigned }
             }

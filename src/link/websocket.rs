@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -91,20 +92,28 @@ impl OpenError {
     }
 }
 
-/// Opens a websocket within [`ATTEMPT_TIMEOUT`].
+/// Opens a websocket within [`ATTEMPT_TIMEOUT`], and a little before `open_by`: what the attempt met is to be told then.
 ///
 /// # Errors
 /// [`OpenError`] says what stood in the way.
-pub(super) async fn open(request: Dial) -> Result<Socket, OpenError> {
+pub(super) async fn open(request: Dial, open_by: Option<Instant>) -> Result<Socket, OpenError> {
+    let timeout =
+        open_by.map_or(ATTEMPT_TIMEOUT, |by| attempt_timeout(by.saturating_duration_since(Instant::now())));
     let proxy = request.network.proxy().for_url(&request.url)?;
     let attempt = attempt(&request, proxy.as_ref());
-    tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
+    tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
         let mut host = host(&request.url);
         if let Some(proxy) = &proxy {
             host += &format!(" (through proxy {proxy})");
         }
-        Err(OpenError::TimedOut { host, timeout: ATTEMPT_TIMEOUT })
+        Err(OpenError::TimedOut { host, timeout })
     })
+}
+
+/// For one attempt when there is so much time left for all; in tenths of a second, which are for reading.
+fn attempt_timeout(left: Duration) -> Duration {
+    let tenths = left.saturating_sub(ATTEMPT_RESERVE).as_millis() / 100;
+    Duration::from_millis(tenths as u64 * 100).clamp(MIN_ATTEMPT, ATTEMPT_TIMEOUT)
 }
 
 async fn attempt(request: &Dial, proxy: Option<&Proxy>) -> Result<Socket, OpenError> {
@@ -158,8 +167,30 @@ fn config() -> WebSocketConfig {
 
 /// One attempt; several fit into the time for opening.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// What is left of the time for opening when an attempt is given up for it.
+const ATTEMPT_RESERVE: Duration = Duration::from_millis(50);
+/// When there is no time left at all, whoever waits for the attempt gives it up first.
+const MIN_ATTEMPT: Duration = Duration::from_millis(100);
 const READ_BUFFER: usize = 64 << 10;
 /// Written out when so much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.
 const WRITE_BUFFER: usize = 32 << 10;
 /// The library's default has no bound.
 const MAX_WRITE_BUFFER: usize = MAX_FRAME + (256 << 10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_ends_before_the_time_for_all() {
+        for (left, timeout) in
+            [(999, 900), (1000, 900), (4_960, 4_900), (20_040, 19_900), (60_000, 20_000), (3, 100)]
+        {
+            assert_eq!(
+                attempt_timeout(Duration::from_millis(left)),
+                Duration::from_millis(timeout),
+                "{left}"
+            );
+        }
+    }
+}

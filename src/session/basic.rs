@@ -33,6 +33,9 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     let mut accepted = 0_u64;
     // A destination that speaks first does so before anybody is here to listen.
     let mut early = Early::default();
+    // After an accept that has failed: when the next is tried. It fails for long when there are no descriptors.
+    let mut accept_again: Option<Instant> = None;
+    let mut accept_trouble_is_told = false;
     loop {
         session.connections = Some(usize::from(current.is_some()));
         session.show_connections();
@@ -71,8 +74,21 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     }
                 }
             },
-            stream = listener.accept(), if current.as_ref().is_none_or(Current::is_half_closed) => {
-                let stream = stream?;
+            accepted_now = listener.accept(), if accept_again.is_none()
+                && current.as_ref().is_none_or(Current::is_half_closed) =>
+            {
+                let stream = match accepted_now {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        if !std::mem::replace(&mut accept_trouble_is_told, true) {
+                            console.status(&format!("cannot accept a connection: {error}"));
+                        }
+                        accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+                        continue;
+                    }
+                };
+                accept_trouble_is_told = false;
                 if current.take().is_some() {
                     link.send(Input::Flag(Flag::DisconnectToPort));
                 }
@@ -86,6 +102,7 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                 early.bytes = 0;
                 current = Some(new);
             },
+            () = sleep_until(accept_again) => accept_again = None,
             () = sleep_until(disconnect_at) => {
                 link.send(Input::Flag(Flag::DisconnectToPort));
                 current = None;
@@ -146,6 +163,8 @@ impl Early {
     }
 }
 
+/// After a failed accept (out of descriptors), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the remote must have been quiet after the end of the local input.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(1);
 /// What a destination may say before the first connection, in bytes.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::notice::Status;
 use crate::settings::Settings;
-use crate::term::Output;
+use crate::term::{Output, stdout_is_terminal};
 
 /// Writes the session's bytes and our own sentences, in order, without ever blocking the session.
 #[derive(Debug)]
@@ -18,7 +18,21 @@ pub struct Console {
     is_quiet: bool,
     /// Stdout belongs to the remote alone from here on.
     is_clean: bool,
-    reader_is_gone: bool,
+    /// Asked at the start: one that has gone does not answer as a terminal any more.
+    is_terminal: bool,
+    /// Stdout takes no more.
+    has_failed: bool,
+}
+
+/// Why stdout takes no more.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Its reader has gone, and wants to know nothing more: a pipe or a connection that was closed, a terminal.
+    #[error("the reader of stdout has gone")]
+    ReaderGone,
+    /// What was written to it is lost: a full disk.
+    #[error("cannot write to stdout: {0}")]
+    Failed(io::Error),
 }
 
 impl Console {
@@ -33,7 +47,8 @@ impl Console {
             status: Status::new(settings.status),
             is_quiet: settings.quiet,
             is_clean: false,
-            reader_is_gone: false,
+            is_terminal: stdout_is_terminal(),
+            has_failed: false,
         })
     }
 
@@ -82,20 +97,33 @@ impl Console {
     /// Resolves after some progress in writing stdout. Cancel-safe.
     ///
     /// # Errors
-    /// When the reader of stdout is gone; once, since a session that goes on without one has nothing more to drive.
-    pub async fn drive(&mut self) -> io::Result<()> {
-        if self.reader_is_gone {
+    /// When stdout takes no more; once, since a session that goes on without it has nothing more to drive.
+    pub async fn drive(&mut self) -> Result<(), WriteError> {
+        if self.has_failed {
             std::future::pending::<()>().await;
         }
         let driven = self.out.drive().await;
-        self.reader_is_gone = driven.is_err();
-        driven
+        self.has_failed = driven.is_err();
+        driven.map_err(|error| self.write_error(error))
     }
 
     /// Writes out what is left. A reader that takes nothing any more is given up after an hour.
-    pub async fn flush(&mut self) {
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
+    ///
+    /// # Errors
+    /// When stdout has not taken all, whether [`Console::drive`] has said so or not.
+    pub async fn flush(&mut self) -> Result<(), WriteError> {
+        let flushed = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
         let _ = tokio::time::timeout(ERR_FLUSH_TIMEOUT, self.err.flush()).await;
+        flushed.unwrap_or(Ok(())).map_err(|error| self.write_error(error))
+    }
+
+    /// A terminal knows no other trouble than that it has gone (EIO).
+    fn write_error(&self, error: io::Error) -> WriteError {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WriteError::ReaderGone,
+            _ if self.is_terminal => WriteError::ReaderGone,
+            _ => WriteError::Failed(error),
+        }
     }
 }
 

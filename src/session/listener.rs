@@ -81,7 +81,8 @@ impl Listener {
         match self {
             Listener::Tcp { sockets, .. } => {
                 let (stream, _) = accept_any(sockets).await?;
-                stream.set_nodelay(true)?;
+                // Some systems refuse that for a client that has gone meanwhile, which its connection will find.
+                let _ = stream.set_nodelay(true);
                 Ok(LocalStream::Tcp(stream))
             }
             #[cfg(unix)]

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::console::Console;
+use self::console::{Console, WriteError};
 use self::journal::Journal;
 use self::watch::Watch;
 use crate::aws;
@@ -87,6 +87,15 @@ enum End {
     Failed(String),
 }
 
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> End {
+        match error {
+            WriteError::ReaderGone => End::ReaderGone,
+            error @ WriteError::Failed(_) => End::Failed(error.to_string()),
+        }
+    }
+}
+
 /// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
 /// status where the agent sends it and 255 for failures of our own.
 pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 {
@@ -105,7 +114,10 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
         }
         Err((mut console, error)) => {
             console.say(&notice::cannot_start(format!("{error:#}")));
-            console.flush().await;
+            if let Err(error @ WriteError::Failed(_)) = console.flush().await {
+                console.complain(&error.to_string());
+                let _ = console.flush().await;
+            }
             (Outcome::Failed, None)
         }
     };
@@ -257,6 +269,8 @@ impl Session {
         let mut outcome = Outcome::Ended;
         self.show_connections();
         let was_told = matches!(end, End::Interrupted | End::Terminated);
+        // What a port session says is not what it is there for.
+        let mut may_lose_words = self.connections.is_some();
         match end {
             End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
             End::Interrupted => {
@@ -271,6 +285,8 @@ impl Session {
                 outcome = Outcome::Failed;
             }
             End::Failed(reason) => {
+                // Perhaps this very thing; one line is enough.
+                may_lose_words = true;
                 self.console.complain(&reason);
                 self.terminate().await;
                 outcome = Outcome::Failed;
@@ -278,11 +294,18 @@ impl Session {
         }
         finished(self.further.take()).await;
         self.link.close().await;
-        tokio::select! {
-            () = self.console.flush() => {}
+        let written = tokio::select! {
+            written = self.console.flush() => written,
             // A reader that takes nothing shall not keep us from ending when we are told to, or have been.
-            () = until_told_to_end(&mut self.watch) => {}
-            () = tokio::time::sleep(LAST_WRITES), if was_told => {}
+            () = until_told_to_end(&mut self.watch) => Ok(()),
+            () = tokio::time::sleep(LAST_WRITES), if was_told => Ok(()),
+        };
+        if let Err(error @ WriteError::Failed(_)) = written
+            && !may_lose_words
+        {
+            self.console.complain(&error.to_string());
+            let _ = self.console.flush().await;
+            outcome = Outcome::Failed;
         }
         (outcome, self.exit_code)
     }

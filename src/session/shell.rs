@@ -77,7 +77,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
                     None => {}
                 },
             },
-            written = console.drive() => if written.is_err() { break End::ReaderGone },
+            written = console.drive() => if let Err(error) = written { break error.into() },
             _ = size_check.tick() => shell.send_size(session),
             () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }

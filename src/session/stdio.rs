@@ -40,7 +40,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
                 signal if ends_session(signal) => return Ok(End::Terminated),
                 _ => {}
             },
-            written = console.drive() => if written.is_err() { return Ok(End::ReaderGone) },
+            written = console.drive() => if let Err(error) = written { return Ok(error.into()) },
             () = tokio::time::sleep_until(quiet_since + QUIET_END), if !input_is_open => {
                 if link.is_drained() {
                     return Ok(End::Finished);

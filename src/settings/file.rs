@@ -65,11 +65,11 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
 }
 
 fn text(path: &Path) -> io::Result<String> {
-    let file = std::fs::File::open(path)?;
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() {
+    // Before it is opened: a pipe keeps whoever opens it waiting.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
+    let file = std::fs::File::open(path)?;
     let mut text = String::new();
     file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_SIZE {

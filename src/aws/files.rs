@@ -1,0 +1,94 @@
+//! The profile files, looked at before the SDK reads them.
+//!
+//! The SDK does that on the runtime's only thread: a file that blocks (a pipe, a file system that has gone) would stop
+//! signals, deadlines and open connections with it, and one without an end would take all memory.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::expanded;
+
+/// Reads the files once, elsewhere.
+///
+/// # Errors
+/// Which one must not be read and why. Those that are absent or not allowed to be read are not among them: the SDK
+/// takes them for empty.
+pub(super) async fn check() -> Result<(), String> {
+    let deadline = Instant::now() + LOOK;
+    for (variable, usual) in FILES {
+        let (path, origin) = match std::env::var(variable) {
+            Ok(path) => (expanded(&path), format!(" (from {variable})")),
+            Err(_) => (expanded(usual), String::new()),
+        };
+        let told = |reason: String| format!("{}{origin} {reason}", path.display());
+        let look = tokio::task::spawn_blocking({
+            let path: PathBuf = path.clone();
+            move || look_at(&path)
+        });
+        match tokio::time::timeout_at(deadline, look).await {
+            Ok(Ok(seen)) => seen.map_err(told)?,
+            Ok(Err(_)) => return Err(told("cannot be looked at".to_owned())),
+            Err(_) => return Err(told(format!("cannot be read within {LOOK:?}"))),
+        }
+    }
+    Ok(())
+}
+
+fn look_at(path: &Path) -> Result<(), String> {
+    let Ok(data) = std::fs::metadata(path) else { return Ok(()) };
+    if data.is_dir() || is_null_device(&data) {
+        return Ok(());
+    }
+    if !data.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    // To its end: a server that has gone does not take the names along that the system remembers.
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    match io::copy(&mut file.take(MAX_SIZE + 1), &mut io::sink()) {
+        Ok(size) if size > MAX_SIZE => Err(format!("is larger than {MAX_SIZE} bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// The usual name for no profiles at all.
+#[cfg(unix)]
+fn is_null_device(data: &Metadata) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    data.file_type().is_char_device()
+        && std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == data.rdev())
+}
+
+#[cfg(not(unix))]
+fn is_null_device(_: &Metadata) -> bool {
+    false
+}
+
+/// The files, as the SDK finds them: by the variable if it is set at all.
+const FILES: [(&str, &str); 2] =
+    [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
+/// For both files. A file system on the network that is well answers within that, and a session's end waits no longer.
+const LOOK: Duration = Duration::from_secs(2);
+/// Bytes; thousands of profiles.
+const MAX_SIZE: u64 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        assert_eq!(look_at(&path), Ok(()));
+        assert_eq!(look_at(dir.path()), Ok(()));
+        let file = File::create(&path).unwrap();
+        file.set_len(MAX_SIZE).unwrap();
+        assert_eq!(look_at(&path), Ok(()));
+        file.set_len(MAX_SIZE + 1).unwrap();
+        assert_eq!(look_at(&path), Err(format!("is larger than {MAX_SIZE} bytes")));
+    }
+}
