@@ -180,15 +180,16 @@ impl Client {
     }
 
     async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
-        let mut kept = self.kept.lock().await;
-        let fresh = kept.as_ref().filter(|kept| kept.is_fresh(SystemTime::now()));
-        if fresh.is_none() {
-            // Each time: the files are read again below, and may have been mended meanwhile.
+        let is_fresh = |kept: &&Kept| kept.is_fresh(SystemTime::now());
+        if self.kept.lock().await.as_ref().filter(is_fresh).is_none() {
+            // Each time: the files are read again below, and may have been mended meanwhile. Not under the lock: an
+            // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, Trouble::UnreadableFile, reason))?;
         }
         let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
         let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
-        if let Some(fresh) = fresh {
+        let mut kept = self.kept.lock().await;
+        if let Some(fresh) = kept.as_ref().filter(is_fresh) {
             return Ok((loaded, fresh.credentials.clone()));
         }
         let profile = self.context.profile.as_deref();

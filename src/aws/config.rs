@@ -47,11 +47,11 @@ pub struct HttpsProxy {
 /// The file of further certificates to trust that a profile names. The SDK for Rust does not read it, nor
 /// `AWS_CA_BUNDLE`, which comes before it.
 pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
-    let path = profile_files(profile).await?.get("ca_bundle")?.trim().to_owned();
+    let path = profiles(profile).await.ok()?.get("ca_bundle")?.trim().to_owned();
     (!path.is_empty()).then(|| expanded(&path))
 }
 
-/// Reads the SDK's configuration.
+/// Reads the SDK's configuration, whose files must have been looked at ([`files::check`]). Nothing is waited for.
 ///
 /// # Errors
 /// When the certificates to trust cannot be read.
@@ -102,14 +102,11 @@ async fn region(context: &AwsContext) -> Option<Region> {
     match known.filter(|region| !region.is_empty()) {
         Some(region) => Some(Region::new(region)),
         None => {
-            let files = profile_files(context.profile.as_deref()).await?;
+            // Looked at already by who loads.
+            let files = read_profiles(context.profile.as_deref()).await.ok()?;
             files.get("region").map(|region| Region::new(region.to_owned()))
         }
     }
-}
-
-async fn profile_files(profile: Option<&str>) -> Option<ProfileSet> {
-    profiles(profile).await.inspect_err(|error| tracing::warn!(%error, "cannot read the profiles")).ok()
 }
 
 /// The profiles of the user's files, `profile` selected in them.
@@ -118,9 +115,15 @@ async fn profile_files(profile: Option<&str>) -> Option<ProfileSet> {
 /// What is wrong with the files: their text, or that one cannot be read without waiting for it.
 pub async fn profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     files::check().await?;
+    read_profiles(profile).await
+}
+
+async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     let name = profile.map(|name| name.to_owned().into());
     let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
-    loaded.map_err(|error| error.to_string())
+    loaded
+        .inspect_err(|error| tracing::warn!(%error, "cannot read the profiles"))
+        .map_err(|error| error.to_string())
 }
 
 /// The system's certificates and those of the file. The SDK's client would panic on one it cannot read: such are left
