@@ -16,7 +16,7 @@ CHART = {
     "echo under a bulk upload in the same session, p99": "Echo under a bulk upload, p99",
     "exec to port open": "Start until the port is open",
     "memory, one idle forward": "Memory, one idle forward",
-    "4 MB echo, websocket cut every 0.45 s": "4 MB echo, 10 lost connections",
+    "4 MB echo, websocket cut every 0.45 s": "4 MB echo, websocket cut every 0.45 s",
     "1 MB echo, 1 % lost each way": "1 MB echo, 1 % of messages lost",
 }
 
