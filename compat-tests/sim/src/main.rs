@@ -218,11 +218,11 @@ fn help(args: &Args, sim: &Sim) {
     let endpoint = sim.endpoint();
     let (access_key, secret_key) =
         args.credentials.as_ref().map_or(("sim", "sim"), |c| (c.access_key.as_str(), c.secret_key.as_str()));
+    // Not AWS_ENDPOINT_URL, which the AWS CLI of Debian 12 does not know.
     let text = format!(
         "export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key} AWS_DEFAULT_REGION=us-east-1\n\
-         export AWS_ENDPOINT_URL={endpoint}\n{}\
-         aws ssm start-session --target {target}\n\
-         aws ecs execute-command --task 0123456789abcdef --interactive --command sh\n\
+         {}aws --endpoint-url {endpoint} ssm start-session --target {target}\n\
+         aws --endpoint-url {endpoint} ecs execute-command --task 0123456789abcdef --interactive --command sh\n\
          curl {endpoint}/sim/sessions\n",
         bundle.unwrap_or_default()
     );
