@@ -25,6 +25,15 @@ fn sim(socket: &Path, port: u16) -> Sim {
     start(Config { documents, ..Config::default() })
 }
 
+/// A plugin that forwards the simulator's socket, and listens.
+#[track_caller]
+fn forward(world: &World, sim: &Sim) -> (Started, Running) {
+    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
+    let plugin = Running::spawn_without_stdin(&mut started.command(world));
+    plugin.stdout.wait_for("Waiting for connections...\n");
+    (started, plugin)
+}
+
 #[track_caller]
 fn echoes(socket: &Path) {
     let mut stream = UnixStream::connect(socket).expect("connect");
@@ -40,9 +49,7 @@ fn it_is_the_owner_s_and_removed_at_the_end() {
     let (world, echo) = (World::new(), Server::echo());
     let socket = world.path("db.sock");
     let sim = sim(&socket, echo.port());
-    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
-    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-    plugin.stdout.wait_for("Waiting for connections...\n");
+    let (started, plugin) = forward(&world, &sim);
     let mode = std::fs::metadata(&socket).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "others may connect: {mode:o}");
     echoes(&socket);
@@ -69,9 +76,7 @@ fn one_that_nobody_listens_on_is_replaced() {
     drop(UnixListener::bind(&socket).expect("bind"));
     assert!(socket.exists(), "the standard library leaves it behind");
     let sim = sim(&socket, echo.port());
-    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
-    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-    plugin.stdout.wait_for("Waiting for connections...\n");
+    let (_, plugin) = forward(&world, &sim);
     echoes(&socket);
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
@@ -109,9 +114,7 @@ fn another_s_socket_of_the_same_name_is_left_at_the_end() {
     let (world, echo) = (World::new(), Server::echo());
     let socket = world.path("db.sock");
     let sim = sim(&socket, echo.port());
-    let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
-    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-    plugin.stdout.wait_for("Waiting for connections...\n");
+    let (_, plugin) = forward(&world, &sim);
     let other = world.path("other.sock");
     let _listener = UnixListener::bind(&other).expect("bind");
     std::fs::rename(&other, &socket).expect("put it there");

@@ -2,8 +2,8 @@
 //!
 //! A message is *outstanding* from its first sending until its acknowledgement, which names it alone. It is taken for
 //! lost when three messages first sent after it, or one sent well after it, are acknowledged (and it is older than a
-//! round trip), or when its retransmission timeout has passed. All lost messages are sent again, not only the oldest: with 20 % loss that is
-//! two seconds instead of three minutes for 2,000 messages.
+//! round trip), or when its retransmission timeout has passed. All lost messages are sent again, not only the oldest:
+//! with 20 % loss that is two seconds instead of three minutes for 2,000 messages.
 //!
 //! The last messages of a burst have nothing sent after them that could be acknowledged. When acknowledgements have
 //! stayed away for two round trips, the oldest message is sent again once, as a tail loss probe, before its timeout.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{Connection, FromConnection, Gauge};
-use super::listener::Listener;
+use super::listener::{AcceptPause, Listener};
 use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
@@ -33,9 +33,7 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
     let mut accepted = 0_u64;
     // A destination that speaks first does so before anybody is here to listen.
     let mut early = Early::default();
-    // After an accept that has failed: when the next is tried. It fails for long when there are no descriptors.
-    let mut accept_again: Option<Instant> = None;
-    let mut accept_trouble_is_told = false;
+    let mut accept_pause = AcceptPause::default();
     loop {
         session.connections = Some(usize::from(current.is_some()));
         session.show_connections();
@@ -74,21 +72,18 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     }
                 }
             },
-            accepted_now = listener.accept(), if accept_again.is_none()
+            accepted_now = listener.accept(), if accept_pause.is_over()
                 && current.as_ref().is_none_or(Current::is_half_closed) =>
             {
                 let stream = match accepted_now {
                     Ok(stream) => stream,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
-                        if !std::mem::replace(&mut accept_trouble_is_told, true) {
-                            console.status(&format!("cannot accept a connection: {error}"));
-                        }
-                        accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+                        accept_pause.handle_failure(&error).into_iter().for_each(|text| console.status(&text));
                         continue;
                     }
                 };
-                accept_trouble_is_told = false;
+                accept_pause.handle_success();
                 if current.take().is_some() {
                     link.send(Input::Flag(Flag::DisconnectToPort));
                 }
@@ -102,7 +97,7 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                 early.bytes = 0;
                 current = Some(new);
             },
-            () = sleep_until(accept_again) => accept_again = None,
+            () = accept_pause.wait() => {}
             () = sleep_until(disconnect_at) => {
                 link.send(Input::Flag(Flag::DisconnectToPort));
                 current = None;
@@ -163,8 +158,6 @@ impl Early {
     }
 }
 
-/// After a failed accept (out of descriptors), before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the remote must have been quiet after the end of the local input.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(1);
 /// What a destination may say before the first connection, in bytes.

@@ -4,10 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::connection::LocalStream;
+use super::sleep_until;
 use crate::notice;
 use crate::protocol::PortProperties;
 
@@ -126,6 +129,41 @@ impl Listener {
         Err(ListenError::Bind(format!("unix {path}"), "not supported on this system".into()))
     }
 }
+
+/// The pause after a failed accept, which fails for long when there are no descriptors: the loop goes on meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct AcceptPause {
+    until: Option<Instant>,
+    was_told: bool,
+}
+
+impl AcceptPause {
+    /// Whether the next connection may be asked for.
+    pub fn is_over(&self) -> bool {
+        self.until.is_none()
+    }
+
+    /// Waits for its end; for ever while there is none. Cancel-safe.
+    pub async fn wait(&mut self) {
+        sleep_until(self.until).await;
+        self.until = None;
+    }
+
+    /// An accept has failed. What to say of it, once until one succeeds.
+    pub fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
+        self.until = Some(Instant::now() + ACCEPT_PAUSE);
+        let is_news = !std::mem::replace(&mut self.was_told, true);
+        is_news.then(|| format!("cannot accept a connection: {error}"))
+    }
+
+    /// A connection was accepted.
+    pub fn handle_success(&mut self) {
+        self.was_told = false;
+    }
+}
+
+/// After a failed accept, before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no listener, in the official plugin's form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

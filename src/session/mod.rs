@@ -29,6 +29,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 
 use self::console::{Console, WriteError};
@@ -260,7 +261,7 @@ impl Session {
         let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
         let further = self.further.take();
         let first = ending::terminate(&mut self.link, self.is_port, aws, &self.id);
-        tokio::join!(first, finished(further));
+        tokio::join!(first, OptionFuture::from(further));
     }
 
     /// Says the last words, ends what must be ended, writes what is to be written.
@@ -292,7 +293,7 @@ impl Session {
                 outcome = Outcome::Failed;
             }
         }
-        finished(self.further.take()).await;
+        OptionFuture::from(self.further.take()).await;
         self.link.close().await;
         let written = tokio::select! {
             written = self.console.flush() => written,
@@ -308,12 +309,6 @@ impl Session {
             outcome = Outcome::Failed;
         }
         (outcome, self.exit_code)
-    }
-}
-
-async fn finished(work: Option<Pin<Box<dyn Future<Output = ()>>>>) {
-    if let Some(work) = work {
-        work.await;
     }
 }
 

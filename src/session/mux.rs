@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc};
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 
 use super::connection::{Gauge, LocalStream};
 use super::extra::{Extra, ExtraEvent, MakeGauge};
-use super::listener::Listener;
+use super::listener::{AcceptPause, Listener};
 use super::streams::{LaneId, Streams};
 use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
@@ -48,16 +47,14 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
         Extra::new(starter, reports.clone(), make_gauge.clone(), journal.clone(), next_lane)
     });
     let mut accepted_any = false;
-    // After a failure to accept: until when to wait with the next.
-    let mut accept_pause: Option<Instant> = None;
-    let mut was_told = false;
+    let mut accept_pause = AcceptPause::default();
     let end = loop {
         streams.move_up(&mut session.link);
         extras.move_up();
         session.connections = Some(streams.len() + extras.len());
         session.show_connections();
         let Session { link, watch, console, .. } = session;
-        let may_accept = accept_pause.is_none() && (streams.may_open() || extras.may_open());
+        let may_accept = accept_pause.is_over() && (streams.may_open() || extras.may_open());
         let timeout = [streams.next_timeout(), extras.next_timeout()].into_iter().flatten().min();
         tokio::select! {
             event = link.next(streams.has_room()) => match event {
@@ -81,22 +78,19 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
             },
             accepted = listener.accept(), if may_accept => match accepted {
                 Ok(stream) => {
-                    was_told = false;
+                    accept_pause.handle_success();
                     if !std::mem::replace(&mut accepted_any, true) {
                         console.say(&notice::connection_accepted_mux(&session.id));
                     }
                     extras.open_least_loaded(&mut streams, stream);
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut was_told, true) {
-                        console.status(&format!("cannot accept a connection: {error}"));
-                    }
+                    accept_pause.handle_failure(&error).into_iter().for_each(|text| console.status(&text));
                     streams.hurry();
                     extras.hurry();
-                    accept_pause = Some(Instant::now() + ACCEPT_PAUSE);
                 }
             },
-            () = sleep_until(accept_pause), if accept_pause.is_some() => accept_pause = None,
+            () = accept_pause.wait() => {}
             // A local reader has made room: look again which sessions may be read.
             () = progress.notified() => {}
             () = sleep_until(timeout) => {
@@ -201,5 +195,3 @@ impl Extras {
 const FIRST_LANE: LaneId = 0;
 /// Reports of connection tasks that wait for the loop.
 const REPORTS: usize = 64;
-/// After a failed accept (out of descriptors), before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

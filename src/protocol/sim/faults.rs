@@ -1,8 +1,8 @@
 //! The fault matrix: for each fault all bytes arrive once and in order, the upload keeps a stated share of what
 //! the wire would allow, and what is unacknowledged stays in its bound.
 //!
-//! Each row in which anything is left to chance is run for [`SEEDS`] seeds, and states two shares of its ideal: what the worst of them must exceed, and what
-//! their median must. The ideal is a steady rate from the first moment on. The burst that goes out at once can bring a
+//! Each row in which anything is left to chance is run for [`SEEDS`] seeds, and states two shares of its ideal: what
+//! the worst of them must exceed, and what their median must. The ideal is a steady rate from the first moment on. The burst that goes out at once can bring a
 //! short upload above it; the round trip before the first byte, and the repair of the last, bring it below.
 
 use std::time::Duration;
