@@ -9,7 +9,7 @@
 //! ```text
 //! main ─▶ cli ─▶ session ─▶ link ─▶ protocol
 //!    │              │         └────▶ aws
-//!    │              └──▶ term, notice
+//!    │              └──▶ term, process, notice
 //!    └────▶ doctor ─▶ link, aws, settings
 //! ```
 //!
@@ -24,7 +24,8 @@
 //! | [`link`] | a websocket with a clock: opening, pings, opening again |
 //! | [`protocol`] | envelope, handshake, delivery, pacing, encryption, smux |
 //! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
-//! | [`term`] | raw mode, size, standard streams, signals, the parent process |
+//! | [`term`] | raw mode, size, standard streams |
+//! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //!
@@ -56,7 +57,7 @@
 //! 5. Nothing from the network panics the process: lengths are checked, unreadable frames are counted and dropped.
 //! 6. Every buffer has a bound with a name. Unacknowledged data is never dropped to keep one.
 //! 7. A message once numbered never changes: the agent may have it although its acknowledgement was lost.
-//! 8. `unsafe` stands only in [`term`], each block with its reason.
+//! 8. `unsafe` stands only in [`term`] and [`process`], each block with its reason.
 //! 9. The token, credentials and data keys are in no log line, error text or panic message.
 
 // The book above leads to the private modules, too: `cargo doc --document-private-items`.
@@ -69,6 +70,7 @@ mod doctor;
 pub mod link;
 mod logging;
 mod notice;
+mod process;
 mod program;
 pub mod protocol;
 mod secret;

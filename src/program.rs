@@ -4,15 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::{self, Invocation, StartSession};
+use crate::process::Parent;
 use crate::settings::{self, Loaded, Settings};
-use crate::term::Parent;
-use crate::{doctor, logging, notice, session, term, wire_log};
+use crate::{doctor, logging, notice, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
 /// exit status. To be called first, before any thread exists.
 pub fn main() -> ExitCode {
     // Before any thread exists: the response is taken out of the environment here.
-    let invocation = cli::parse(std::env::args_os(), term::take_var);
+    let invocation = cli::parse(std::env::args_os(), process::take_var);
     let text = match invocation {
         Ok(Invocation::Version) => notice::version(),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
@@ -24,7 +24,7 @@ pub fn main() -> ExitCode {
         Ok(Invocation::StartSession(start)) => {
             if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{"))
             {
-                term::hide_argument(RESPONSE);
+                process::hide_argument(RESPONSE);
             }
             return start_session(*start);
         }
@@ -42,7 +42,7 @@ fn start_session(start: StartSession) -> ExitCode {
     }
     let _log = logging::start(&settings, &start.session_id);
     let _recording = wire_log::start(&settings);
-    term::raise_descriptor_limit();
+    process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err)),

@@ -16,8 +16,8 @@ use super::listener::{AcceptPause, Listener};
 use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
+use crate::process::Signal;
 use crate::protocol::{Event, Flag, Input, PortProperties};
-use crate::term::Signal;
 
 /// Runs until the session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> anyhow::Result<End> {

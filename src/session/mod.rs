@@ -39,9 +39,9 @@ use crate::aws;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, Link, LinkEvent};
 use crate::notice;
+use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event, SessionKind};
 use crate::settings::Settings;
-use crate::term::{Parent, Signal};
 
 /// A session that has been started.
 struct Session {

@@ -21,8 +21,8 @@ use super::streams::{LaneId, Streams};
 use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
+use crate::process::Signal;
 use crate::protocol::{Event, PortProperties};
-use crate::term::Signal;
 
 /// Runs until the first session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> anyhow::Result<End> {

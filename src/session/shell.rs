@@ -9,8 +9,9 @@ use super::escape::{Action, Escape};
 use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
+use crate::process::Signal;
 use crate::protocol::{Event, Input, TerminalSize};
-use crate::term::{MODES_OFF, RawMode, Signal, Size, Stdin, stdin_is_terminal, stdout_is_terminal};
+use crate::term::{MODES_OFF, RawMode, Size, Stdin, stdin_is_terminal, stdout_is_terminal};
 
 /// What the remote command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

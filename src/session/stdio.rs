@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{End, Session, ends_session};
 use crate::link::LinkEvent;
+use crate::process::Signal;
 use crate::protocol::{Event, Input};
-use crate::term::{Signal, Stdin};
+use crate::term::Stdin;
 use tokio::time::Instant;
 
 /// Runs until either side ends. After the end of stdin what was read is sent and acknowledged, and answers are still

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::term::{Parent, Signal, Signals};
+use crate::process::{Parent, Signal, Signals};
 
 /// Signals and the parent in one stream. A dead parent counts as a hangup, unless we shall outlive it.
 #[derive(Debug)]

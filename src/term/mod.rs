@@ -1,23 +1,15 @@
-//! The local terminal and process: raw mode, size, standard streams, signals, parent.
+//! The local terminal: raw mode, size, standard streams.
 //!
-//! The only module that may hold `unsafe`. It has the same face on every system; `windows` stands in
-//! for the UNIX parts there.
+//! With [`crate::process`] the only module that may hold `unsafe`. It has the same face on every system; `windows`
+//! stands in for the UNIX parts there.
 //!
 //! Nothing here sets `O_NONBLOCK`: the descriptors are inherited, the flag would be the caller's too
 //! (a terminal's reader then fails with "resource temporarily unavailable", smp#29). Where the
 //! runtime reads or writes itself, it asks `poll` first.
 
-mod argv;
-#[cfg(unix)]
-mod descriptors;
-mod env;
 mod output;
 #[cfg(unix)]
-mod parent;
-#[cfg(unix)]
 mod raw;
-#[cfg(unix)]
-mod signals;
 #[cfg(unix)]
 mod size;
 #[cfg(unix)]
@@ -30,17 +22,12 @@ mod windows;
 
 use std::io::IsTerminal;
 
-pub use self::argv::hide_argument;
-pub use self::env::take_var;
 pub use self::output::Output;
 #[cfg(windows)]
-pub use self::windows::{Parent, RawMode, Signals, Stdin, is_raw, raise_descriptor_limit};
+pub use self::windows::{RawMode, Stdin, is_raw};
 #[cfg(unix)]
 pub use self::{
-    descriptors::raise_descriptor_limit,
-    parent::Parent,
     raw::{RawMode, is_raw},
-    signals::Signals,
     stdin::Stdin,
 };
 
@@ -63,42 +50,6 @@ impl Size {
         #[cfg(windows)]
         let known = windows::size();
         known.unwrap_or(fallback)
-    }
-}
-
-/// What the system tells the process.
-#[cfg_attr(windows, expect(dead_code, reason = "there are Ctrl-C, Ctrl-Break and the closed console only"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Signal {
-    /// SIGINT, Ctrl-C.
-    Interrupt,
-    /// SIGQUIT, Ctrl-\.
-    Quit,
-    /// SIGTSTP, Ctrl-Z.
-    Suspend,
-    /// SIGTERM.
-    Terminate,
-    /// SIGHUP: the terminal is gone.
-    Hangup,
-    /// SIGWINCH: the terminal has another size.
-    WindowChanged,
-    /// SIGCONT: running again after a stop; time for [`RawMode::reenter`].
-    Continue,
-    /// SIGUSR1.
-    Usr1,
-}
-
-impl Signal {
-    /// The byte a terminal would have sent for it: the official plugin passes these three on to the
-    /// remote shell.
-    #[must_use]
-    pub fn control_byte(self) -> Option<u8> {
-        match self {
-            Signal::Interrupt => Some(0x03),
-            Signal::Quit => Some(0x1c),
-            Signal::Suspend => Some(0x1a),
-            _ => None,
-        }
     }
 }
 

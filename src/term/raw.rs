@@ -48,7 +48,7 @@ impl RawMode {
         Ok(RawMode(()))
     }
 
-    /// Enters raw mode again after [`Signal::Continue`](super::Signal::Continue): the shell has set the
+    /// Enters raw mode again after [`Signal::Continue`](crate::process::Signal::Continue): the shell has set the
     /// terminal as it likes meanwhile. Does nothing in the background.
     ///
     /// # Errors

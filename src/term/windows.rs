@@ -1,7 +1,6 @@
 //! The same face on Windows, over the console API.
 //!
-//! Kept small and not exercised by the tests here: the parent is not watched, and a change of the
-//! window's size is only seen by asking again.
+//! Kept small and not exercised by the tests here: a change of the window's size is only seen by asking again.
 #![expect(unsafe_code, reason = "the console API is C")]
 
 use std::io::{self, IsTerminal, Read, Write};
@@ -9,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use tokio::signal::windows::{CtrlBreak, CtrlC, CtrlClose, ctrl_break, ctrl_c, ctrl_close};
 use tokio::sync::mpsc;
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::System::Console::{
@@ -20,7 +18,7 @@ use windows_sys::Win32::System::Console::{
 };
 
 use super::utf8::Utf8;
-use super::{READ_SIZE, STDIN_CHUNKS, Signal, Size};
+use super::{READ_SIZE, STDIN_CHUNKS, Size};
 
 /// The console in raw mode; restored when dropped, at a panic, and by [`restore`]. Keys come as terminal
 /// sequences, so that AltGr, arrows and function keys reach the remote (smp#36, smp#140).
@@ -133,53 +131,6 @@ impl Stdin {
     /// A read error.
     pub async fn read(&mut self) -> io::Result<Bytes> {
         self.chunks.recv().await.unwrap_or(Ok(Bytes::new()))
-    }
-}
-
-/// The console's control events.
-#[derive(Debug)]
-pub struct Signals {
-    interrupt: CtrlC,
-    quit: CtrlBreak,
-    close: CtrlClose,
-}
-
-impl Signals {
-    /// Starts to listen.
-    ///
-    /// # Errors
-    /// If the system refuses a handler.
-    pub fn install() -> io::Result<Signals> {
-        Ok(Signals { interrupt: ctrl_c()?, quit: ctrl_break()?, close: ctrl_close()? })
-    }
-
-    /// The next event. Cancel-safe.
-    pub async fn recv(&mut self) -> Signal {
-        tokio::select! {
-            Some(()) = self.close.recv() => Signal::Hangup,
-            Some(()) = self.interrupt.recv() => Signal::Interrupt,
-            Some(()) = self.quit.recv() => Signal::Quit,
-            else => std::future::pending().await,
-        }
-    }
-}
-
-/// The process that called us: not watched here.
-#[derive(Debug)]
-pub struct Parent(());
-
-/// Sockets have no such limit here.
-pub fn raise_descriptor_limit() {}
-
-impl Parent {
-    /// The parent now.
-    pub fn current() -> Parent {
-        Parent(())
-    }
-
-    /// Unknown, so never.
-    pub fn is_gone(&self) -> bool {
-        false
     }
 }
 

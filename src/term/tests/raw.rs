@@ -2,10 +2,12 @@ use std::os::unix::process::CommandExt;
 use std::sync::{Mutex, PoisonError};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use rustix::process::{Signal as Number, kill_process};
 use rustix::termios::Termios;
 
 use super::super::raw::restore;
 use super::*;
+use crate::process::Signals;
 
 /// There is one saved terminal per process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

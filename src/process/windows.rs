@@ -1,0 +1,54 @@
+//! The same face on Windows.
+
+use std::io;
+
+use tokio::signal::windows::{CtrlBreak, CtrlC, CtrlClose, ctrl_break, ctrl_c, ctrl_close};
+
+use super::Signal;
+
+/// The console's control events.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: CtrlC,
+    quit: CtrlBreak,
+    close: CtrlClose,
+}
+
+impl Signals {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    pub fn install() -> io::Result<Signals> {
+        Ok(Signals { interrupt: ctrl_c()?, quit: ctrl_break()?, close: ctrl_close()? })
+    }
+
+    /// The next event. Cancel-safe.
+    pub async fn recv(&mut self) -> Signal {
+        tokio::select! {
+            Some(()) = self.close.recv() => Signal::Hangup,
+            Some(()) = self.interrupt.recv() => Signal::Interrupt,
+            Some(()) = self.quit.recv() => Signal::Quit,
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// The process that called us: not watched here.
+#[derive(Debug)]
+pub struct Parent(());
+
+/// Sockets have no such limit here.
+pub fn raise_descriptor_limit() {}
+
+impl Parent {
+    /// The parent now.
+    pub fn current() -> Parent {
+        Parent(())
+    }
+
+    /// Unknown, so never.
+    pub fn is_gone(&self) -> bool {
+        false
+    }
+}
