@@ -9,7 +9,7 @@
 //! ```text
 //! main ─▶ cli ─▶ session ─▶ link ─▶ protocol
 //!    │              │         └────▶ aws
-//!    │              └──▶ term, process, notice
+//!    │              └──▶ smux, term, process, notice
 //!    └────▶ doctor ─▶ link, aws, settings
 //! ```
 //!
@@ -22,7 +22,8 @@
 //! | [`notice`] | every sentence that is printed, byte for byte |
 //! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
 //! | [`link`] | a websocket with a clock: opening, pings, opening again |
-//! | [`protocol`] | envelope, handshake, delivery, pacing, encryption, smux |
+//! | [`protocol`] | envelope, handshake, delivery, pacing, encryption |
+//! | [`smux`] | many connections over the bytes of one channel |
 //! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
 //! | [`term`] | raw mode, size, standard streams |
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
@@ -43,14 +44,14 @@
 //! is read, so the agent's sending stops; timers, pings and our own sending go on.
 //!
 //! *Forwarded.* A local connection has a task that owns its socket. Upwards the task hands over one chunk and waits to be
-//! asked for more → [`protocol::smux::Session::send`], a bounded queue per stream →
-//! [`protocol::smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
-//! Downwards [`protocol::smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
+//! asked for more → [`smux::Session::send`], a bounded queue per stream →
+//! [`smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
+//! Downwards [`smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
 //! reader stops nobody until it holds 8 MiB (all together: 32 MiB), then the whole session waits. Nothing is dropped.
 //!
 //! # Invariants
 //!
-//! 1. [`protocol`] reads no clock, environment or random source and never blocks; a lint denies it there.
+//! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; a lint denies it there.
 //! 2. Only [`link`] calls a [`protocol::Channel`]. Nothing inside a link awaits: it is one poll function.
 //! 3. Only [`session`] writes to stdout, through one console; SSH sessions keep it to the remote's bytes.
 //! 4. The process ends in `main` and nowhere else; an ending is a value that unwinds through the raw-mode guard.
@@ -76,6 +77,7 @@ pub mod protocol;
 mod secret;
 mod session;
 mod settings;
+pub mod smux;
 mod term;
 mod wire_log;
 

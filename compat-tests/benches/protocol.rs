@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::BytesCount};
 use session_manager_plugin::protocol::message::{Message, MessageType, PayloadType};
-use session_manager_plugin::protocol::{Channel, Config, Input, Transmit, smux};
+use session_manager_plugin::protocol::{Channel, Config, Input, Transmit};
+use session_manager_plugin::smux;
 use uuid::Uuid;
 
 fn main() {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use session_manager_plugin::protocol::message::{Message, MessageType, PayloadType};
-use session_manager_plugin::protocol::smux;
 use session_manager_plugin::protocol::{Channel, Config, DataKey, Event, Input, TerminalSize, Transmit};
+use session_manager_plugin::smux;
 
 /// One frame of the data channel.
 pub fn envelope(data: &[u8]) {

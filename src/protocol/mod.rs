@@ -2,7 +2,7 @@
 //!
 //! `handle_*` goes in, `poll_*` comes out, time and seeds are parameters. [`Channel`] is the whole: it owns the
 //! handshake, the numbering of messages and their delivery; the session above it sees bytes and events, the link below
-//! it sees frames and deadlines. [`smux`] is the layer above a channel that carries many connections.
+//! it sees frames and deadlines. [`smux`](crate::smux) is the layer above a channel that carries many connections.
 // Tests start their virtual clocks somewhere.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -22,12 +22,7 @@ pub mod rtt;
 mod send;
 mod silence;
 #[cfg(test)]
-mod silent;
-#[cfg(test)]
-mod sim;
-pub mod smux;
-#[cfg(test)]
-mod vectors;
+mod tests;
 
 pub use agent_version::Capabilities;
 pub use api::{CloseReason, Config, Event, Input, Stats, Transmit};

@@ -16,7 +16,7 @@ use super::journal::Journal;
 use crate::link::Link;
 use crate::notice;
 use crate::protocol::Input;
-use crate::protocol::smux::{self, StreamId};
+use crate::smux::{self, StreamId};
 
 /// Which session a stream belongs to; never used twice, so that reports of a session that is gone reach nobody.
 pub(super) type LaneId = u64;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::super::congestion::DEFAULT_MAX_WINDOW;
+use super::super::super::congestion::DEFAULT_MAX_WINDOW;
 use super::{Bottleneck, MS, Outcome, Wire, config, every, noise, run};
 use crate::protocol::Config;
 

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::message::{Message, MessageType, PayloadType};
-use super::{Channel, Config, Event, Flag, Input, SessionKind, TerminalSize, Transmit};
+use super::super::message::{Message, MessageType, PayloadType};
+use super::super::{Channel, Config, Event, Flag, Input, SessionKind, TerminalSize, Transmit};
 
 const RECORDINGS: [(&str, &str); 6] = [
-    ("shell", include_str!("../../compat-tests/vectors/shell.json")),
-    ("stdio", include_str!("../../compat-tests/vectors/stdio.json")),
-    ("port-mux", include_str!("../../compat-tests/vectors/port-mux.json")),
-    ("port-refused", include_str!("../../compat-tests/vectors/port-refused.json")),
-    ("separate-false", include_str!("../../compat-tests/vectors/noninteractive-separate-false.json")),
-    ("separate-true", include_str!("../../compat-tests/vectors/noninteractive-separate-true.json")),
+    ("shell", include_str!("../../../compat-tests/vectors/shell.json")),
+    ("stdio", include_str!("../../../compat-tests/vectors/stdio.json")),
+    ("port-mux", include_str!("../../../compat-tests/vectors/port-mux.json")),
+    ("port-refused", include_str!("../../../compat-tests/vectors/port-refused.json")),
+    ("separate-false", include_str!("../../../compat-tests/vectors/noninteractive-separate-false.json")),
+    ("separate-true", include_str!("../../../compat-tests/vectors/noninteractive-separate-true.json")),
 ];
 
 struct Frame {

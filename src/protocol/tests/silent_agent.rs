@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::message::{ACK_FLAGS, Message, MessageType, PayloadType};
-use super::{Channel, Config, Event, SessionKind, TerminalSize, Transmit, payload};
+use super::super::message::{ACK_FLAGS, Message, MessageType, PayloadType};
+use super::super::{Channel, Config, Event, SessionKind, TerminalSize, Transmit, payload};
 
 fn channel(now: Instant) -> Channel {
     let mut channel = Channel::new(

@@ -443,5 +443,7 @@ fn compact(part: Bytes, shared: usize) -> Bytes {
 /// A slice keeps at most this many times its length in memory.
 const COMPACT_BELOW: usize = 4;
 
+// It sees private fields.
 #[cfg(test)]
+#[path = "tests/session.rs"]
 mod tests;

@@ -58,6 +58,9 @@
 //! its queues in frames. Here queues are bounded in bytes, frames are cut when a message has room for them,
 //! and every run is reproducible.
 
+// Tests start their virtual clocks somewhere.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
 mod config;
 mod error;
 mod frame;
@@ -73,13 +76,4 @@ pub use keepalive::KeepAlive;
 pub use session::{Counters, Event, Session};
 
 #[cfg(test)]
-mod interop;
-#[cfg(test)]
-mod properties;
-
-/// The zero of virtual time: tests need some instant, and none of them lets it pass by itself.
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "there is no other way to come by an instant")]
-fn epoch() -> std::time::Instant {
-    std::time::Instant::now()
-}
+mod tests;

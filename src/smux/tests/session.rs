@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use super::super::{FrameError, KeepAlive, epoch};
+use super::super::tests::epoch;
+use super::super::{FrameError, KeepAlive};
 use super::*;
 
 const MESSAGE: usize = 1024;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::agent::Agent;
-use super::message::MessageType;
-use super::{Channel, CloseReason, Config, Event, Input, Transmit};
+use super::super::message::MessageType;
+use super::super::{Channel, CloseReason, Config, Event, Input, Transmit};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -384,11 +384,11 @@ fn run(seed: u64, config: Config, wire: Wire, upload: &[u8], download: &[u8], li
 fn config() -> Config {
     Config {
         client_version: "1.2.896.0".into(),
-        message_rate: super::pacing::DEFAULT_RATE,
+        message_rate: super::super::pacing::DEFAULT_RATE,
         max_payload: 1024,
-        max_window: super::congestion::DEFAULT_MAX_WINDOW,
+        max_window: super::super::congestion::DEFAULT_MAX_WINDOW,
         handshake_timeout: Duration::from_secs(60),
-        initial_size: super::TerminalSize { cols: 300, rows: 100 },
+        initial_size: super::super::TerminalSize { cols: 300, rows: 100 },
         give_up_after: Duration::from_secs(300),
     }
 }
@@ -435,7 +435,7 @@ fn all_bytes_once_and_in_order_for_a_thousand_seeds() {
         assert_eq!(outcome.closed, None, "seed {seed}, {wire:?}");
         assert!(outcome.uploaded == up, "seed {seed}, {wire:?}: upload in {:?}", outcome.took);
         assert!(outcome.downloaded == down, "seed {seed}, {wire:?}: download in {:?}", outcome.took);
-        assert!(outcome.most_outstanding <= super::congestion::DEFAULT_MAX_WINDOW);
+        assert!(outcome.most_outstanding <= super::super::congestion::DEFAULT_MAX_WINDOW);
     }
 }
 

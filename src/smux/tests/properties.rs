@@ -6,8 +6,9 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::frame::Header;
-use super::*;
+use super::super::frame::Header;
+use super::super::*;
+use super::epoch;
 
 /// Frames seen, parts of one payload joined, and what stopped the parser.
 fn parse<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<FrameError>) {

@@ -1,0 +1,9 @@
+//! Tests of the session by property and against another implementation; those by example are `session.rs`.
+
+mod interop;
+mod properties;
+
+/// The zero of virtual time: tests need some instant, and none of them lets it pass by itself.
+pub(super) fn epoch() -> std::time::Instant {
+    std::time::Instant::now()
+}
