@@ -15,7 +15,7 @@ mod scripts;
 
 use std::path::{Path, PathBuf};
 
-use crate::harness::{plugin, reference_plugin};
+use crate::harness::{plugin, read, reference_plugin};
 
 /// Runs one script against each plugin and compares.
 #[track_caller]
@@ -76,11 +76,6 @@ fn transcripts() -> PathBuf {
 
 fn recording() -> bool {
     std::env::var_os("SSM_COMPAT_RECORD").is_some()
-}
-
-#[track_caller]
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 macro_rules! compared {

@@ -155,7 +155,7 @@ fn region_and_profile() {
         &doctor(&world, &["--region", "eu west", "--url", &url]).1,
         "region",
         "failure",
-        "is no region",
+        "is not a region",
     );
 
     world.set("AWS_REGION", "eu-west-3");
@@ -333,6 +333,6 @@ fn asked_for_help_it_gives_that() {
 fn words_it_does_not_know() {
     let finished = run(World::new().plugin().args(["doctor", "--fix"]));
     assert_eq!(finished.status.code(), Some(2));
-    assert_eq!(finished.errors(), "session-manager-plugin doctor: unknown word \"--fix\"; see --help\n");
+    assert_eq!(finished.errors(), "session-manager-plugin doctor: unknown argument \"--fix\"; see --help\n");
     assert_eq!(finished.text(), "");
 }

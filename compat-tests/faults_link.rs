@@ -10,10 +10,9 @@ use ssm_sim::agent::AgentOptions;
 use ssm_sim::{Config, Cut, Faults, Sim};
 
 use crate::harness::api::Started;
-use crate::harness::net::{
-    Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes, uninterrupted,
-};
+use crate::harness::net::{Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::Running;
+use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
 

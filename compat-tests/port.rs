@@ -12,9 +12,9 @@ use ssm_sim::{Config, CustomDocument, Sim};
 use crate::harness::api::Started;
 use crate::harness::net::{
     Server, await_byte, connect, echo_through, eventually, free_port, opened_port, random_bytes,
-    uninterrupted,
 };
 use crate::harness::process::Running;
+use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
 

@@ -8,7 +8,8 @@ use ssm_sim::{Config, Cut, Faults, ResumePolicy, Way};
 
 use super::{Call, Forward, known, strict, strict_sim, world_without_credentials, write};
 use crate::harness::World;
-use crate::harness::net::{Server, connect, echo_through, eventually, random_bytes, uninterrupted};
+use crate::harness::net::{Server, connect, echo_through, eventually, random_bytes};
+use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{sim, start};
 
 /// Twenty megabytes up and down at once while the service closes the websocket every second.

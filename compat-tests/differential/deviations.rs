@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use super::{read, scripts};
-use crate::harness::World;
+use super::scripts;
 use crate::harness::process::run;
+use crate::harness::{World, read};
 
 /// One intended difference.
 #[derive(Debug, Default)]

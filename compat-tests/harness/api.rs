@@ -7,8 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::gateway::Gateway;
-use super::net::uninterrupted;
 use super::output::find;
+use super::retry::uninterrupted;
 use super::{PATIENCE, REGION, TARGET, World};
 
 /// A started session: what the AWS CLI passes on to the plugin.

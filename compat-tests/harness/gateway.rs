@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::PATIENCE;
-use super::net::uninterrupted;
+use super::retry::uninterrupted;
 use super::wire::{self, Frame};
 
 /// The session every scripted gateway plays.

@@ -9,6 +9,7 @@ pub mod net;
 pub mod output;
 pub mod process;
 pub mod pty;
+pub mod retry;
 pub mod sim;
 pub mod sshd;
 pub mod wire;
@@ -184,4 +185,10 @@ pub fn user() -> String {
 /// Whether the tests run as root, where some servers refuse to start.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The text of a file of the tests.
+#[track_caller]
+pub fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

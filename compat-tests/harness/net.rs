@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 use super::output::Output;
+use super::retry::uninterrupted;
 
 /// A server that runs `serve` for each connection on its own thread, until dropped.
 pub struct Server {
@@ -89,17 +90,6 @@ pub fn connect(port: u16) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
     stream
-}
-
-/// Repeats what a signal has interrupted. This process has children, whose ends are signals to it, and a read with a
-/// timeout is not taken up again by the system.
-pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
 }
 
 /// Waits until there is something to read, which is left there.

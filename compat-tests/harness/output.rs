@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use super::PATIENCE;
-use super::net::uninterrupted;
+use super::retry::uninterrupted;
 
 #[derive(Default)]
 struct State {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::Check;
+use super::report::Check;
 use crate::logging;
 use crate::settings::{Loaded, Settings, Source};
 use crate::term::{RawMode, Size, stdin_is_terminal, stdout_is_terminal};

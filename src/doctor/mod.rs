@@ -13,75 +13,35 @@
 //!
 //! No session is started, nothing is changed (but for the log's directory, which is made), and each check ends within [`CHECK_TIMEOUT`].
 
-mod aws;
+mod credentials;
+mod identity;
 mod local;
 mod network;
+mod options;
 mod report;
 
 use std::time::Duration;
 
+use self::identity::Identity;
+use self::network::Route;
+pub use self::options::Options;
 pub use self::report::{Check, Report};
 use crate::settings::{Loaded, Settings};
-
-/// What the words after `doctor` ask for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Answer in JSON.
-    pub json: bool,
-    /// The region instead of the environment's or the profile's.
-    pub region: Option<String>,
-    /// The profile instead of the environment's.
-    pub profile: Option<String>,
-    /// The websocket's URL instead of the region's endpoint.
-    pub url: Option<String>,
-}
-
-impl Options {
-    /// Reads the words: `--name value` or `--name=value`.
-    ///
-    /// # Errors
-    /// The word that is not understood, in a sentence.
-    pub fn parse(words: &[String]) -> Result<Options, String> {
-        let mut options = Options::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let (name, mut value) = match word.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (word.as_str(), None),
-            };
-            let place = match name {
-                "--json" if value.is_none() => {
-                    options.json = true;
-                    continue;
-                }
-                "--region" => &mut options.region,
-                "--profile" => &mut options.profile,
-                "--url" => &mut options.url,
-                _ => return Err(format!("unknown word {word:?}; see --help")),
-            };
-            if value.is_none() {
-                value = words.next().cloned();
-            }
-            *place = Some(value.filter(|value| !value.is_empty()).ok_or(format!("{name} needs a value"))?);
-        }
-        Ok(options)
-    }
-}
 
 /// Makes all checks.
 pub async fn examine(options: &Options) -> Report {
     let loaded = Settings::load();
-    let place = aws::place(options).await;
-    let way = network::Way::new(options, &loaded.settings, &place).await;
+    let identity = Identity::read(options).await;
+    let route = Route::new(options, &loaded.settings, &identity).await;
     let (cli, plugin, credentials, clock, dns, websocket) = tokio::join!(
         limited("aws-cli", local::aws_cli()),
         limited("plugin", local::plugin()),
-        limited("credentials", aws::credentials(options, &loaded.settings, &place, &way)),
-        limited("clock", network::clock(&way)),
-        limited("dns", network::dns(&way)),
-        limited("websocket", network::websocket(&way)),
+        limited("credentials", credentials::check(options, &loaded.settings, &identity, &route)),
+        limited("clock", network::clock(&route)),
+        limited("dns", network::dns(&route)),
+        limited("websocket", network::websocket(&route)),
     );
-    let region = aws::region(&place, options, &cli);
+    let region = identity.check_region(options, &cli);
     Report {
         checks: vec![
             local::settings(&loaded),
@@ -90,8 +50,8 @@ pub async fn examine(options: &Options) -> Report {
             region,
             credentials,
             dns,
-            network::proxy(&way),
-            network::trust(&way),
+            network::proxy(&route),
+            network::trust(&route),
             clock,
             websocket,
             local::terminal(),
@@ -114,31 +74,11 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
 
 /// How long one check may take; they run side by side.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long one question over the network may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::report::Status;
     use super::*;
-
-    fn parse(words: &[&str]) -> Result<Options, String> {
-        Options::parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn words() {
-        assert_eq!(parse(&[]), Ok(Options::default()));
-        let options =
-            parse(&["--json", "--region", "eu-west-1", "--profile=p", "--url", "wss://h/x?a=b"]).unwrap();
-        assert!(options.json);
-        assert_eq!(options.region.as_deref(), Some("eu-west-1"));
-        assert_eq!(options.profile.as_deref(), Some("p"));
-        assert_eq!(options.url.as_deref(), Some("wss://h/x?a=b"));
-        assert_eq!(parse(&["--region"]).unwrap_err(), "--region needs a value");
-        assert_eq!(parse(&["--url="]).unwrap_err(), "--url needs a value");
-        assert_eq!(parse(&["--fix"]).unwrap_err(), "unknown word \"--fix\"; see --help");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_is_a_failure() {

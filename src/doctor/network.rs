@@ -1,4 +1,4 @@
-//! The way to the service.
+//! The route to the service: names, proxy, trust, clock, websocket.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,14 +7,15 @@ use aws_smithy_types::date_time::Format;
 use http::StatusCode;
 use url::Url;
 
-use super::aws::Place;
-use super::{ASK_TIMEOUT, Check, Options};
+use super::identity::Identity;
+use super::options::Options;
+use super::report::Check;
 use crate::link::probe::{self, Answer};
 use crate::link::{ConnectError, Network, OpenError};
 use crate::settings::Settings;
 
-/// Where a session would go.
-pub(super) struct Way {
+/// Where a session would connect to.
+pub(super) struct Route {
     pub network: Network,
     /// The websocket's URL; or why there is none.
     stream: Result<Url, String>,
@@ -22,10 +23,10 @@ pub(super) struct Way {
     api: Option<Url>,
 }
 
-impl Way {
-    pub async fn new(options: &Options, settings: &Settings, place: &Place) -> Way {
-        let network = Network::from_settings(settings, place.ca_bundle.clone());
-        let region = place.region.as_deref();
+impl Route {
+    pub async fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
+        let network = Network::from_settings(settings, identity.ca_bundle.clone());
+        let region = identity.region.as_deref();
         let text = match (&options.url, region) {
             (Some(url), _) => Ok(url.clone()),
             (None, Some(region)) => Ok(format!("wss://ssmmessages.{region}.{}{PATH}", suffix(region))),
@@ -42,7 +43,7 @@ impl Way {
             (None, None, None) => None,
         };
         let api = api.and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
-        Way { network, stream, api }
+        Route { network, stream, api }
     }
 
     /// The URL that a session's signature would be for.
@@ -52,19 +53,19 @@ impl Way {
 }
 
 /// Whether the names have addresses. Behind a proxy that is the proxy's to know.
-pub(super) async fn dns(way: &Way) -> Check {
+pub(super) async fn dns(route: &Route) -> Check {
     const NAME: &str = "dns";
     let mut lines = Vec::new();
     let mut failed = false;
     let mut seen = Vec::new();
-    for url in way.stream.iter().chain(&way.api) {
+    for url in route.stream.iter().chain(&route.api) {
         let host = url.host_str().unwrap_or_default();
         if seen.contains(&host) {
             continue;
         }
         seen.push(host);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let is_proxied = way.network.proxy().for_url(url).is_ok_and(|proxy| proxy.is_some());
+        let is_proxied = route.network.proxy().for_url(url).is_ok_and(|proxy| proxy.is_some());
         let looked_up = tokio::net::lookup_host((bare, url.port_or_known_default().unwrap_or(443)));
         match tokio::time::timeout(ASK_TIMEOUT, looked_up).await {
             Ok(Ok(addresses)) => {
@@ -93,24 +94,24 @@ pub(super) async fn dns(way: &Way) -> Check {
 }
 
 /// Which proxy counts for the websocket.
-pub(super) fn proxy(way: &Way) -> Check {
+pub(super) fn proxy(route: &Route) -> Check {
     const NAME: &str = "proxy";
-    let Ok(url) = &way.stream else { return Check::skipped(NAME, "no URL to go to") };
-    match way.network.proxy().for_url(url) {
+    let Ok(url) = &route.stream else { return Check::skipped(NAME, "no URL to go to") };
+    match route.network.proxy().for_url(url) {
         Ok(None) => Check::ok(NAME, "none for this host"),
         Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")),
-        Err(error) => Check::failure(NAME, error.to_string()).advice("mend the variable, or unset it"),
+        Err(error) => Check::failure(NAME, error.to_string()).advice("fix the variable, or unset it"),
     }
 }
 
 /// Whose certificates are trusted.
-pub(super) fn trust(way: &Way) -> Check {
+pub(super) fn trust(route: &Route) -> Check {
     const NAME: &str = "trust";
     let is_plain = |url: &Url| matches!(url.scheme(), "ws" | "http");
-    if way.stream.as_ref().is_ok_and(is_plain) {
+    if route.stream.as_ref().is_ok_and(is_plain) {
         return Check::skipped(NAME, "a connection without TLS");
     }
-    match (way.network.tls(), way.network.ca_bundle()) {
+    match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
         (Ok(_), Some(path)) => Check::ok(NAME, format!("the system's certificates and {}", path.display())),
         (Err(error), _) => Check::failure(NAME, error.to_string())
@@ -119,11 +120,11 @@ pub(super) fn trust(way: &Way) -> Check {
 }
 
 /// How far this machine's clock is from the service's.
-pub(super) async fn clock(way: &Way) -> Check {
+pub(super) async fn clock(route: &Route) -> Check {
     const NAME: &str = "clock";
-    let Some(url) = &way.api else { return Check::skipped(NAME, "no endpoint to compare with") };
+    let Some(url) = &route.api else { return Check::skipped(NAME, "no endpoint to compare with") };
     let before = SystemTime::now();
-    let answer = match probe::ask(&way.network, url, ASK_TIMEOUT).await {
+    let answer = match probe::ask(&route.network, url, ASK_TIMEOUT).await {
         Ok(answer) => answer,
         Err(error) => return Check::skipped(NAME, format!("not known: {error}")),
     };
@@ -154,9 +155,9 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
 }
 
 /// Whether a websocket comes through.
-pub(super) async fn websocket(way: &Way) -> Check {
+pub(super) async fn websocket(route: &Route) -> Check {
     const NAME: &str = "websocket";
-    let url = match &way.stream {
+    let url = match &route.stream {
         Ok(url) => url,
         Err(reason) => {
             return Check::failure(NAME, reason.clone()).advice("give a region, or an allowed --url");
@@ -164,7 +165,7 @@ pub(super) async fn websocket(way: &Way) -> Check {
     };
     let host = url.host_str().unwrap_or_default();
     let start = tokio::time::Instant::now();
-    match probe::ask(&way.network, url, ASK_TIMEOUT).await {
+    match probe::ask(&route.network, url, ASK_TIMEOUT).await {
         Ok(answer) => judge(host, &answer, start.elapsed()),
         Err(error) => Check::failure(NAME, error.to_string()).advice(advice(&error)),
     }
@@ -201,7 +202,7 @@ fn advice(error: &OpenError) -> &'static str {
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
             "allow TCP port 443 to it in firewalls and security groups, or set HTTPS_PROXY"
         }
-        OpenError::Proxy(_) => "mend HTTPS_PROXY, or name the host in NO_PROXY",
+        OpenError::Proxy(_) => "fix HTTPS_PROXY, or name the host in NO_PROXY",
         OpenError::Trust(_) => "see trust",
         OpenError::Tls { .. } => {
             "if a company's proxy opens TLS, name the PEM file of its authority in AWS_CA_BUNDLE"
@@ -234,6 +235,8 @@ fn suffix(region: &str) -> &'static str {
     found.map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
+/// How long one request over the network may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A data channel of no session.
 const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
 /// Seconds that nobody needs to care about.

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-
-use crate::sim::wait_and_stop;
 
 /// Runs until dropped, then ends all it has started. May be dropped in an asynchronous context.
 pub(crate) struct Background {
@@ -58,3 +58,12 @@ impl Drop for Background {
         }
     }
 }
+
+/// Ends a runtime when `stopped` resolves.
+pub(crate) fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
+    let _ = stopped.blocking_recv();
+    runtime.shutdown_timeout(STOPPING);
+}
+
+/// How long tasks may take to end.
+const STOPPING: Duration = Duration::from_secs(3);

@@ -18,6 +18,7 @@ mod control;
 mod documents;
 mod frame;
 mod gateway;
+mod head;
 mod identity;
 mod kms;
 mod meter;

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::background::Background;
+use crate::head::read_head;
 use crate::tls::certificates;
 
 /// How a proxy behaves. The default opens every tunnel to the host it is asked for.
@@ -124,18 +125,6 @@ impl Shared {
     async fn silenced(&self, number: usize) {
         let _ = self.silent_below.subscribe().wait_for(|below| *below > number).await;
     }
-}
-
-/// Reads the head of an HTTP message up to its empty line, and no further.
-pub(crate) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() >= LARGEST_HEAD {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
-        head.push(stream.read_u8().await?);
-    }
-    String::from_utf8(head).map_err(|_| std::io::ErrorKind::InvalidData.into())
 }
 
 async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc<Shared>) {
@@ -253,6 +242,3 @@ async fn read_counted(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 }
 
 const SOCKS5: u8 = 5;
-
-/// Bytes in the head of a request.
-const LARGEST_HEAD: usize = 16 << 10;

@@ -9,9 +9,10 @@ use anyhow::Context;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::background::wait_and_stop;
 use crate::config::{Config, Credentials, Cut, Faults, ResumePolicy, Way};
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
@@ -226,17 +227,8 @@ impl Drop for Sim {
     }
 }
 
-/// Ends a runtime when `stopped` resolves.
-pub(crate) fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
-    let _ = stopped.blocking_recv();
-    runtime.shutdown_timeout(STOPPING);
-}
-
 /// Threads for connections and agents.
 const WORKERS: usize = 2;
-
-/// How long tasks may take to end.
-const STOPPING: Duration = Duration::from_secs(3);
 
 /// Between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::background::Background;
-use crate::proxy::read_head;
+use crate::head::read_head;
 
 /// A server with TLS that hands all it gets to one without. Dropping it ends its connections.
 pub struct TlsFront {

@@ -12,9 +12,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::input::Handled;
 use super::output::Output;
 use super::send::Sender;
-use super::session::Handled;
 use super::{AgentOptions, payload_type, process};
 
 /// The client's side: only Ctrl-C and Ctrl-\ reach the program.

@@ -23,6 +23,7 @@ mod command;
 mod counters;
 mod crypto;
 mod handshake;
+mod input;
 mod output;
 mod port_basic;
 mod port_mux;
@@ -37,9 +38,10 @@ mod tests;
 mod utf8;
 mod version;
 
+use input::Handled;
 use receive::Receiver;
 use send::Sender;
-use session::{Handled, Session};
+use session::Session;
 
 pub use counters::{Counters, CountersSnapshot};
 

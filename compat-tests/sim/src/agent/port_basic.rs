@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::input::{self, Handled};
 use super::output::Output;
 use super::send::Sender;
-use super::session::{self, Handled};
 use super::{AgentOptions, payload_type, version};
 
 /// The client's side of the connection.
@@ -57,15 +57,15 @@ impl Input {
         let (reconnected, connections) = mpsc::channel(1);
         let output = Output::new(sender, payload_type::OUTPUT, options);
         tasks.spawn(run(Arc::clone(&shared), local, connections, output));
-        let terminates = version::compare(options.agent_version(), session::LAST_WITHOUT_TERMINATE).is_gt();
+        let terminates = version::compare(options.agent_version(), input::LAST_WITHOUT_TERMINATE).is_gt();
         Input { shared, reconnected, terminates }
     }
 
     pub(super) async fn handle(&mut self, payload_type: u32, payload: Bytes) -> Handled {
         match payload_type {
             payload_type::OUTPUT => self.data(&payload).await,
-            payload_type::FLAG => match session::flag(&payload) {
-                Some(session::DISCONNECT_TO_PORT) => {
+            payload_type::FLAG => match input::flag(&payload) {
+                Some(input::DISCONNECT_TO_PORT) => {
                     let mut connection = self.shared.lock();
                     if let Connection::Open(open) = &*connection {
                         open.disconnect.notify_one();
@@ -73,7 +73,7 @@ impl Input {
                     }
                     Handled::Taken
                 }
-                Some(session::TERMINATE_SESSION) if self.terminates => Handled::Terminate,
+                Some(input::TERMINATE_SESSION) if self.terminates => Handled::Terminate,
                 _ => Handled::Taken,
             },
             _ => Handled::Taken,

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::input::{self, Handled};
 use super::output::Output;
 use super::send::Sender;
-use super::session::{self, Handled};
 use super::smux::{self, KeepAlive, Server, Stream, Streams};
 use super::{AgentOptions, payload_type};
 
@@ -65,7 +65,7 @@ impl Input {
                 }
                 Handled::Taken
             }
-            payload_type::FLAG if session::flag(&payload) == Some(session::TERMINATE_SESSION) => {
+            payload_type::FLAG if input::flag(&payload) == Some(input::TERMINATE_SESSION) => {
                 Handled::Terminate
             }
             _ => Handled::Taken,
@@ -91,7 +91,7 @@ async fn serve(
             }
             Err(error) => {
                 tracing::debug!(%error, "failed to connect to the destination");
-                let flag = session::CONNECT_TO_PORT_ERROR.to_be_bytes();
+                let flag = input::CONNECT_TO_PORT_ERROR.to_be_bytes();
                 if sender.send(payload_type::FLAG, &flag).await.is_err() {
                     return;
                 }

@@ -5,19 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::input::Handled;
 use super::send::Sender;
 use super::{AgentSpec, Document, command, port_basic, port_mux, shell, version};
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handled {
-    /// It is to be acknowledged.
-    Taken,
-    /// It is not to be acknowledged: the client sends it again.
-    Refused,
-    /// It is to be acknowledged, and the session ends at once.
-    Terminate,
-}
 
 /// A running session: where the client's messages go. Dropped, it ends all it has started.
 pub(super) enum Session {
@@ -84,21 +74,9 @@ impl Session {
     }
 }
 
-/// A flag's value, from a payload.
-pub(super) fn flag(payload: &[u8]) -> Option<u32> {
-    payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
-}
-
 fn host_or_localhost(host: &str) -> String {
     if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }
 }
-
-/// From the client: its connection was closed; the agent closes its own and waits for data.
-pub(super) const DISCONNECT_TO_PORT: u32 = 1;
-/// From the client: end the session.
-pub(super) const TERMINATE_SESSION: u32 = 2;
-/// From the agent: the destination could not be reached.
-pub(super) const CONNECT_TO_PORT_ERROR: u32 = 3;
 
 /// The last agent version that carries one connection at a time (client source).
 const LAST_WITHOUT_MUX: &str = "3.0.196.0";
@@ -106,5 +84,3 @@ const LAST_WITHOUT_MUX: &str = "3.0.196.0";
 const MUX_CLIENT: &str = "1.1.70";
 /// Agent source: `muxKeepAliveDisabledAfterThisClientVersion`.
 const LAST_WITH_KEEP_ALIVE: &str = "1.2.331.0";
-/// The last agent version that does not know the flag TerminateSession (client source).
-pub(super) const LAST_WITHOUT_TERMINATE: &str = "2.3.722.0";

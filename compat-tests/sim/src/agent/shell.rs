@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
+use super::input::Handled;
 use super::output::Output;
 use super::send::Sender;
-use super::session::Handled;
 use super::{AgentOptions, AgentSpec, Document, payload_type, process};
 
 /// The client's side of the pty.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, ApiError};
+use super::account::ACCOUNT;
+use super::error::ApiError;
 use crate::agent::Document;
 use crate::service::Service;
 

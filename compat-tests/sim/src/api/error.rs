@@ -39,6 +39,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "__type": self.kind, "message": self.message }));
-        (self.status, [(header::CONTENT_TYPE, super::JSON_1_1)], body).into_response()
+        (self.status, [(header::CONTENT_TYPE, JSON_1_1)], body).into_response()
     }
 }
+
+/// Content type of requests and answers.
+pub(super) const JSON_1_1: &str = "application/x-amz-json-1.1";

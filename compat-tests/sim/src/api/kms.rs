@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, ApiError};
+use super::account::ACCOUNT;
+use super::error::ApiError;
 use crate::kms::Context;
 use crate::service::Service;
 

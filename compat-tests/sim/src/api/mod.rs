@@ -14,21 +14,17 @@ use crate::identity::{self, Refusal};
 use crate::service::Service;
 use crate::signature::{Signature, Signed};
 
+mod account;
 mod ecs;
 mod error;
 mod kms;
 mod ssm;
 
 pub(crate) use error::ApiError;
-
-/// Content type of requests and answers.
-pub(crate) const JSON_1_1: &str = "application/x-amz-json-1.1";
+use error::JSON_1_1;
 
 /// Content type of STS requests.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
-
-/// The account in ARNs.
-const ACCOUNT: &str = "123456789012";
 
 /// Answers one API request.
 pub(crate) async fn handle(

@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, ApiError};
+use super::account::ACCOUNT;
+use super::error::ApiError;
 use crate::config::ResumePolicy;
 use crate::documents::{self, DEFAULT_DOCUMENT, Parameters};
 use crate::report::SessionState;

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Issued, timestamp};
+use super::store::Issued;
+use super::timestamp::timestamp;
 use crate::service::Service;
 
 pub(super) async fn token(headers: HeaderMap) -> Response {

@@ -11,19 +11,18 @@
 
 mod metadata;
 mod sso;
+mod store;
 mod sts;
+mod timestamp;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post, put};
 
-use crate::config::Credentials;
 use crate::service::Service;
-use crate::signature::{Signature, Signed};
 
+pub(crate) use store::{Identities, Refusal};
 pub(crate) use sts::handle as handle_sts;
 
 /// Where the sources are that have paths of their own.
@@ -35,162 +34,4 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .route("/container/credentials", get(metadata::container))
         .route("/federation/credentials", get(sso::role_credentials))
         .route("/token", post(sso::create_token))
-}
-
-/// Temporary credentials.
-#[derive(Clone, Debug)]
-pub(crate) struct Issued {
-    pub credentials: Credentials,
-    pub token: String,
-    pub expires: SystemTime,
-}
-
-/// Why a signature is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Nobody has this access key, or its session token is another.
-    Unknown,
-    /// It is over, or was revoked.
-    Expired,
-    /// It is the right key, but not its signature.
-    Mismatch,
-}
-
-/// Knows who may ask.
-pub(crate) struct Identities {
-    configured: Option<Credentials>,
-    lifetime: Duration,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    issued: Vec<Issued>,
-    added: Vec<Credentials>,
-    revoked: BTreeSet<String>,
-    /// The SSO tokens that are good now.
-    sso_tokens: BTreeSet<String>,
-}
-
-impl Identities {
-    /// With the configured pair; temporary credentials live for `lifetime`.
-    pub fn new(configured: Option<Credentials>, lifetime: Duration, sso_token: &str) -> Identities {
-        let sso_tokens = BTreeSet::from([sso_token.to_owned()]);
-        Identities { configured, lifetime, inner: Mutex::new(Inner { sso_tokens, ..Inner::default() }) }
-    }
-
-    /// Gives out temporary credentials whose access key begins with `prefix`.
-    pub fn issue(&self, prefix: &str) -> Issued {
-        let mut inner = self.lock();
-        let number = inner.issued.len();
-        let issued = Issued {
-            credentials: Credentials {
-                access_key: format!("{prefix}{number:04}"),
-                secret_key: format!("secret-{prefix}-{:016x}", fastrand::u64(..)),
-            },
-            token: format!("token-{prefix}-{:016x}", fastrand::u64(..)),
-            expires: SystemTime::now() + self.lifetime,
-        };
-        inner.issued.push(issued.clone());
-        issued
-    }
-
-    /// Accepts a further long-term pair.
-    pub fn add(&self, access_key: &str, secret_key: &str) -> Credentials {
-        let pair = Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() };
-        self.lock().added.push(pair.clone());
-        pair
-    }
-
-    /// Refuses an access key, or an SSO access token, as expired from now on.
-    pub fn revoke(&self, key: &str) {
-        let mut inner = self.lock();
-        inner.sso_tokens.remove(key);
-        inner.revoked.insert(key.to_owned());
-    }
-
-    /// Whether an SSO access token is good.
-    pub fn knows_sso_token(&self, token: &str) -> bool {
-        self.lock().sso_tokens.contains(token)
-    }
-
-    /// A new SSO access token.
-    pub fn new_sso_token(&self) -> String {
-        let token = format!("sso-{:016x}", fastrand::u64(..));
-        self.lock().sso_tokens.insert(token.clone());
-        token
-    }
-
-    /// The secret parts of all credentials.
-    pub fn secrets(&self) -> Vec<Vec<u8>> {
-        let inner = self.lock();
-        let issued = inner.issued.iter().flat_map(|i| [i.credentials.secret_key.clone(), i.token.clone()]);
-        let configured = self.configured.iter().map(|credentials| credentials.secret_key.clone());
-        let sso = inner.sso_tokens.iter().cloned();
-        issued.chain(configured).chain(sso).map(String::into_bytes).collect()
-    }
-
-    /// Whether a signature is whose it says; `Ok(false)` when anybody's will do and it was not verified.
-    pub fn check(&self, signature: &Signature, request: &Signed<'_>) -> Result<bool, Refusal> {
-        let Some(configured) = &self.configured else { return Ok(false) };
-        let inner = self.lock();
-        let key = signature.access_key();
-        if inner.revoked.contains(key) {
-            return Err(Refusal::Expired);
-        }
-        let credentials = match inner.issued.iter().find(|issued| issued.credentials.access_key == key) {
-            Some(issued) => {
-                let token = request.headers.get("x-amz-security-token").and_then(|v| v.to_str().ok());
-                if token != Some(issued.token.as_str()) {
-                    return Err(Refusal::Unknown);
-                }
-                if issued.expires <= SystemTime::now() {
-                    return Err(Refusal::Expired);
-                }
-                &issued.credentials
-            }
-            None => std::iter::once(configured)
-                .chain(&inner.added)
-                .find(|pair| pair.access_key == key)
-                .ok_or(Refusal::Unknown)?,
-        };
-        if signature.verify(request, credentials) { Ok(true) } else { Err(Refusal::Mismatch) }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// `2026-01-31T23:59:59Z`.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Eras of 400 years that begin in March.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let march = (5 * day + 2) / 153;
-    let (month, day) = (if march < 10 { march + 3 } else { march - 9 }, day - (153 * march + 2) / 5 + 1);
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (1_709_210_096, "2024-02-29T12:34:56Z"),
-            (1_798_761_599, "2026-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
-    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Refusal, timestamp};
+use super::store::Refusal;
+use super::timestamp::timestamp;
 use crate::service::Service;
 use crate::signature::{Signature, Signed};
 

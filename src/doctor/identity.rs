@@ -1,0 +1,105 @@
+//! Profile and region of the caller.
+
+use aws_config::profile::ProfileSet;
+
+use super::options::Options;
+use super::report::Check;
+
+/// The profile and region that environment and profile files name.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub region: Option<String>,
+    region_from: String,
+    pub profile: String,
+    /// Where the profile's name comes from; `None`: nobody named one.
+    pub profile_from: Option<&'static str>,
+    pub files: Result<ProfileSet, String>,
+    pub ca_bundle: Option<std::path::PathBuf>,
+}
+
+impl Identity {
+    /// Reads the environment and the profile files.
+    pub(super) async fn read(options: &Options) -> Identity {
+        let named = match &options.profile {
+            Some(profile) => Some((profile.clone(), "--profile")),
+            None => first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]),
+        };
+        let (profile, profile_from) = match named {
+            Some((profile, from)) => (profile, Some(from)),
+            None => ("default".to_owned(), None),
+        };
+        let name = profile_from.map(|_| profile.as_str());
+        let files = crate::aws::profiles(name).await;
+        let (region, region_from) = region_of(options, files.as_ref().ok(), &profile);
+        let ca_bundle = match &files {
+            Ok(_) => crate::aws::ca_bundle(name).await,
+            // Would wait for the same file again.
+            Err(_) => None,
+        };
+        Identity { region, region_from, profile, profile_from, files, ca_bundle }
+    }
+
+    /// Whether a region is named that the AWS CLI reads, too.
+    pub(super) fn check_region(&self, options: &Options, cli: &Check) -> Check {
+        const NAME: &str = "region";
+        let is_cli_1 = cli.found.contains("aws-cli/1.");
+        match &self.region {
+            Some(region) if !is_region(region) => {
+                Check::failure(NAME, format!("{region:?} from {} is not a region", self.region_from))
+                    .advice("regions look like eu-west-1")
+            }
+            Some(region) if is_cli_1 && self.region_from == CLI_2_ONLY && first(&[BOTH_CLIS]).is_none() => {
+                Check::warning(
+                    NAME,
+                    format!("{region}, from {CLI_2_ONLY}, which the AWS CLI 1 does not read"),
+                )
+                .advice(format!("set {BOTH_CLIS} as well"))
+            }
+            Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
+            None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
+            None => Check::failure(NAME, "none: neither the environment nor the profile names one")
+                .advice("set AWS_DEFAULT_REGION, or region in ~/.aws/config"),
+        }
+    }
+}
+
+fn region_of(options: &Options, files: Option<&ProfileSet>, profile: &str) -> (Option<String>, String) {
+    if let Some(region) = &options.region {
+        return (Some(region.clone()), "--region".to_owned());
+    }
+    if let Some((region, name)) = first(&[CLI_2_ONLY, BOTH_CLIS]) {
+        return (Some(region), name.to_owned());
+    }
+    let region = files.and_then(|files| files.get("region")).filter(|region| !region.is_empty());
+    (region.map(str::to_owned), format!("profile {profile}"))
+}
+
+fn first(names: &[&'static str]) -> Option<(String, &'static str)> {
+    names.iter().find_map(|name| {
+        let value = std::env::var(name).ok()?.trim().to_owned();
+        (!value.is_empty()).then_some((value, *name))
+    })
+}
+
+/// Whether it may stand in a host's name.
+fn is_region(region: &str) -> bool {
+    region.len() <= 40
+        && region.contains('-')
+        && region.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-')
+}
+
+const CLI_2_ONLY: &str = "AWS_REGION";
+const BOTH_CLIS: &str = "AWS_DEFAULT_REGION";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions() {
+        assert!(is_region("eu-west-1") && is_region("us-gov-east-1") && is_region("sim-1"));
+        for region in ["", "eu west", "EU-WEST-1", "eu-west-1.evil.example", "world"] {
+            assert!(!is_region(region), "{region}");
+        }
+    }
+}
