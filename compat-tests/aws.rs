@@ -1,4 +1,4 @@
-//! The AWS side of a session: who asks, with which signature, and what happens when the service says no.
+//! The AWS side of a session: credentials, signatures, and refusals by the service.
 
 mod credentials;
 mod encryption;

@@ -1,4 +1,4 @@
-//! `session-manager-plugin`: everything is in the library.
+//! The executable; everything is in the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Every sentence a user or a program around us reads, byte for byte.
+//! Every sentence that users and calling programs read, byte for byte.
 //!
 //! Callers parse these (Ansible waits for `Starting session with SessionId:`, tunnels for
 //! `Port N opened`), so they are the official plugin's to the last newline. All of them belong on

@@ -1,4 +1,4 @@
-//! What nobody shall read.
+//! A string that is never printed.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Nothing secret is ever written down.
+//! Secrets in output, logs, arguments and environment.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! StartSession by hand, and the argument vector that the AWS CLI makes of its answer.
+//! StartSession by hand, and the arguments that the AWS CLI makes of its answer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

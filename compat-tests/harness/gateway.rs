@@ -1,4 +1,4 @@
-//! A gateway that does what a test's script says, malformed things included.
+//! A gateway that follows a test's script, malformed frames included.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

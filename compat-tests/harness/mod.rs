@@ -1,4 +1,4 @@
-//! What the tests stand on: a private world per test (home, PATH, credentials), processes and terminals that
+//! The test harness: a private world per test (home, PATH, credentials), processes and terminals that
 //! end with the test, TCP servers, a scripted gateway.
 //!
 //! Nothing here sleeps to be right: every wait is for a condition, within [`PATIENCE`].

@@ -1,4 +1,4 @@
-//! A stream of bytes read by a thread, and waits on what it says.
+//! Output of a process, collected by a thread, and waiting for what it contains.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex};

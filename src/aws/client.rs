@@ -1,4 +1,4 @@
-//! The calls.
+//! Calls to SSM and KMS, and signatures for the websocket.
 
 use std::time::{Duration, Instant, SystemTime};
 

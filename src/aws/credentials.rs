@@ -1,4 +1,4 @@
-//! Whose credentials.
+//! Credentials and their cache.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Where calls to SSM go.
+//! The SSM endpoint of a call.
 
 use url::{Host, Url};
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a call, in words for the user.
+//! Errors of AWS calls, as sentences for the user.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The profile files, looked at before the SDK reads them.
+//! Checks of the profile files before the SDK reads them.
 //!
 //! The SDK does that on the runtime's only thread: a file that blocks (a pipe, a file system that has gone) would stop
 //! signals, deadlines and open connections with it, and one without an end would take all memory.

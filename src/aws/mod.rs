@@ -1,4 +1,4 @@
-//! AWS: whose credentials, which endpoint, and the few calls a session makes.
+//! AWS: credentials, endpoints, and the few calls that a session makes.
 //!
 //! | what | when | how |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! SigV4 for the websocket's opening request.
+//! SigV4 signature of the websocket's opening request.
 
 use std::time::SystemTime;
 

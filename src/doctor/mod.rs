@@ -1,4 +1,4 @@
-//! `session-manager-plugin doctor`: what usually goes wrong, looked at in a few seconds, with what to do about it.
+//! `session-manager-plugin doctor`: checks of what usually goes wrong, with advice for each finding.
 //!
 //! | check | what is looked at |
 //! |---|---|

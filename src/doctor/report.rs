@@ -1,4 +1,4 @@
-//! What was found, for people and for programs.
+//! The report: as text for people, as JSON for programs.
 
 use serde::Serialize;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Waiting between attempts.
+//! Delays between attempts.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Looking at the way to a service without a session, for `doctor`: the same names, proxies and trust as a websocket.
+//! A request to a service without a session, for `doctor`: same names, proxies and trust as a websocket.
 
 use std::time::Duration;
 

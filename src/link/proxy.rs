@@ -1,4 +1,4 @@
-//! Going through a proxy: which one, and the tunnel through it.
+//! Proxies: which one applies, and the tunnel through it.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The bytes under a websocket: TCP, perhaps TLS to a proxy, perhaps TLS to the service.
+//! The byte stream under a websocket: TCP, with TLS to a proxy and to the service where wanted.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Where the websocket may go.
+//! Rules for the hosts that a stream URL may name.
 
 use url::{Host, Url};
 

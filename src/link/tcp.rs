@@ -1,4 +1,4 @@
-//! Connecting: every address of a name, none of them waited for alone.
+//! TCP connections: a name's addresses are tried side by side.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Whom we trust, and what to say about those we do not.
+//! TLS configuration and trust store, with explanations of certificate errors.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Sleep, as a process can notice it.
+//! Detection of system sleep.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Taking a secret out of the command line that other users see.
+//! Hiding a secret argument from the process list.
 #![cfg_attr(
     target_os = "linux",
     expect(

@@ -1,4 +1,4 @@
-//! How many descriptors the process may have.
+//! The limit of open file descriptors.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 

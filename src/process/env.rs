@@ -1,4 +1,4 @@
-//! Taking a secret out of the environment.
+//! Removing a secret from the environment.
 #![expect(unsafe_code, reason = "changing the environment is unsafe while other threads may read it")]
 
 use std::ffi::OsString;

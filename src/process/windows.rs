@@ -1,4 +1,4 @@
-//! The same face on Windows.
+//! The same interface on Windows.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Our acknowledgements: those to be written, and those that a lost socket may have taken with it.
+//! Outgoing acknowledgements: those still to be sent, and those that a lost socket may have dropped.
 //!
 //! An agent looks at its oldest unacknowledged message ten times a second and at no other. So a hundred
 //! acknowledgements lost with a socket hold it up for ten seconds, and nothing new moves meanwhile. We cannot know

@@ -1,4 +1,4 @@
-//! What an agent can do, by its version.
+//! Agent versions and their capabilities.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,4 @@
-//! How much may be sent and not yet acknowledged.
+//! Congestion control: how many bytes may be unacknowledged.
 //!
 //! The wire below is TCP to the service and TCP from there to the agent, so a missing acknowledgement is hardly ever
 //! a full queue, and the window answers a loss as TCP Westwood does: it falls, but not below what the path has just

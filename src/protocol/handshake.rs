@@ -1,4 +1,4 @@
-//! The agent's questions at the start of a session, and our answers.
+//! The handshake: the agent's requests at the start of a session, and our responses.
 //!
 //! ```text
 //! agent  HandshakeRequest   {"AgentVersion":…,"RequestedClientActions":[SessionType, KMSEncryption?]}

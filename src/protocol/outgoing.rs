@@ -1,4 +1,4 @@
-//! What waits to be cut into messages, in its order.
+//! The queue of input that is not yet cut into messages.
 
 use std::collections::VecDeque;
 

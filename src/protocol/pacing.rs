@@ -1,4 +1,4 @@
-//! How many data messages a second: a token bucket under the service's limit.
+//! Pacing: a token bucket that keeps the message rate under the service's limit.
 //!
 //! The service cuts a session that sends more than about 1,000 data messages a second for more than 2 seconds: the
 //! agent is paused and the websocket closed. A maintainer says of the pace of agent and official plugin that it

@@ -1,4 +1,4 @@
-//! An agent that has said nothing: a session without a handshake and without output, or no agent at all.
+//! Sessions whose agent has not sent anything yet.
 //!
 //! Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing would
 //! never get its input. An agent that has taken a message and still asks for no handshake has none: it asks before it

@@ -1,4 +1,4 @@
-//! What a session is told at its start.
+//! Configuration of a session.
 
 use super::frame::HEADER_LEN;
 use super::keepalive::KeepAlive;

@@ -1,4 +1,4 @@
-//! Signs of life, and their absence.
+//! Keepalive frames and the timeout for a silent peer.
 
 use std::time::{Duration, Instant};
 

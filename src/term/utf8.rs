@@ -1,4 +1,4 @@
-//! Text for a console that takes nothing else.
+//! UTF-8 that arrives in pieces, for a console that takes whole characters only.
 
 /// Makes text of bytes that come in pieces, which may end within a character.
 #[derive(Debug, Default)]

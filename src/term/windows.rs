@@ -1,4 +1,4 @@
-//! The same face on Windows, over the console API.
+//! The same interface on Windows, over the console API.
 //!
 //! Kept small and not exercised by the tests here: a change of the window's size is only seen by asking again.
 #![expect(unsafe_code, reason = "the console API is C")]

@@ -1,4 +1,4 @@
-//! A frame as a line of a recording.
+//! One frame as a line of a recording.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

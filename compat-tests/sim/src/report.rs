@@ -1,4 +1,4 @@
-//! What the simulator has seen of its sessions.
+//! Reports of what the simulator has seen of its sessions.
 
 use serde::{Deserialize, Serialize};
 

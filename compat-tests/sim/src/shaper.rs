@@ -1,4 +1,4 @@
-//! What a bad link does to frames: loses, repeats, delays, reorders and throttles them.
+//! Faults of a link: frames lost, repeated, delayed, reordered and throttled.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

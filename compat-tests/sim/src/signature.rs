@@ -1,4 +1,4 @@
-//! SigV4: whom a request says it is from, and whether that is true.
+//! SigV4: the identity that a request claims, and whether its signature is right.
 
 use axum::http::{HeaderMap, Method, Uri, header};
 use ring::hmac;

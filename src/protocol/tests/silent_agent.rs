@@ -1,4 +1,4 @@
-//! Agents that say nothing at first.
+//! Agents that send nothing at first.
 
 use std::time::{Duration, Instant};
 

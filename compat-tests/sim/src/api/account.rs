@@ -1,4 +1,4 @@
-//! The account that owns everything.
+//! The AWS account that owns all resources.
 
 /// Its number, in ARNs.
 pub(super) const ACCOUNT: &str = "123456789012";

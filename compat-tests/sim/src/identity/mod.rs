@@ -1,4 +1,4 @@
-//! Who may ask: the configured key pair, and temporary credentials as AWS's sources of them give them out.
+//! Credentials: the configured key pair, and temporary credentials from the sources that AWS has.
 //!
 //! | source | endpoint | access keys begin with |
 //! |---|---|---|

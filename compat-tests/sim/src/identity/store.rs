@@ -1,4 +1,4 @@
-//! The credentials that are good, and those that are not any more.
+//! The store of valid, expired and revoked credentials.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

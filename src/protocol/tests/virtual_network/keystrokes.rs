@@ -1,4 +1,4 @@
-//! How long a keystroke takes to the agent, under a bulk upload and on a lossy wire.
+//! Latency of a keystroke under a bulk upload and on a lossy wire.
 
 use std::time::Duration;
 
