@@ -128,7 +128,7 @@ fn postgres_program(name: &str) -> PathBuf {
     let mut found: Vec<PathBuf> =
         versions.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).collect();
     found.sort();
-    found.pop().unwrap_or_else(|| panic!("PostgreSQL's {name} is missing: run scripts/setup"))
+    found.pop().unwrap_or_else(|| panic!("PostgreSQL's {name} is missing: run scripts/setup tests"))
 }
 
 /// User and group to run a server as: the package's, or nobody.

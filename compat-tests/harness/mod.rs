@@ -68,7 +68,7 @@ impl Aws {
 /// A program that the tests cannot do without.
 pub fn required(path: impl Into<PathBuf>) -> PathBuf {
     let path = path.into();
-    assert!(path.exists(), "{} is missing: run scripts/setup", path.display());
+    assert!(path.exists(), "{} is missing: run scripts/setup tests", path.display());
     path
 }
 
@@ -76,7 +76,7 @@ pub fn required(path: impl Into<PathBuf>) -> PathBuf {
 pub fn required_one_of(candidates: &[&str]) -> PathBuf {
     match candidates.iter().map(Path::new).find(|path| path.exists()) {
         Some(path) => path.to_path_buf(),
-        None => panic!("none of {candidates:?} is here: run scripts/setup"),
+        None => panic!("none of {candidates:?} is here: run scripts/setup tests"),
     }
 }
 
