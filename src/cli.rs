@@ -22,11 +22,6 @@ use crate::secret::Secret;
 
 mod response;
 
-/// The official plugin's version whose behaviour this program has: the answer to `--version`
-/// and the `ClientVersion` of the handshake. The AWS CLI wants more than 1.2.497.0 (or it puts
-/// the token into argv), the service at least 1.2.764.0.
-pub const COMPATIBLE_VERSION: &str = "1.2.896.0";
-
 /// What the caller wants.
 #[derive(Debug)]
 pub enum Invocation {

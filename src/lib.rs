@@ -79,8 +79,9 @@ mod session;
 mod settings;
 pub mod smux;
 mod term;
+mod version;
 mod wire_log;
 
-pub use cli::COMPATIBLE_VERSION;
 pub use program::main;
 pub use secret::Secret;
+pub use version::COMPATIBLE_VERSION;

@@ -41,7 +41,7 @@ pub const ESCAPE_HELP: &str = "~?\r\n\
 
 /// The answer to `--version`.
 pub fn version() -> String {
-    format!("{}\n", crate::cli::COMPATIBLE_VERSION)
+    format!("{}\n", crate::version::COMPATIBLE_VERSION)
 }
 
 /// One or two words that are no request.

@@ -41,13 +41,14 @@ fn start_session(start: StartSession) -> ExitCode {
         let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
     }
     let _log = logging::start(&settings, &start.session_id);
-    let _recording = wire_log::start(&settings);
+    let wire_log = wire_log::start(&settings);
     process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err)),
     };
-    let status = runtime.block_on(session::run(start, settings, parent));
+    let recording = wire_log.as_ref().map(wire_log::Guard::recording);
+    let status = runtime.block_on(session::run(start, settings, recording, parent));
     // A thread that still waits for the terminal or a resolver shall not hold the end up.
     runtime.shutdown_background();
     ExitCode::from(status)

@@ -22,9 +22,9 @@ mod line;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,8 @@ use crate::logging;
 use crate::protocol::Transmit;
 use crate::settings::Settings;
 
-/// Starts to record if the settings ask for it: from here on [`recorder`] gives recorders. A file that cannot be
-/// written costs one line on stderr, never the session.
+/// Starts to record if the settings ask for it. A file that cannot be written costs one line on stderr, never the
+/// session.
 pub fn start(settings: &Settings) -> Option<Guard> {
     let path = settings.wire_log.as_deref()?;
     match Guard::start(path, settings.wire_log_payloads) {
@@ -50,13 +50,18 @@ pub fn start(settings: &Settings) -> Option<Guard> {
     }
 }
 
-/// A recorder for one more connection, while something is recorded.
-pub fn recorder() -> Option<Recorder> {
-    let mut current = current();
-    let shared = current.as_mut()?;
-    let recorder = Recorder { shared: Arc::clone(&shared.0), channel: shared.1 };
-    shared.1 += 1;
-    Some(recorder)
+/// A recording under way, as links are told of it.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    shared: Arc<Shared>,
+}
+
+impl Recording {
+    /// A recorder for one more connection.
+    pub fn recorder(&self) -> Recorder {
+        let channel = self.shared.channels.fetch_add(1, Ordering::Relaxed);
+        Recorder { shared: Arc::clone(&self.shared), channel }
+    }
 }
 
 /// Keeps the recording going. Dropped, it writes what is left, for at most a second.
@@ -78,20 +83,24 @@ impl Guard {
         let shared = Arc::new(Shared {
             queue,
             start: Instant::now(),
+            channels: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
         });
         let writer = Writer { shared: Arc::clone(&shared), payloads, out: BufWriter::new(file), written: 0 };
         let thread =
             thread::Builder::new().name("wire log".to_owned()).spawn(move || writer.run(&entries))?;
-        *current() = Some((Arc::clone(&shared), 0));
         Ok(Guard { shared, thread: Some(thread) })
+    }
+
+    /// For the links that are to be recorded.
+    pub fn recording(&self) -> Recording {
+        Recording { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        *current() = None;
         let _ = self.shared.queue.try_send(Entry { ms: 0, channel: 0, what: What::End });
         let Some(thread) = self.thread.take() else { return };
         let deadline = Instant::now() + END_TIMEOUT;
@@ -136,7 +145,7 @@ impl Recorder {
     }
 
     fn push(&self, size: usize, what: What) {
-        let Shared { queue, start, waiting, lost } = &*self.shared;
+        let Shared { queue, start, waiting, lost, .. } = &*self.shared;
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         if waiting.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES
             || queue.try_send(Entry { ms, channel: self.channel, what }).is_err()
@@ -151,6 +160,8 @@ impl Recorder {
 struct Shared {
     queue: SyncSender<Entry>,
     start: Instant,
+    /// Recorders there have been.
+    channels: AtomicUsize,
     /// Bytes of the frames in the queue.
     waiting: AtomicUsize,
     /// Frames for which there was no room.
@@ -257,15 +268,6 @@ impl Writer {
     }
 }
 
-type Current = Option<(Arc<Shared>, usize)>;
-
-fn current() -> std::sync::MutexGuard<'static, Current> {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is recorded into, and how many recorders there have been. Like the log, there is one in a process.
-static CURRENT: Mutex<Current> = Mutex::new(None);
-
 /// The number in a recording's first line.
 const FORMAT: u32 = 1;
 /// Shorter payloads could be guessed from their digest: single keys, passwords.
@@ -306,21 +308,18 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// There is one recording in a process: so one test.
     #[test]
     fn a_recording() {
-        assert!(recorder().is_none());
         assert!(start(&Settings::default()).is_none());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wire");
         let settings = Settings { wire_log: Some(path.clone()), ..Settings::default() };
         let guard = start(&settings).unwrap();
-        let (first, second) = (recorder().unwrap(), recorder().unwrap());
+        let (first, second) = (guard.recording().recorder(), guard.recording().recorder());
         first.sent(&Transmit::Text(r#"{"TokenValue":"secret","ClientVersion":"1"}"#.into()));
         first.frame(From::Agent, &output(7, b"what was shown"));
         second.event("lost", &"x".repeat(1000));
         drop(guard);
-        assert!(recorder().is_none());
         first.frame(From::Agent, &output(8, b"after the end"));
 
         let lines = lines(&path);
@@ -338,7 +337,7 @@ mod tests {
         // A second recording follows in the same file, with payloads.
         let guard = start(&Settings { wire_log_payloads: true, ..settings }).unwrap();
         let frame = output(0, b"what was shown");
-        recorder().unwrap().frame(From::Client, &frame);
+        guard.recording().recorder().frame(From::Client, &frame);
         drop(guard);
         let lines = super::tests::lines(&path);
         assert_eq!(lines.len(), 6);
@@ -354,8 +353,9 @@ mod tests {
     fn more_than_fits_is_counted_and_never_waited_for() {
         let (queue, entries) = sync_channel(2);
         let start = Instant::now();
-        let shared = Arc::new(Shared { queue, start, waiting: AtomicUsize::new(0), lost: AtomicU64::new(0) });
-        let recorder = Recorder { shared: Arc::clone(&shared), channel: 0 };
+        let (channels, waiting, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { queue, start, channels, waiting, lost });
+        let recorder = Recording { shared: Arc::clone(&shared) }.recorder();
         for _ in 0..5 {
             recorder.frame(From::Client, &output(0, b"x"));
         }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::COMPATIBLE_VERSION;
+use crate::version::COMPATIBLE_VERSION;
 
 /// How a check has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,11 +7,13 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Backoff {
     attempts: u32,
+    random: fastrand::Rng,
 }
 
 impl Backoff {
-    pub fn new() -> Backoff {
-        Backoff { attempts: 0 }
+    /// With the jitter drawn from `seed`.
+    pub fn new(seed: u64) -> Backoff {
+        Backoff { attempts: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// How long to wait before the next attempt. The first comes at once: after an ordinary cut it succeeds.
@@ -20,7 +22,7 @@ impl Backoff {
         self.attempts = self.attempts.saturating_add(1);
         let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
         let step = MAX_STEP.min(FIRST_STEP * 2u32.saturating_pow(doublings));
-        step.mul_f64(0.5 + fastrand::f64() / 2.0)
+        step.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 
     /// An attempt has succeeded.
@@ -31,7 +33,7 @@ impl Backoff {
 
 const FIRST_STEP: Duration = Duration::from_millis(200);
 /// Often enough that a network which comes back is noticed soon.
-const MAX_STEP: Duration = Duration::from_secs(8);
+pub(super) const MAX_STEP: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 mod tests {
@@ -39,7 +41,7 @@ mod tests {
 
     #[test]
     fn delays_grow_to_a_bound_and_start_over() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(1);
         assert_eq!(backoff.next_delay(), Duration::ZERO);
         let delays: Vec<_> = (0..40).map(|_| backoff.next_delay()).collect();
         assert!(delays[0] >= FIRST_STEP / 2 && delays[0] <= FIRST_STEP);

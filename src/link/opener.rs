@@ -17,9 +17,10 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use url::Url;
 
+use super::error::{OpenError, OpenFailure};
 use super::network::Network;
 use super::stream_url::{self, StreamUrlError};
-use super::websocket::{self, Dial, OpenError, Socket};
+use super::websocket::{self, Dial, Socket};
 use crate::aws::{self, AwsError, Trouble};
 use crate::secret::Secret;
 
@@ -38,37 +39,8 @@ pub struct Target {
     pub aws: Option<Arc<aws::Client>>,
 }
 
-/// Why an attempt failed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenFailure {
-    /// No websocket.
-    #[error("{0}")]
-    Websocket(#[from] OpenError),
-    /// No websocket for a request without a signature, which is the likely reason.
-    #[error("{error}; the request was not signed: {unsigned}")]
-    Unsigned {
-        /// The refusal.
-        error: OpenError,
-        /// Why it was not signed.
-        unsigned: AwsError,
-    },
-    /// ResumeSession says that the session is over.
-    #[error("the session has timed out")]
-    SessionGone,
-}
-
-impl OpenFailure {
-    /// Whether trying again soon cannot help.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            OpenFailure::Websocket(error) | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
-            OpenFailure::SessionGone => true,
-        }
-    }
-}
-
 /// What came of an attempt.
-pub(super) struct Attempt {
+pub(super) struct Attempted {
     /// For the next one.
     pub opener: Opener,
     pub outcome: Result<Socket, OpenFailure>,
@@ -76,7 +48,7 @@ pub(super) struct Attempt {
     pub trouble: Option<String>,
 }
 
-pub(super) type Opening = Pin<Box<dyn Future<Output = Attempt> + Send>>;
+pub(super) type Opening = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 
 /// Makes attempts, and knows the newest token and URL.
 #[derive(Debug)]
@@ -104,7 +76,7 @@ impl Opener {
         Box::pin(async move {
             let refusal = if again { self.resume().await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
-                return Attempt { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
+                return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
             }
             let (signature, unsigned) = match self.sign(refusal.as_ref()).await {
                 Ok(headers) => (headers, None),
@@ -123,7 +95,7 @@ impl Opener {
                 _ => None,
             };
             let outcome = self.dial(signature, unsigned, open_by).await;
-            Attempt { opener: self, outcome, trouble }
+            Attempted { opener: self, outcome, trouble }
         })
     }
 

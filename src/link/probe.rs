@@ -6,8 +6,9 @@ use http::{HeaderMap, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use url::Url;
 
+use super::error::OpenError;
 use super::network::Network;
-use super::websocket::{self, OpenError};
+use super::websocket;
 
 /// What a server says to a request.
 #[derive(Clone, Debug)]

@@ -1,6 +1,5 @@
 //! Opening one websocket: TCP or a proxy's tunnel, TLS, upgrade.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use url::Url;
 
+use super::error::OpenError;
 use super::network::Network;
-use super::proxy::{Proxy, ProxyError};
+use super::proxy::Proxy;
 use super::stream::{MaybeTls, Stream};
-use super::tcp::{self, ConnectError};
-use super::tls::{self, TrustError};
+use super::tcp;
+use super::tls;
 use crate::protocol::message::MAX_FRAME;
 
 /// An open websocket.
@@ -31,65 +31,6 @@ pub struct Dial {
     pub headers: HeaderMap,
     /// The way there.
     pub network: Arc<Network>,
-}
-
-/// Why a websocket could not be opened. No text holds the URL's query, the token or a proxy's password.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The name has no address, or nobody answers there.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The proxy gives no connection.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    /// There is nobody to trust.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The TLS handshake failed.
-    #[error("cannot open TLS to {host}: {}", tls::explain(source))]
-    Tls {
-        /// The host's name.
-        host: String,
-        /// The TLS library's words.
-        source: io::Error,
-    },
-    /// One attempt took too long.
-    #[error("{host} did not open a websocket within {timeout:?}")]
-    TimedOut {
-        /// The host's name, and the proxy on the way to it.
-        host: String,
-        /// The time given.
-        timeout: Duration,
-    },
-    /// The server answered the upgrade with something else.
-    #[error("{host} refused the connection with status {status}")]
-    Status {
-        /// The host's name.
-        host: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// The upgrade failed otherwise.
-    #[error("{host} did not open a websocket: {reason}")]
-    Upgrade {
-        /// The host's name.
-        host: String,
-        /// The websocket library's words.
-        reason: String,
-    },
-}
-
-impl OpenError {
-    /// Whether trying again soon cannot help.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            OpenError::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),
-            OpenError::Tls { source, .. } => tls::is_permanent(source),
-            OpenError::Proxy(error) => error.is_permanent(),
-            OpenError::Trust(_) => true,
-            OpenError::Connect(_) | OpenError::TimedOut { .. } | OpenError::Upgrade { .. } => false,
-        }
-    }
 }
 
 /// Opens a websocket within [`ATTEMPT_TIMEOUT`], and a little before `open_by`: what the attempt met is to be told then.

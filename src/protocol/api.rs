@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::congestion::DEFAULT_MAX_WINDOW;
 use super::handshake::{DataKeyRequest, SessionKind};
+use super::pacing::DEFAULT_RATE;
 use super::payload::{Flag, TerminalSize};
+use crate::version::COMPATIBLE_VERSION;
 
 /// What a channel is told about its session and its limits.
 #[derive(Clone, Debug)]
@@ -26,6 +29,21 @@ pub struct Config {
     pub initial_size: TerminalSize,
     /// How long outstanding data may see no acknowledgement at all on a working socket.
     pub give_up_after: Duration,
+}
+
+impl Default for Config {
+    /// What the program uses where its settings say nothing; it stays under the service's limits.
+    fn default() -> Config {
+        Config {
+            client_version: COMPATIBLE_VERSION.to_owned(),
+            message_rate: DEFAULT_RATE,
+            max_payload: DEFAULT_PAYLOAD,
+            max_window: DEFAULT_MAX_WINDOW,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            initial_size: TerminalSize { cols: 300, rows: 100 },
+            give_up_after: GIVE_UP_AFTER,
+        }
+    }
 }
 
 /// A frame for the websocket.
@@ -113,3 +131,10 @@ pub struct Stats {
     pub window: usize,
     pub rtt: Duration,
 }
+
+/// The payload of agent and official plugin (`StreamDataPayloadSize`).
+const DEFAULT_PAYLOAD: usize = 1024;
+/// Agents that start slowly take a minute (agent#636).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);

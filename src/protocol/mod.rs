@@ -22,7 +22,7 @@ pub mod rtt;
 mod send;
 mod silence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use agent_version::Capabilities;
 pub use api::{CloseReason, Config, Event, Input, Stats, Transmit};

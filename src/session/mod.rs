@@ -42,6 +42,7 @@ use crate::notice;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event, SessionKind};
 use crate::settings::Settings;
+use crate::wire_log::Recording;
 
 /// A session that has been started.
 struct Session {
@@ -99,7 +100,12 @@ impl From<WriteError> for End {
 
 /// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
 /// status where the agent sends it and 255 for failures of our own.
-pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 {
+pub async fn run(
+    start: StartSession,
+    settings: Settings,
+    recording: Option<Recording>,
+    parent: Parent,
+) -> u8 {
     let wants_status = settings.exit_code;
     let mut console = match Console::open(&settings) {
         Ok(console) => console,
@@ -108,7 +114,7 @@ pub async fn run(start: StartSession, settings: Settings, parent: Parent) -> u8 
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent, settings.keep_alive_without_parent);
     console.say(&notice::starting_session(&start.session_id));
-    let (end, exit_code) = match opening::open(start, settings, console, watch).await {
+    let (end, exit_code) = match opening::open(start, settings, recording, console, watch).await {
         Ok(mut session) => {
             let end = session.drive().await;
             session.finish(end).await

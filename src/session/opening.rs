@@ -14,10 +14,11 @@ use super::watch::Watch;
 use crate::aws::{self, AwsContext, HttpsProxy};
 use crate::cli::StartSession;
 use crate::link::{self, Link, Network, stream_url};
-use crate::protocol::TerminalSize;
+use crate::protocol::{self, TerminalSize};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::term::Size;
+use crate::wire_log::Recording;
 
 /// Prepares a session; nothing is connected before its link is asked for events.
 ///
@@ -26,6 +27,7 @@ use crate::term::Size;
 pub(super) async fn open(
     start: StartSession,
     settings: Settings,
+    recording: Option<Recording>,
     console: Console,
     watch: io::Result<Watch>,
 ) -> Result<Session, (Console, anyhow::Error)> {
@@ -42,15 +44,16 @@ pub(super) async fn open(
         let target = link::Target { session_id, url, token: Arc::new(start.token), network, aws };
         Ok((target, watch.context("cannot listen for signals")?))
     };
+    let config = link_config(&settings, recording);
     match prepare() {
         Ok((target, watch)) => Ok(Session {
             id: start.session_id,
             legacy: start.legacy,
             aws: target.aws.clone(),
             is_presigned: stream_url::is_presigned(&target.url),
-            starter: starter(&target, start.request, &settings),
+            starter: starter(&target, start.request, &config, &settings),
             further: None,
-            link: Link::new(link_config(&settings), target),
+            link: Link::new(config, target),
             journal: Journal::new(settings.log_connections),
             settings,
             console,
@@ -65,10 +68,15 @@ pub(super) async fn open(
 
 /// Starts further sessions as the first was started: with the same request, on the same way. `None` where that is not
 /// asked for or not possible (a caller without credentials, one that did not pass its request).
-fn starter(first: &link::Target, request: Option<Value>, settings: &Settings) -> Option<Starter> {
+fn starter(
+    first: &link::Target,
+    request: Option<Value>,
+    config: &link::Config,
+    settings: &Settings,
+) -> Option<Starter> {
     let request = Arc::new(request.filter(|_| settings.sessions > 1)?);
     let aws = Arc::clone(first.aws.as_ref()?);
-    let (network, config) = (Arc::clone(&first.network), link_config(settings));
+    let (network, config) = (Arc::clone(&first.network), config.clone());
     Some(Box::new(move || {
         let (aws, network, config) = (Arc::clone(&aws), Arc::clone(&network), config.clone());
         let request = Arc::clone(&request);
@@ -106,11 +114,35 @@ fn is_bundle_wanted(start: &StartSession) -> bool {
     start.stream_url.starts_with("wss:")
 }
 
-fn link_config(settings: &Settings) -> link::Config {
-    let mut config = link::Config::from_settings(settings);
+fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Config {
     let size = Size::current(Size { cols: settings.columns, rows: settings.lines });
-    config.channel.initial_size = TerminalSize { cols: size.cols, rows: size.rows };
-    config
+    link::Config {
+        channel: protocol::Config {
+            message_rate: settings.message_rate.unwrap_or(0),
+            max_payload: settings.max_payload,
+            max_window: settings.window,
+            handshake_timeout: settings.handshake_timeout,
+            initial_size: TerminalSize { cols: size.cols, rows: size.rows },
+            ..protocol::Config::default()
+        },
+        open_timeout: settings.open_timeout,
+        reconnect_timeout: settings.reconnect_timeout,
+        ping_interval: settings.ping_interval,
+        recording,
+    }
 }
 
 const HTTPS_PORT: u16 = 443;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_s_defaults_are_the_settings_defaults() {
+        let (ours, theirs) = (link_config(&Settings::default(), None), link::Config::default());
+        let initial_size = theirs.channel.initial_size;
+        let channel = protocol::Config { initial_size, ..ours.channel.clone() };
+        assert_eq!(format!("{:?}", link::Config { channel, ..ours }), format!("{theirs:?}"));
+    }
+}

@@ -1,7 +1,7 @@
 //! The texts made from the table: `--help` and the manual page.
 
 use super::{TABLE, Variable};
-use crate::cli::COMPATIBLE_VERSION;
+use crate::version::COMPATIBLE_VERSION;
 
 /// The text of `--help`, made from [`TABLE`].
 pub fn help() -> String {

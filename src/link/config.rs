@@ -1,0 +1,40 @@
+//! Configuration of a link.
+
+use std::time::Duration;
+
+use crate::protocol;
+use crate::wire_log::Recording;
+
+/// What a link needs to know. `Default` is what the program uses, and stays under the service's limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The limits of the data channel.
+    pub channel: protocol::Config,
+    /// How long the first opening may take in all, attempts included.
+    pub open_timeout: Duration,
+    /// How long to try to get a lost connection back.
+    pub reconnect_timeout: Duration,
+    /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
+    pub ping_interval: Duration,
+    /// Where the frames are recorded.
+    pub(crate) recording: Option<Recording>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            channel: protocol::Config::default(),
+            open_timeout: OPEN_TIMEOUT,
+            reconnect_timeout: RECONNECT_TIMEOUT,
+            ping_interval: PING_INTERVAL,
+            recording: None,
+        }
+    }
+}
+
+/// A network that blocks the connection looks like a hang (smp#68).
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The official plugin tries five times, which is too few (smp#135, smp#136).
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
+/// The official plugin's five minutes are too long for many proxies (smp#15).
+const PING_INTERVAL: Duration = Duration::from_secs(30);
