@@ -20,8 +20,7 @@ use super::config::{self, AwsContext};
 use super::credentials::Kept;
 use super::error::{AwsError, Trouble};
 use super::{credentials, endpoint, files, sign};
-use crate::protocol::cipher::DATA_KEY_LENGTH;
-use crate::protocol::{DataKey, DataKeyRequest};
+use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
 
 /// A session that may be opened.

@@ -10,20 +10,6 @@
 
 use std::time::{Duration, Instant};
 
-/// A congestion controller. Windows and amounts are payload bytes.
-pub trait Controller: std::fmt::Debug + Send {
-    /// How much may be unacknowledged.
-    fn window(&self) -> usize;
-    /// A message was acknowledged.
-    fn on_ack(&mut self, now: Instant, ack: Ack);
-    /// A message first sent at `sent_at` is taken for lost.
-    fn on_loss(&mut self, now: Instant, sent_at: Instant);
-    /// The service or the agent asked us to stop.
-    fn on_pause(&mut self);
-    /// A new connection, perhaps over another path.
-    fn on_reopen(&mut self);
-}
-
 /// What an acknowledgement tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Ack {
@@ -51,9 +37,10 @@ pub fn limit(max: usize, payload: usize) -> usize {
     max.max(MIN_MESSAGES * payload.max(1))
 }
 
-/// The default controller: grows by what is acknowledged while round-trip times stay near their floor.
+/// The congestion controller: its window grows by what is acknowledged while round-trip times stay near their floor.
+/// Windows and amounts are payload bytes.
 #[derive(Debug)]
-pub struct AckClocked {
+pub struct Controller {
     window: usize,
     max: usize,
     step: usize,
@@ -90,12 +77,12 @@ struct Queue {
     peak: Duration,
 }
 
-impl AckClocked {
+impl Controller {
     /// A window of at most `max` bytes for messages of up to `payload` bytes.
-    pub fn new(max: usize, payload: usize) -> AckClocked {
+    pub fn new(max: usize, payload: usize) -> Controller {
         let step = payload.max(1);
         let max = limit(max, payload);
-        AckClocked {
+        Controller {
             window: max.min(INITIAL.max(MIN_MESSAGES * step)),
             max,
             step,
@@ -109,6 +96,56 @@ impl AckClocked {
             was_limited: false,
             queue: None,
         }
+    }
+
+    /// How much may be unacknowledged.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// A message was acknowledged.
+    pub fn on_ack(&mut self, now: Instant, ack: Ack) {
+        self.round.is_limited |= ack.is_limited;
+        self.smoothed_rtt = ack.smoothed_rtt;
+        if let Some(Sample { rtt, delivery_rate }) = ack.sample {
+            self.floor = Some(self.floor.map_or(rtt, |floor| floor.min(rtt)));
+            self.round.fastest = Some(self.round.fastest.map_or(rtt, |fastest| fastest.min(rtt)));
+            self.rate.sample(now, delivery_rate, ack.smoothed_rtt * RATE_ROUNDS, ack.is_limited);
+        }
+        if *self.round.ends.get_or_insert(now + ack.smoothed_rtt) <= now {
+            self.end_round(now, ack.smoothed_rtt);
+        }
+        if self.is_limited() && self.queue.is_none() {
+            let growth = if self.window < self.threshold { ack.bytes } else { ack.bytes.div_ceil(8) };
+            self.window = (self.window + growth).min(self.max);
+            self.threshold = self.threshold.max(self.window);
+        }
+    }
+
+    /// A message first sent at `sent_at` is taken for lost.
+    pub fn on_loss(&mut self, now: Instant, sent_at: Instant) {
+        let is_answered = self.recovered_at.is_some_and(|at| sent_at <= at);
+        if !is_answered && self.is_limited() {
+            let target = match self.is_backlogged() {
+                true => self.carried().max(self.window / 2),
+                false => (2 * self.carried()).max(self.window / 8 * 7),
+            };
+            self.shrink(now, target);
+        }
+    }
+
+    /// The service or the agent asked us to stop.
+    pub fn on_pause(&mut self) {
+        self.window = self.smallest();
+        self.threshold = self.max / 2;
+    }
+
+    /// A new connection, perhaps over another path.
+    pub fn on_reopen(&mut self) {
+        self.floor = None;
+        self.fastest = None;
+        self.round = Round::default();
+        self.queue = None;
     }
 
     fn smallest(&self) -> usize {
@@ -172,53 +209,6 @@ impl AckClocked {
     }
 }
 
-impl Controller for AckClocked {
-    fn window(&self) -> usize {
-        self.window
-    }
-
-    fn on_ack(&mut self, now: Instant, ack: Ack) {
-        self.round.is_limited |= ack.is_limited;
-        self.smoothed_rtt = ack.smoothed_rtt;
-        if let Some(Sample { rtt, delivery_rate }) = ack.sample {
-            self.floor = Some(self.floor.map_or(rtt, |floor| floor.min(rtt)));
-            self.round.fastest = Some(self.round.fastest.map_or(rtt, |fastest| fastest.min(rtt)));
-            self.rate.sample(now, delivery_rate, ack.smoothed_rtt * RATE_ROUNDS, ack.is_limited);
-        }
-        if *self.round.ends.get_or_insert(now + ack.smoothed_rtt) <= now {
-            self.end_round(now, ack.smoothed_rtt);
-        }
-        if self.is_limited() && self.queue.is_none() {
-            let growth = if self.window < self.threshold { ack.bytes } else { ack.bytes.div_ceil(8) };
-            self.window = (self.window + growth).min(self.max);
-            self.threshold = self.threshold.max(self.window);
-        }
-    }
-
-    fn on_loss(&mut self, now: Instant, sent_at: Instant) {
-        let is_answered = self.recovered_at.is_some_and(|at| sent_at <= at);
-        if !is_answered && self.is_limited() {
-            let target = match self.is_backlogged() {
-                true => self.carried().max(self.window / 2),
-                false => (2 * self.carried()).max(self.window / 8 * 7),
-            };
-            self.shrink(now, target);
-        }
-    }
-
-    fn on_pause(&mut self) {
-        self.window = self.smallest();
-        self.threshold = self.max / 2;
-    }
-
-    fn on_reopen(&mut self) {
-        self.floor = None;
-        self.fastest = None;
-        self.round = Round::default();
-        self.queue = None;
-    }
-}
-
 /// The highest of recent delivery rates.
 #[derive(Debug, Default)]
 struct MaxRate {
@@ -268,7 +258,7 @@ mod tests {
     }
 
     /// Round trips in which a full window is acknowledged.
-    fn full_rounds(control: &mut AckClocked, start: Instant, rtt: Duration, rounds: u32) -> Instant {
+    fn full_rounds(control: &mut Controller, start: Instant, rtt: Duration, rounds: u32) -> Instant {
         for round in 0..rounds {
             control.on_ack(start + rtt * round, ack(control.window(), rtt, true));
         }
@@ -277,13 +267,13 @@ mod tests {
 
     #[test]
     fn a_hundred_kilobytes_go_at_once() {
-        assert!(AckClocked::new(DEFAULT_MAX_WINDOW, 1024).window() >= 100 * 1024);
+        assert!(Controller::new(DEFAULT_MAX_WINDOW, 1024).window() >= 100 * 1024);
     }
 
     #[test]
     fn it_grows_to_its_limit_only_when_it_is_what_limits() {
         let now = Instant::now();
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let start = control.window();
         control.on_ack(now, ack(1 << 20, 20 * MS, false));
         assert_eq!(control.window(), start);
@@ -293,7 +283,7 @@ mod tests {
 
     #[test]
     fn losses_shrink_it_once_a_round_trip_and_not_below_what_the_path_carries() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let mut now = full_rounds(&mut control, Instant::now(), 20 * MS, 20);
         // The path turns out to carry a sixteenth of that.
         let carried = ack(DEFAULT_MAX_WINDOW / 16, 20 * MS, true);
@@ -314,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_loss_says_nothing_about_a_window_that_is_not_full() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let mut now = Instant::now();
         for _ in 0..100 {
             now += 100 * MS;
@@ -327,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_queue_shrinks_it_and_it_comes_back() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let mut now = full_rounds(&mut control, Instant::now(), 20 * MS, 1);
         let mut rounds = 0;
         // The destination takes 10,000 bytes a second: what is more, waits.
@@ -348,7 +338,7 @@ mod tests {
 
     #[test]
     fn jitter_is_not_a_queue() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let mut now = Instant::now();
         for message in 0..10_000 {
             now += MS;
@@ -359,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_path_that_has_become_slower_is_used_again() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         let now = full_rounds(&mut control, Instant::now(), 20 * MS, 10);
         full_rounds(&mut control, now, 400 * MS, 100);
         assert_eq!(control.window(), DEFAULT_MAX_WINDOW);
@@ -367,14 +357,14 @@ mod tests {
 
     #[test]
     fn a_pause_takes_it_to_its_smallest() {
-        let mut control = AckClocked::new(DEFAULT_MAX_WINDOW, 1024);
+        let mut control = Controller::new(DEFAULT_MAX_WINDOW, 1024);
         control.on_pause();
         assert_eq!(control.window(), 8 * 1024);
     }
 
     #[test]
     fn a_tiny_limit_still_lets_a_message_through() {
-        let control = AckClocked::new(1, 32 << 10);
+        let control = Controller::new(1, 32 << 10);
         assert!(control.window() >= 32 << 10);
     }
 }

@@ -7,26 +7,26 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod acks;
-pub mod agent_version;
+mod agent_version;
 mod api;
 mod channel;
-pub mod cipher;
-pub mod congestion;
+mod cipher;
+mod congestion;
 mod handshake;
 pub mod message;
 mod outgoing;
-pub mod pacing;
+mod pacing;
 mod payload;
 mod recv;
-pub mod rtt;
+mod rtt;
 mod send;
-mod silence;
+mod silent_agent;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use agent_version::Capabilities;
 pub use api::{CloseReason, Config, Event, Input, Stats, Transmit};
 pub use channel::Channel;
-pub use cipher::DataKey;
+pub use cipher::{DATA_KEY_LENGTH, DataKey};
 pub use handshake::{DataKeyRequest, PortProperties, SessionKind};
 pub use payload::{Flag, PayloadError, TerminalSize};

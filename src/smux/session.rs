@@ -37,8 +37,58 @@ pub struct Counters {
 
 /// One end of a smux session.
 ///
-/// Feed it with `handle_*`, then drain [`poll_event`](Self::poll_event); ask
-/// [`poll_transmit`](Self::poll_transmit) when the carrier has room.
+/// A `Session` owns no socket, clock or task. Its methods are of three kinds.
+///
+/// **What comes** is told with [`handle_bytes`](Self::handle_bytes), the carrier's bytes in their order and cut
+/// anywhere, and with [`handle_timeout`](Self::handle_timeout). After each call the events are drained with
+/// [`poll_event`](Self::poll_event): nothing else bounds them.
+///
+/// **What goes** is asked for with [`poll_transmit`](Self::poll_transmit) whenever the carrier has room: after each of
+/// the other calls, and when room comes back. What it gives is taken for sent; every byte must arrive, in order.
+/// Without keepalive [`poll_timeout`](Self::poll_timeout) is `None` and there is no clock to mind; with it,
+/// `handle_timeout` is due then, and `poll_transmit` after that. `now` never goes back.
+///
+/// **What is done with streams**: [`open`](Self::open), [`send`](Self::send) as much as
+/// [`send_capacity`](Self::send_capacity) says, and one of the endings: [`finish`](Self::finish) (data still arrives),
+/// [`close`](Self::close) (what is queued still goes), [`reset`](Self::reset) (nothing more, either way). An id is good
+/// until then and until [`Event::Fin`]; afterwards calls with it do nothing.
+///
+/// It lasts until any method gives an [`Error`]: from then on all of them give the same one, and nothing is to be
+/// sent. There is no goodbye in the protocol; whoever drops a session ends its carrier.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use session_manager_plugin::smux::{Config, Event, Role, Session};
+///
+/// let now = Instant::now();
+/// let mut client = Session::new(Config::new(Role::Client), now);
+/// let mut server = Session::new(Config::new(Role::Server), now);
+///
+/// let id = client.open()?;
+/// client.send(id, b"hello")?;
+/// client.finish(id);
+///
+/// // The carrier: messages of at most 1,024 bytes.
+/// while let Some(bytes) = client.poll_transmit(1024) {
+///     server.handle_bytes(now, bytes)?;
+/// }
+/// assert_eq!(server.poll_event(), Some(Event::Accepted(id)));
+/// assert_eq!(server.poll_event(), Some(Event::Data(id, "hello".into())));
+/// assert_eq!(server.poll_event(), Some(Event::Fin(id)));
+/// assert_eq!(server.poll_event(), None);
+///
+/// // The other direction is still open.
+/// server.send(id, b"goodbye")?;
+/// server.finish(id);
+/// while let Some(bytes) = server.poll_transmit(1024) {
+///     client.handle_bytes(now, bytes)?;
+/// }
+/// assert_eq!(client.poll_event(), Some(Event::Data(id, "goodbye".into())));
+/// assert_eq!(client.poll_event(), Some(Event::Fin(id)));
+/// assert_eq!(client.stream_count() + server.stream_count(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Session {
     config: Config,

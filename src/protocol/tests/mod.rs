@@ -1,5 +1,6 @@
 //! Tests of the channel as a whole.
 
+mod reopening;
 mod silent_agent;
 mod vectors;
 pub(crate) mod virtual_network;

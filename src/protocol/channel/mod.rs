@@ -1,0 +1,398 @@
+//! One data channel: the composition of envelope, handshake, delivery, pacing and congestion control.
+//!
+//! ```text
+//!            handle_open          first data message             handshake complete
+//!   Opening ────────────▶ Waiting ───────────────────▶ Handshaking ───────────────▶ Ready ──▶ Closed
+//!                            └── output without a handshake: a plain shell ──────────▲
+//! ```
+//!
+//! A lost socket does not change the state: [`Channel::handle_lost`] stops transmissions, the next
+//! [`Channel::handle_open`] sends everything outstanding again, and numbering goes on.
+//!
+//! Nothing but handshake messages is sent before `Ready`: the agent would acknowledge other input and ignore it.
+
+mod incoming;
+mod sending;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::acks::Acks;
+use super::agent_version::Capabilities;
+use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
+use super::cipher::{Cipher, DataKey};
+use super::congestion::{self, Controller};
+use super::handshake::Handshake;
+use super::message::{Message, MessageType, PayloadType};
+use super::outgoing::Outgoing;
+use super::pacing::Pacer;
+use super::payload::{self, OpenDataChannel};
+use super::recv::Receiver;
+use super::send::Sender;
+use super::silent_agent::SilentAgent;
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Waiting { until: Instant },
+    Handshaking { until: Instant },
+    Ready,
+    Closed,
+}
+
+/// The client's end of a data channel.
+///
+/// A `Channel` owns no socket, clock or task: whoever drives it moves bytes and time. Its methods are of three kinds.
+///
+/// **What happens** is told with `handle_*`: [`handle_open`](Self::handle_open) when a websocket is open,
+/// [`handle_frame`](Self::handle_frame) for each binary frame on it, [`handle_lost`](Self::handle_lost) when it is gone,
+/// [`handle_timeout`](Self::handle_timeout) when a deadline has come, [`handle_data_key`](Self::handle_data_key) to
+/// answer [`Event::DataKeyNeeded`]. Open and lost alternate; there may be any number of websockets, one after another.
+/// Frames and deadlines outside of an open websocket do no harm. `now` never goes back.
+///
+/// **What to do** is asked with `poll_*`, after every call above and after [`send`](Self::send), until each gives
+/// `None`, in this order:
+///
+/// 1. [`poll_event`](Self::poll_event): what the session is told. Events wait without harm, but frames should not be
+///    given to the channel while they do, since nothing else bounds them.
+/// 2. [`poll_transmit`](Self::poll_transmit): the next frame, asked for only when the websocket has room: what is
+///    given is taken for sent. Text first, which opens the channel on this websocket.
+/// 3. [`poll_timeout`](Self::poll_timeout): when to call `handle_timeout` and then `poll_transmit` again, at the
+///    latest. It changes with every other call. What is due may be a transmission that the rate held back.
+///
+/// **What the session does** is [`send`](Self::send), as long as [`wants_input`](Self::wants_input); the rest are
+/// questions.
+///
+/// It lasts until [`Event::Closed`], after which there are no events, and `poll_transmit` gives what acknowledgements
+/// are left. A channel without a websocket waits as long as it is left to: giving up is the caller's decision.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use bytes::Bytes;
+/// use session_manager_plugin::protocol::message::{Message, MessageType, PayloadType};
+/// use session_manager_plugin::protocol::{Channel, Config, Event, Input, SessionKind, Transmit};
+///
+/// let mut now = Instant::now();
+/// let mut channel = Channel::new(Config::default(), 7);
+///
+/// // A websocket is open: the first frame presents the token.
+/// channel.handle_open(now, 1_700_000_000_000, "the token of StartSession");
+/// let Some(Transmit::Text(opening)) = channel.poll_transmit(now) else { panic!() };
+/// assert!(opening.contains("the token of StartSession"));
+/// assert_eq!(channel.poll_transmit(now), None);
+///
+/// // The agent of a plain shell begins with output.
+/// let prompt = Message {
+///     message_type: MessageType::OutputStreamData,
+///     created_ms: 1_700_000_000_000,
+///     sequence: 0,
+///     flags: 1,
+///     id: uuid::Uuid::nil(),
+///     payload_type: PayloadType::Output,
+///     payload: Bytes::from_static(b"$ "),
+/// };
+/// now += Duration::from_millis(20);
+/// channel.handle_frame(now, prompt.encode());
+/// assert!(matches!(channel.poll_event(), Some(Event::Ready(SessionKind::Shell))));
+/// assert!(matches!(channel.poll_event(), Some(Event::Output(bytes)) if bytes == "$ "));
+///
+/// // It is acknowledged, and input may follow.
+/// assert!(channel.wants_input());
+/// channel.send(Input::Bytes(Bytes::from_static(b"ls\r")));
+/// let mut sent = Vec::new();
+/// while let Some(Transmit::Binary(frame)) = channel.poll_transmit(now) {
+///     sent.push(Message::decode(frame).unwrap().message_type);
+/// }
+/// assert_eq!(sent, [MessageType::Acknowledge, MessageType::InputStreamData]);
+///
+/// // Nobody acknowledges: when its time has come, it is sent again.
+/// let (at, _reason) = channel.poll_timeout().unwrap();
+/// channel.handle_timeout(at);
+/// assert!(channel.poll_transmit(at).is_some() && !channel.is_drained());
+/// ```
+#[derive(Debug)]
+pub struct Channel {
+    config: Config,
+    client_id: Uuid,
+    random: fastrand::Rng,
+    epoch: Option<(Instant, u64)>,
+    state: State,
+    is_connected: bool,
+    /// While the agent is paused: when a message last went out in spite of that.
+    paused: Option<Instant>,
+    /// The session was told that the agent is not connected.
+    is_pause_told: bool,
+    /// What is known about an agent that has said nothing yet.
+    silent_agent: SilentAgent,
+    /// Whether the session was told that nothing is acknowledged.
+    is_stalled: bool,
+    handshake: Handshake,
+    cipher: Option<Cipher>,
+    sender: Sender,
+    receiver: Receiver,
+    controller: Controller,
+    /// Unacknowledged payload bytes at most, the lost included.
+    max_outstanding: usize,
+    pacer: Pacer,
+    opening: Option<String>,
+    acks: Acks,
+    outgoing: Outgoing,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Channel {
+    /// A channel that has not been opened. `seed` gives message ids, the client id and nonce prefixes.
+    pub fn new(config: Config, seed: u64) -> Channel {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Channel {
+            client_id: random_id(&mut random),
+            random,
+            epoch: None,
+            state: State::Opening,
+            is_connected: false,
+            paused: None,
+            is_pause_told: false,
+            silent_agent: SilentAgent::default(),
+            is_stalled: false,
+            handshake: Handshake::new(config.client_version.clone()),
+            cipher: None,
+            sender: Sender::default(),
+            receiver: Receiver::default(),
+            controller: Controller::new(config.max_window, config.max_payload),
+            max_outstanding: congestion::limit(config.max_window, config.max_payload),
+            pacer: Pacer::new(config.message_rate),
+            opening: None,
+            acks: Acks::default(),
+            outgoing: Outgoing::default(),
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// A websocket is open, at `unix_ms` milliseconds since 1970: presents the token and sends everything
+    /// outstanding again.
+    pub fn handle_open(&mut self, now: Instant, unix_ms: u64, token: &str) {
+        self.epoch = Some((now, unix_ms));
+        self.opening = Some(
+            OpenDataChannel {
+                message_schema_version: "1.0",
+                request_id: random_id(&mut self.random),
+                token_value: token,
+                client_id: self.client_id,
+                client_version: &self.config.client_version,
+            }
+            .to_json(),
+        );
+        self.is_connected = true;
+        // Whether the agent is there, a new socket tells anew: nothing is held back, and nothing said before it is heard.
+        self.paused = None;
+        self.acks.handle_reopen();
+        self.sender.handle_reopen(now);
+        self.controller.on_reopen();
+        // The time without a socket is not the agent's.
+        let until = now + self.config.handshake_timeout;
+        match self.state {
+            State::Opening | State::Waiting { .. } => self.state = State::Waiting { until },
+            State::Handshaking { .. } => self.state = State::Handshaking { until },
+            State::Ready | State::Closed => {}
+        }
+        self.silent_agent.handle_open(now);
+    }
+
+    /// The websocket is gone.
+    pub fn handle_lost(&mut self) {
+        self.is_connected = false;
+        self.opening = None;
+        self.acks.handle_lost();
+    }
+
+    /// A binary frame has arrived. One that cannot be read is counted and dropped.
+    pub fn handle_frame(&mut self, now: Instant, frame: Bytes) {
+        let message = match Message::decode(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                self.stats.undecodable += 1;
+                return tracing::debug!(%error, "dropped a frame");
+            }
+        };
+        if self.state == State::Closed {
+            return;
+        }
+        match message.message_type {
+            MessageType::OutputStreamData => self.handle_data(now, message),
+            MessageType::Acknowledge => self.handle_ack(now, &message.payload),
+            MessageType::ChannelClosed => {
+                self.close(CloseReason::ByService(payload::closed_output(&message.payload)));
+            }
+            MessageType::PausePublication => self.pause(now),
+            MessageType::StartPublication => self.unpause(),
+            MessageType::InputStreamData | MessageType::Other => {
+                tracing::debug!(id = %message.id, "ignored a message that is not for a client");
+            }
+        }
+    }
+
+    /// A deadline of [`Channel::poll_timeout`] has come. Calling it early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.is_connected || self.state == State::Closed {
+            return;
+        }
+        match self.state {
+            State::Waiting { until } | State::Handshaking { until } if until <= now => {
+                return self.close(CloseReason::HandshakeTimeout(self.config.handshake_timeout));
+            }
+            _ => {}
+        }
+        self.step_with_silent_agent(now);
+        let stalled = self.sender.unacknowledged_for(now);
+        if stalled >= self.config.give_up_after {
+            return self.close(CloseReason::GaveUp(stalled));
+        }
+        if stalled >= UNACKNOWLEDGED_NOTICE && !std::mem::replace(&mut self.is_stalled, true) {
+            self.events.push_back(Event::Stalled(stalled));
+        }
+        if let Some(sent_at) = self.sender.handle_timeout(now) {
+            self.controller.on_loss(now, sent_at);
+        }
+        if cfg!(debug_assertions) {
+            self.sender.assert_invariants();
+        }
+    }
+
+    /// The data key that [`Event::DataKeyNeeded`] asked for, or why there is none; the reason goes to the agent.
+    pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
+        let prefix = self.random.u32(..).to_be_bytes();
+        if let Some((response, cipher)) = self.handshake.handle_data_key(result, prefix) {
+            self.cipher = cipher;
+            self.outgoing.push_answer(PayloadType::HandshakeResponse, response);
+        }
+    }
+
+    /// Takes something to send. Ask [`Channel::wants_input`] first: what is sent regardless is kept, but bounded only
+    /// by the caller.
+    pub fn send(&mut self, input: Input) {
+        self.outgoing.push(input);
+    }
+
+    /// Whether more user data should be read now.
+    pub fn wants_input(&self) -> bool {
+        self.state == State::Ready && self.outgoing.bytes() < self.input_limit()
+    }
+
+    /// How many bytes may be given to [`Channel::send`] before [`Channel::wants_input`] turns false.
+    pub fn input_room(&self) -> usize {
+        if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
+    }
+
+    /// How many bytes of input are held at most while they wait to be sent: two messages, so that what is decided late
+    /// (whose turn it is, a keystroke) is behind no more than that, and the next one is full. Without a limit to the
+    /// rate nothing waits here for long, and larger pieces cost less.
+    pub fn input_limit(&self) -> usize {
+        let two_messages = 2 * self.config.max_payload;
+        if self.config.message_rate == 0 { two_messages.max(UNPACED_PENDING) } else { two_messages }
+    }
+
+    /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if !self.is_connected {
+            return None;
+        }
+        if let Some(opening) = self.opening.take() {
+            return Some(Transmit::Text(opening));
+        }
+        if let Some(ack) = self.acks.pop() {
+            return Some(Transmit::Binary(ack));
+        }
+        if self.state == State::Closed || !self.may_send(now) {
+            return None;
+        }
+        let frame = match self.may_resend() {
+            true => self.sender.poll_lost(now)?,
+            false => self.next_message(now)?,
+        };
+        self.pacer.take(now);
+        if let Some(last) = &mut self.paused {
+            *last = now;
+        }
+        Some(Transmit::Binary(frame))
+    }
+
+    /// Whether frames should be read now: not while the acknowledgements of earlier ones cannot be written.
+    pub fn wants_frames(&self) -> bool {
+        !self.acks.is_full()
+    }
+
+    /// The next event for the session.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Channel::handle_timeout`], or [`Channel::poll_transmit`] again, is due, and why.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
+        if !self.is_connected || self.state == State::Closed {
+            return None;
+        }
+        let handshake = match self.state {
+            State::Waiting { until } => match self.silent_agent.ends_at() {
+                Some(at) => Some((at.min(until), "silent agent")),
+                None => Some((until, "first message")),
+            },
+            State::Handshaking { until } => Some((until, "handshake")),
+            _ => None,
+        };
+        let give_up = self.sender.unacknowledged_since().map(|at| {
+            let (wait, reason) = match self.is_stalled {
+                false => (UNACKNOWLEDGED_NOTICE.min(self.config.give_up_after), "stall notice"),
+                true => (self.config.give_up_after, "giving up"),
+            };
+            (at + wait, reason)
+        });
+        let delivery = self.sender.poll_timeout();
+        let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
+        let probe = match self.paused {
+            Some(_) if self.is_sending() => self.probe_at().map(|at| (at, "probe of a paused agent")),
+            _ => None,
+        };
+        let send = if self.paused.is_some() { probe } else { pacing };
+        [handshake, give_up, delivery, send].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// What the agent can do; nothing before its handshake.
+    pub fn capabilities(&self) -> Capabilities {
+        self.handshake.capabilities()
+    }
+
+    /// Whether everything given to [`Channel::send`] was sent and acknowledged.
+    pub fn is_drained(&self) -> bool {
+        !self.outgoing.has_answers() && !self.outgoing.has_input() && self.sender.outstanding_messages() == 0
+    }
+
+    /// The counters so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            messages_resent: self.sender.resent(),
+            outstanding_bytes: self.sender.outstanding_bytes(),
+            window: self.controller.window(),
+            rtt: self.sender.rtt().smoothed(),
+            ..self.stats
+        }
+    }
+}
+
+fn random_id(random: &mut fastrand::Rng) -> Uuid {
+    uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
+}
+
+/// User data waiting to be cut where the rate has no limit, in bytes, at least.
+const UNPACED_PENDING: usize = 8 << 10;
+/// When it is worth telling that nothing is acknowledged.
+const UNACKNOWLEDGED_NOTICE: Duration = Duration::from_secs(15);

@@ -1,0 +1,120 @@
+//! What a channel sends next, and whether it may.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::super::api::CloseReason;
+use super::super::cipher;
+use super::super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
+use super::super::outgoing::Next;
+use super::super::payload;
+use super::{Channel, State, random_id};
+
+impl Channel {
+    /// Whether there is anything that waits for its turn, window permitting.
+    pub(super) fn is_sending(&self) -> bool {
+        self.may_resend() || (self.has_new() && self.may_send_new())
+    }
+
+    pub(super) fn has_new(&self) -> bool {
+        self.outgoing.has_answers() || (self.state == State::Ready && self.outgoing.has_input())
+    }
+
+    pub(super) fn may_resend(&self) -> bool {
+        self.sender.next_lost().is_some_and(|size| size == 0 || self.fits_window(size))
+    }
+
+    pub(super) fn may_send_new(&self) -> bool {
+        let next = self.outgoing.bytes().min(self.config.max_payload);
+        let outstanding = self.sender.outstanding_bytes();
+        (outstanding == 0 || outstanding + next <= self.max_outstanding)
+            && self.fits_window(next)
+            && self.sender.outstanding_messages() < MAX_OUTSTANDING
+            && self.sender.span() < MAX_SPAN
+    }
+
+    fn fits_window(&self, size: usize) -> bool {
+        let in_flight = self.sender.in_flight_bytes();
+        in_flight == 0 || in_flight + size <= self.controller.window()
+    }
+
+    pub(super) fn may_send(&self, now: Instant) -> bool {
+        self.pacer.is_ready(now) && (self.paused.is_none() || self.probe_at().is_some_and(|at| at <= now))
+    }
+
+    /// While paused, one message a while: a lost `start_publication` must not hang the session.
+    pub(super) fn probe_at(&self) -> Option<Instant> {
+        self.paused.map(|last| last + PAUSE_PROBE)
+    }
+
+    pub(super) fn next_message(&mut self, now: Instant) -> Option<Bytes> {
+        if !self.has_new() || !self.may_send_new() {
+            return None;
+        }
+        let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
+        let limit = self.config.max_payload.saturating_sub(overhead).max(1);
+        let (payload_type, body) = match self.outgoing.pop(limit, self.state == State::Ready)? {
+            Next::Data(body) => (PayloadType::Output, self.encrypted(body)?),
+            Next::Control(payload_type, body) => (payload_type, body),
+        };
+        let size = body.len();
+        let frame = self.envelope(now, MessageType::InputStreamData, payload_type, 0).seal(framed(&body));
+        self.sender.push(now, frame.clone(), size);
+        self.stats.messages_sent += 1;
+        self.stats.bytes_sent += size as u64;
+        Some(frame)
+    }
+
+    fn encrypted(&mut self, body: Bytes) -> Option<Bytes> {
+        match self.cipher.as_mut().map(|cipher| cipher.encrypt(&body)) {
+            None => Some(body),
+            Some(Ok(sealed)) => Some(sealed),
+            Some(Err(error)) => {
+                self.close(CloseReason::Encryption(error.to_string()));
+                None
+            }
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, now: Instant, message: &Message) -> Bytes {
+        let body = payload::acknowledgement_of(message);
+        let mut envelope = self.envelope(now, MessageType::Acknowledge, PayloadType::Other(0), ACK_FLAGS);
+        envelope.sequence = 0;
+        envelope.seal(framed(&body))
+    }
+
+    fn envelope(
+        &mut self,
+        now: Instant,
+        message_type: MessageType,
+        payload_type: PayloadType,
+        flags: u64,
+    ) -> Message {
+        Message {
+            message_type,
+            created_ms: self.epoch.map_or(0, |(opened, unix_ms)| {
+                unix_ms + u64::try_from(now.saturating_duration_since(opened).as_millis()).unwrap_or(0)
+            }),
+            sequence: self.sender.next_sequence(),
+            flags,
+            id: random_id(&mut self.random),
+            payload_type,
+            payload: Bytes::new(),
+        }
+    }
+}
+
+fn framed(body: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(PAYLOAD_OFFSET + body.len());
+    frame.put_bytes(0, PAYLOAD_OFFSET);
+    frame.put_slice(body);
+    frame
+}
+
+/// Messages unacknowledged at most; beyond 10,000 agents are known to stall for good.
+const MAX_OUTSTANDING: usize = 1_000;
+/// How far numbers may run ahead of the oldest unacknowledged message; agents hold 100,000 early ones.
+const MAX_SPAN: usize = 8_000;
+/// How often one message is tried while the agent is said to be away.
+const PAUSE_PROBE: Duration = Duration::from_secs(2);

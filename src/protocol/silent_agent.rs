@@ -1,0 +1,98 @@
+//! Sessions whose agent has not sent anything yet.
+//!
+//! Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing would
+//! never get its input. An agent that has taken a message and still asks for no handshake has none: it asks before it
+//! takes anything (PROTOCOL 4).
+
+use std::time::{Duration, Instant};
+
+/// What is known of the agent before its first message.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum SilentAgent {
+    /// There was no socket yet.
+    #[default]
+    Unconnected,
+    /// There is a socket since then.
+    Since(Instant),
+    /// It was sent a message.
+    Asked,
+    /// It acknowledged that then.
+    Heard(Instant),
+}
+
+/// What is to be done about an agent that has been silent for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextStep {
+    /// Send it a message that does no harm.
+    Ask,
+    /// Start the session: the agent is there and asks for no handshake.
+    NoHandshake,
+}
+
+impl SilentAgent {
+    /// There is a new socket: an agent that was to speak, or to answer, has its time again.
+    pub fn handle_open(&mut self, now: Instant) {
+        match self {
+            SilentAgent::Unconnected => *self = SilentAgent::Since(now),
+            SilentAgent::Since(at) | SilentAgent::Heard(at) => *at = now,
+            SilentAgent::Asked => {}
+        }
+    }
+
+    /// Something of ours was acknowledged.
+    pub fn handle_ack(&mut self, now: Instant) {
+        if *self == SilentAgent::Asked {
+            *self = SilentAgent::Heard(now);
+        }
+    }
+
+    /// When [`SilentAgent::handle_timeout`] is due.
+    pub fn ends_at(&self) -> Option<Instant> {
+        match self {
+            SilentAgent::Since(at) | SilentAgent::Heard(at) => Some(*at + PATIENCE),
+            SilentAgent::Unconnected | SilentAgent::Asked => None,
+        }
+    }
+
+    /// What is to be done, once it has lasted.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<NextStep> {
+        if self.ends_at().is_none_or(|at| at > now) {
+            return None;
+        }
+        match std::mem::replace(self, SilentAgent::Asked) {
+            SilentAgent::Since(_) => Some(NextStep::Ask),
+            _ => Some(NextStep::NoHandshake),
+        }
+    }
+}
+
+/// How long an agent that says nothing is waited for before it is asked, and again after it has answered.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_once_and_its_answer_tells() {
+        let start = Instant::now();
+        assert_eq!(SilentAgent::default().ends_at(), None);
+        let mut agent = SilentAgent::Since(start);
+        assert_eq!(agent.handle_timeout(start), None);
+        let asked_at = agent.ends_at().unwrap();
+        assert_eq!(agent.handle_timeout(asked_at), Some(NextStep::Ask));
+        assert_eq!((agent.handle_timeout(asked_at + PATIENCE * 9), agent.ends_at()), (None, None));
+        let heard_at = asked_at + PATIENCE * 10;
+        agent.handle_ack(heard_at);
+        agent.handle_ack(heard_at + PATIENCE);
+        assert_eq!(agent.handle_timeout(heard_at + PATIENCE), Some(NextStep::NoHandshake));
+    }
+
+    #[test]
+    fn an_acknowledgement_before_the_question_tells_nothing() {
+        let start = Instant::now();
+        let mut agent = SilentAgent::Since(start);
+        agent.handle_ack(start);
+        assert_eq!(agent, SilentAgent::Since(start));
+    }
+}
