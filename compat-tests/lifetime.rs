@@ -4,6 +4,7 @@
 //!
 //! That a panic restores the terminal is tested in `src/term/tests/raw.rs`: nothing from outside provokes one.
 
+mod callers;
 mod deadlines;
 mod kills;
 mod processes;
@@ -24,7 +25,7 @@ use crate::harness::api::Started;
 use crate::harness::net::Server;
 use crate::harness::output::Output;
 use crate::harness::sim::{sim, sim_with_agent};
-use crate::harness::{PATIENCE, World, is_root};
+use crate::harness::{PATIENCE, World, is_root, required};
 
 /// The kinds of session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +111,25 @@ fn interactive(sim: &Sim, command: &str) -> Started {
     Started::at(&sim.endpoint(), Some("AWS-StartInteractiveCommand"), json!({"command": [command]}))
 }
 
-/// `command` as the child of a shell that waits for it, as the AWS CLI does.
-fn under_a_parent(world: &World, command: &Command) -> Command {
-    under(world, command, ":")
+/// `command` as the child of an AWS CLI that waits for it: a stand-in that does with the plugin what the real one does,
+/// but needs no second to start.
+fn under_the_cli(world: &World, command: &Command) -> Command {
+    let script = world.path("aws");
+    std::fs::write(&script, WAITING_CLI).expect("write the stand-in");
+    let mut cli = world.command(required("/usr/bin/python3"));
+    cli.arg("-IS").arg(&script).arg(command.get_program()).args(command.get_args());
+    cli.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // As bash, zsh and ksh have it.
+    cli.env("_", &script);
+    cli
 }
+
+/// The CLI ignores what is typed for the remote while it waits.
+const WAITING_CLI: &str = "import signal, subprocess, sys
+for number in signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP:
+    signal.signal(number, signal.SIG_IGN)
+subprocess.check_call(sys.argv[1:])
+";
 
 /// `command` as the child of a shell that runs `then` after it.
 fn under(world: &World, command: &Command, then: &str) -> Command {

@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start_session(start: StartSession) -> ExitCode {
-    let parent = Parent::current();
+    let parent = Parent::find();
     let Loaded { settings, warnings, .. } = Settings::load();
     for warning in warnings {
         let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");

@@ -41,7 +41,7 @@ pub struct Settings {
     pub local_host: Option<String>,
     /// Sessions that share one forwarded port, 1 to 8.
     pub sessions: usize,
-    /// Keep running when the parent has died.
+    /// Keep running when the AWS CLI that called us has died.
     pub keep_alive_without_parent: bool,
     /// One more host the stream URL may name.
     pub allow_stream_host: Option<String>,

@@ -100,7 +100,7 @@ impl Scene {
         match self.kind {
             0 => Kind::Shell.start(&self.sim, &self.far),
             1 => Kind::Command.start(&self.sim, &self.far),
-            2 => Kind::Stdio.start(&self.sim, &self.far),
+            STDIO => Kind::Stdio.start(&self.sim, &self.far),
             3 => Started::port(&endpoint, self.far.port(), self.port),
             _ => Started::at(&endpoint, Some("Socket"), json!({})),
         }
@@ -141,19 +141,27 @@ fn wait(rng: &mut fastrand::Rng, most: u64) {
 
 fn caller_on_pipes(rng: &mut fastrand::Rng) -> Result<(), String> {
     let scene = Scene::new(rng);
-    let mut parent = Running::spawn(&mut under_a_parent(&scene.world, &scene.start().command(&scene.world)));
-    let _stdin = parent.take_stdin();
+    let mut parent = Running::spawn(&mut under_the_cli(&scene.world, &scene.start().command(&scene.world)));
+    let stdin = parent.take_stdin();
     wait(rng, 600);
     parent.signal(Signal::KILL);
+    if scene.kind == STDIO {
+        // An SSH session ends with its streams.
+        drop(stdin);
+    }
     scene.check(None)
 }
 
 fn caller_on_terminal(rng: &mut fastrand::Rng) -> Result<(), String> {
-    let scene = Scene::new(rng);
-    let inner = under_a_parent(&scene.world, &scene.start().command(&scene.world));
+    let mut scene = Scene::new(rng);
+    if scene.kind == STDIO {
+        // Its streams would live on.
+        scene.kind = 0;
+    }
+    let inner = under_the_cli(&scene.world, &scene.start().command(&scene.world));
     let terminal = Terminal::spawn(&under(&scene.world, &inner, "exec sleep 1000"));
     wait(rng, 600);
-    // The shell between the leader and the plugin.
+    // Between the leader and the plugin.
     let caller = processes::of(&scene.world).into_iter().find(|process| process.parent == terminal.pid());
     let Some(caller) = caller else { return Ok(()) };
     let _ = kill_process(to_pid(caller.pid), Signal::KILL);
@@ -192,7 +200,10 @@ fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
         words.extend(["--document-name", "AWS-StartPortForwardingSession", "--parameters", &parameters]);
     }
     let aws = if rng.bool() { Aws::V1 } else { Aws::V2 };
-    let mut running = Running::spawn(&mut scene.world.aws(aws, &scene.sim.endpoint(), &words));
+    let mut command = scene.world.aws(aws, &scene.sim.endpoint(), &words);
+    // As a shell has it, for a death while the plugin starts.
+    command.env("_", aws.program());
+    let mut running = Running::spawn(&mut command);
     let _stdin = running.take_stdin();
     wait(rng, 4000);
     running.signal(Signal::KILL);
@@ -201,6 +212,7 @@ fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
 
 /// How many kinds [`Scene::start`] knows.
 const KINDS: usize = 5;
+const STDIO: usize = 2;
 
 /// Attempts at once: most of their time is waiting.
 const AT_ONCE: usize = 6;

@@ -1,6 +1,5 @@
 //! Signals, dead parents, closed terminals and closed pipes, in every kind of session.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -220,7 +219,7 @@ fn sigterm_ends_even_with_a_stalled_connection() {
     }
 }
 
-/// Killing `aws` leaves nothing behind.
+/// Killing `aws` leaves nothing behind. (SSH sessions live on: see `callers`.)
 macro_rules! dies_with_parent {
     ($($name:ident: $kind:ident;)*) => {$(
         #[test]
@@ -234,7 +233,6 @@ dies_with_parent! {
     the_parents_death_ends_a_shell: Shell;
     the_parents_death_ends_a_command: Command;
     the_parents_death_ends_a_batch_command: Batch;
-    the_parents_death_ends_a_stdio_session: Stdio;
     the_parents_death_ends_a_port_session: Mux;
     the_parents_death_ends_a_basic_port_session: Basic;
 }
@@ -243,7 +241,7 @@ dies_with_parent! {
 fn death_of_the_parent(kind: Kind) {
     let (world, sim, far) = (World::new(), kind.sim(), greeter());
     let started = kind.start(&sim, &far);
-    let mut parent = Running::spawn(&mut under_a_parent(&world, &started.command(&world)));
+    let mut parent = Running::spawn(&mut under_the_cli(&world, &started.command(&world)));
     let _stdin = parent.take_stdin();
     kind.wait_until_up(&parent.stdout);
     parent.signal(Signal::KILL);
@@ -257,7 +255,7 @@ fn the_parents_death_restores_the_terminal() {
     let (world, sim) = (World::new(), sim());
     let started = Started::at(&sim.endpoint(), None, json!({}));
     // The terminal's session has a leader of its own, whose life goes on.
-    let inner = under_a_parent(&world, &started.command(&world));
+    let inner = under_the_cli(&world, &started.command(&world));
     let terminal = Terminal::spawn(&under(&world, &inner, "exec sleep 1000"));
     terminal.wait_for(prompt());
     assert!(terminal.is_changed());
@@ -274,7 +272,7 @@ fn the_parents_death_is_survived_when_asked_for() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT", "1");
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let parent = Running::spawn_without_stdin(&mut under_a_parent(&world, &started.command(&world)));
+    let parent = Running::spawn_without_stdin(&mut under_the_cli(&world, &started.command(&world)));
     let port = opened_port(&parent.stdout);
     let plugin = processes::plugins(&world).pop().expect("the plugin");
     parent.signal(Signal::KILL);
@@ -291,45 +289,6 @@ fn the_parents_death_is_survived_when_asked_for() {
     let left = processes::left_after(PROMPT, || processes::plugins(&world));
     assert!(left.is_empty(), "{left:?}");
     assert_ended(&sim, started.id());
-}
-
-/// `aws` was killed while the plugin was being started: there is no death to be seen any more, but a parent of
-/// another process group, which no parent is that has started us.
-#[test]
-fn an_orphan_from_the_start_ends() {
-    for keep in ["0", "1"] {
-        let (mut world, sim, far) = (World::new(), sim(), greeter());
-        world.set("SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT", keep);
-        let started = Started::port(&sim.endpoint(), far.port(), 0);
-        let command = started.command(&world);
-        let mut parent = under_a_parent(&world, &command);
-        let words: Vec<_> = parent.get_args().skip(2).map(ToOwned::to_owned).collect();
-        let envs: Vec<_> = parent
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
-        parent = world.command("/bin/sh");
-        // The inner shell waits until it has been orphaned, then becomes the plugin.
-        parent.args(["-c", "(while kill -0 $$ 2>/dev/null; do sleep 0.05; done; exec \"$@\") & :"]);
-        parent.args(words).envs(envs);
-        let mut child =
-            parent.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start");
-        let stdout = Output::read(child.stdout.take().expect("piped stdout"));
-        child.wait().expect("its end");
-        stdout.wait_for("Starting session");
-        if keep == "1" {
-            Kind::Mux.wait_until_up(&stdout);
-            std::thread::sleep(Duration::from_secs(2));
-            let plugin = processes::plugins(&world).pop().expect("it was asked to stay");
-            kill_process(to_pid(plugin.pid), Signal::TERM).expect("signal the plugin");
-        }
-        let left = processes::left_after(PROMPT, || processes::of(&world));
-        for process in &left {
-            let _ = kill_process(to_pid(process.pid), Signal::KILL);
-        }
-        assert!(left.is_empty(), "{left:?}");
-        assert_ended(&sim, started.id());
-    }
 }
 
 /// `script` is the terminal; it dies, and the kernel hangs up.

@@ -1,6 +1,11 @@
-//! The limit of open file descriptors.
+//! The limit of open file descriptors, and waiting for one.
+#![expect(unsafe_code, reason = "the runtime wants a promise about the descriptor it watches")]
+
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Raises the limit towards what the administrator allows. Shells set it low (256 on macOS, 1,024 on Linux), and each
 /// forwarded connection takes one; programs of the official plugin's language do the same when they start.
@@ -13,6 +18,16 @@ pub fn raise_descriptor_limit() {
             tracing::debug!(%error, "the limit of descriptors stays as it is");
         }
     }
+}
+
+/// Has the runtime wait until the descriptor is readable; gives it back if that cannot be (a file).
+///
+/// # Errors
+/// The descriptor itself.
+pub fn watch_readable(descriptor: OwnedFd) -> Result<AsyncFd<OwnedFd>, OwnedFd> {
+    // SAFETY: an `OwnedFd` stays open, and the same descriptor, until the `AsyncFd` that owns it is gone.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    watched.map_err(|error| error.into_parts().0)
 }
 
 /// 8 sessions of 1,024 streams, and some; macOS takes no more, whatever the hard limit says.

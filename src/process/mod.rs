@@ -8,6 +8,7 @@ mod argv;
 mod descriptors;
 mod env;
 #[cfg(unix)]
+mod group;
 mod parent;
 #[cfg(unix)]
 mod signals;
@@ -16,10 +17,15 @@ mod windows;
 
 pub use self::argv::hide_argument;
 pub use self::env::take_var;
+pub use self::parent::Parent;
 #[cfg(windows)]
-pub use self::windows::{Parent, Signals, raise_descriptor_limit};
+pub use self::windows::{Signals, raise_descriptor_limit};
 #[cfg(unix)]
-pub use self::{descriptors::raise_descriptor_limit, parent::Parent, signals::Signals};
+pub use self::{
+    descriptors::{raise_descriptor_limit, watch_readable},
+    group::{group, group_of},
+    signals::Signals,
+};
 
 /// What the system tells the process.
 #[cfg_attr(windows, expect(dead_code, reason = "there are Ctrl-C, Ctrl-Break and the closed console only"))]

@@ -43,11 +43,6 @@ fn control_bytes_are_the_official_plugin_s() {
     assert_eq!(Signal::Terminate.control_byte(), None);
 }
 
-#[test]
-fn the_parent_lives() {
-    assert!(!Parent::current().is_gone());
-}
-
 /// A test runner has threads, so the variable may only be read.
 #[test]
 fn a_variable_is_left_alone_among_threads() {

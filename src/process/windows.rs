@@ -34,21 +34,5 @@ impl Signals {
     }
 }
 
-/// The process that called us: not watched here.
-#[derive(Debug)]
-pub struct Parent(());
-
 /// Sockets have no such limit here.
 pub fn raise_descriptor_limit() {}
-
-impl Parent {
-    /// The parent now.
-    pub fn current() -> Parent {
-        Parent(())
-    }
-
-    /// Unknown, so never.
-    pub fn is_gone(&self) -> bool {
-        false
-    }
-}

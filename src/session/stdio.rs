@@ -13,6 +13,8 @@ use tokio::time::Instant;
 /// written until the remote has been quiet for [`QUIET_END`]; the official plugin ends at once and loses them.
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
     session.console.keep_clean();
+    // Both streams tell when nobody is there any more; ssh lives on when it has gone to the background.
+    session.watch.outlive_parent();
     let mut stdin = Stdin::open()?;
     let mut input_is_open = true;
     let mut quiet_since = Instant::now();

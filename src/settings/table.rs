@@ -61,7 +61,7 @@ pub const TABLE: &[Variable] = &[
     row(
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
         "0",
-        "1: keep running when the calling process has died",
+        "1: keep running when the AWS CLI that called has died",
         "orphaned plugins keep a port open (cli#5149)",
     ),
     row(

@@ -1,5 +1,4 @@
 //! Standard input as a bounded, cancel-safe source.
-#![expect(unsafe_code, reason = "the runtime wants a promise about the descriptor it watches")]
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,12 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::termios::isatty;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::raw::{in_background, without};
 use super::{READ_SIZE, STDIN_CHUNKS};
+use crate::process::watch_readable;
 
 /// Standard input. At most four reads (`STDIN_CHUNKS`) of 64 KiB are held in front of it.
 ///
@@ -46,7 +45,7 @@ impl Stdin {
 
     pub(super) fn on(fd: OwnedFd) -> io::Result<Stdin> {
         let source = match kind(&fd)? {
-            FileType::Fifo | FileType::Socket => match register(fd) {
+            FileType::Fifo | FileType::Socket => match watch_readable(fd) {
                 Ok(fd) => Source::Ready { fd, buffer: vec![0; READ_SIZE].into() },
                 Err(fd) => reader_thread(fd)?,
             },
@@ -74,12 +73,6 @@ impl Stdin {
 
 fn kind(fd: &OwnedFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode))
-}
-
-/// Gives the descriptor back if the runtime cannot watch it.
-fn register(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, OwnedFd> {
-    // SAFETY: an `OwnedFd` stays open, and the same descriptor, until the `AsyncFd` that owns it is gone.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|err| err.into_parts().0)
 }
 
 async fn read_ready(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<Bytes> {
