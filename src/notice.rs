@@ -2,7 +2,8 @@
 //!
 //! Callers parse these (Ansible waits for `Starting session with SessionId:`, tunnels for
 //! `Port N opened`), so they are the official plugin's to the last newline. All of them belong on
-//! stdout, except [`Status`] lines and [`ESCAPE_HELP`], which are ours and go to stderr.
+//! stdout, except [`Status`] lines and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`], [`report`]),
+//! which are for a person at the terminal and go to stderr.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -29,15 +30,17 @@ pub const DESTINATION_FAILED: &str = "\nConnection to destination port failed, c
 /// A port session got SIGINT, SIGQUIT or SIGTSTP; [`exiting`] follows.
 pub const TERMINATE_SIGNAL: &str = "Terminate signal received, exiting.\n";
 
-/// Answer to `~?`, for stderr of a terminal in raw mode. OpenSSH's layout.
-pub const ESCAPE_HELP: &str = "~?\r\n\
-    Supported escape sequences:\r\n \
-    ~.   - terminate session\r\n \
-    ~s   - show the state of the connection\r\n \
-    ~-   - disable escape sequences\r\n \
-    ~?   - this message\r\n \
-    ~~   - send the escape character by typing it twice\r\n\
-    (Note that escapes are only recognized immediately after newline.)\r\n";
+/// Answer to `~?`, for stderr of a terminal in raw mode: the official plugin's text since 1.2.835, and a line for `~#`.
+pub const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
+    \r\n  ~? - this help message\
+    \r\n  ~~ - send the ~ character to the remote target\
+    \r\n  ~- - disable escape sequences for the rest of this session\
+    \r\n  ~. - disconnect and terminate session\
+    \r\n  ~# - show the state of the connection\
+    \r\n(Note that escapes are only recognized immediately after newline.)\r\n";
+
+/// Answer to `~-`, likewise.
+pub const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
 /// The answer to `--version`.
 pub fn version() -> String {
@@ -160,12 +163,17 @@ pub fn gave_up(reason: impl std::fmt::Display) -> String {
     format!("gave up connecting again: {reason}")
 }
 
+/// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
+pub fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
+    format!("the terminal stays in line mode: {reason}")
+}
+
 /// A failure, as a line for stderr.
 pub fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())
 }
 
-/// The state of a session in one line, for SIGUSR1 and the escape `~s`.
+/// The state of a session in one line, for SIGUSR1 and the escape `~#`.
 pub fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
     let state = if is_open { "connected" } else { "connecting again" };
     let rtt = stats.rtt.as_secs_f64() * 1e3;
@@ -269,10 +277,12 @@ mod tests {
 
     #[test]
     fn the_escape_help_fits_a_raw_terminal() {
-        let bare = ESCAPE_HELP.replace("\r\n", "");
-        assert!(!bare.contains(['\r', '\n']));
-        for sequence in ["~.", "~?", "~s", "~-", "~~"] {
-            assert!(ESCAPE_HELP.contains(&format!("\r\n {sequence} ")), "{sequence}");
+        for text in [ESCAPE_HELP, ESCAPES_DISABLED] {
+            let bare = text.replace("\r\n", "");
+            assert!(!bare.contains(['\r', '\n']), "{text:?}");
+        }
+        for sequence in ["~.", "~?", "~#", "~-", "~~"] {
+            assert!(ESCAPE_HELP.contains(&format!("\r\n  {sequence} - ")), "{sequence}");
         }
     }
 

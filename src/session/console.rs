@@ -82,6 +82,11 @@ impl Console {
         self.err.push(crate::notice::failure(text));
     }
 
+    /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
+    pub fn answer(&mut self, text: &'static str) {
+        self.err.push(Bytes::from_static(text.as_bytes()));
+    }
+
     /// A line that was asked for, on stderr; lost while nobody reads there.
     pub fn note(&mut self, text: &str) {
         if self.err.has_room() {

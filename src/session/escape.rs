@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `~.` | terminate |
 //! | `~?` | help |
-//! | `~s` | state of the connection |
+//! | `~#` | state of the connection (no letter: `~ssm-user/` is typed at prompts) |
 //! | `~-` | no escapes from here on |
 //! | `~~` | one tilde |
 //! | `~` and anything else | both bytes |
@@ -24,7 +24,9 @@ pub enum Action {
     Terminate,
     /// `~?`: show [`crate::notice::ESCAPE_HELP`].
     Help,
-    /// `~s`: show the state of the connection.
+    /// `~-`: no escapes from here on; say [`crate::notice::ESCAPES_DISABLED`].
+    Disabled,
+    /// `~#`: show the state of the connection.
     Status,
 }
 
@@ -80,8 +82,11 @@ impl Escape {
                             return out.actions;
                         }
                         b'?' => out.actions.push(Action::Help),
-                        b's' => out.actions.push(Action::Status),
-                        b'-' => self.state = State::Off,
+                        b'#' => out.actions.push(Action::Status),
+                        b'-' => {
+                            out.actions.push(Action::Disabled);
+                            self.state = State::Off;
+                        }
                         ESCAPE => {
                             out.keep(at);
                             self.state = State::Inside;
@@ -169,7 +174,7 @@ mod tests {
 
     #[test]
     fn sequences_at_the_start_of_a_line() {
-        use Action::{Help, Status, Terminate};
+        use Action::{Disabled, Help, Status, Terminate};
         let cases: &[(&str, &str, &[Action])] = &[
             ("~.", "", &[Terminate]),
             ("ls\r~.rest", "ls\r", &[Terminate]),
@@ -177,12 +182,13 @@ mod tests {
             ("ls~.", "ls~.", &[]),
             ("~?", "", &[Help]),
             ("~?~?", "", &[Help, Help]),
-            ("~s~.", "", &[Status, Terminate]),
+            ("~#~.", "", &[Status, Terminate]),
+            ("ls ~ssm-user/\r~ssm-user/\r~s", "ls ~ssm-user/\r~ssm-user/\r~s", &[]),
             ("~~.", "~.", &[]),
             ("\r~~~.", "\r~~.", &[]),
             ("~x~.", "~x~.", &[]),
             ("~\r~.", "~\r", &[Terminate]),
-            ("~-\r~.\r~?", "\r~.\r~?", &[]),
+            ("~-\r~.\r~?", "\r~.\r~?", &[Disabled]),
             ("cd ~/x\r~", "cd ~/x\r~", &[]),
             ("~", "~", &[]),
             ("", "", &[]),
@@ -250,7 +256,7 @@ mod tests {
         #[test]
         fn chunking_never_matters(
             bytes in proptest::collection::vec(prop_oneof![
-                Just(b'~'), Just(b'\r'), Just(b'\n'), Just(b'?'), Just(b's'), Just(b'-'), Just(b'a')
+                Just(b'~'), Just(b'\r'), Just(b'\n'), Just(b'?'), Just(b'#'), Just(b'-'), Just(b'a')
             ], 0..60),
             cut in 1usize..10,
         ) {

@@ -117,7 +117,7 @@ const DOCTOR_OPTIONS: [(&str, &str); 4] = [
 ];
 const ESCAPES: [(&str, &str); 5] = [
     ("~.", "Terminate the session."),
-    ("~s", "Show the state of the connection."),
+    ("~#", "Show the state of the connection."),
     ("~-", "Disable the escapes."),
     ("~?", "List them."),
     ("~~", "Send a tilde."),
