@@ -6,6 +6,7 @@
 
 mod callers;
 mod deadlines;
+mod foreground;
 mod kills;
 mod processes;
 mod scripts;

@@ -72,18 +72,82 @@ fn tilde_question_mark_helps() {
     let (mut terminal, _) = shell(&world, &sim);
     terminal.send("\r~?");
     let help = terminal.wait_for("immediately after newline.)\r\n");
-    for escape in ["~.", "~s", "~-", "~?", "~~"] {
-        assert!(help.contains(&format!("\r\n {escape} ")), "no {escape} in {help:?}");
+    for escape in ["~.", "~#", "~-", "~?", "~~"] {
+        assert!(help.contains(&format!("\r\n  {escape} - ")), "no {escape} in {help:?}");
     }
     terminal.send("exit\r");
     assert!(terminal.finish_within(PATIENCE).success());
 }
 
+/// Typed at a prompt, where the state once stood in its way.
 #[test]
-fn tilde_s_shows_the_state() {
+fn a_home_directory_that_begins_with_s_reaches_the_remote() {
+    let (world, sim) = (World::new(), sim());
+    let started =
+        interactive(&sim, &format!("stty raw -echo; echo {UP}; head -c 11 | od -An -c; sleep 1000"));
+    let mut terminal = Terminal::spawn(&started.command(&world));
+    terminal.wait_for(UP);
+    terminal.send("\r~ssm-user/");
+    terminal.wait_for("\\r   ~   s   s   m   -   u   s   e   r   /");
+    terminal.signal(Signal::TERM);
+    assert!(terminal.finish_within(PROMPT).success());
+}
+
+/// Stdout may be a file.
+#[test]
+fn escapes_are_answered_on_stderr() {
+    let (world, sim) = (World::new(), sim());
+    let started = Started::at(&sim.endpoint(), None, json!({}));
+    let command = started.command(&world);
+    let mut shell = world.command("/bin/sh");
+    shell.args(["-c", "\"$@\" >out", "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.env("AWS_SSM_START_SESSION_RESPONSE", started.response.to_string());
+    let mut terminal = Terminal::spawn(&shell);
+    let shown = || std::fs::read_to_string(world.home().join("out")).unwrap_or_default();
+    crate::harness::net::eventually("the prompt", || shown().ends_with(prompt()));
+    // Stdout is not this terminal, so that it makes a return of a newline by itself, besides ours.
+    let screen = terminal.screen.clone();
+    let answered = |words: &str| {
+        screen.wait_until(words, |shown| String::from_utf8_lossy(shown).replace('\r', "").contains(words));
+    };
+    terminal.send("\r~?");
+    answered(
+        "\nSupported escape sequence commands:\n  ~? - this help message\n  \
+         ~~ - send the ~ character to the remote target\n  \
+         ~- - disable escape sequences for the rest of this session\n  \
+         ~. - disconnect and terminate session\n  ~# - show the state of the connection\n\
+         (Note that escapes are only recognized immediately after newline.)\n",
+    );
+    terminal.send("~-");
+    answered("\nEscape sequences disabled for this session.\n");
+    terminal.send("exit\r");
+    assert!(terminal.finish_within(PATIENCE).success());
+    assert!(!shown().contains("scape"), "{:?}", shown());
+}
+
+/// And a session that hangs from the start can be left.
+#[test]
+fn escapes_are_typed_from_the_start_and_on_terminals_only() {
     let (world, sim) = (World::new(), sim());
     let (mut terminal, id) = shell(&world, &sim);
-    terminal.send("\r~s");
+    terminal.send("~.");
+    assert!(terminal.finish_within(PROMPT).success());
+    assert_ended(&sim, &id);
+
+    let started = interactive(&sim, &format!("stty raw -echo; echo {UP}; head -c 3 | od -An -c; sleep 1000"));
+    let mut plugin = Running::spawn(&mut started.command(&world));
+    plugin.stdout.wait_for(UP);
+    plugin.send("\r~.");
+    plugin.stdout.wait_for("\\r   ~   .");
+    plugin.signal(Signal::TERM);
+    plugin.finish_within(PROMPT).assert_ok();
+}
+
+#[test]
+fn tilde_hash_shows_the_state() {
+    let (world, sim) = (World::new(), sim());
+    let (mut terminal, id) = shell(&world, &sim);
+    terminal.send("\r~#");
     // A line of its own, although the terminal is raw.
     terminal.wait_for(&format!("\r\nsession-manager-plugin: session {id}: connected, round trip "));
     terminal.wait_for("\r\n");

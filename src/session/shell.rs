@@ -31,7 +31,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         Remote::Streams => Ok(None),
     };
     let raw = raw.unwrap_or_else(|error| {
-        session.console.status(&format!("the terminal stays in line mode: {error}"));
+        session.console.status(&notice::stays_in_line_mode(error));
         None
     });
     let mut shell = Shell {
@@ -66,8 +66,8 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             signal = watch.recv() => match signal {
                 Signal::WindowChanged => shell.send_size(session),
                 Signal::Continue => {
-                    if let Some(raw) = &raw {
-                        raw.reenter()?;
+                    if let Some(Err(error)) = raw.as_ref().map(RawMode::reenter) {
+                        console.status(&notice::stays_in_line_mode(error));
                     }
                     shell.send_size(session);
                 }
@@ -126,7 +126,8 @@ impl Shell {
                     session.link.send(Input::Bytes(bytes));
                 }
                 Action::Terminate => return Some(End::Terminated),
-                Action::Help => session.console.write(Bytes::from_static(notice::ESCAPE_HELP.as_bytes())),
+                Action::Help => session.console.answer(notice::ESCAPE_HELP),
+                Action::Disabled => session.console.answer(notice::ESCAPES_DISABLED),
                 Action::Status => session.report(),
             }
         }

@@ -1,22 +1,23 @@
 //! Raw mode as a guard.
-#![expect(unsafe_code, reason = "blocking one signal for a moment has no safe interface")]
+#![expect(unsafe_code, reason = "blocking a signal and process group 0 have no safe interface")]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use rustix::process::getpgrp;
-use rustix::termios::{
-    InputModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
-};
+use rustix::fs::fstat;
+use rustix::termios::{InputModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
+
+use crate::process;
 
 /// The terminal in raw mode. Restored when this is dropped, when any thread panics, and by [`restore`].
 ///
 /// Every byte goes to the remote: no signals, no line editing, no echo, no `^S`/`^Q`, no `^V`/`^O`/`^Y`
-/// (the official plugin's cbreak keeps the latter, smp#29), and output passes untouched, since the
-/// remote terminal has already made `\r\n` of its newlines (as OpenSSH does it).
+/// (the official plugin's cbreak keeps the latter, smp#29). Output passes untouched, since the remote terminal has
+/// already made `\r\n` of its newlines (as OpenSSH does it), but only where stdout is that terminal: with a filter
+/// behind stdout (`aws … | sed 's/\r$//'`) it is others who write there, and theirs are plain newlines.
 #[derive(Debug)]
 #[must_use = "the terminal is restored when this is dropped"]
 pub struct RawMode(());
@@ -32,15 +33,17 @@ impl RawMode {
         if !super::stdin_is_terminal() {
             return Ok(None);
         }
-        RawMode::on(io::stdin().as_fd().try_clone_to_owned()?).map(Some)
+        let stdin = io::stdin();
+        let writes_to_it = is_same_terminal(&stdin, io::stdout());
+        RawMode::on(stdin.as_fd().try_clone_to_owned()?, writes_to_it).map(Some)
     }
 
-    pub(super) fn on(fd: OwnedFd) -> io::Result<RawMode> {
+    pub(super) fn on(fd: OwnedFd, writes_to_it: bool) -> io::Result<RawMode> {
         PANIC_HOOK.call_once(restore_on_panic);
         let mut saved = lock();
         if saved.is_none() {
             let original = tcgetattr(&fd)?;
-            let raw = raw(original.clone());
+            let raw = raw(original.clone(), writes_to_it);
             tcsetattr(&fd, OptionalActions::Now, &raw)?;
             *saved = Some(Saved { fd, original, raw });
         }
@@ -55,8 +58,8 @@ impl RawMode {
     /// If the terminal does not take the mode.
     pub fn reenter(&self) -> io::Result<()> {
         match &*lock() {
-            Some(saved) => saved.apply(&saved.raw),
-            None => Ok(()),
+            Some(saved) if !in_background(&saved.fd) => saved.apply(&saved.raw),
+            _ => Ok(()),
         }
     }
 }
@@ -70,9 +73,13 @@ impl Drop for RawMode {
 /// Gives the terminal its settings back if [`RawMode`] changed them. At any time, from any thread, as
 /// often as one likes.
 ///
-/// Not in the background: there the shell has the terminal again and has set it for itself.
+/// In the background only if nobody has set it since. A shell that finds its job gone (`timeout --foreground … aws …`
+/// ends at once, we a moment later) either sets the terminal for itself, and then it is the shell's, or takes it as it
+/// is, and then it must not stay raw.
 pub fn restore() {
-    if let Some(saved) = lock().take() {
+    if let Some(saved) = lock().take()
+        && (!in_background(&saved.fd) || saved.is_untouched())
+    {
         // Nothing better could be done about a terminal that is gone.
         let _ = saved.apply(&saved.original);
     }
@@ -92,27 +99,51 @@ struct Saved {
 }
 
 impl Saved {
-    /// Applies `mode` at once (waiting for the output to drain could wait for ever), and only in the
-    /// foreground.
+    /// Applies `mode` at once (waiting for the output to drain could wait for ever), also in the background.
     fn apply(&self, mode: &Termios) -> io::Result<()> {
-        if !in_background(&self.fd) {
-            without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?;
-        }
-        Ok(())
+        Ok(without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?)
+    }
+
+    /// Whether the terminal is as we have left it.
+    fn is_untouched(&self) -> bool {
+        let modes = |mode: &Termios| (mode.input_modes, mode.output_modes, mode.local_modes);
+        tcgetattr(&self.fd).is_ok_and(|now| modes(&now) == modes(&self.raw))
     }
 }
 
-fn raw(mut mode: Termios) -> Termios {
+fn raw(mut mode: Termios, writes_to_it: bool) -> Termios {
+    let output_modes = mode.output_modes;
     mode.make_raw();
+    if !writes_to_it {
+        mode.output_modes = output_modes;
+    }
     mode.input_modes.remove(InputModes::IXANY | InputModes::IXOFF);
     mode.special_codes[SpecialCodeIndex::VMIN] = 1;
     mode.special_codes[SpecialCodeIndex::VTIME] = 0;
     mode
 }
 
-/// Whether another process group has the terminal. False if it is not the controlling one.
+/// Whether both are one terminal, by whatever name they were opened: `/dev/tty` is a device of its own, but no process
+/// has two controlling terminals.
+pub(super) fn is_same_terminal(one: impl AsFd, other: impl AsFd) -> bool {
+    let device = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_rdev).ok();
+    let (one, other) = (one.as_fd(), other.as_fd());
+    isatty(one)
+        && isatty(other)
+        && (device(one) == device(other) || is_controlling(one) && is_controlling(other))
+}
+
+fn is_controlling(terminal: BorrowedFd<'_>) -> bool {
+    // SAFETY: `tcgetsid` takes and gives numbers only; the descriptor is open.
+    unsafe { libc::tcgetsid(terminal.as_raw_fd()) >= 0 }
+}
+
+/// Whether another process group has the terminal. False if it is not the controlling one. Group 0 is one of another
+/// PID namespace: ours, if ours is there, too.
 pub(super) fn in_background(terminal: impl AsFd) -> bool {
-    tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
+    // SAFETY: `tcgetpgrp` takes and gives numbers only; the descriptor is open.
+    let foreground = unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) };
+    foreground >= 0 && foreground != process::group()
 }
 
 /// Runs `change` with one signal blocked in this thread. The process may lose the foreground right after it

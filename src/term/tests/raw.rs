@@ -5,7 +5,7 @@ use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rustix::process::{Signal as Number, kill_process};
 use rustix::termios::Termios;
 
-use super::super::raw::restore;
+use super::super::raw::{is_same_terminal, restore, without};
 use super::*;
 use crate::process::Signals;
 
@@ -25,7 +25,7 @@ fn every_byte_passes_and_the_modes_come_back() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut master, slave) = pty();
     let before = modes(&slave);
-    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    let raw = RawMode::on(slave.try_clone().unwrap(), true).unwrap();
     assert!(is_raw());
 
     // ^C ^Z ^\ ^S ^Q ^V ^O ^Y ^D, CR, DEL (smp#29, smp#79).
@@ -50,7 +50,7 @@ fn restoring_is_idempotent_and_entering_again_works() {
     let (_master, slave) = pty();
     let before = modes(&slave);
     restore();
-    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    let raw = RawMode::on(slave.try_clone().unwrap(), true).unwrap();
     let while_raw = modes(&slave);
     assert_ne!(while_raw, before);
 
@@ -74,7 +74,7 @@ fn a_panic_in_any_thread_restores() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (_master, slave) = pty();
     let before = modes(&slave);
-    let raw = RawMode::on(slave.try_clone().unwrap()).unwrap();
+    let raw = RawMode::on(slave.try_clone().unwrap(), true).unwrap();
     thread::spawn(|| panic!("expected by this test")).join().unwrap_err();
     assert_eq!(modes(&slave), before);
     drop(raw);
@@ -106,7 +106,7 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
     } else {
         writer.write_all(b"x").unwrap();
     }
-    if ending == "background" {
+    if ending.starts_with("background") {
         screen.wait_for(LOST);
         writer.write_all(b"for the shell").unwrap();
     }
@@ -160,7 +160,43 @@ fn a_program_leaves_its_terminal_as_it_was() {
 /// neither change it nor be stopped for trying.
 #[test]
 fn in_the_background_the_terminal_is_the_shell_s() {
-    assert_eq!(on_a_terminal("background"), (true, false));
+    assert_eq!(on_a_terminal("background-set"), (true, false));
+}
+
+/// A shell that takes the terminal as its job has left it.
+#[test]
+fn in_the_background_a_terminal_that_nobody_has_set_is_restored() {
+    assert_eq!(on_a_terminal("background"), (true, true));
+}
+
+#[test]
+fn output_modes_stay_where_others_write_to_the_terminal() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (master, slave) = pty();
+    let before = modes(&slave);
+    let raw = RawMode::on(slave.try_clone().unwrap(), false).unwrap();
+    rustix::io::write(&slave, b"a\n").unwrap();
+    let shown = read_in_background(master.try_clone().unwrap(), 3);
+    assert_eq!(shown.recv_timeout(LONG).unwrap(), b"a\r\n", "others' newlines are newlines");
+    assert!(
+        !termios(&slave).local_modes.intersects(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+    );
+    drop(raw);
+    assert_eq!(modes(&slave), before);
+}
+
+#[test]
+fn one_terminal_or_two() {
+    let ((_master, one), (_other_master, other)) = (pty(), pty());
+    let name = rustix::termios::ttyname(&one, Vec::new()).unwrap();
+    let again = std::fs::File::open(name.to_str().unwrap()).unwrap();
+    assert!(is_same_terminal(&one, one.try_clone().unwrap()));
+    assert!(is_same_terminal(&one, &again));
+    assert!(!is_same_terminal(&one, &other));
+    let (reader, writer) = io::pipe().unwrap();
+    assert!(!is_same_terminal(&one, writer));
+    assert!(!is_same_terminal(reader, &one));
+    assert!(!is_same_terminal(&one, tempfile::tempfile().unwrap()));
 }
 
 /// The program of [`on_a_terminal`].
@@ -180,10 +216,15 @@ fn child() {
             _ = signals.recv() => {}
             bytes = input.read() => assert_eq!(bytes.unwrap(), "x"),
         }
-        if ending == "background" {
+        if ending.starts_with("background") {
             let mut other = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
             let group = rustix::process::Pid::from_child(&other);
             rustix::termios::tcsetpgrp(io::stdin(), group).unwrap();
+            if ending == "background-set" {
+                let mut shell = termios(io::stdin());
+                shell.local_modes.insert(LocalModes::ISIG);
+                without(libc::SIGTTOU, || tcsetattr(io::stdin(), OptionalActions::Now, &shell)).unwrap();
+            }
             drop(raw);
             rustix::io::write(io::stdout(), LOST.as_bytes()).unwrap();
             let typed = tokio::time::timeout(Duration::from_millis(500), input.read()).await;
