@@ -6,6 +6,7 @@
 //! - [`port`], [`sessions`], [`sockets`], [`stdio`]: the binary alone against the simulator.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
+//! - [`live`]: `scripts/live` at services that keep the rules and at others.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
@@ -28,6 +29,7 @@ mod faults_link;
 mod hostile;
 mod library;
 mod lifetime;
+mod live;
 mod logs;
 mod network;
 mod port;

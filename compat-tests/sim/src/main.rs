@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use ssm_sim::agent::{AgentOptions, Generation};
+use ssm_sim::agent::{AgentOptions, Broken, Generation};
 use ssm_sim::{
-    Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, Replay, SERVICE_MESSAGE_LIMIT, Sim,
+    Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, Replay, ResumePolicy,
+    SERVICE_MESSAGE_LIMIT, Sim,
 };
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -83,6 +84,12 @@ struct Args {
     /// Accept the first stream URL after ResumeSession has given another one: older official plugins keep it.
     #[arg(long)]
     accept_old_urls: bool,
+    /// What ResumeSession answers.
+    #[arg(long, value_enum, default_value = "allow")]
+    resume: Resume,
+    /// A rule that the agent does not keep, for who wants to see whether that is found.
+    #[arg(long, value_enum, value_name = "RULE")]
+    broken: Option<BrokenRule>,
     /// Serve https and wss; the authority's certificate is written to this file.
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -117,6 +124,21 @@ enum Agent {
     V3_0,
     #[value(name = "2.3")]
     V2_3,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Resume {
+    Allow,
+    Deny,
+    TimedOut,
+    Fail,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BrokenRule {
+    ExitCode,
+    LostOutput,
+    NoAcknowledgement,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -178,6 +200,11 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             pacing: !args.unpaced,
             payload: args.payload,
             shell: args.shell.clone(),
+            broken: args.broken.map(|rule| match rule {
+                BrokenRule::ExitCode => Broken::ExitCode,
+                BrokenRule::LostOutput => Broken::LostOutput,
+                BrokenRule::NoAcknowledgement => Broken::NoAcknowledgement,
+            }),
             ..AgentOptions::default()
         },
         message_limit,
@@ -199,6 +226,12 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             encrypt_shell: args.kms_key.clone(),
             challenge: args.challenge,
             ..KmsOptions::default()
+        },
+        resume: match args.resume {
+            Resume::Allow => ResumePolicy::Allow,
+            Resume::Deny => ResumePolicy::Deny,
+            Resume::TimedOut => ResumePolicy::TimedOut,
+            Resume::Fail => ResumePolicy::Fail,
         },
         credentials: args.credentials.clone(),
         refuse_old_urls: !args.accept_old_urls,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::input::Handled;
 use super::output::Output;
 use super::send::Sender;
-use super::{AgentOptions, payload_type, process};
+use super::{AgentOptions, Broken, payload_type, process};
 
 /// The client's side: only Ctrl-C and Ctrl-\ reach the program.
 pub(super) struct Input {
@@ -43,6 +43,7 @@ impl Input {
             stdout: Output::new(sender, payload_type::OUTPUT, options),
             stderr: Output::new(sender, payload_type::STDERR, options),
             exit_code: Output::new(sender, payload_type::EXIT_CODE, options),
+            wrong_by: i32::from(options.broken == Some(Broken::ExitCode)),
         };
         let words = match shell_words::split(command) {
             Ok(words) => words,
@@ -125,6 +126,8 @@ struct Streams {
     stdout: Output,
     stderr: Output,
     exit_code: Output,
+    /// Added to the exit code.
+    wrong_by: i32,
 }
 
 impl Streams {
@@ -134,7 +137,7 @@ impl Streams {
         let status = child.wait().await;
         exit.send_replace(true);
         // Go's code for a program that a signal has ended is -1.
-        let code = status.map_or(1, |status| status.code().unwrap_or(-1));
+        let code = status.map_or(1, |status| status.code().unwrap_or(-1)) + self.wrong_by;
         let _ = self.exit_code.bytes(format!("EXIT_CODE: {code}").as_bytes()).await;
     }
 

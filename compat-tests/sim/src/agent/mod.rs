@@ -69,6 +69,17 @@ impl Generation {
     }
 }
 
+/// A rule that an agent does not keep: what a check of rules has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A command's exit code is one too high.
+    ExitCode,
+    /// Each twentieth message of output is forgotten before it is numbered.
+    LostOutput,
+    /// Data messages are never acknowledged.
+    NoAcknowledgement,
+}
+
 /// How the agent behaves.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
@@ -89,6 +100,8 @@ pub struct AgentOptions {
     pub always_handshake: bool,
     /// How long to wait before a shell's first output is read: 1 s with the real agent.
     pub shell_delay: Duration,
+    /// The rule that is not kept.
+    pub broken: Option<Broken>,
 }
 
 impl Default for AgentOptions {
@@ -102,6 +115,7 @@ impl Default for AgentOptions {
             customer_message: String::new(),
             always_handshake: false,
             shell_delay: Duration::ZERO,
+            broken: None,
         }
     }
 }
@@ -243,6 +257,7 @@ pub async fn run(
 ) -> AgentEnd {
     let sender = Arc::new(Sender::new(outbound, counters));
     let mut receiver = Receiver::new(inbound, Arc::clone(&sender));
+    receiver.set_silent(spec.options.broken == Some(Broken::NoAcknowledgement));
     let mut background = JoinSet::new();
     background.spawn(Arc::clone(&sender).resend());
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::AgentOptions;
 use super::send::{Gone, Sender};
 use super::utf8::Boundaries;
+use super::{AgentOptions, Broken};
 
 /// Sends output in messages of at most the payload size, paced if asked for.
 pub(super) struct Output {
@@ -14,6 +14,8 @@ pub(super) struct Output {
     payload: usize,
     pacing: bool,
     boundaries: Boundaries,
+    /// Messages so far, when some of them are to be lost.
+    lossy: Option<u64>,
     /// How much longer than wanted the last pause was.
     overslept: Duration,
 }
@@ -26,6 +28,7 @@ impl Output {
             payload: options.payload.max(1),
             pacing: options.pacing,
             boundaries: Boundaries::default(),
+            lossy: (options.broken == Some(Broken::LostOutput)).then_some(0),
             overslept: Duration::ZERO,
         }
     }
@@ -48,11 +51,19 @@ impl Output {
 
     /// Sends bytes as they are.
     pub(super) async fn bytes(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        self.sender.send(self.payload_type, bytes).await?;
+        if !self.loses_next() {
+            self.sender.send(self.payload_type, bytes).await?;
+        }
         if self.pacing {
             self.pause(bytes.len()).await;
         }
         Ok(())
+    }
+
+    fn loses_next(&mut self) -> bool {
+        let Some(count) = &mut self.lossy else { return false };
+        *count += 1;
+        *count % LOST_EACH == 0
     }
 
     /// The runtime's timers count whole milliseconds, which would make two of one: a thread sleeps instead.
@@ -74,3 +85,5 @@ const PAUSE: Duration = Duration::from_micros(1060);
 const PER_KIB: Duration = Duration::from_micros(310);
 /// How much of a pause that was too long shortens the next one, so that a busy machine keeps the pace.
 const MOST_MADE_UP: Duration = Duration::from_millis(3);
+/// Which message [`Broken::LostOutput`] loses.
+const LOST_EACH: u64 = 20;

@@ -1,0 +1,1 @@
+"""What scripts/live is made of."""
