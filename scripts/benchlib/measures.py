@@ -10,11 +10,13 @@ import tempfile
 import threading
 import time
 
+from . import costs
 from .world import BLOCK, REQUEST, Failed, Forward, receive, receive_pattern, send_pattern
 
 # Environments: the simulator's arguments. `service`: as at AWS, paced agent and the service's limit in force.
 ENVIRONMENTS = {
     "service": [],
+    "tls": ["--tls-ca"],
     "unpaced": ["--unpaced", "--message-limit", "off"],
     "unpaced16": ["--unpaced", "--message-limit", "off", "--payload", "16384"],
     "cuts": ["--cut-every", "450", "--accept-old-urls"],
@@ -34,7 +36,7 @@ class Case:
 
     def forward(self, server, settings=None, limit=60.0):
         # The official plugin has no settings.
-        settings = settings if self.kind == "ours" else None
+        settings = None if self.kind == "official" else settings
         return Forward(self.plugin and str(self.plugin), self.gateway, self.servers.ports[server], settings, limit)
 
     def size(self, megabytes):
@@ -342,6 +344,9 @@ def half_close(case):
 MEASURES = {
     "version": ("service", version, False, True),
     "open": ("service", start, False, True),
+    "open-tls": ("tls", costs.start, False, True),
+    "idle": ("service", costs.idle, False, True),
+    "size": ("service", costs.size, False, True),
     "echo": ("service", echo, True, True),
     "echo-unpaced": ("unpaced", echo_unpaced, True, True),
     "echo-loaded": ("service", echo_loaded, False, True),
@@ -363,6 +368,7 @@ MEASURES = {
     "cuts": ("cuts", cuts, False, True),
     "loss-1": ("loss1", loss_1, False, True),
     "loss-5": ("loss5", loss_5, False, True),
+    "build": ("service", costs.build, False, False),
 }
 # Once is enough: long, or yes and no.
-ONCE = {"up-60", "cuts", "loss-1", "loss-5", "half-close", "stalled", "scp"}
+ONCE = {"size", "build", "up-60", "cuts", "loss-1", "loss-5", "half-close", "stalled", "scp"}

@@ -15,7 +15,9 @@ CHART = {
     "echo, unpaced agent, p50": "Echo of 32 bytes, p50",
     "echo under a bulk upload in the same session, p99": "Echo under a bulk upload, p99",
     "exec to port open": "Start until the port is open",
-    "memory, one idle forward": "Memory, one idle forward",
+    "exec to port open, TLS": "… over TLS",
+    "idle forward: private dirty memory": "Memory of its own, one idle forward",
+    "idle forward: context switches in 30 s": "Wake-ups of an idle forward in 30 s",
     "4 MB echo, websocket cut every 0.45 s": "4 MB echo, websocket cut every 0.45 s",
     "1 MB echo, 1 % lost each way": "1 MB echo, 1 % of messages lost",
 }
@@ -39,7 +41,8 @@ def ratio(values, other):
 
 def table(results, kinds):
     others = [kind for kind in kinds if kind != "ours"]
-    head = ["what", "unit", *(NAMES[kind] for kind in kinds), *(f"ours / {NAMES[kind]}" for kind in others)]
+    names = [NAMES.get(kind, kind) for kind in kinds]
+    head = ["what", "unit", *names, *(f"ours / {NAMES.get(kind, kind)}" for kind in others)]
     rows = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
     for (name, unit), values in results.items():
         rows.append([name, unit, *(number(values.get(kind)) for kind in kinds), *(ratio(values, kind) for kind in others)])
@@ -56,11 +59,11 @@ def svg(results, kinds):
     height = 60 + len(rows) * (len(kinds) * bar + gap)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img" '
-        f'aria-label="Measurements of {" and ".join(NAMES[kind] for kind in kinds)}">\n{STYLE}\n'
+        f'aria-label="Measurements of {" and ".join(NAMES.get(kind, kind) for kind in kinds)}">\n{STYLE}\n'
     ]
     x = left
     for kind in kinds:
-        parts.append(f'<rect class="{kind}" x="{x}" y="14" width="12" height="12" rx="2"/><text x="{x + 18}" y="24">{NAMES[kind]}</text>\n')
+        parts.append(f'<rect class="{kind}" x="{x}" y="14" width="12" height="12" rx="2"/><text x="{x + 18}" y="24">{NAMES.get(kind, kind)}</text>\n')
         x += 120
     y = 44
     for title, unit, values in rows:

@@ -8,8 +8,10 @@ import re
 import select
 import signal
 import socket
+import ssl
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -28,7 +30,11 @@ class Gateway:
     """The simulator as a program, or a gateway that runs already."""
 
     def __init__(self, program, args=(), url=None):
-        self.process = None
+        self.process, self.ca = None, None
+        if "--tls-ca" in args:
+            # Named after this process; the simulator writes it.
+            self.ca = os.path.join(tempfile.gettempdir(), f"bench-ca-{os.getpid()}.pem")
+            args = [*args, self.ca]
         if url is None:
             command = [program, "--exit-with-stdin", *args]
             self.process = subprocess.Popen(
@@ -45,7 +51,7 @@ class Gateway:
         if document:
             request["DocumentName"] = document
             request["Parameters"] = {name: [str(value)] for name, value in parameters.items()}
-        return request, call(self.url, "StartSession", request)
+        return request, call(self.url, "StartSession", request, self.ca)
 
     def report(self, session_id):
         """The simulator's own counters of a session; empty elsewhere."""
@@ -59,9 +65,11 @@ class Gateway:
         if self.process:
             self.process.stdin.close()
             end(self.process, None)
+        if self.ca:
+            os.unlink(self.ca)
 
 
-def call(url, operation, request):
+def call(url, operation, request, ca=None):
     headers = {
         "X-Amz-Target": f"AmazonSSM.{operation}",
         "Content-Type": "application/x-amz-json-1.1",
@@ -70,7 +78,8 @@ def call(url, operation, request):
         f"SignedHeaders=host;x-amz-date, Signature={'0' * 64}",
     }
     query = urllib.request.Request(url, json.dumps(request).encode(), headers)
-    with urllib.request.urlopen(query, timeout=20) as answer:
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    with urllib.request.urlopen(query, timeout=20, context=context) as answer:
         return json.loads(answer.read() or b"{}")
 
 
@@ -86,17 +95,21 @@ def plugin_command(plugin, gateway_url, request, response):
 class Forward:
     """A running plugin that forwards a port. Without a plugin: the destination itself, plain loopback TCP."""
 
-    def __init__(self, plugin, gateway, port, settings=None, limit=60.0):
+    def __init__(self, plugin, gateway, port, settings=None, limit=60.0, stream=None):
         self.limit, self.port, self.process, self.session_id = limit, port, None, None
         if plugin is None:
             return
         request, response = gateway.start_session("AWS-StartPortForwardingSession", portNumber=port, localPortNumber=0)
         self.session_id = response["SessionId"]
+        if stream:
+            response["StreamUrl"] = stream(response["StreamUrl"])
         command, env = plugin_command(plugin, gateway.url, request, response)
         env.update(settings or {})
+        if gateway.ca:
+            env["SSL_CERT_FILE"] = gateway.ca
         # At AWS the agent has connected by the time the CLI starts the plugin.
         time.sleep(0.1)
-        begin = time.perf_counter()
+        self.began = time.perf_counter()
         self.process = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -105,7 +118,7 @@ class Forward:
         except Failed:
             end(self.process, signal.SIGINT)
             raise
-        self.opened_after = time.perf_counter() - begin
+        self.opened_after = time.perf_counter() - self.began
         # Nobody may be stopped by a full pipe.
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
