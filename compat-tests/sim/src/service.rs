@@ -18,12 +18,12 @@ pub(crate) struct Service {
     pub faults: watch::Sender<Faults>,
     pub kms: Arc<KeyStore>,
     pub identities: Identities,
-    /// `ws://127.0.0.1:PORT`, `wss:`, or as [`Config::stream_base`] says.
-    stream_base: String,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
+    /// `ws://127.0.0.1:PORT`, `wss:`, or as [`Config::stream_base`] says.
+    stream_base: String,
     sessions: Vec<Arc<Session>>,
     requests: RequestCounts,
     resume: ResumePolicy,
@@ -39,6 +39,7 @@ impl Service {
         let here = || format!("{scheme}://127.0.0.1:{port}");
         let stream_base = config.stream_base.clone().unwrap_or_else(here);
         let inner = Inner {
+            stream_base,
             sessions: Vec::new(),
             requests: RequestCounts::default(),
             resume: config.resume,
@@ -49,7 +50,6 @@ impl Service {
         Ok(Service {
             faults: watch::Sender::new(config.faults.clone()),
             kms: Arc::new(KeyStore::new()?),
-            stream_base,
             identities: Identities::new(
                 config.credentials.clone(),
                 config.credential_lifetime,
@@ -72,7 +72,7 @@ impl Service {
             kms: if shell { self.kms_policy() } else { None },
         };
         let session = Arc::new(Session::new(spec, document_name, &self.config));
-        let opening = session.renew(&self.stream_base, true);
+        let opening = session.renew(&self.stream_base(), true);
         self.note_secret(opening.token.as_bytes());
         self.lock().sessions.push(session);
         opening
@@ -80,7 +80,7 @@ impl Service {
 
     /// A new token and stream URL for a session.
     pub fn renew(&self, session: &Session) -> Opening {
-        let opening = session.renew(&self.stream_base, false);
+        let opening = session.renew(&self.stream_base(), false);
         self.note_secret(opening.token.as_bytes());
         opening
     }
@@ -132,6 +132,15 @@ impl Service {
     /// Changes what ResumeSession answers.
     pub fn set_resume(&self, policy: ResumePolicy) {
         self.lock().resume = policy;
+    }
+
+    /// Changes where stream URLs lead.
+    pub fn set_stream_base(&self, base: &str) {
+        base.clone_into(&mut self.lock().stream_base);
+    }
+
+    fn stream_base(&self) -> String {
+        self.lock().stream_base.clone()
     }
 
     /// Takes the network away for a while.

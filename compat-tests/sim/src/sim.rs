@@ -168,6 +168,12 @@ impl Sim {
         self.service.faults.send_replace(faults);
     }
 
+    /// Changes where stream URLs lead: for a front whose port is known only after this simulator's. See
+    /// [`Config::stream_base`].
+    pub fn set_stream_base(&self, base: &str) {
+        self.service.set_stream_base(base);
+    }
+
     /// Changes what ResumeSession answers, from now on.
     pub fn set_resume(&self, policy: ResumePolicy) {
         self.service.set_resume(policy);

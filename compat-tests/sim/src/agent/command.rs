@@ -59,7 +59,7 @@ impl Input {
         };
         let (program, arguments) = words.split_first().ok_or("missing command")?;
         let mut command = Command::new(program);
-        command.args(arguments).env("TERM", "xterm-256color");
+        command.args(arguments).env_clear().envs(process::environment());
         command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
 
         let mut pid = 0;

@@ -1,6 +1,20 @@
-//! Ending programs together with what they have started.
+//! Programs of sessions: what they are started with, and ending them together with what they have started.
+
+use std::ffi::OsString;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// The environment of a session's program: what a real agent's shells have, which a service manager has started. The
+/// simulator itself is started by tests and people, whose environment holds credentials and settings.
+pub(super) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    let own = OWN.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    // The agent sets both (agent source, `StartCommandExecutor`), the second unless there is one.
+    let language = std::env::var_os("LANG").filter(|value| !value.is_empty());
+    own.chain([("TERM", "xterm-256color".into()), ("LANG", language.unwrap_or_else(|| "C.UTF-8".into()))])
+}
+
+/// What says who and where the user is. (The agent gives its shells the home of their own user.)
+const OWN: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
 
 /// Kills a program's process group.
 pub(super) fn kill_group(pid: u32) {

@@ -37,6 +37,12 @@ impl Session {
                     .map(Session::Command)
             }
             Document::PortForward { host, port, properties } => {
+                if properties.contains_key("host")
+                    && version::compare(spec.options.agent_version(), FIRST_WITHOUT_LOOPBACK).is_ge()
+                    && is_loopback(host, *port)
+                {
+                    return Err(format!("Forwarding to IP address {host} is forbidden."));
+                }
                 let local =
                     properties.get("type").and_then(|kind| kind.as_str()) == Some("LocalPortForwarding");
                 let multiplexed = local
@@ -74,12 +80,20 @@ impl Session {
     }
 }
 
+/// Whether one of a host's addresses is the instance itself.
+fn is_loopback(host: &str, port: u16) -> bool {
+    use std::net::ToSocketAddrs as _;
+    (host, port).to_socket_addrs().is_ok_and(|mut addresses| addresses.any(|to| to.ip().is_loopback()))
+}
+
 fn host_or_localhost(host: &str) -> String {
     if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }
 }
 
 /// The last agent version that carries one connection at a time (client source).
 const LAST_WITHOUT_MUX: &str = "3.0.196.0";
+/// The first agent version that forwards to loopback addresses only where the document has no `host`.
+const FIRST_WITHOUT_LOOPBACK: &str = "3.3.4851.0";
 /// Agent source: `muxSupportedClientVersion`.
 const MUX_CLIENT: &str = "1.1.70";
 /// Agent source: `muxKeepAliveDisabledAfterThisClientVersion`.

@@ -103,9 +103,9 @@ fn command(document: &Document, options: &AgentOptions) -> Result<CommandBuilder
         }
         _ => CommandBuilder::new(options.shell.as_deref().unwrap_or("sh")),
     };
-    command.env("TERM", "xterm-256color");
-    if std::env::var_os("LANG").is_none_or(|value| value.is_empty()) {
-        command.env("LANG", "C.UTF-8");
+    command.env_clear();
+    for (name, value) in process::environment() {
+        command.env(name, value);
     }
     if let Ok(folder) = std::env::current_dir() {
         command.cwd(folder);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::smux::{self, FIN, PSH, SYN};
 use super::super::{Document, Generation};
@@ -15,9 +15,14 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A port where nobody listens.
-async fn free_port() -> u16 {
-    listener().await.1
+/// A port where nobody listens, and that nobody else is given while the socket lives.
+fn closed_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that a listener may join it later.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 fn push(stream: u32, data: &[u8]) -> Vec<u8> {
@@ -116,7 +121,8 @@ async fn megabytes_go_both_ways() {
 
 #[tokio::test]
 async fn a_refused_connection_is_told_and_its_stream_closed() {
-    let mut client = Client::start(forward(free_port().await, Generation::V3_3));
+    let (_closed, port) = closed_port();
+    let mut client = Client::start(forward(port, Generation::V3_3));
     client.handshake("1.2.896.0").await;
     client.send(1, &smux::control(SYN, 3)).await;
     assert_eq!(client.message().await.unwrap(), (10, 3u32.to_be_bytes().to_vec()));
@@ -212,7 +218,7 @@ async fn old_agents_carry_one_connection_after_the_other() {
 
 #[tokio::test]
 async fn a_destination_refused_at_the_start_ends_a_basic_session() {
-    let port = free_port().await;
+    let (_closed, port) = closed_port();
     let mut client = Client::start(forward(port, Generation::V3_0));
     client.handshake("1.2.896.0").await;
     let (_, end) = client.rest().await;
@@ -239,4 +245,34 @@ async fn an_ssh_session_ends_with_its_connection() {
     drop(connection);
     let (rest, end) = client.rest().await;
     assert_eq!((rest, end.output.as_str()), (vec![(1, b"\xff\x00\xfe".to_vec())], ""));
+}
+
+/// Since 3.3.4851.0; the document without `host` still leads to the instance itself.
+#[tokio::test]
+async fn newer_agents_forward_to_loopback_only_without_a_host() {
+    let (_listener, port) = listener().await;
+    for (version, host, forbidden) in [
+        ("3.3.4850.9", Some("localhost"), false),
+        ("3.3.4851.0", Some("localhost"), true),
+        ("3.4.0.0", Some("127.0.0.1"), true),
+        ("3.4.0.0", None, false),
+    ] {
+        let mut spec = forward(port, Generation::V3_3);
+        spec.options.version = Some(version.to_owned());
+        if let (Some(name), Document::PortForward { host, properties, .. }) = (host, &mut spec.document) {
+            name.clone_into(host);
+            properties.insert("host".to_owned(), name.into());
+        }
+        let mut client = Client::start(spec);
+        client.handshake("1.2.896.0").await;
+        if !forbidden {
+            client.send(10, &2u32.to_be_bytes()).await;
+        }
+        let (_, end) = client.rest().await;
+        let expected = match host {
+            Some(host) if forbidden => format!("Forwarding to IP address {host} is forbidden."),
+            _ => String::new(),
+        };
+        assert_eq!(end.output, expected, "{version} {host:?}");
+    }
 }

@@ -25,6 +25,39 @@ async fn a_shell_starts_without_a_handshake_and_ends_with_exit() {
     assert_eq!(end.output, "");
 }
 
+/// A real agent's shells know nothing of whoever starts sessions.
+#[tokio::test]
+async fn programs_do_not_inherit_the_simulators_environment() {
+    // What starts this test has set it, and it is not for the instance.
+    let outside = "CARGO_MANIFEST_DIR";
+    assert!(std::env::var_os(outside).is_some());
+    for document in [
+        Document::InteractiveCommand { command: "env".to_owned() },
+        Document::NonInteractiveCommand { command: "env".to_owned(), separate_output_stream: true },
+    ] {
+        let handshake = matches!(document, Document::NonInteractiveCommand { .. });
+        let mut client = Client::start(spec(document));
+        if handshake {
+            client.handshake("1.2.896.0").await;
+        }
+        let (rest, _) = client.rest().await;
+        let rest: Vec<u8> = rest.into_iter().flat_map(|(_, payload)| payload).collect();
+        let text = String::from_utf8(rest).unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        for name in ["PATH", "TERM", "LANG"] {
+            assert!(names.contains(&name), "{name} is not in {text}");
+        }
+        let is_known = |name: &&str| {
+            [
+                "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TERM", "LANG", "PWD", "OLDPWD",
+                "SHLVL", "_",
+            ]
+            .contains(name)
+        };
+        assert!(names.iter().all(is_known), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn an_interrupt_reaches_the_shells_job() {
     let mut client = Client::start(spec(Document::InteractiveCommand {
