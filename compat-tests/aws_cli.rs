@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use ssm_sim::Sim;
 
-use crate::harness::net::{Server, echo_through, free_port, opened_port, random_bytes};
+use crate::harness::net::{FreePort, Server, echo_through, opened_port, random_bytes};
 use crate::harness::process::{Running, run, run_with_input};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{assert_all_ended, sim};
@@ -130,43 +130,47 @@ fn forwards(setup: &Setup, command: &mut Command, local_port: u16) {
 }
 
 fn port_document_with_json(aws: Aws) {
-    let (setup, echo, local) = (Setup::new(aws), Server::echo(), free_port());
+    let (setup, echo, local) = (Setup::new(aws), Server::echo(), FreePort::new());
     let line = format!(
         "aws ssm start-session --target {TARGET} --document-name AWS-StartPortForwardingSession \
-         --parameters '{{\"portNumber\":[\"{}\"], \"localPortNumber\":[\"{local}\"]}}'",
-        echo.port()
+         --parameters '{{\"portNumber\":[\"{}\"], \"localPortNumber\":[\"{}\"]}}'",
+        echo.port(),
+        local.number()
     );
-    forwards(&setup, &mut setup.documented(&line), local);
+    forwards(&setup, &mut setup.documented(&line), local.number());
 }
 
 fn port_document_with_shorthand(aws: Aws) {
-    let (setup, echo, local) = (Setup::new(aws), Server::echo(), free_port());
+    let (setup, echo, local) = (Setup::new(aws), Server::echo(), FreePort::new());
     let line = format!(
         "aws ssm start-session --target {TARGET} --document-name AWS-StartPortForwardingSession \
-         --parameters portNumber={},localPortNumber={local}",
-        echo.port()
+         --parameters portNumber={},localPortNumber={}",
+        echo.port(),
+        local.number()
     );
-    forwards(&setup, &mut setup.documented(&line), local);
+    forwards(&setup, &mut setup.documented(&line), local.number());
 }
 
 fn remote_host_document_with_json(aws: Aws) {
-    let (setup, echo, local) = (Setup::new(aws), Server::echo(), free_port());
+    let (setup, echo, local) = (Setup::new(aws), Server::echo(), FreePort::new());
     let line = format!(
         "aws ssm start-session --target {TARGET} --document-name AWS-StartPortForwardingSessionToRemoteHost \
-         --parameters '{{\"host\":[\"127.0.0.1\"],\"portNumber\":[\"{}\"], \"localPortNumber\":[\"{local}\"]}}'",
-        echo.port()
+         --parameters '{{\"host\":[\"127.0.0.1\"],\"portNumber\":[\"{}\"], \"localPortNumber\":[\"{}\"]}}'",
+        echo.port(),
+        local.number()
     );
-    forwards(&setup, &mut setup.documented(&line), local);
+    forwards(&setup, &mut setup.documented(&line), local.number());
 }
 
 fn remote_host_document_with_shorthand(aws: Aws) {
-    let (setup, echo, local) = (Setup::new(aws), Server::echo(), free_port());
+    let (setup, echo, local) = (Setup::new(aws), Server::echo(), FreePort::new());
     let line = format!(
         "aws ssm start-session --target {TARGET} --document-name AWS-StartPortForwardingSessionToRemoteHost \
-         --parameters host=\"127.0.0.1\",portNumber=\"{}\",localPortNumber=\"{local}\"",
-        echo.port()
+         --parameters host=\"127.0.0.1\",portNumber=\"{}\",localPortNumber=\"{}\"",
+        echo.port(),
+        local.number()
     );
-    forwards(&setup, &mut setup.documented(&line), local);
+    forwards(&setup, &mut setup.documented(&line), local.number());
 }
 
 fn ecs_execute_command(aws: Aws) {

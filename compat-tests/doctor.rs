@@ -7,7 +7,7 @@ use serde_json::Value;
 use ssm_sim::{Config, Sim};
 
 use crate::harness::World;
-use crate::harness::net::{Server, free_port};
+use crate::harness::net::{FreePort, Server};
 use crate::harness::process::{Finished, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{sim, start};
@@ -217,7 +217,8 @@ fn names_hosts_and_ports_that_lead_nowhere() {
     let (_, report) = doctor(&world, &["--url", "wss://gateway.invalid/x"]);
     assert_check(&report, "dns", "failure", "gateway.invalid: ");
     assert_check(&report, "websocket", "failure", "cannot resolve gateway.invalid");
-    let url = format!("ws://127.0.0.1:{}/x", free_port());
+    let closed = FreePort::new();
+    let url = format!("ws://127.0.0.1:{}/x", closed.number());
     let (_, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "dns", "ok", "127.0.0.1");
     assert_check(&report, "websocket", "failure", "TCP port 443");
@@ -241,7 +242,8 @@ fn proxies() {
     assert_check(&report, "proxy", "ok", &address);
     assert_check(&report, "dns", "ok", "the proxy's business");
     assert_check(&report, "websocket", "failure", "give user and password in HTTPS_PROXY");
-    world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", free_port()));
+    let closed = FreePort::new();
+    world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", closed.number()));
     assert_check(&doctor(&world, &url).1, "websocket", "failure", "proxy http://127.0.0.1:");
     world.set("HTTPS_PROXY", "ftp://user:swordfish@127.0.0.1:1");
     let (finished, report) = doctor(&world, &url);

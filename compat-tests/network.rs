@@ -13,7 +13,7 @@ use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::Gateway;
-use crate::harness::net::{Server, echo_through, eventually, free_port, opened_port, random_bytes};
+use crate::harness::net::{FreePort, Server, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running};
 use crate::harness::sim::{assert_all_ended, start};
 use crate::harness::{Aws, PATIENCE, TARGET, World, wire};
@@ -49,13 +49,11 @@ impl Site {
     }
 
     fn with(config: Config, authority: impl FnOnce(u16) -> String) -> Site {
-        // The front needs the simulator's port, the simulator the front's: one of them must be known before.
-        let port = free_port();
+        let sim = start(config);
         let names = [SERVICE, API, ENDPOINT, ELSEWHERE, "localhost", HERE];
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, sim.port()));
         let front = TlsFront::start(to, &names).expect("start the TLS front");
-        let stream_base = Some(format!("wss://{}", authority(front.port())));
-        let sim = start(Config { port, stream_base, ..config });
+        sim.set_stream_base(&format!("wss://{}", authority(front.port())));
         let world = World::new();
         let bundle = world.path("ca.pem");
         std::fs::write(&bundle, front.ca_pem()).expect("write the CA");
@@ -190,7 +188,8 @@ fn a_proxy_that_refuses_is_quoted() {
 #[test]
 fn a_proxy_that_is_not_there_is_named() {
     let mut site = Site::at(SERVICE).trusting();
-    let proxy = format!("127.0.0.1:{}", free_port());
+    let closed = FreePort::new();
+    let proxy = format!("127.0.0.1:{}", closed.number());
     site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@{proxy}"));
     site.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
     site.fails_with(&format!("proxy http://{proxy}: cannot connect to {proxy}: Connection refused"));
@@ -209,7 +208,8 @@ fn a_proxy_that_is_not_there_is_named() {
 
 #[test]
 fn no_proxy_and_loopback_go_direct() {
-    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let closed = FreePort::new();
+    let nowhere = format!("http://127.0.0.1:{}", closed.number());
     let site = |host| {
         let mut site = Site::here(host).trusting();
         site.set("HTTPS_PROXY", &nowhere);

@@ -11,7 +11,7 @@ use ssm_sim::{Config, CustomDocument, Sim};
 
 use crate::harness::api::Started;
 use crate::harness::net::{
-    Server, await_byte, connect, echo_through, eventually, free_port, opened_port, random_bytes,
+    FreePort, Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes,
 };
 use crate::harness::process::Running;
 use crate::harness::retry::uninterrupted;
@@ -94,7 +94,8 @@ fn port_in_use_fails_at_once_and_ends_the_session() {
 #[test]
 fn refused_destination_ends_that_connection_only() {
     let (world, sim) = (World::new(), sim());
-    let forward = Forward::to(&world, &sim, free_port());
+    let closed = FreePort::new();
+    let forward = Forward::to(&world, &sim, closed.number());
     for _ in 0..2 {
         let mut local = connect(forward.port);
         let begin = Instant::now();
@@ -113,7 +114,8 @@ fn refused_destination_ends_that_connection_only() {
 #[test]
 fn destination_that_comes_up_later_is_reached() {
     let (world, sim) = (World::new(), sim());
-    let port = free_port();
+    let free = FreePort::new();
+    let port = free.number();
     let forward = Forward::to(&world, &sim, port);
     let mut early = connect(forward.port);
     let _ = uninterrupted(|| early.read(&mut [0; 1]));

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::harness::api::Started;
-use crate::harness::net::{free_port, opened_port};
+use crate::harness::net::{FreePort, opened_port};
 use crate::harness::process::{Running, run};
 use crate::harness::sim::sim;
 use crate::harness::{PATIENCE, World, is_root};
 
 /// A PostgreSQL server of its own, ended with the test.
 struct Postgres {
-    port: u16,
+    port: FreePort,
     _server: Running,
     _dir: TempDir,
 }
@@ -34,22 +34,13 @@ impl Postgres {
         let mut initdb = server_command(world, "initdb", dir.path());
         initdb.args(["--no-sync", "-A", "trust", "-U", "test", "-E", "UTF8", "--locale=C", "-D"]);
         run(initdb.arg(&data)).assert_ok();
-        // Between finding a free port and binding it somebody else may take it.
-        for _ in 0..5 {
-            let port = free_port();
-            let mut server = server_command(world, "postgres", dir.path());
-            server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-F"]);
-            server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
-            let server = Running::spawn_without_stdin(&mut server);
-            server.stderr.wait_until("the server's start or its failure", |log| {
-                let log = String::from_utf8_lossy(log);
-                log.contains("ready to accept connections") || log.contains("could not bind")
-            });
-            if server.stderr.text().contains("ready to accept connections") {
-                return Postgres { port, _server: server, _dir: dir };
-            }
-        }
-        panic!("no free port for PostgreSQL in five attempts");
+        let port = FreePort::new();
+        let mut server = server_command(world, "postgres", dir.path());
+        server.arg("-D").arg(&data).args(["-p", &port.number().to_string(), "-F"]);
+        server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
+        let server = Running::spawn_without_stdin(&mut server);
+        server.stderr.wait_for("ready to accept connections");
+        Postgres { port, _server: server, _dir: dir }
     }
 }
 
@@ -67,7 +58,7 @@ impl Forwarded {
     fn new() -> Forwarded {
         let (world, sim) = (World::new(), sim());
         let postgres = Postgres::start(&world);
-        let started = Started::port(&sim.endpoint(), postgres.port, 0);
+        let started = Started::port(&sim.endpoint(), postgres.port.number(), 0);
         let plugin = Running::spawn_without_stdin(&mut started.command(&world));
         let port = opened_port(&plugin.stdout);
         Forwarded { world, port, _postgres: postgres, _plugin: plugin, _sim: sim }

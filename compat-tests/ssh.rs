@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use ssm_sim::agent::AgentOptions;
 use ssm_sim::{Config, Faults, Sim};
 
-use crate::harness::net::{Server, connect, echo_through, eventually, free_port, random_bytes};
+use crate::harness::net::{FreePort, Server, connect, echo_through, eventually, random_bytes};
 use crate::harness::process::{Running, run, run_with_input};
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::sshd::{Sshd, client_config};
@@ -148,7 +148,8 @@ fn sftp_puts_and_gets() {
 #[test]
 fn local_forwarding() {
     let setup = Setup::unpaced(Aws::V2);
-    let (echo, local) = (Server::echo(), free_port());
+    let (echo, free) = (Server::echo(), FreePort::new());
+    let local = free.number();
     let forward = format!("127.0.0.1:{local}:127.0.0.1:{}", echo.port());
     let mut client = setup.client("ssh");
     client.args(["-o", "ExitOnForwardFailure=yes", "-N", "-L", &forward, TARGET]);

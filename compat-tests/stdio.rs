@@ -8,7 +8,7 @@ use ssm_sim::Sim;
 
 use crate::harness::World;
 use crate::harness::api::Started;
-use crate::harness::net::{Server, free_port, random_bytes};
+use crate::harness::net::{FreePort, Server, random_bytes};
 use crate::harness::process::Running;
 use crate::harness::sim::{assert_all_ended, sim};
 
@@ -120,7 +120,8 @@ fn end_of_the_remote_ends_the_session() {
 #[test]
 fn refused_destination_ends_the_session() {
     let (world, sim) = (World::new(), sim());
-    let (mut running, _) = connection(&world, &sim, free_port());
+    let closed = FreePort::new();
+    let (mut running, _) = connection(&world, &sim, closed.number());
     let _stdin = running.take_stdin();
     running.finish().assert_ok();
     assert_all_ended(&sim);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 use super::output::Output;
 use super::retry::uninterrupted;
@@ -73,10 +75,29 @@ impl Drop for Server {
     }
 }
 
-/// A port on which nobody listens: bound once, then given back.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    listener.local_addr().expect("address").port()
+/// A port of 127.0.0.1 on which nobody listens yet: whoever connects is refused.
+///
+/// While it lives, the system gives the port to nobody who asks for a free one. Whoever asks for this very one gets it,
+/// if with SO_REUSEADDR, as servers do: two sockets may share an address as long as at most one of them listens.
+pub struct FreePort {
+    _socket: Socket,
+    number: u16,
+}
+
+impl FreePort {
+    /// Takes a port.
+    pub fn new() -> FreePort {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("bind");
+        let address = socket.local_addr().expect("address").as_socket().expect("an IP address");
+        FreePort { _socket: socket, number: address.port() }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// Connects, with deadlines on reads and writes.

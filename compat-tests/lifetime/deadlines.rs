@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::terminal::Terminal;
 use super::*;
 use crate::harness::gateway::{Gateway, Socket};
-use crate::harness::net::connect;
+use crate::harness::net::{FreePort, connect};
 use crate::harness::process::{Finished, Running};
 use crate::harness::wire;
 
@@ -52,7 +52,8 @@ fn a_gateway_that_never_answers() {
 fn a_gateway_where_nobody_listens() {
     let gateway = Gateway::raw(never_answer);
     let mut started = Started::of(&gateway);
-    let port = crate::harness::net::free_port();
+    let closed = FreePort::new();
+    let port = closed.number();
     started.response["StreamUrl"] = json!(format!("ws://127.0.0.1:{port}/v1/data-channel/x"));
     let mut world = World::new();
     world.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");

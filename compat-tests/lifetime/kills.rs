@@ -13,7 +13,7 @@ use super::processes;
 use super::signals::on_a_script;
 use super::terminal::{Terminal, to_pid};
 use super::*;
-use crate::harness::net::free_port;
+use crate::harness::net::FreePort;
 use crate::harness::process::Running;
 use crate::harness::sim::start;
 use crate::harness::{Aws, TARGET};
@@ -79,7 +79,7 @@ struct Scene {
     sim: Sim,
     far: Server,
     kind: usize,
-    port: u16,
+    port: FreePort,
     socket: PathBuf,
 }
 
@@ -92,7 +92,7 @@ impl Scene {
         let serde_json::Value::Object(properties) = properties else { unreachable!("an object") };
         let documents = [("Socket".to_owned(), CustomDocument::Port { properties })].into();
         let sim = start(Config { documents, ..Config::default() });
-        Scene { world, sim, far, kind: rng.usize(..KINDS), port: free_port(), socket }
+        Scene { world, sim, far, kind: rng.usize(..KINDS), port: FreePort::new(), socket }
     }
 
     fn start(&self) -> Started {
@@ -101,7 +101,7 @@ impl Scene {
             0 => Kind::Shell.start(&self.sim, &self.far),
             1 => Kind::Command.start(&self.sim, &self.far),
             STDIO => Kind::Stdio.start(&self.sim, &self.far),
-            3 => Started::port(&endpoint, self.far.port(), self.port),
+            3 => Started::port(&endpoint, self.far.port(), self.port.number()),
             _ => Started::at(&endpoint, Some("Socket"), json!({})),
         }
     }
@@ -193,7 +193,7 @@ fn network(rng: &mut fastrand::Rng) -> Result<(), String> {
 
 fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
     let scene = Scene::new(rng);
-    let (port, far) = (scene.port.to_string(), scene.far.port().to_string());
+    let (port, far) = (scene.port.number().to_string(), scene.far.port().to_string());
     let parameters = json!({"portNumber": [far], "localPortNumber": [port]}).to_string();
     let mut words = vec!["ssm", "start-session", "--target", TARGET];
     if scene.kind > 1 {

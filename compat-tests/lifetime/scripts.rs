@@ -9,6 +9,7 @@ use ssm_sim::agent::AgentOptions;
 
 use super::*;
 use crate::harness::gateway::Gateway;
+use crate::harness::net::FreePort;
 use crate::harness::process::{Finished, Running, run, run_with_input};
 use crate::harness::sim::{start, unpaced_sim};
 
@@ -181,7 +182,8 @@ fn a_tunnel_goes_on_when_its_notices_cannot_be_written() {
     for kind in [Kind::Mux, Kind::Basic] {
         let (mut world, sim, echo) = (World::new(), kind.sim(), Server::echo());
         world.set("SSM_PLUGIN_EXIT_CODE", "1");
-        let port = crate::harness::net::free_port();
+        let free = FreePort::new();
+        let port = free.number();
         let started = Started::port(&sim.endpoint(), echo.port(), port);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let mut command = started.command(&world);

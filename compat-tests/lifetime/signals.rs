@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::terminal::{Terminal, to_pid};
 use super::*;
-use crate::harness::net::{connect, echo_through, eventually, opened_port};
+use crate::harness::net::{FreePort, connect, echo_through, eventually, opened_port};
 use crate::harness::process::Running;
 
 /// SIGTERM and SIGHUP, on pipes and on a terminal: status 0, the right words, the terminal as before, the session
@@ -380,7 +380,8 @@ fn chatter() -> u16 {
 #[test]
 fn a_tunnel_goes_on_without_a_reader() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
-    let port = crate::harness::net::free_port();
+    let free = FreePort::new();
+    let port = free.number();
     let started = Started::port(&sim.endpoint(), echo.port(), port);
     let mut command = started.command(&world);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

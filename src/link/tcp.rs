@@ -142,9 +142,10 @@ mod tests {
     #[tokio::test]
     async fn a_refused_address_is_followed_by_the_next_at_once() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let refusing = gone.local_addr().unwrap();
-        drop(gone);
+        // Bound, so that nobody else gets the port, and not listening.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let refusing = closed.local_addr().unwrap();
         let stream = race(vec![refusing, refusing, listener.local_addr().unwrap()]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
         let error = race(vec![refusing, refusing]).await.unwrap_err();
