@@ -1,7 +1,11 @@
 //! Where a port session listens.
+//!
+//! Listening says nothing about the destination. The agent looks its name up once, when the session begins, and dials
+//! the addresses it found for every later connection, one after the other inside its accept loop: a record that
+//! changes meanwhile wants a new session, and a dial that hangs keeps the session's later connections waiting.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,16 +48,11 @@ impl Listener {
             "" => 0,
             text => text.parse::<u16>().map_err(|_| ListenError::Port(text.to_owned()))?,
         };
-        let host = host.unwrap_or("localhost");
-        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| ListenError::Resolve(host.to_owned(), error.to_string()))?
-            .collect();
-        // The official plugin prefers IPv4, and clients that know one address use 127.0.0.1.
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        addresses.dedup();
-        let first =
-            addresses.first().ok_or_else(|| ListenError::Resolve(host.into(), "no address".into()))?;
+        let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
+        let mut addresses = addresses(host, port, looked_up)?;
+        let first = addresses.first().ok_or_else(|| {
+            ListenError::Resolve(host.unwrap_or_default().to_owned(), "no address".to_owned())
+        })?;
         let socket = TcpListener::bind(first).await.map_err(|error| ListenError::bind(*first, &error))?;
         let port = socket.local_addr().map_err(|error| ListenError::bind(*first, &error))?.port();
         let mut sockets = vec![socket];
@@ -128,6 +127,29 @@ impl Listener {
     fn bind_file(path: &str) -> Result<Listener, ListenError> {
         Err(ListenError::Bind(format!("unix {path}"), "not supported on this system".into()))
     }
+}
+
+/// The addresses to listen on, by what the name has given. `localhost` is known without (minimal containers have an
+/// empty hosts file).
+fn addresses(
+    host: Option<&str>,
+    port: u16,
+    looked_up: io::Result<impl Iterator<Item = SocketAddr>>,
+) -> Result<Vec<SocketAddr>, ListenError> {
+    let mut addresses: Vec<SocketAddr> = match (looked_up, host) {
+        (Ok(found), _) => found.collect(),
+        (Err(_), None) => Vec::new(),
+        (Err(error), Some(host)) => {
+            return Err(ListenError::Resolve(host.to_owned(), error.to_string()));
+        }
+    };
+    if addresses.is_empty() && host.is_none() {
+        addresses = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    }
+    // The official plugin prefers IPv4, and clients that know one address use 127.0.0.1.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.dedup();
+    Ok(addresses)
 }
 
 /// The pause after a failed accept, which fails for long when there are no descriptors: the loop goes on meanwhile.
@@ -226,4 +248,31 @@ impl Drop for SocketFile {
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     std::fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(host: Option<&str>, found: io::Result<&[&str]>) -> Result<Vec<String>, ListenError> {
+        let found = found.map(|found| found.iter().map(|text| text.parse().unwrap()));
+        addresses(host, 80, found).map(|addresses| addresses.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn localhost_is_known_where_the_hosts_file_is_empty() {
+        let both = ["127.0.0.1:80", "[::1]:80"];
+        assert_eq!(texts(None, Err(io::ErrorKind::NotFound.into())).unwrap(), both);
+        assert_eq!(texts(None, Ok(&[])).unwrap(), both);
+        assert_eq!(texts(None, Ok(&["127.0.0.1:80"])).unwrap(), ["127.0.0.1:80"], "as the hosts file has it");
+    }
+
+    #[test]
+    fn each_address_once_and_ipv4_first() {
+        let found = ["[::1]:80", "127.0.0.1:80", "127.0.0.1:80"];
+        assert_eq!(texts(None, Ok(&found)).unwrap(), ["127.0.0.1:80", "[::1]:80"]);
+        let error = texts(Some("nowhere"), Err(io::Error::other("unknown"))).unwrap_err();
+        assert_eq!(error.to_string(), "listen tcp: lookup nowhere: unknown");
+        assert_eq!(texts(Some("nowhere"), Ok(&[])).unwrap(), [""; 0]);
+    }
 }
