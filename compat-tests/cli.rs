@@ -9,6 +9,8 @@ use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
 use crate::harness::process::{Finished, Running, run};
 use crate::harness::{REGION, TARGET, World, wire};
 
+/// The official version that is reported unless a setting says otherwise.
+const OFFICIAL: &str = "1.2.896.0";
 const INSTALLED: &str =
     "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n\n";
 
@@ -244,6 +246,45 @@ fn an_empty_profile_and_endpoint_are_none() {
     assert_text(&run_open(&mut command), &greeted());
 }
 
+/// The form of the GameLift Streams guide: the AWS CLI's whole output, as it prints it, and a dual-stack endpoint.
+#[test]
+fn the_whole_output_of_the_cli_is_a_response() {
+    let gateway = greeting("");
+    let (started, world) = (Started::of(&gateway), World::new());
+    let response = format!("\n{:#}\n", started.response);
+    let request = json!({"Target": TARGET}).to_string();
+    let mut command = world.plugin();
+    let endpoint = format!("https://ssm.{REGION}.api.aws");
+    command.args([&response, REGION, "StartSession", "", &request, &endpoint]);
+    assert_text(&run_open(&mut command), &greeted());
+}
+
+#[test]
+fn the_reported_version_is_said_everywhere() {
+    let sim = crate::harness::sim::sim();
+    for (setting, expected) in
+        [("1.3.0.7", "1.3.0.7"), (" 2.0 ", "2.0"), ("1.2.3.4.5", OFFICIAL), ("1.x", OFFICIAL), ("", OFFICIAL)]
+    {
+        let mut world = World::new();
+        world.set("SSM_PLUGIN_REPORTED_VERSION", setting);
+        let finished = run(world.plugin().arg("--version"));
+        assert_text(&finished, &format!("{expected}\n"));
+        assert_eq!(finished.errors(), "");
+        let started = Started::at(
+            &sim.endpoint(),
+            Some("AWS-StartNonInteractiveCommand"),
+            json!({"command": ["true"], "separateOutputStream": ["true"]}),
+        );
+        let finished = run(&mut started.command(&world));
+        finished.assert_ok();
+        let report = sim.session(started.id()).expect("the session");
+        assert_eq!(report.opens[0].client_version, expected, "{setting:?}");
+        let is_bad = expected == OFFICIAL && !setting.is_empty();
+        let line = format!("SSM_PLUGIN_REPORTED_VERSION={setting:?} is not a version");
+        assert_eq!(finished.errors().contains(&line), is_bad, "{}", finished.errors());
+    }
+}
+
 #[test]
 fn a_bad_request_never_panics() {
     // The official plugin panics without a Target; the session itself needs none.
@@ -262,7 +303,15 @@ fn a_bad_request_never_panics() {
 
 #[test]
 fn a_stream_url_of_a_stranger_is_refused() {
-    for url in ["wss://example.com/v1/data-channel/x", "ws://example.com/", "http://127.0.0.1:1/", "::", ""] {
+    for url in [
+        "wss://example.com/v1/data-channel/x",
+        "wss://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/v1/data-channel/x",
+        "wss://ssmmessages.s3.amazonaws.com/v1/data-channel/x",
+        "ws://example.com/",
+        "http://127.0.0.1:1/",
+        "::",
+        "",
+    ] {
         let response = json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url}).to_string();
         let request = json!({"Target": TARGET}).to_string();
         let finished = run(World::new().plugin().args([&response, REGION, "StartSession", "", &request, ""]));

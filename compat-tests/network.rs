@@ -21,6 +21,7 @@ use crate::harness::{Aws, PATIENCE, TARGET, World, wire};
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
 const API: &str = "ssm.us-east-1.amazonaws.com";
 const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
+const SOMEBODYS_API: &str = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
 const ELSEWHERE: &str = "gateway.example";
 /// An address that leads to this machine on Linux, but is no loopback address.
 const HERE: &str = "0.0.0.0";
@@ -230,6 +231,48 @@ fn no_proxy_and_loopback_go_direct() {
     plugin.finish().assert_ok();
 }
 
+/// GNOME sets `ALL_PROXY=socks://…`, for programs that neither the AWS CLI nor the official plugin are among
+/// (kimi-cli#404, cdk-local#672).
+#[test]
+fn gnome_all_proxy_is_socks5() {
+    let mut site = Site::at(SERVICE).trusting();
+    let proxy = site.proxy(ProxyOptions::default());
+    site.set("ALL_PROXY", &format!("socks://127.0.0.1:{}/", proxy.port()));
+    site.works();
+    assert_asked_for(&proxy, &format!("{SERVICE}:443"));
+}
+
+#[test]
+fn an_all_proxy_that_nobody_can_use_costs_a_line() {
+    let unusable = "ftp://user:swordfish@127.0.0.1:1";
+    let site = || {
+        let mut site = Site::here(HERE).trusting();
+        site.set("SSM_PLUGIN_ALLOW_STREAM_HOST", HERE);
+        site.set("SSM_PLUGIN_STATUS", "always");
+        site.set("all_proxy", unusable);
+        site
+    };
+    let errors = |site: &Site| {
+        let plugin = site.spawn();
+        opened_port(&plugin.stdout);
+        plugin.signal(Signal::INT);
+        let finished = plugin.finish();
+        finished.assert_ok();
+        finished.errors()
+    };
+    let line = "session-manager-plugin: all_proxy is ignored: it is not the URL of a proxy (http, https or socks5)\n";
+    let mut site = site();
+    assert_eq!(errors(&site), line);
+    // None of its business.
+    site.set("NO_PROXY", "0.0.0.0/8");
+    assert_eq!(errors(&site), "");
+    site.set("all_proxy", "");
+    site.set("HTTPS_PROXY", unusable);
+    assert_eq!(errors(&site), "", "NO_PROXY is asked first");
+    site.set("NO_PROXY", "");
+    site.fails_with("HTTPS_PROXY is not the URL of a proxy");
+}
+
 #[test]
 fn a_private_authority_is_trusted_when_named() {
     for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
@@ -284,7 +327,8 @@ fn other_hosts_are_refused_unless_allowed() {
     let proxy = site.proxy(ProxyOptions::default());
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
     site.fails_with(&format!(
-        "the stream URL names {ELSEWHERE}, which is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={ELSEWHERE} allows it"
+        "the stream URL names {ELSEWHERE}, which is not a Session Manager endpoint of AWS; \
+         SSM_PLUGIN_ALLOW_STREAM_HOST={ELSEWHERE} allows it"
     ));
     assert_eq!(proxy.requests(), []);
     site.set("SSM_PLUGIN_ALLOW_STREAM_HOST", ELSEWHERE);
@@ -314,9 +358,11 @@ fn another_stream_host_is_used_throughout() {
     site.works();
     let visit = Visit { server_name: Some("localhost".to_owned()), host: Some(host) };
     assert_eq!(site.front.visits(), [visit]);
-    // Not a host of AWS.
-    site.set("SSM_PLUGIN_STREAM_HOST", ELSEWHERE);
-    site.fails_with(&format!("SSM_PLUGIN_STREAM_HOST={ELSEWHERE} is not an AWS host"));
+    // Not an endpoint of Session Manager; an API below AWS's domain may be anybody's.
+    for host in [ELSEWHERE, SOMEBODYS_API] {
+        site.set("SSM_PLUGIN_STREAM_HOST", host);
+        site.fails_with(&format!("SSM_PLUGIN_STREAM_HOST={host} is not a Session Manager endpoint of AWS"));
+    }
     site.set("SSM_PLUGIN_STREAM_HOST", "https://localhost/");
     site.fails_with("SSM_PLUGIN_STREAM_HOST=\"https://localhost/\" is not a host name");
 }

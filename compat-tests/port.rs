@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use ssm_sim::agent::Generation;
+use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, CustomDocument, Sim};
 
 use crate::harness::api::Started;
 use crate::harness::net::{
     FreePort, Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes,
 };
-use crate::harness::process::Running;
+use crate::harness::process::{Running, run};
 use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -109,6 +109,27 @@ fn refused_destination_ends_that_connection_only() {
         assert!(begin.elapsed() < Duration::from_secs(10), "took {:?}", begin.elapsed());
     }
     forward.plugin.stdout.wait_for("Connection to destination port failed, check SSM Agent logs.\n");
+}
+
+/// aws-connect#32 and others: what worked for years stops with an update of the agent.
+#[test]
+fn agent_3_3_4851_refuses_loopback_with_advice() {
+    let agent = AgentOptions { version: Some("3.3.4851.0".to_owned()), ..AgentOptions::default() };
+    let (world, sim, echo) = (World::new(), start(Config { agent, ..Config::default() }), Server::echo());
+    let parameters = json!({"host": ["localhost"], "portNumber": [echo.port().to_string()]});
+    let document = "AWS-StartPortForwardingSessionToRemoteHost";
+    let started = Started::at(&sim.endpoint(), Some(document), parameters);
+    let finished = run(&mut started.command(&world));
+    finished.assert_ok();
+    let words =
+        format!("\n\nSessionId: {} : Forwarding to IP address localhost is forbidden.\n\n", started.id());
+    assert!(finished.text().ends_with(&words), "{:?}", finished.text());
+    let errors = finished.errors();
+    assert!(errors.contains("AWS-StartPortForwardingSession, without host"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    // Which works.
+    let forward = Forward::to(&world, &sim, echo.port());
+    assert_eq!(echo_through(forward.port, b"still"), b"still");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn a_file_that_is_a_pipe_is_not_opened() {
     let finished = greet(&world);
     finished.assert_ok();
     let line = format!(
-        "session-manager-plugin: settings file {}: cannot be read: it is not a file\n",
+        "session-manager-plugin: settings file {}: cannot be read: it is not a regular file\n",
         path.display()
     );
     assert!(finished.text().contains("hello\r\n"), "{}", finished.text());
@@ -152,8 +152,8 @@ fn each_thing_that_is_wrong_is_said_once_on_stderr() {
     let errors = finished.errors();
     assert_eq!(errors.lines().count(), 4, "{errors}");
     for words in [
-        "SSM_PLUGIN_MESAGE_RATE is no setting; SSM_PLUGIN_MESSAGE_RATE is one",
-        "qiet is no setting; quiet is one",
+        "unknown setting SSM_PLUGIN_MESAGE_RATE; did you mean SSM_PLUGIN_MESSAGE_RATE?",
+        "unknown setting qiet; did you mean quiet?",
         "sessions = \"99\" in the settings file is not a number from 1 to 8, using 1",
         "SSM_PLUGIN_WINDOW=\"much\" is not a number from ",
     ] {
@@ -223,16 +223,44 @@ fn a_shell_that_ends_by_itself_is_left_alone() {
     assert!(screen.contains("hello") && !screen.contains('\x1b'), "{screen:?}");
 }
 
+/// systemd and others set COLUMNS=0, which is nobody's mistake: the log and `doctor` say it, not each start.
+#[test]
+fn systemd_columns_0_is_not_worth_a_line() {
+    let mut world = World::new();
+    let log = world.path("log");
+    world.set("COLUMNS", "0");
+    world.set("SSM_PLUGIN_LOG", "info");
+    world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
+    let finished = greet(&world);
+    assert_eq!(finished.errors(), "");
+    let words = "COLUMNS=\"0\" is not a number from 1 to 65535, using 300";
+    let log = std::fs::read_to_string(log).expect("the log");
+    assert!(log.contains(words), "{log}");
+    let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();
+    assert!(report.contains(words), "{report}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_token_among_the_arguments_is_hidden() {
+    for before in ["", " ", "\n\t "] {
+        assert_hidden(before);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn assert_hidden(before: &str) {
     let gateway = Gateway::scripted(|socket: &mut Socket| {
         let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
         socket.acknowledged(number);
         while socket.input().is_some() {}
     });
     let world = World::new();
-    let mut command = Started::of(&gateway).command_with_json(&world);
+    let started = Started::of(&gateway);
+    let mut command = world.plugin();
+    command.arg(format!("{before}{}", started.response));
+    command.args(["us-east-1", "StartSession", "", &started.request.to_string(), &started.endpoint]);
     let mut child = command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())

@@ -63,6 +63,8 @@ pub struct StartSession {
     pub endpoint: Option<String>,
     /// The three-word form of callers too old to hand over a profile.
     pub legacy: bool,
+    /// The response, and so the token, was itself the first word, which other users can see.
+    pub response_is_argument: bool,
 }
 
 /// Without the URL's query, which may be signed, and the request, whose parameters are the user's.
@@ -145,8 +147,9 @@ pub fn parse(
     let request = next()?.and_then(|word| request(&word));
     let endpoint = next()?.filter(|word| !word.is_empty());
 
+    let response_is_argument = matches!(response, ResponseText::Argument(_));
     let response = match response {
-        ResponseText::Found(text) => response::parse(&text)?,
+        ResponseText::Argument(text) | ResponseText::Variable(text) => response::parse(&text)?,
         ResponseText::NotSet(name) => return Err(CliError::ResponseNotSet(name)),
     };
     Ok(Invocation::StartSession(Box::new(StartSession {
@@ -159,11 +162,13 @@ pub fn parse(
         request,
         endpoint,
         legacy,
+        response_is_argument,
     })))
 }
 
 enum ResponseText {
-    Found(Zeroizing<String>),
+    Argument(Zeroizing<String>),
+    Variable(Zeroizing<String>),
     NotSet(String),
 }
 
@@ -173,10 +178,10 @@ fn response_text(
     take_env: &mut impl FnMut(&str) -> Option<OsString>,
 ) -> Result<ResponseText, CliError> {
     if !word.starts_with(RESPONSE_VARIABLE) {
-        return Ok(ResponseText::Found(Zeroizing::new(word)));
+        return Ok(ResponseText::Argument(Zeroizing::new(word)));
     }
     match take_env(&word).map(OsString::into_string) {
-        Some(Ok(text)) if !text.is_empty() => Ok(ResponseText::Found(Zeroizing::new(text))),
+        Some(Ok(text)) if !text.is_empty() => Ok(ResponseText::Variable(Zeroizing::new(text))),
         Some(Err(_)) => Err(CliError::NotUtf8(1)),
         _ => Ok(ResponseText::NotSet(word)),
     }

@@ -7,10 +7,10 @@
 //! # Layout
 //!
 //! ```text
-//! main ─▶ cli ─▶ session ─▶ link ─▶ protocol
-//!    │              │         └────▶ aws
+//! main ─▶ cli ─▶ session ─▶ settings ─▶ link ─▶ protocol
+//!    │              │                   └────▶ aws
 //!    │              └──▶ smux, term, process, notice
-//!    └────▶ doctor ─▶ link, aws, settings
+//!    └────▶ doctor ─▶ settings, link, aws
 //! ```
 //!
 //! No arrow runs back up.
@@ -27,6 +27,7 @@
 //! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
 //! | [`term`] | raw mode, size, standard streams |
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
+//! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //!
@@ -49,6 +50,10 @@
 //! Downwards [`smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
 //! reader stops nobody until it holds 8 MiB (all together: 32 MiB), then the whole session waits. Nothing is dropped.
 //!
+//! *At the other end* the agent looks the destination's name up once, when the session begins, and dials those addresses
+//! for every later connection, one after the other inside its accept loop. So a name whose address changes wants a new
+//! session, and a destination that does not answer holds up the session's new connections, not the open ones.
+//!
 //! # Invariants
 //!
 //! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; a lint denies it there.
@@ -68,6 +73,7 @@ pub mod aws;
 #[doc(hidden)]
 pub mod cli;
 mod doctor;
+mod files;
 pub mod link;
 mod logging;
 mod notice;

@@ -6,6 +6,7 @@
 //! which are for a person at the terminal and go to stderr.
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,8 +44,8 @@ pub const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
 pub const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
 /// The answer to `--version`.
-pub fn version() -> String {
-    format!("{}\n", crate::version::COMPATIBLE_VERSION)
+pub fn version(reported: &str) -> String {
+    format!("{reported}\n")
 }
 
 /// One or two words that are no request.
@@ -75,6 +76,17 @@ pub fn exiting(id: &str) -> String {
 /// The channel was closed: with `output` if the service gave a reason, like [`exiting`] if not.
 pub fn channel_closed(id: &str, output: &str) -> String {
     if output.is_empty() { exiting(id) } else { format!("\n\nSessionId: {id} : {output}\n\n") }
+}
+
+/// What to do about the reason that the agent gave for closing the channel, for stderr; `None` where its words say all.
+pub fn advice(output: &str) -> Option<&'static str> {
+    // Agent source, `validateParameters` of its port plugin. Since 3.3.4851.0 that includes loopback.
+    let host = output.trim().strip_prefix("Forwarding to IP address ")?.strip_suffix(" is forbidden.")?;
+    let is_loopback = match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    is_loopback.then_some(USE_THE_DOCUMENT_WITHOUT_HOST)
 }
 
 /// The session cannot be resumed any more.
@@ -146,6 +158,11 @@ pub fn connection_closed(name: &str, lived: Duration, sent: u64, received: u64) 
     format!("{name} closed after {seconds:.1} s, sent {sent} bytes, received {received} bytes")
 }
 
+/// Status: a proxy variable that is read by neither the AWS CLI nor the official plugin does not count.
+pub fn proxy_ignored(name: &str) -> String {
+    format!("{name} is ignored: it is not the URL of a proxy (http, https or socks5)")
+}
+
 /// Status: the connection is lost and is being opened again.
 pub fn connecting_again(reason: impl std::fmt::Display) -> String {
     format!("connection lost ({reason}), connecting again")
@@ -200,6 +217,8 @@ fn render(text: &str, raw: bool) -> Bytes {
     Bytes::from(format!("{start}{STATUS_PREFIX}{text}{end}"))
 }
 
+const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not take the instance itself for a remote host: for a port \
+    of the instance use the document AWS-StartPortForwardingSession, without host";
 const STATUS_PREFIX: &str = "session-manager-plugin: ";
 
 #[cfg(test)]
@@ -254,7 +273,7 @@ mod tests {
             unknown_operation("x"),
             "\nUnknown operation x. \nUse session-manager-plugin --version to check the version.\n\n"
         );
-        assert_eq!(version(), "1.2.896.0\n");
+        assert_eq!(version("1.2.896.0"), "1.2.896.0\n");
         assert_eq!(cannot_start("no"), "Cannot perform start session: no\n");
         assert_eq!(channel_closed("s", "out"), "\n\nSessionId: s : out\n\n");
         assert_eq!(timed_out("s"), "Session: s timed out.\n");
@@ -262,6 +281,22 @@ mod tests {
         assert_eq!(unix_socket_opened("/a b", "s"), "Unix socket /a b opened for sessionId s.\n");
         assert_eq!(customer_message("hello"), "hello\n");
         assert_eq!(customer_message(""), "");
+    }
+
+    #[test]
+    fn advice_for_loopback_behind_the_remote_host_document_only() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
+            let advice = advice(&format!("Forwarding to IP address {host} is forbidden.")).expect(host);
+            assert!(advice.contains("AWS-StartPortForwardingSession, without host"), "{advice}");
+        }
+        for output in [
+            "",
+            "localhost",
+            "Forwarding to IP address 169.254.169.254 is forbidden.",
+            "Forwarding to IP address db.internal is forbidden.",
+        ] {
+            assert_eq!(advice(output), None, "{output}");
+        }
     }
 
     #[test]

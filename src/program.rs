@@ -13,39 +13,42 @@ use crate::{doctor, logging, notice, process, session, wire_log};
 pub fn main() -> ExitCode {
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);
+    let loaded = Settings::load();
     let text = match invocation {
-        Ok(Invocation::Version) => notice::version(),
+        Ok(Invocation::Version) => notice::version(&loaded.settings.reported_version),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
         Ok(Invocation::Manual) => settings::manual(),
         Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
-        Ok(Invocation::Doctor(words)) => return examine(&words),
+        Ok(Invocation::Doctor(words)) => return examine(&words, &loaded),
         Ok(Invocation::StartSession(start)) => {
-            if std::env::args_os().nth(RESPONSE).is_some_and(|word| word.as_encoded_bytes().starts_with(b"{"))
-            {
+            if start.response_is_argument {
                 process::hide_argument(RESPONSE);
             }
-            return start_session(*start);
+            return start_session(*start, loaded);
         }
-        Err(err) => return fail(&notice::cannot_start(err)),
+        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings),
     };
     print(&text);
     ExitCode::SUCCESS
 }
 
-fn start_session(start: StartSession) -> ExitCode {
+fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     let parent = Parent::find();
-    let Loaded { settings, warnings, .. } = Settings::load();
-    for warning in warnings {
+    let Loaded { settings, warnings, .. } = loaded;
+    for warning in warnings.iter().filter(|warning| !warning.is_minor) {
         let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
     }
     let _log = logging::start(&settings, &start.session_id);
+    for warning in &warnings {
+        tracing::warn!(%warning, "settings");
+    }
     let wire_log = wire_log::start(&settings);
     process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err)),
+        Err(err) => return fail(&notice::cannot_start(err), &settings),
     };
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
     let status = runtime.block_on(session::run(start, settings, recording, parent));
@@ -55,7 +58,7 @@ fn start_session(start: StartSession) -> ExitCode {
 }
 
 /// `doctor`: 0 when no check has failed, 1 when one has, 2 for words it does not know.
-fn examine(words: &[String]) -> ExitCode {
+fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
     let options = match doctor::Options::parse(words) {
         Ok(options) => options,
         Err(reason) => {
@@ -65,9 +68,9 @@ fn examine(words: &[String]) -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err)),
+        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings),
     };
-    let report = runtime.block_on(doctor::examine(&options));
+    let report = runtime.block_on(doctor::examine(&options, loaded));
     runtime.shutdown_background();
     print(&if options.json { report.to_json() } else { report.to_text() });
     ExitCode::from(u8::from(report.has_failed()))
@@ -75,9 +78,9 @@ fn examine(words: &[String]) -> ExitCode {
 
 /// Says what went wrong on stdout, where callers look for it. The status is 0, as the official
 /// plugin's, unless the settings ask for it: the AWS CLI prints our argv when it is another.
-fn fail(text: &str) -> ExitCode {
+fn fail(text: &str, settings: &Settings) -> ExitCode {
     print(text);
-    if Settings::load().settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
+    if settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
 }
 
 /// A reader that is gone wants to know nothing more.

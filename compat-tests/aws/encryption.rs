@@ -3,7 +3,7 @@
 use serde_json::json;
 use ssm_sim::{Config, KmsOptions, Sim};
 
-use super::{Call, strict, world_without_credentials};
+use super::{Call, known, strict, world_without_credentials};
 use crate::harness::World;
 use crate::harness::process::{Finished, Running};
 use crate::harness::pty::Pty;
@@ -119,14 +119,23 @@ fn missing_credentials_are_told_to_agent_and_user() {
     assert_reason(&finished, "kms:GenerateDataKey failed: no AWS credentials were found");
 }
 
+/// The official plugin skips the look-up before the first opening, and nothing else.
 #[test]
-fn skipped_configuration_is_told_to_agent_and_user() {
-    let kms = KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), ..KmsOptions::default() };
-    let sim = start(Config { kms, ..Config::default() });
+fn skipped_configuration_still_encrypts() {
+    let sim = start(Config {
+        kms: KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), ..KmsOptions::default() },
+        credentials: Some(known()),
+        ..Config::default()
+    });
     let mut world = world_for(&sim);
     world.set("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true");
-    let finished = failure(&sim, &world, &Call::shell(&sim));
-    assert_reason(&finished, "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set");
+    let call = Call::shell(&sim);
+    let mut plugin = Running::spawn(&mut call.plugin(&world));
+    plugin.stdout.wait_for("This session is encrypted");
+    plugin.send("echo a$((40+2))z\n");
+    plugin.stdout.wait_for("a42z");
+    let opens = sim.session(call.id()).expect("the session").opens;
+    assert!(opens[0].signature.is_none(), "{opens:?}");
 }
 
 #[test]

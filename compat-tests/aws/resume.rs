@@ -175,8 +175,11 @@ fn new_stream_url_is_checked_like_the_first() {
     let (mut world, echo) = (World::new(), Server::echo());
     world.set("SSM_PLUGIN_STATUS", "always");
     world.set("SSM_PLUGIN_RECONNECT_TIMEOUT", "2");
-    let sim = start(Config { resume_url: Some("wss://evil.example/x".to_owned()), ..Config::default() });
-    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
-    sim.cut(&forward.id);
-    forward.plugin.stderr.wait_for("cannot resume the session where the service says: the stream URL names");
+    for host in ["evil.example", "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com"] {
+        let sim = start(Config { resume_url: Some(format!("wss://{host}/x")), ..Config::default() });
+        let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+        sim.cut(&forward.id);
+        let line = format!("cannot resume the session where the service says: the stream URL names {host}");
+        forward.plugin.stderr.wait_for(&line);
+    }
 }

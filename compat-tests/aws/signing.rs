@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::process::Signal;
 use ssm_sim::{Config, SignatureReport, Sim};
 
-use super::{Call, Forward, strict_sim, world_without_credentials};
+use super::{Call, Forward, strict, strict_sim, world_without_credentials};
 use crate::harness::net::{Server, echo_through};
+use crate::harness::process::Running;
 use crate::harness::sim::{sim, start};
 use crate::harness::{REGION, World};
 
@@ -61,6 +63,43 @@ fn skipping_the_configuration_opens_unsigned() {
     world.set("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true");
     let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
     assert_eq!(first_signature(&sim, &forward.id), None);
+    // Later ones, and the calls between, have their credentials.
+    sim.cut(&forward.id);
+    assert_eq!(echo_through(forward.port, b"resumed"), b"resumed");
+    assert!(sim.requests().resume > 0);
+    let opens = sim.session(&forward.id).expect("the session").opens;
+    assert!(opens.last().is_some_and(|open| open.signature.is_some()), "{opens:?}");
+}
+
+#[test]
+fn skipping_the_configuration_ends_the_session_at_the_service() {
+    let (mut world, sim) = (World::new(), sim());
+    world.set("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true");
+    let call = Call::shell(&sim);
+    let mut plugin = Running::spawn(&mut call.plugin(&world));
+    plugin.send("echo a$((40+2))z\n");
+    plugin.stdout.wait_for("a42z");
+    plugin.signal(Signal::TERM);
+    plugin.finish().assert_ok();
+    assert!(sim.terminated(call.id()));
+}
+
+/// The names of federated users, and so the ids of their sessions, are addresses: `@` stands in the path as it is, and
+/// as `%40` in what is signed.
+#[test]
+fn a_session_id_with_an_at_sign_is_signed() {
+    let (world, echo) = (World::new(), Server::echo());
+    let sim = start(Config { user: "alice@example.com".to_owned(), ..strict() });
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    assert!(forward.id.starts_with("alice@example.com-"), "{}", forward.id);
+    assert_eq!(echo_through(forward.port, b"signed"), b"signed");
+    sim.cut(&forward.id);
+    assert_eq!(echo_through(forward.port, b"again"), b"again");
+    let opens = sim.session(&forward.id).expect("the session").opens;
+    assert!(
+        opens.len() > 1 && opens.iter().all(|o| o.signature.as_ref().is_some_and(|s| s.verified)),
+        "{opens:?}"
+    );
 }
 
 #[test]

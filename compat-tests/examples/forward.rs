@@ -51,7 +51,8 @@ pub async fn forward(
 ) -> anyhow::Result<()> {
     let network = Arc::new(Network::from_env());
     let url = network.stream_url(&opened.stream_url)?;
-    let target = Target { session_id: opened.session_id, url, token: Arc::new(opened.token), network, aws };
+    let token = Arc::new(opened.token);
+    let target = Target { session_id: opened.session_id, url, token, network, aws, sign_first: true };
     let mut link = Link::new(link::Config::default(), target);
     wait_for_port(&mut link).await?;
 

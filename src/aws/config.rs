@@ -130,9 +130,10 @@ async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
 /// out here.
 fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
     let name = path.display();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read the certificates in {name}"))?;
+    let unreadable = || format!("cannot read the certificates in {name}");
+    let pem_file = crate::files::read(path, crate::files::MAX_CERTIFICATES).with_context(unreadable)?;
+    let certificates =
+        CertificateDer::pem_slice_iter(&pem_file).collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
     let mut trust = TrustStore::default();
     let mut usable = 0;
     for certificate in certificates {

@@ -3,14 +3,15 @@
 //! The SDK does that on the runtime's only thread: a file that blocks (a pipe, a file system that has gone) would stop
 //! signals, deadlines and open connections with it, and one without an end would take all memory.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::expanded;
+use crate::files::{self, FileError};
 
 /// Reads the files once, elsewhere.
 ///
@@ -39,18 +40,15 @@ pub(super) async fn check() -> Result<(), String> {
 }
 
 fn look_at(path: &Path) -> Result<(), String> {
-    let Ok(data) = std::fs::metadata(path) else { return Ok(()) };
-    if data.is_dir() || is_null_device(&data) {
+    if std::fs::metadata(path).is_ok_and(|data| data.is_dir() || is_null_device(&data)) {
         return Ok(());
     }
-    if !data.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
     // To its end: a server that has gone does not take the names along that the system remembers.
-    let Ok(file) = File::open(path) else { return Ok(()) };
-    match io::copy(&mut file.take(MAX_SIZE + 1), &mut io::sink()) {
-        Ok(size) if size > MAX_SIZE => Err(format!("is larger than {MAX_SIZE} bytes")),
-        _ => Ok(()),
+    match files::copy(path, MAX_SIZE, &mut io::sink()) {
+        Err(error @ (FileError::NotRegular | FileError::TooLarge(_))) => {
+            Err(format!("cannot be read: {error}"))
+        }
+        Ok(()) | Err(FileError::Io(_)) => Ok(()),
     }
 }
 
@@ -85,10 +83,10 @@ mod tests {
         let path = dir.path().join("config");
         assert_eq!(look_at(&path), Ok(()));
         assert_eq!(look_at(dir.path()), Ok(()));
-        let file = File::create(&path).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
         file.set_len(MAX_SIZE).unwrap();
         assert_eq!(look_at(&path), Ok(()));
         file.set_len(MAX_SIZE + 1).unwrap();
-        assert_eq!(look_at(&path), Err(format!("is larger than {MAX_SIZE} bytes")));
+        assert_eq!(look_at(&path), Err(format!("cannot be read: it is larger than {MAX_SIZE} bytes")));
     }
 }

@@ -5,9 +5,8 @@ use aws_config::profile::ProfileSet;
 use super::identity::Identity;
 use super::network::Route;
 use super::options::Options;
-use super::report::Check;
-use crate::aws::{AwsContext, Client, HttpsProxy, Trouble};
-use crate::secret::Secret;
+use super::report::{Check, Status};
+use crate::aws::{AwsContext, Client, Trouble};
 use crate::settings::Settings;
 
 /// Whether there are credentials, looked up as a session would. Names their source, never the secret.
@@ -17,10 +16,19 @@ pub(super) async fn check(
     identity: &Identity,
     route: &Route,
 ) -> Check {
-    const NAME: &str = "credentials";
+    let mut check = look_up(options, identity, route).await;
     if settings.skip_client_configure {
-        return Check::skipped(NAME, "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: none are looked for");
+        check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: they are used to resume and to end sessions and \
+                        for encrypted ones, not to open the connection";
+        if check.status == Status::Failure {
+            check.status = Status::Warning;
+        }
     }
+    check
+}
+
+async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check {
+    const NAME: &str = "credentials";
     let files = match &identity.files {
         Ok(files) => files,
         Err(reason) => {
@@ -47,14 +55,11 @@ pub(super) async fn check(
     let Some(url) = route.for_signing() else {
         return Check::skipped(NAME, format!("{source}; no region to try them in"));
     };
-    let proxy = route.network.proxy();
     let context = AwsContext {
         region: identity.region.clone().unwrap_or_default(),
         profile: identity.profile_from.map(|_| identity.profile.clone()),
         ca_bundle: route.network.ca_bundle().cloned(),
-        proxy: proxy
-            .https()
-            .map(|url| HttpsProxy { url: Secret::new(url.to_owned()), except: proxy.no_proxy(443) }),
+        proxy: route.network.https_proxy(&url),
         ..AwsContext::default()
     };
     match Client::new(context).sign(&url).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::report::Check;
+use super::report::{Check, Status};
 use crate::logging;
 use crate::settings::{Loaded, Settings, Source};
 use crate::term::{RawMode, Size, stdin_is_terminal, stdout_is_terminal};
@@ -31,8 +31,31 @@ pub(super) fn settings(loaded: &Loaded) -> Check {
     Check::ok("settings", if lines.is_empty() { "all defaults".to_owned() } else { lines.join("\n") })
 }
 
-/// Which plugin the AWS CLI would call.
+/// Which plugin the AWS CLI would call, and which one callers that know only the official package's place.
 pub(super) async fn plugin() -> Check {
+    let check = plugin_on_path().await;
+    if cfg!(windows) {
+        return check;
+    }
+    let usual = Path::new(USUAL_PLACE);
+    let with =
+        |text: &str| Check { found: format!("{}\n{USUAL_PLACE}: {text}", check.found), ..check.clone() };
+    if !is_program(usual) {
+        return with("missing; Ansible's aws_ssm before 9.1 looks only there");
+    }
+    // What the PATH leads to is told already.
+    if is_this_program(usual) || check.found.contains(USUAL_PLACE) {
+        return check;
+    }
+    let other = with("another one; Ansible's aws_ssm before 9.1 takes that");
+    match check.status {
+        Status::Ok => Check { status: Status::Warning, ..other }
+            .advice("make it a link to this program, or set ansible_aws_ssm_plugin"),
+        _ => other,
+    }
+}
+
+async fn plugin_on_path() -> Check {
     const NAME: &str = "plugin";
     let found = on_path(PLUGIN);
     let Some(first) = found.first() else {
@@ -115,10 +138,33 @@ pub(super) fn terminal() -> Check {
 
 pub(super) fn log(settings: &Settings) -> Check {
     let state = if settings.log.is_some() { "on" } else { "off" };
-    match logging::check(settings) {
+    let check = match logging::check(settings) {
         Ok(path) => Check::ok("log", format!("{state}; {} can be written", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
             .advice("name a place that can be written in SSM_PLUGIN_LOG_FILE"),
+    };
+    with_official_configuration(check, &official_log_configuration())
+}
+
+/// Says that the official plugin's configuration of its log is not read, where there is one.
+fn with_official_configuration(check: Check, path: &Path) -> Check {
+    if !path.is_file() {
+        return check;
+    }
+    let found = format!("{}\n{} is not read: it is the official plugin's", check.found, path.display());
+    let advice = match check.advice {
+        Some(advice) => advice,
+        None => "SSM_PLUGIN_LOG=debug switches this program's log on, SSM_PLUGIN_LOG_FILE names its file"
+            .to_owned(),
+    };
+    Check { found, advice: Some(advice), ..check }
+}
+
+/// Where the official plugin looks for `seelog.xml` (its source, `getLogConfigBytes`).
+fn official_log_configuration() -> PathBuf {
+    match std::env::var_os("ProgramFiles").filter(|_| cfg!(windows)) {
+        Some(programs) => PathBuf::from(programs).join(r"Amazon\SessionManagerPlugin\seelog.xml"),
+        None => PathBuf::from("/usr/local/sessionmanagerplugin/seelog.xml"),
     }
 }
 
@@ -206,6 +252,8 @@ const FIRST_1_WITH_VARIABLE: Version = (1, 30, 3);
 const FIRST_2_WITH_VARIABLE: Version = (2, 13, 37);
 
 const PLUGIN: &str = "session-manager-plugin";
+/// Where the official package puts it. (The default of `ansible_aws_ssm_plugin` in community.aws before 9.1.)
+const USUAL_PLACE: &str = "/usr/local/bin/session-manager-plugin";
 /// The AWS CLI takes a second or two to say its version.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
 /// Characters of what another program says.
@@ -230,6 +278,19 @@ mod tests {
         for new in [(1, 30, 3), (1, 31, 0), (1, 45, 11), (2, 13, 37), (2, 15, 0), (3, 0, 0)] {
             assert!(!hands_over_in_argv(new), "{new:?}");
         }
+    }
+
+    #[test]
+    fn a_log_configuration_of_the_official_plugin_is_told_not_to_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seelog.xml");
+        let check = || Check::ok("log", "off");
+        assert_eq!(with_official_configuration(check(), &path), check());
+        std::fs::write(&path, "<seelog/>").unwrap();
+        let told = with_official_configuration(check(), &path);
+        assert_eq!(told.status, Status::Ok);
+        assert_eq!(told.found, format!("off\n{} is not read: it is the official plugin's", path.display()));
+        assert!(told.advice.unwrap().starts_with("SSM_PLUGIN_LOG=debug"));
     }
 
     #[cfg(unix)]

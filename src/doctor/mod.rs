@@ -26,11 +26,10 @@ use self::identity::Identity;
 use self::network::Route;
 pub use self::options::Options;
 pub use self::report::{Check, Report};
-use crate::settings::{Loaded, Settings};
+use crate::settings::Loaded;
 
 /// Makes all checks.
-pub async fn examine(options: &Options) -> Report {
-    let loaded = Settings::load();
+pub async fn examine(options: &Options, loaded: &Loaded) -> Report {
     let identity = Identity::read(options).await;
     let route = Route::new(options, &loaded.settings, &identity).await;
     let (cli, plugin, credentials, clock, dns, websocket) = tokio::join!(
@@ -44,7 +43,7 @@ pub async fn examine(options: &Options) -> Report {
     let region = identity.check_region(options, &cli);
     Report {
         checks: vec![
-            local::settings(&loaded),
+            local::settings(loaded),
             plugin,
             cli,
             region,
@@ -55,13 +54,9 @@ pub async fn examine(options: &Options) -> Report {
             clock,
             websocket,
             local::terminal(),
-            log(&loaded),
+            local::log(&loaded.settings),
         ],
     }
-}
-
-fn log(loaded: &Loaded) -> Check {
-    local::log(&loaded.settings)
 }
 
 async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Check {

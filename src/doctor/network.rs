@@ -12,6 +12,7 @@ use super::options::Options;
 use super::report::Check;
 use crate::link::probe::{self, Answer};
 use crate::link::{ConnectError, Network, OpenError};
+use crate::notice;
 use crate::settings::Settings;
 
 /// Where a session would connect to.
@@ -25,7 +26,7 @@ pub(super) struct Route {
 
 impl Route {
     pub async fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
-        let network = Network::from_settings(settings, identity.ca_bundle.clone());
+        let network = Network::new(settings.stream_hosts(), identity.ca_bundle.clone());
         let region = identity.region.as_deref();
         let text = match (&options.url, region) {
             (Some(url), _) => Ok(url.clone()),
@@ -98,7 +99,13 @@ pub(super) fn proxy(route: &Route) -> Check {
     const NAME: &str = "proxy";
     let Ok(url) = &route.stream else { return Check::skipped(NAME, "no URL to go to") };
     match route.network.proxy().for_url(url) {
-        Ok(None) => Check::ok(NAME, "none for this host"),
+        Ok(None) => match route.network.proxy().ignored(url) {
+            Some(name) => {
+                Check::warning(NAME, format!("none for this host; {}", notice::proxy_ignored(name)))
+                    .advice("unset it, or set HTTPS_PROXY if the way leads through a proxy")
+            }
+            None => Check::ok(NAME, "none for this host"),
+        },
         Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")),
         Err(error) => Check::failure(NAME, error.to_string()).advice("fix the variable, or unset it"),
     }

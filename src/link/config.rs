@@ -20,21 +20,23 @@ pub struct Config {
     pub(crate) recording: Option<Recording>,
 }
 
+impl Config {
+    /// A network that blocks the connection looks like a hang (smp#68).
+    pub const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+    /// The official plugin tries five times, which is too few (smp#135, smp#136).
+    pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
+    /// The official plugin's five minutes are too long for many proxies (smp#15).
+    pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             channel: protocol::Config::default(),
-            open_timeout: OPEN_TIMEOUT,
-            reconnect_timeout: RECONNECT_TIMEOUT,
-            ping_interval: PING_INTERVAL,
+            open_timeout: Config::OPEN_TIMEOUT,
+            reconnect_timeout: Config::RECONNECT_TIMEOUT,
+            ping_interval: Config::PING_INTERVAL,
             recording: None,
         }
     }
 }
-
-/// A network that blocks the connection looks like a hang (smp#68).
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The official plugin tries five times, which is too few (smp#135, smp#136).
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
-/// The official plugin's five minutes are too long for many proxies (smp#15).
-const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -38,7 +38,7 @@ pub use self::config::Config;
 use self::connection::Connection;
 pub use self::error::{GaveUp, OpenError, OpenFailure};
 pub use self::event::LinkEvent;
-pub use self::network::Network;
+pub use self::network::{Network, StreamHosts};
 use self::open_socket::OpenSocket;
 pub use self::opener::Target;
 use self::opener::{Attempted, Opener, Opening};

@@ -8,7 +8,8 @@ use url::Url;
 use super::proxy::ProxySettings;
 use super::stream_url::{self, StreamUrlError};
 use super::tls::{self, TrustError};
-use crate::settings::Settings;
+use crate::aws::HttpsProxy;
+use crate::secret::Secret;
 
 /// What every connection of a process has in common. Cheap to make: the trust store is read when the first TLS
 /// connection asks for it.
@@ -17,38 +18,45 @@ pub struct Network {
     tls: OnceLock<Arc<rustls::ClientConfig>>,
     ca_bundle: Option<PathBuf>,
     proxy: ProxySettings,
-    allowed_host: Option<String>,
-    stream_host: Option<String>,
+    hosts: StreamHosts,
+}
+
+/// The hosts that stream URLs lead to beside AWS's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamHosts {
+    /// One more host that a stream URL may name.
+    pub allowed: Option<String>,
+    /// The host to connect to instead of the stream URL's.
+    pub instead: Option<String>,
 }
 
 impl Network {
-    /// From the environment: proxies, trust, and the plugin's own settings.
+    /// From the environment's proxy and trust variables.
     pub fn from_env() -> Network {
-        Network::from_settings(&Settings::load().settings, None)
+        Network::new(StreamHosts::default(), None)
     }
 
-    /// From the settings and the environment's proxy and trust variables. `ca_bundle` is the profile's;
-    /// `AWS_CA_BUNDLE` overrides it, as in the AWS CLI.
-    pub(crate) fn from_settings(settings: &Settings, ca_bundle: Option<PathBuf>) -> Network {
+    /// As [`Network::from_env`], with further hosts. `ca_bundle` is the profile's; `AWS_CA_BUNDLE` overrides it, as in
+    /// the AWS CLI.
+    pub fn new(hosts: StreamHosts, ca_bundle: Option<PathBuf>) -> Network {
         let bundle = std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         Network {
             tls: OnceLock::new(),
             ca_bundle: bundle.or(ca_bundle),
             proxy: ProxySettings::from_env(|name| std::env::var_os(name)),
-            allowed_host: settings.allow_stream_host.clone(),
-            stream_host: settings.stream_host.clone(),
+            hosts,
         }
     }
 
-    /// The URL to open (and to sign) for a stream URL of the service: checked, and with the host of
-    /// `SSM_PLUGIN_STREAM_HOST` where that is set. A presigned URL keeps its host, which is a part of its signature.
+    /// The URL to open (and to sign) for a stream URL of the service: checked, and with the other
+    /// host where one is set. A presigned URL keeps its host, which is a part of its signature.
     ///
     /// # Errors
     /// When the URL, or the host in its place, may not be opened.
     pub fn stream_url(&self, text: &str) -> Result<Url, StreamUrlError> {
-        let allowed = self.allowed_host.as_deref();
+        let allowed = self.hosts.allowed.as_deref();
         let url = stream_url::parse(text, allowed)?;
-        match &self.stream_host {
+        match &self.hosts.instead {
             Some(host) if stream_url::is_presigned(&url) => {
                 tracing::warn!(host, "a presigned stream URL cannot be sent to another host");
                 Ok(url)
@@ -75,11 +83,18 @@ impl Network {
         self.ca_bundle.as_ref()
     }
 
+    /// The proxy for calls to AWS, beside a session at `url`.
+    pub(crate) fn https_proxy(&self, url: &Url) -> Option<HttpsProxy> {
+        let proxy = self.proxy.for_calls(url)?;
+        Some(HttpsProxy { url: Secret::new(proxy.to_owned()), except: self.proxy.no_proxy(HTTPS_PORT) })
+    }
+
     /// The proxies.
     pub fn proxy(&self) -> &ProxySettings {
         &self.proxy
     }
 }
 
+const HTTPS_PORT: u16 = 443;
 /// Not read by the AWS SDK for Rust itself.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";

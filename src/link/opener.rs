@@ -1,7 +1,7 @@
 //! One attempt to get a websocket: a new token where one is needed, the signature, the connection.
 //!
 //! ```text
-//! first     sign ─▶ dial
+//! first     sign ─▶ dial             (SSM_PLUGIN_SKIP_CLIENT_CONFIGURE: dial)
 //! again     ResumeSession ─▶ sign ─▶ dial
 //!               └─ refused: the old token and URL are tried as long as there is time
 //! ```
@@ -37,6 +37,8 @@ pub struct Target {
     pub network: Arc<Network>,
     /// Whom to ask for signatures and new tokens; `None` opens unsigned, and again with the same token.
     pub aws: Option<Arc<aws::Client>>,
+    /// Whether credentials are looked up to sign the opening with the first token. Later ones are signed in any case.
+    pub sign_first: bool,
 }
 
 /// What came of an attempt.
@@ -78,7 +80,7 @@ impl Opener {
             if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
                 return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
             }
-            let (signature, unsigned) = match self.sign(refusal.as_ref()).await {
+            let (signature, unsigned) = match self.sign(again, refusal.as_ref()).await {
                 Ok(headers) => (headers, None),
                 Err(error) => {
                     tracing::info!(%error, "opening without a signature");
@@ -118,9 +120,10 @@ impl Opener {
         Ok(())
     }
 
-    async fn sign(&self, refusal: Option<&Refusal>) -> Result<HeaderMap, AwsError> {
+    async fn sign(&self, again: bool, refusal: Option<&Refusal>) -> Result<HeaderMap, AwsError> {
         match (self.aws(), refusal) {
             (None, _) => Ok(HeaderMap::new()),
+            (Some(_), _) if !again && !self.target.sign_first => Ok(HeaderMap::new()),
             // Looking again now would find none either.
             (Some(_), Some(Refusal::Aws(error)))
                 if matches!(error.trouble, Trouble::NoCredentials | Trouble::UnreadableFile) =>

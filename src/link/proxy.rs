@@ -24,10 +24,15 @@ use super::tls::{self, TrustError};
 
 /// The proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
 /// `localhost` and loopback addresses are never reached through a proxy (as in Go's `httpproxy`).
+///
+/// `NO_PROXY` is asked first: a variable that holds no URL of a proxy is none of the hosts' business that are exempt.
+/// Neither the AWS CLI nor the official plugin reads `ALL_PROXY`, and desktops set it for other programs: one that
+/// cannot be used is [ignored](ProxySettings::ignored).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProxySettings {
     http: Option<Setting>,
     https: Option<Setting>,
+    all: Option<Setting>,
     no: String,
 }
 
@@ -47,22 +52,24 @@ impl ProxySettings {
                 (!value.is_empty()).then_some(Setting { name, value })
             })
         };
-        let all = first(["ALL_PROXY", "all_proxy"]);
         ProxySettings {
-            http: first(["HTTP_PROXY", "http_proxy"]).or_else(|| all.clone()),
-            https: first(["HTTPS_PROXY", "https_proxy"]).or(all),
+            http: first(["HTTP_PROXY", "http_proxy"]),
+            https: first(["HTTPS_PROXY", "https_proxy"]),
+            all: first(["ALL_PROXY", "all_proxy"]),
             no: first(["NO_PROXY", "no_proxy"]).map(|setting| setting.value).unwrap_or_default(),
         }
     }
 
-    /// The proxy URL for `https` (and `wss`) destinations as the user wrote it: it may hold a password.
-    pub fn https(&self) -> Option<&str> {
-        self.https.as_ref().map(|setting| setting.value.as_str())
-    }
-
-    /// The proxy URL for `http` destinations as the user wrote it: it may hold a password.
-    pub fn http(&self) -> Option<&str> {
-        self.http.as_ref().map(|setting| setting.value.as_str())
+    /// The proxy for calls to AWS, beside a session at `url`: as the user wrote it, so that it may hold a password.
+    ///
+    /// The SDK's client speaks to HTTP proxies only. Another one is given to it all the same if the user named it for
+    /// `https`, to be refused with its reason; but not where the session's own host is exempt, or if it is
+    /// `ALL_PROXY`'s: the AWS CLI has made its calls without.
+    pub fn for_calls(&self, url: &Url) -> Option<&str> {
+        let setting = self.https.as_ref().or(self.all.as_ref())?;
+        let is_http = || matches!(setting.proxy(url).map(|proxy| proxy.kind), Some(Kind::Http | Kind::Https));
+        let is_wanted = setting.is_named() && !self.exempts(url);
+        (is_wanted || is_http()).then_some(setting.value.as_str())
     }
 
     /// The rules of `NO_PROXY` as they hold for a destination port, with loopback added: names with their subdomains,
@@ -77,20 +84,60 @@ impl ProxySettings {
     /// # Errors
     /// When the variable that counts holds no URL of a proxy.
     pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>, ProxyError> {
-        let (scheme, setting) = match url.scheme() {
-            "ws" | "http" => ("http", &self.http),
-            _ => ("https", &self.https),
-        };
-        let Some(Setting { name, value }) = setting else { return Ok(None) };
-        let port = url.port_or_known_default().unwrap_or(443);
-        let host = url.host_str().unwrap_or_default();
-        let Ok(destination) = format!("{scheme}://{host}:{port}/").parse::<Uri>() else { return Ok(None) };
-        let everywhere = Matcher::builder().all(value.as_str()).build();
-        let kind = everywhere.intercept(&destination).as_ref().and_then(Kind::of);
-        let kind = kind.filter(|_| is_authority_alone(value)).ok_or(ProxyError::Setting { name })?;
-        let matcher = Matcher::builder().all(value.as_str()).no(self.no_proxy(port)).build();
-        Ok(matcher.intercept(&destination).map(|intercept| Proxy { name, kind, intercept }))
+        let Some(setting) = self.setting(url) else { return Ok(None) };
+        match setting.proxy(url) {
+            None if setting.is_named() => Err(ProxyError::Setting { name: setting.name }),
+            proxy => Ok(proxy),
+        }
     }
+
+    /// The variable that would count for a destination and is ignored, since nothing here can use what it holds.
+    pub fn ignored(&self, url: &Url) -> Option<&'static str> {
+        let setting = self.setting(url).filter(|setting| !setting.is_named())?;
+        setting.proxy(url).is_none().then_some(setting.name)
+    }
+
+    /// The variable that counts for a destination that is not exempt.
+    fn setting(&self, url: &Url) -> Option<&Setting> {
+        let setting = match url.scheme() {
+            "ws" | "http" => &self.http,
+            _ => &self.https,
+        };
+        setting.as_ref().or(self.all.as_ref()).filter(|_| !self.exempts(url))
+    }
+
+    /// Whether the destination is reached without a proxy.
+    fn exempts(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default().unwrap_or(443);
+        let matcher = Matcher::builder().all(ANY_PROXY).no(self.no_proxy(port)).build();
+        destination(url).is_none_or(|destination| matcher.intercept(&destination).is_none())
+    }
+}
+
+impl Setting {
+    /// Whether it was set for this kind of destination, and not for all that any program does.
+    fn is_named(&self) -> bool {
+        !self.name.eq_ignore_ascii_case("ALL_PROXY")
+    }
+
+    /// The proxy it names, for a destination; `None` when it names none.
+    fn proxy(&self, url: &Url) -> Option<Proxy> {
+        let value = match self.value.split_at_checked(SOCKS.len()) {
+            // What GNOME and others write.
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SOCKS) => format!("socks5://{rest}"),
+            _ => self.value.clone(),
+        };
+        let intercept = Matcher::builder().all(value.as_str()).build().intercept(&destination(url)?)?;
+        let kind = Kind::of(&intercept).filter(|_| is_authority_alone(&value))?;
+        Some(Proxy { name: self.name, kind, intercept })
+    }
+}
+
+/// A URL as a proxy's client asks for it.
+fn destination(url: &Url) -> Option<Uri> {
+    let scheme = if matches!(url.scheme(), "ws" | "http") { "http" } else { "https" };
+    let port = url.port_or_known_default().unwrap_or(443);
+    format!("{scheme}://{}:{port}/", url.host_str()?).parse().ok()
 }
 
 impl fmt::Debug for ProxySettings {
@@ -100,6 +147,7 @@ impl fmt::Debug for ProxySettings {
         f.debug_struct("ProxySettings")
             .field("http", &name(&self.http))
             .field("https", &name(&self.https))
+            .field("all", &name(&self.all))
             .field("no", &self.no)
             .finish()
     }
@@ -439,6 +487,10 @@ impl Body for NoBody {
     }
 }
 
+/// A scheme without the protocol's version.
+const SOCKS: &str = "socks://";
+/// Stands for every proxy where only the exemptions are asked for.
+const ANY_PROXY: &str = "http://proxy.invalid";
 /// Never reached through a proxy.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
 /// Characters of a proxy's own words that are shown.

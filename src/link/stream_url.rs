@@ -11,19 +11,25 @@ pub enum StreamUrlError {
     /// Neither `wss` nor, on loopback, `ws`.
     #[error("the stream URL must begin with wss://")]
     Scheme,
-    /// Not a host of AWS.
-    #[error("the stream URL names {0}, which is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it")]
+    /// Not an endpoint of Session Manager.
+    #[error(
+        "the stream URL names {0}, which is not a Session Manager endpoint of AWS; \
+         SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it"
+    )]
     Host(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not a host name, perhaps with a port.
     #[error("SSM_PLUGIN_STREAM_HOST={0:?} is not a host name")]
     OtherMalformed(String),
-    /// `SSM_PLUGIN_STREAM_HOST` is not a host of AWS.
-    #[error("SSM_PLUGIN_STREAM_HOST={0} is not an AWS host; SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it")]
+    /// `SSM_PLUGIN_STREAM_HOST` is not an endpoint of Session Manager.
+    #[error(
+        "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; \
+         SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it"
+    )]
     OtherHost(String),
 }
 
-/// Reads a stream URL and checks that it may be opened: `wss` to a host of AWS, anything on loopback, or the one host
-/// that `allowed` names. The official plugin validates the host since 1.2.889.
+/// Reads a stream URL and checks that it may be opened: `wss` to a Session Manager endpoint of AWS, anything on
+/// loopback, or the one host that `allowed` names. The official plugin validates the host since 1.2.889.
 ///
 /// # Errors
 /// [`StreamUrlError`] says what is wrong.
@@ -76,12 +82,38 @@ fn check(url: &Url, allowed: Option<&str>) -> Result<(), StreamUrlError> {
     }
     let name = host.to_string();
     let is_allowed = allowed.is_some_and(|allowed| allowed.eq_ignore_ascii_case(&name));
-    if is_loopback || is_allowed || is_aws_host(&name) { Ok(()) } else { Err(StreamUrlError::Host(name)) }
+    if is_loopback || is_allowed || is_endpoint(&name) { Ok(()) } else { Err(StreamUrlError::Host(name)) }
 }
 
-fn is_aws_host(name: &str) -> bool {
+/// Whether the name is `ssmmessages.<region>.<domain of AWS>`, or `….ssmmessages.<region>.vpce.<domain of AWS>`.
+///
+/// A name below AWS's domains alone says nothing: buckets, APIs (`….execute-api.<region>.amazonaws.com`) and load
+/// balancers belong to customers, who choose some of the labels themselves.
+fn is_endpoint(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    AWS_DOMAINS.iter().any(|domain| name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+    let below = |domain: &str| name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.'));
+    AWS_DOMAINS.into_iter().find_map(below).is_some_and(|rest| {
+        let labels: Vec<&str> = rest.split('.').collect();
+        match labels.as_slice() {
+            [service, region] | [.., service, region, "vpce"] => is_service(service) && is_region(region),
+            _ => false,
+        }
+    })
+}
+
+fn is_service(label: &str) -> bool {
+    matches!(label, "ssmmessages" | "ssmmessages-fips")
+}
+
+/// Whether the label has a region's form, `us-gov-west-1`: words, then a number.
+fn is_region(label: &str) -> bool {
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    label.rsplit_once('-').is_some_and(|(words, number)| {
+        !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && words.contains('-')
+            && words.split('-').all(is_word)
+    })
 }
 
 /// The domains of AWS's partitions, each with its dual-stack one, as in the AWS SDKs' `partitions.json`. Interface
@@ -115,6 +147,9 @@ mod tests {
             "wss://ssmmessages.eu-west-1.api.aws/x",
             "wss://vpce-1-2.ssmmessages.us-east-1.vpce.amazonaws.com/x",
             "wss://SSMMESSAGES.us-east-1.AMAZONAWS.com/x",
+            "wss://ssmmessages-fips.us-gov-west-1.amazonaws.com/x",
+            "wss://vpce-1-2-us-east-1a.ssmmessages.us-east-1.vpce.amazonaws.com/x",
+            "wss://vpce-1-2.ssmmessages-fips.us-east-1.vpce.amazonaws.com/x",
             "wss://ssmmessages.us-isob-east-1.sc2s.sgov.gov/x",
             "wss://ssmmessages.eusc-de-east-1.api.amazonwebservices.eu/x",
             "ws://127.0.0.1:8080/x",
@@ -130,7 +165,24 @@ mod tests {
         let refused = |url: &str| parse(url, None).unwrap_err();
         assert_eq!(refused("ws://ssmmessages.us-east-1.amazonaws.com/x"), StreamUrlError::Scheme);
         assert_eq!(refused("https://127.0.0.1/x"), StreamUrlError::Scheme);
-        for host in ["evil.example", "amazonaws.com.evil.example", "evilamazonaws.com", "amazonaws.com"] {
+        for host in [
+            "evil.example",
+            "amazonaws.com.evil.example",
+            "evilamazonaws.com",
+            "amazonaws.com",
+            "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com",
+            "vpce-1-2.execute-api.us-east-1.vpce.amazonaws.com",
+            "ssm.us-east-1.amazonaws.com",
+            "xssmmessages.us-east-1.amazonaws.com",
+            "ssmmessages.amazonaws.com",
+            // Names that customers choose: a bucket, a database, a load balancer, a web site.
+            "ssmmessages.s3.amazonaws.com",
+            "ssmmessages.s3-us-west-2.amazonaws.com",
+            "my.ssmmessages.s3.us-east-1.amazonaws.com",
+            "ssmmessages.c0ffee.us-east-1.rds.amazonaws.com",
+            "ssmmessages.us-east-1.elb.amazonaws.com",
+            "us-east-1.ssmmessages.us-east-1.amazonaws.com",
+        ] {
             assert_eq!(refused(&format!("wss://{host}/x")), StreamUrlError::Host(host.into()));
         }
         assert_eq!(refused("wss://user@evil.example/"), StreamUrlError::Host("evil.example".into()));
@@ -152,7 +204,9 @@ mod tests {
         assert_eq!(moved("localhost:4433", None).unwrap().authority(), "localhost:4433");
         assert_eq!(moved("[::1]:4433", None).unwrap().authority(), "[::1]:4433");
         assert_eq!(moved("gw.example", Some("gw.example")).unwrap().host_str(), Some("gw.example"));
-        assert_eq!(moved("gw.example:1", None), Err(StreamUrlError::OtherHost("gw.example".into())));
+        for host in ["gw.example", "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com"] {
+            assert_eq!(moved(&format!("{host}:1"), None), Err(StreamUrlError::OtherHost(host.into())));
+        }
         for host in
             ["", "https://x.amazonaws.com", "x.amazonaws.com/p", "u@x.amazonaws.com", "a b", "x?y", "x#y"]
         {

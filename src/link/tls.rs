@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::files;
+
 /// Why there is nobody to trust.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -76,7 +78,7 @@ pub fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>,
 /// When the file cannot be read, is no PEM, or holds no certificate.
 pub fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let unreadable = |reason: String| TrustError::Unreadable { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let pem = files::read(path, files::MAX_CERTIFICATES).map_err(|error| unreadable(error.to_string()))?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unreadable(error.to_string()))?;

@@ -31,16 +31,31 @@ pub struct Config {
     pub give_up_after: Duration,
 }
 
+impl Config {
+    /// Below the service's limit (agent#664).
+    pub const MESSAGE_RATE: u32 = DEFAULT_RATE;
+    /// The payload of agent and official plugin (`StreamDataPayloadSize`).
+    pub const MAX_PAYLOAD: usize = 1024;
+    /// What the window may grow to.
+    pub const MAX_WINDOW: usize = DEFAULT_MAX_WINDOW;
+    /// Agents that start slowly take a minute (agent#636).
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+    /// The official plugin's width where no terminal tells (smp#48).
+    pub const COLUMNS: u16 = 300;
+    /// The official plugin's height where no terminal tells (smp#48).
+    pub const LINES: u16 = 100;
+}
+
 impl Default for Config {
     /// What the program uses where its settings say nothing; it stays under the service's limits.
     fn default() -> Config {
         Config {
             client_version: COMPATIBLE_VERSION.to_owned(),
-            message_rate: DEFAULT_RATE,
-            max_payload: DEFAULT_PAYLOAD,
-            max_window: DEFAULT_MAX_WINDOW,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            initial_size: TerminalSize { cols: 300, rows: 100 },
+            message_rate: Config::MESSAGE_RATE,
+            max_payload: Config::MAX_PAYLOAD,
+            max_window: Config::MAX_WINDOW,
+            handshake_timeout: Config::HANDSHAKE_TIMEOUT,
+            initial_size: TerminalSize { cols: Config::COLUMNS, rows: Config::LINES },
             give_up_after: GIVE_UP_AFTER,
         }
     }
@@ -132,9 +147,5 @@ pub struct Stats {
     pub rtt: Duration,
 }
 
-/// The payload of agent and official plugin (`StreamDataPayloadSize`).
-const DEFAULT_PAYLOAD: usize = 1024;
-/// Agents that start slowly take a minute (agent#636).
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The official plugin gives up after 3,000 resends at intervals of 100 ms.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);

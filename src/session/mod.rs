@@ -49,7 +49,7 @@ struct Session {
     id: String,
     settings: Settings,
     legacy: bool,
-    aws: Option<Arc<aws::Client>>,
+    aws: Arc<aws::Client>,
     /// Opened with a signature of the caller's, who has no credentials for us.
     is_presigned: bool,
     link: Link,
@@ -204,13 +204,12 @@ impl Session {
 
     /// Asks KMS, beside the session's loop: pings go on meanwhile.
     fn data_key(&self, request: DataKeyRequest) -> impl Future<Output = Result<DataKey, String>> + use<> {
-        let (aws, id, legacy) = (self.aws.clone(), self.id.clone(), self.legacy);
+        let (aws, id, legacy) = (Arc::clone(&self.aws), self.id.clone(), self.legacy);
         async move {
-            match aws {
-                _ if legacy => Err(KMS_NEEDS_NEWER_CLI.to_owned()),
-                None => Err(KMS_NEEDS_CREDENTIALS.to_owned()),
-                Some(aws) => aws.data_key(&id, &request).await.map_err(|error| error.to_string()),
+            if legacy {
+                return Err(KMS_NEEDS_NEWER_CLI.to_owned());
             }
+            aws.data_key(&id, &request).await.map_err(|error| error.to_string())
         }
     }
 
@@ -264,7 +263,7 @@ impl Session {
 
     /// Ends the session at the other side.
     async fn terminate(&mut self) {
-        let aws = self.aws.as_deref().filter(|_| !self.is_presigned);
+        let aws = Some(self.aws.as_ref()).filter(|_| !self.is_presigned);
         let further = self.further.take();
         let first = ending::terminate(&mut self.link, self.is_port, aws, &self.id);
         tokio::join!(first, OptionFuture::from(further));
@@ -279,7 +278,12 @@ impl Session {
         // What a port session says is not what it is there for.
         let mut may_lose_words = self.connections.is_some();
         match end {
-            End::Closed(output) => self.console.say(&notice::channel_closed(&self.id, &output)),
+            End::Closed(output) => {
+                self.console.say(&notice::channel_closed(&self.id, &output));
+                if let Some(advice) = notice::advice(&output) {
+                    self.console.complain(advice);
+                }
+            }
             End::Interrupted => {
                 self.terminate().await;
                 self.console.say(&notice::exiting(&self.id));
@@ -341,6 +345,4 @@ const OWN_FAILURE: u8 = 255;
 /// The official plugin's words to callers of the four-argument form.
 const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
     Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
-const KMS_NEEDS_CREDENTIALS: &str =
-    "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set, so there are no credentials to ask AWS KMS with";
 const KMS_TOO_LATE: &str = "the session is running already";

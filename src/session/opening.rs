@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use url::Url;
 
 use super::Session;
 use super::console::Console;
 use super::extra::{Started, Starter};
 use super::journal::Journal;
 use super::watch::Watch;
-use crate::aws::{self, AwsContext, HttpsProxy};
+use crate::aws::{self, AwsContext};
 use crate::cli::StartSession;
 use crate::link::{self, Link, Network, stream_url};
+use crate::notice;
 use crate::protocol::{self, TerminalSize};
-use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::term::Size;
 use crate::wire_log::Recording;
@@ -31,51 +32,60 @@ pub(super) async fn open(
     console: Console,
     watch: io::Result<Watch>,
 ) -> Result<Session, (Console, anyhow::Error)> {
-    let aws = (!settings.skip_client_configure).then(|| aws_context(&start));
-    let bundle = match &aws {
-        Some(context) if is_bundle_wanted(&start) => aws::ca_bundle(context.profile.as_deref()).await,
-        _ => None,
-    };
-    let prepare = || -> anyhow::Result<(link::Target, Watch)> {
-        let network = Arc::new(Network::from_settings(&settings, bundle));
+    let mut console = console;
+    let bundle = if is_bundle_wanted(&start) { aws::ca_bundle(start.profile.as_deref()).await } else { None };
+    let context = aws_context(&start);
+    let prepare = || -> anyhow::Result<(link::Target, Arc<aws::Client>, Watch)> {
+        let network = Arc::new(Network::new(settings.stream_hosts(), bundle));
         let url = network.stream_url(&start.stream_url)?;
-        let aws = aws.map(|context| Arc::new(aws::Client::new(with_network(context, &network))));
-        let session_id = start.session_id.clone();
-        let target = link::Target { session_id, url, token: Arc::new(start.token), network, aws };
-        Ok((target, watch.context("cannot listen for signals")?))
+        let aws = Arc::new(aws::Client::new(with_network(context, &network, &url)));
+        let target = link::Target {
+            session_id: start.session_id.clone(),
+            url,
+            token: Arc::new(start.token),
+            network,
+            aws: Some(Arc::clone(&aws)),
+            sign_first: !settings.skip_client_configure,
+        };
+        Ok((target, aws, watch.context("cannot listen for signals")?))
     };
-    let config = link_config(&settings, recording);
-    match prepare() {
-        Ok((target, watch)) => Ok(Session {
-            id: start.session_id,
-            legacy: start.legacy,
-            aws: target.aws.clone(),
-            is_presigned: stream_url::is_presigned(&target.url),
-            starter: starter(&target, start.request, &config, &settings),
-            further: None,
-            link: Link::new(config, target),
-            journal: Journal::new(settings.log_connections),
-            settings,
-            console,
-            watch,
-            exit_code: None,
-            is_port: false,
-            connections: None,
-        }),
-        Err(error) => Err((console, error)),
+    let (target, aws, watch) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => return Err((console, error)),
+    };
+    if let Some(name) = target.network.proxy().ignored(&target.url) {
+        console.status(&notice::proxy_ignored(name));
     }
+    let config = link_config(&settings, recording);
+    Ok(Session {
+        id: start.session_id,
+        legacy: start.legacy,
+        is_presigned: stream_url::is_presigned(&target.url),
+        starter: starter(&target, &aws, start.request, &config, &settings),
+        aws,
+        further: None,
+        link: Link::new(config, target),
+        journal: Journal::new(settings.log_connections),
+        settings,
+        console,
+        watch,
+        exit_code: None,
+        is_port: false,
+        connections: None,
+    })
 }
 
 /// Starts further sessions as the first was started: with the same request, on the same way. `None` where that is not
-/// asked for or not possible (a caller without credentials, one that did not pass its request).
+/// asked for or not possible (a caller that did not pass its request).
 fn starter(
     first: &link::Target,
+    aws: &Arc<aws::Client>,
     request: Option<Value>,
     config: &link::Config,
     settings: &Settings,
 ) -> Option<Starter> {
     let request = Arc::new(request.filter(|_| settings.sessions > 1)?);
-    let aws = Arc::clone(first.aws.as_ref()?);
+    let aws = Arc::clone(aws);
     let (network, config) = (Arc::clone(&first.network), config.clone());
     Some(Box::new(move || {
         let (aws, network, config) = (Arc::clone(&aws), Arc::clone(&network), config.clone());
@@ -84,7 +94,14 @@ fn starter(
             let opened = aws.start(&request).await.map_err(|error| error.to_string())?;
             let url = network.stream_url(&opened.stream_url).map_err(|error| error.to_string())?;
             let (session_id, token) = (opened.session_id, Arc::new(opened.token));
-            let target = link::Target { session_id, url, token, network, aws: Some(Arc::clone(&aws)) };
+            let target = link::Target {
+                session_id,
+                url,
+                token,
+                network,
+                aws: Some(Arc::clone(&aws)),
+                sign_first: true,
+            };
             Ok(Started { id: target.session_id.clone(), link: Link::new(config, target), aws })
         })
     }))
@@ -101,12 +118,8 @@ fn aws_context(start: &StartSession) -> AwsContext {
 }
 
 /// Calls to AWS go through the network that the websocket goes through.
-fn with_network(context: AwsContext, network: &Network) -> AwsContext {
-    let proxy = network.proxy().https().map(|url| HttpsProxy {
-        url: Secret::new(url.to_owned()),
-        except: network.proxy().no_proxy(HTTPS_PORT),
-    });
-    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy, ..context }
+fn with_network(context: AwsContext, network: &Network, url: &Url) -> AwsContext {
+    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy: network.https_proxy(url), ..context }
 }
 
 /// Not for stand-ins on loopback, which have no TLS.
@@ -118,7 +131,8 @@ fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Confi
     let size = Size::current(Size { cols: settings.columns, rows: settings.lines });
     link::Config {
         channel: protocol::Config {
-            message_rate: settings.message_rate.unwrap_or(0),
+            client_version: settings.reported_version.clone(),
+            message_rate: settings.message_rate,
             max_payload: settings.max_payload,
             max_window: settings.window,
             handshake_timeout: settings.handshake_timeout,
@@ -131,8 +145,6 @@ fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Confi
         recording,
     }
 }
-
-const HTTPS_PORT: u16 = 443;
 
 #[cfg(test)]
 mod tests {

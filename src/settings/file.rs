@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use super::{TABLE, Warning, shown};
+use crate::files::{self, FileError};
 
 /// Where the settings file is looked for: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the
 /// system's usual place (`~/.config`, `~/Library/Application Support`, `%APPDATA%`). `None` without a home.
@@ -22,18 +23,21 @@ pub fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// The file's values by the names of the variables. No file, no values.
 pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'static str, String> {
-    let mut warn = |reason: String| {
-        warnings.push(Warning(format!("settings file {}: {reason}", path.display())));
-    };
+    let named = |reason: String| format!("settings file {}: {reason}", path.display());
     let text = match text(path) {
         Ok(text) => text,
-        Err(err) => {
-            if !matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
-                warn(format!("cannot be read: {err}"));
+        Err(error) => {
+            let text = named(format!("cannot be read: {error}"));
+            if error.is_denied() {
+                // Another user's, whose HOME `sudo -E` and the like have left in the environment.
+                warnings.push(Warning::minor(text));
+            } else if !error.is_absent() {
+                warnings.push(Warning::new(text));
             }
             return BTreeMap::new();
         }
     };
+    let mut warn = |reason: String| warnings.push(Warning::new(named(reason)));
     let table = match text.parse::<Table>() {
         Ok(table) => table,
         Err(err) => {
@@ -64,18 +68,9 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
     values
 }
 
-fn text(path: &Path) -> io::Result<String> {
-    // Before it is opened: a pipe keeps whoever opens it waiting.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let file = std::fs::File::open(path)?;
-    let mut text = String::new();
-    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err(io::Error::other(format!("it is larger than {MAX_SIZE} bytes")));
-    }
-    Ok(text)
+fn text(path: &Path) -> Result<String, FileError> {
+    let bytes = files::read(path, MAX_SIZE)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8").into())
 }
 
 const DIRECTORY: &str = "session-manager-plugin";
@@ -120,9 +115,9 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "mesage_rate is no setting; message_rate is one",
+                "unknown setting mesage_rate; did you mean message_rate?",
                 "quiet is table, not a text, a number, true or false",
-                "shells is no setting, see --help",
+                "unknown setting shells; see --help",
                 "window is array, not a text, a number, true or false",
             ]
         );

@@ -1,6 +1,6 @@
 //! The texts made from the table: `--help` and the manual page.
 
-use super::{TABLE, Variable};
+use super::TABLE;
 use crate::version::COMPATIBLE_VERSION;
 
 /// The text of `--help`, made from [`TABLE`].
@@ -15,8 +15,8 @@ pub fn help() -> String {
          Settings, from the environment or {EXAMPLE_FILE}:\n",
     );
     let width = TABLE.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    for Variable { name, default, meaning, .. } in TABLE {
-        text += &format!("  {name:width$}  {meaning} [{default}]\n");
+    for row in TABLE {
+        text += &format!("  {:width$}  {} [{}]\n", row.name, row.text(), row.default_text());
     }
     text
 }
@@ -60,13 +60,13 @@ pub fn manual() -> String {
     }
     text += ".SH ENVIRONMENT\n\
         A value that cannot be used costs one warning and the default. The default is in brackets.\n";
-    for Variable { name, default, meaning, source } in TABLE {
+    for row in TABLE {
         text += &format!(
             ".TP\n.B {}\n{} [{}]. Why: {}.\n",
-            roff(name),
-            roff(&sentence(meaning)),
-            roff(default),
-            roff(source)
+            roff(row.name),
+            roff(&sentence(&row.text())),
+            roff(&row.default_text()),
+            roff(row.source)
         );
     }
     text += &format!(

@@ -1,22 +1,46 @@
-//! The table itself.
+//! The table itself. A setting is one row here: everything else about it comes from that.
 
-/// One variable: its name, its default in words, what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use std::path::PathBuf;
+
+use super::kind::{Choice, Describe, File, Filter, Flag, Kind, Number, Seconds, Text, Version};
+use super::{Reader, When};
+use crate::version::COMPATIBLE_VERSION;
+use crate::{link, protocol};
+
+/// One setting, as it is described.
+#[derive(Clone, Copy)]
 pub struct Variable {
-    /// The variable's name.
+    /// The environment variable's name.
     pub name: &'static str,
-    /// The value that counts when it is absent.
-    pub default: &'static str,
     /// What it does, for `--help`.
     pub meaning: &'static str,
     /// Why it exists and why the default is what it is.
     pub source: &'static str,
+    kind: &'static dyn Describe,
 }
 
 impl Variable {
     /// Its name in the settings file: in lower case, without the prefix.
     pub fn key(&self) -> String {
         self.name.strip_prefix(PREFIX).unwrap_or(self.name).to_ascii_lowercase()
+    }
+
+    /// Whether it is read by this program only.
+    pub fn is_ours(&self) -> bool {
+        self.name.starts_with(PREFIX)
+    }
+
+    /// The default in words.
+    pub fn default_text(&self) -> String {
+        self.kind.default_text()
+    }
+
+    /// What it does, with the numbers it takes.
+    pub fn text(&self) -> String {
+        match self.kind.range() {
+            Some(range) => format!("{} ({range})", self.meaning),
+            None => self.meaning.to_owned(),
+        }
     }
 }
 
@@ -28,139 +52,140 @@ pub fn find(name: &str) -> Option<&'static Variable> {
 /// What the names of our own variables begin with.
 pub const PREFIX: &str = "SSM_PLUGIN_";
 
-/// Shorthand for the rows of [`TABLE`].
-const fn row(
-    name: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-    source: &'static str,
-) -> Variable {
-    Variable { name, default, meaning, source }
+/// Makes [`Settings`], [`TABLE`] and the reading of them from rows of field, kind with its default, name, meaning and
+/// source.
+macro_rules! settings {
+    ($($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $source:literal;)*) => {
+        /// The settings of one run.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Settings {
+            $(
+                #[doc = concat!("`", $name, "`: ", $meaning, ".")]
+                pub $field: <$kind as Kind>::Value,
+            )*
+            /// The user's directory for state, from `XDG_STATE_HOME` or the home directory.
+            pub state_dir: Option<PathBuf>,
+        }
+
+        impl Settings {
+            pub(super) fn read<G: Fn(&str) -> Option<std::ffi::OsString>>(reader: &mut Reader<G>) -> Settings {
+                Settings {
+                    $($field: reader.read::<$kind>($name, &$value),)*
+                    state_dir: reader.state_dir(),
+                }
+            }
+        }
+
+        /// All settings, in the order `--help` shows them.
+        pub const TABLE: &[Variable] = &[
+            $(Variable { name: $name, meaning: $meaning, source: $source, kind: &$value },)*
+        ];
+    };
 }
 
-/// All variables, in the order `--help` shows them.
-pub const TABLE: &[Variable] = &[
-    row(
+settings! {
+    exit_code: Flag = Flag,
         "SSM_PLUGIN_EXIT_CODE",
-        "0",
         "1: exit with the remote command's status, 255 for own failures",
-        "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)",
-    ),
-    row(
+        "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)";
+    local_host: Text = Text("localhost"),
         "SSM_PLUGIN_LOCAL_HOST",
-        "localhost",
         "address a forwarded port listens on",
-        "smp#14, smp#54, the name of smp#133",
-    ),
-    row(
+        "smp#14, smp#54, the name of smp#133";
+    sessions: Number<usize> = Number { default: 1, least: 1, most: MAX_SESSIONS },
         "SSM_PLUGIN_SESSIONS",
-        "1",
-        "sessions that share a forwarded port, 1 to 8",
-        "the service's limit of messages per second counts per session",
-    ),
-    row(
+        "sessions that share a forwarded port",
+        "the service's limit of messages per second counts per session";
+    keep_alive_without_parent: Flag = Flag,
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-        "0",
         "1: keep running when the AWS CLI that called has died",
-        "orphaned plugins keep a port open (cli#5149)",
-    ),
-    row(
+        "orphaned plugins keep a port open (cli#5149)";
+    allow_stream_host: Text = Text("none"),
         "SSM_PLUGIN_ALLOW_STREAM_HOST",
-        "none",
         "one more host the stream URL may name",
-        "the official plugin refuses other than AWS hosts since 1.2.889",
-    ),
-    row(
+        "the official plugin refuses other than AWS hosts since 1.2.889";
+    stream_host: Text = Text("none"),
         "SSM_PLUGIN_STREAM_HOST",
-        "none",
         "connect to this host instead of the stream URL's",
-        "private vpce hosts (smp#122)",
-    ),
-    row(
+        "private vpce hosts (smp#122)";
+    skip_client_configure: Flag = Flag,
         "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-        "false",
-        "true: no credentials, unsigned open, no resume",
-        "the official plugin's",
-    ),
-    row(
+        "true: open unsigned, without a look for credentials first",
+        "the official plugin's";
+    reported_version: Version = Version(COMPATIBLE_VERSION),
+        "SSM_PLUGIN_REPORTED_VERSION",
+        "version reported to the AWS CLI, the service and the agent",
+        "the AWS documentation announces that older versions will be refused";
+    log: Filter = Filter,
         "SSM_PLUGIN_LOG",
-        "off",
         "diagnostics: error, warn, info, debug, trace or a tracing filter",
-        "smp#139: logs are needed and off",
-    ),
-    row(
+        "smp#139: logs are needed and off";
+    log_file: File = File("in the state directory"),
         "SSM_PLUGIN_LOG_FILE",
-        "in the state directory",
         "file for the diagnostics",
-        "the official plugin's folder needs root",
-    ),
-    row(
+        "the official plugin's folder needs root";
+    message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
         "SSM_PLUGIN_MESSAGE_RATE",
-        "900",
         "data messages per second a session may send, 0: unlimited",
-        "the service stops sessions near 1000",
-    ),
-    row(
+        "the service stops sessions near 1000";
+    max_payload: Number<usize> = Number { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
         "SSM_PLUGIN_MAX_PAYLOAD",
-        "1024",
-        "bytes in a data message, 64 to 32768",
-        "the official plugin's StreamDataPayloadSize",
-    ),
-    row(
+        "bytes in a data message",
+        "the official plugin's StreamDataPayloadSize";
+    window: Number<usize> = Number { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
         "SSM_PLUGIN_WINDOW",
-        "262144",
         "bytes that may be unacknowledged",
-        "measured: an agent without a window stalls",
-    ),
-    row(
+        "measured: an agent without a window stalls";
+    status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never)]),
         "SSM_PLUGIN_STATUS",
-        "auto",
         "lines about the connection on stderr: auto (if a terminal), always, never",
-        "users see a hang (smp#135, cli#9282)",
-    ),
-    row(
+        "users see a hang (smp#135, cli#9282)";
+    log_connections: Flag = Flag,
         "SSM_PLUGIN_LOG_CONNECTIONS",
-        "0",
         "1: each forwarded connection on stderr: from where, how long, bytes",
-        "smp#139: what a tunnel did is found out afterwards; in SSM_PLUGIN_LOG=info in any case",
-    ),
-    row(
+        "smp#139: what a tunnel did is found out afterwards; in SSM_PLUGIN_LOG=info in any case";
+    quiet: Flag = Flag,
         "SSM_PLUGIN_QUIET",
-        "0",
         "1: no notices of the plugin on stdout, only the session's bytes",
-        "agent#358, smp#94",
-    ),
-    row(
+        "agent#358, smp#94";
+    open_timeout: Seconds = Seconds(link::Config::OPEN_TIMEOUT),
         "SSM_PLUGIN_OPEN_TIMEOUT",
-        "30",
         "seconds to open the connection",
-        "smp#68: a blocked network looks like a hang",
-    ),
-    row("SSM_PLUGIN_HANDSHAKE_TIMEOUT", "60", "seconds until the agent must have answered", "agent#636"),
-    row(
+        "smp#68: a blocked network looks like a hang";
+    handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
+        "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
+        "seconds until the agent must have answered",
+        "agent#636";
+    reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
         "SSM_PLUGIN_RECONNECT_TIMEOUT",
-        "300",
-        "seconds to keep trying to connect again",
-        "smp#135, smp#136: five tries are too few",
-    ),
-    row(
+        "seconds to keep trying to reconnect",
+        "smp#135, smp#136: five tries are too few";
+    ping_interval: Seconds = Seconds(link::Config::PING_INTERVAL),
         "SSM_PLUGIN_PING_INTERVAL",
-        "30",
         "seconds between websocket pings",
-        "smp#15: 5 minutes is too slow for proxies",
-    ),
-    row(
+        "smp#15: 5 minutes is too slow for proxies";
+    wire_log: File = File("none"),
         "SSM_PLUGIN_WIRE_LOG",
-        "none",
         "file that records the session's frames, to attach to a report",
-        "reports without a trace cannot be reproduced (smp#135)",
-    ),
-    row(
+        "reports without a trace cannot be reproduced (smp#135)";
+    wire_log_payloads: Flag = Flag,
         "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
-        "0",
         "1: record what was typed and shown, too, not only its length",
-        "off: a recording shall be fit to be shown",
-    ),
-    row("COLUMNS", "300", "width sent when no terminal can tell", "the official plugin's fallback, smp#48"),
-    row("LINES", "100", "height sent when no terminal can tell", "the official plugin's fallback, smp#48"),
-];
+        "off: a recording shall be fit to be shown";
+    columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
+        "COLUMNS",
+        "width sent when no terminal can tell",
+        "the official plugin's fallback, smp#48";
+    lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
+        "LINES",
+        "height sent when no terminal can tell",
+        "the official plugin's fallback, smp#48";
+}
+
+/// The most sessions that may share a port: each is an own StartSession at AWS.
+const MAX_SESSIONS: usize = 8;
+const MAX_MESSAGE_RATE: u32 = 1_000_000;
+const MIN_PAYLOAD: usize = 64;
+/// Live agents were seen to take single messages of this size.
+const MAX_PAYLOAD: usize = 32_768;
+const MAX_WINDOW: usize = 64 << 20;

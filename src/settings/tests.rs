@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use super::*;
+use crate::{link, protocol};
 
 fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<String>) {
-    let (settings, warnings) = Settings::from_env(|name| {
-        pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
-    });
+    let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    let Loaded { settings, warnings, .. } = Loaded::from(get, std::iter::empty(), None);
     (settings, warnings.iter().map(ToString::to_string).collect())
 }
 
@@ -13,7 +15,7 @@ fn the_defaults_are_the_table_s() {
     assert!(warnings.is_empty());
     assert_eq!(settings, Settings::default());
     assert_eq!(settings.sessions, 1);
-    assert_eq!(settings.message_rate, Some(900));
+    assert_eq!(settings.message_rate, 900);
     assert_eq!(settings.max_payload, 1024);
     assert_eq!(settings.window, 262_144);
     assert_eq!(settings.open_timeout, Duration::from_secs(30));
@@ -24,6 +26,42 @@ fn the_defaults_are_the_table_s() {
     assert_eq!(settings.status, When::Auto);
     assert!(!settings.exit_code && !settings.quiet && !settings.skip_client_configure);
     assert_eq!((settings.local_host, settings.log, settings.log_file), (None, None, None));
+}
+
+/// What programs that use the library get is what the program uses.
+#[test]
+fn the_defaults_are_those_of_the_library() {
+    let settings = Settings::default();
+    let link = link::Config::default();
+    assert_eq!(
+        (settings.open_timeout, settings.reconnect_timeout, settings.ping_interval),
+        (link.open_timeout, link.reconnect_timeout, link.ping_interval)
+    );
+    let protocol::Config { client_version, message_rate, max_payload, max_window, .. } = link.channel;
+    assert_eq!(settings.reported_version, client_version);
+    assert_eq!(
+        (settings.message_rate, settings.max_payload, settings.window),
+        (message_rate, max_payload, max_window)
+    );
+    let size = link.channel.initial_size;
+    assert_eq!(settings.handshake_timeout, link.channel.handshake_timeout);
+    assert_eq!((settings.columns, settings.lines), (size.cols, size.rows));
+}
+
+#[test]
+fn white_space_is_no_value() {
+    let all: Vec<(&str, &str)> = TABLE.iter().map(|row| (row.name, " \t")).collect();
+    let (settings, warnings) = read(&all);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(settings, Settings::default());
+    assert_eq!(load(&all, "quiet = ' '\n").set, []);
+}
+
+#[test]
+fn variables_of_others_are_not_worth_a_line() {
+    let loaded = load(&[("COLUMNS", "0"), ("SSM_PLUGIN_WINDOW", "0")], "");
+    let minor: Vec<bool> = loaded.warnings.iter().map(|warning| warning.is_minor).collect();
+    assert_eq!(minor, [false, true], "{:?}", loaded.warnings);
 }
 
 #[test]
@@ -45,7 +83,7 @@ fn good_values() {
     assert_eq!(warnings, [""; 0]);
     assert!(settings.exit_code && settings.skip_client_configure && !settings.quiet);
     assert_eq!(settings.local_host.as_deref(), Some("0.0.0.0"));
-    assert_eq!((settings.sessions, settings.message_rate), (8, None));
+    assert_eq!((settings.sessions, settings.message_rate), (8, 0));
     assert_eq!((settings.columns, settings.lines), (80, 100));
     assert_eq!((settings.status, settings.log.as_deref()), (When::Never, Some("debug")));
     assert_eq!(settings.log_file, Some(PathBuf::from("/tmp/x")));
@@ -68,6 +106,9 @@ fn a_bad_value_costs_one_warning_and_the_default() {
         ("SSM_PLUGIN_MAX_PAYLOAD", "1"),
         ("SSM_PLUGIN_WINDOW", "1024"),
         ("SSM_PLUGIN_STATUS", "sometimes"),
+        ("SSM_PLUGIN_REPORTED_VERSION", "1.2.3.4.5"),
+        ("SSM_PLUGIN_REPORTED_VERSION", "1..2"),
+        ("SSM_PLUGIN_REPORTED_VERSION", "v1"),
         ("SSM_PLUGIN_PING_INTERVAL", "0"),
         ("SSM_PLUGIN_OPEN_TIMEOUT", "99999999999999999999999"),
         ("LINES", "0"),
@@ -88,24 +129,25 @@ fn a_bad_value_costs_one_warning_and_the_default() {
 fn a_value_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
     let bad = |name: &str| name.starts_with("SSM_").then(|| OsString::from_vec(vec![b'1', 0xff]));
-    let (settings, warnings) = Settings::from_env(bad);
+    let Loaded { settings, warnings, .. } = Loaded::from(bad, std::iter::empty(), None);
     assert_eq!(Settings { log_file: None, wire_log: None, ..settings }, Settings::default());
     // Every variable of ours but the two files, whose names may be any bytes.
     assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with(PREFIX)).count() - 2);
 }
 
+/// The default that `--help` shows is the one that counts.
 #[test]
-fn every_row_is_read_and_every_default_that_is_a_value_is_valid() {
-    let asked = std::cell::RefCell::new(Vec::new());
-    let (_, warnings) = Settings::from_env(|name| {
-        asked.borrow_mut().push(name.to_owned());
-        let numeric = default_of(name).parse::<u32>().is_ok();
-        numeric.then(|| OsString::from(default_of(name)))
-    });
-    assert!(warnings.is_empty(), "{warnings:?}");
-    for row in TABLE {
-        assert!(asked.borrow().iter().any(|name| name == row.name), "{} is never read", row.name);
-    }
+fn every_default_that_is_a_value_is_the_default() {
+    let shown: Vec<(&str, String)> = TABLE.iter().map(|row| (row.name, row.default_text())).collect();
+    let numbers: Vec<(&str, &str)> = shown
+        .iter()
+        .filter(|(_, text)| text.starts_with(|first: char| first.is_ascii_digit()))
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
+    assert!(numbers.len() > 15, "{numbers:?}");
+    let (settings, warnings) = read(&numbers);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(settings, Settings::default());
 }
 
 fn load(pairs: &[(&str, &str)], file: &str) -> Loaded {
@@ -121,7 +163,7 @@ fn the_environment_wins_over_the_file() {
     let file = "sessions = 2\nmessage_rate = 0\nquiet = true\nlog_file = '/tmp/x'\n";
     let loaded = load(&[("SSM_PLUGIN_SESSIONS", "3"), ("SSM_PLUGIN_QUIET", "")], file);
     assert_eq!(loaded.warnings, []);
-    assert_eq!((loaded.settings.sessions, loaded.settings.message_rate), (3, None));
+    assert_eq!((loaded.settings.sessions, loaded.settings.message_rate), (3, 0));
     assert!(loaded.settings.quiet, "an empty variable is none");
     assert_eq!(loaded.settings.log_file, Some(PathBuf::from("/tmp/x")));
     assert_eq!(
@@ -150,8 +192,8 @@ fn a_variable_nobody_knows_is_said() {
     assert_eq!(
         texts,
         [
-            "SSM_PLUGIN_MESAGE_RATE is no setting; SSM_PLUGIN_MESSAGE_RATE is one",
-            "SSM_PLUGIN_FROBNICATE is no setting, see --help"
+            "unknown setting SSM_PLUGIN_MESAGE_RATE; did you mean SSM_PLUGIN_MESSAGE_RATE?",
+            "unknown setting SSM_PLUGIN_FROBNICATE; see --help"
         ]
     );
 }

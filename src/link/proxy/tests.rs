@@ -4,7 +4,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::settings::Settings;
 
 fn settings(variables: &[(&str, &str)]) -> ProxySettings {
     ProxySettings::from_env(|name| {
@@ -36,6 +35,47 @@ fn the_destination_decides_which_variable_counts() {
         "http://upper:80"
     );
     assert_eq!(way(&[("HTTPS_PROXY", "http://[::1]:3128")], URL), "http://[::1]:3128");
+}
+
+/// Desktops write `socks://` for all programs, and neither the AWS CLI nor the official plugin reads the variable.
+#[test]
+fn an_all_proxy_is_used_where_it_can_be() {
+    let url = &Url::parse(URL).unwrap();
+    for (value, expected) in [
+        ("socks://p:1081/", "socks5://p:1081"),
+        ("SOCKS://p", "socks5://p:1080"),
+        ("http://p:3128", "http://p:3128"),
+        ("socks4://p", "direct"),
+        ("ftp://p", "direct"),
+        ("http://p:cret", "direct"),
+    ] {
+        assert_eq!(way(&[("ALL_PROXY", value)], URL), expected, "{value}");
+        let ignored = settings(&[("ALL_PROXY", value)]).ignored(url);
+        assert_eq!(ignored, (expected == "direct").then_some("ALL_PROXY"), "{value}");
+    }
+    let counts = |variables: &[(&str, &str)]| settings(variables).ignored(url).is_some();
+    assert!(!counts(&[("ALL_PROXY", "ftp://p"), ("HTTPS_PROXY", "http://p")]), "another counts");
+    assert!(!counts(&[("ALL_PROXY", "ftp://p"), ("no_proxy", "amazonaws.com")]), "none counts");
+    assert!(!counts(&[("https_proxy", "ftp://p")]), "that is an error");
+    assert_eq!(way(&[("https_proxy", "ftp://p"), ("no_proxy", "amazonaws.com")], URL), "direct");
+}
+
+#[test]
+fn the_proxy_for_calls_to_aws() {
+    let url = &Url::parse(URL).unwrap();
+    let calls = |variables: &[(&str, &str)]| settings(variables).for_calls(url).map(str::to_owned);
+    assert_eq!(calls(&[]), None);
+    assert_eq!(calls(&[("HTTPS_PROXY", "p:3128")]).as_deref(), Some("p:3128"));
+    assert_eq!(calls(&[("ALL_PROXY", "http://p:3128")]).as_deref(), Some("http://p:3128"));
+    // The SDK knows none of these. What the user meant for it is refused by it, with its reason.
+    assert_eq!(calls(&[("HTTPS_PROXY", "socks5://p")]).as_deref(), Some("socks5://p"));
+    assert_eq!(calls(&[("ALL_PROXY", "socks5://p")]), None);
+    assert_eq!(calls(&[("HTTPS_PROXY", "socks5://p"), ("NO_PROXY", ".amazonaws.com")]), None);
+    // The session's host is exempt; that of STS may not be.
+    assert_eq!(
+        calls(&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "x,.amazonaws.com")]).as_deref(),
+        Some("http://p")
+    );
 }
 
 #[test]
@@ -117,7 +157,7 @@ async fn tunnel_with(user: &str, answer: &'static str) -> (Result<String, ProxyE
     });
     let value = format!("http://{user}127.0.0.1:{port}");
     let proxy = settings(&[("HTTPS_PROXY", &value)]).for_url(&Url::parse(URL).unwrap()).unwrap().unwrap();
-    let network = Network::from_settings(&Settings::default(), None);
+    let network = Network::from_env();
     let outcome = async {
         let mut stream = proxy.connect(&network, "gw.example", 443).await?;
         stream.write_all(b"ping").await.unwrap();

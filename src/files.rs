@@ -1,0 +1,77 @@
+//! Files that the user's settings name, read without waiting: a pipe keeps whoever opens it, and a device has no end.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A directory, a pipe, a device.
+    #[error("it is not a regular file")]
+    NotRegular,
+    /// More bytes than there can be sense in.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The system's words.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl FileError {
+    /// Whether there is no such file.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, FileError::Io(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+
+    /// Whether the file is not ours to read.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// The content of a regular file of at most `most` bytes.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    copy(path, most, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a regular file of at most `most` bytes to its end.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError> {
+    // Before it is opened: a pipe keeps whoever opens it waiting.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(FileError::NotRegular);
+    }
+    let size = io::copy(&mut File::open(path)?.take(most.saturating_add(1)), to)?;
+    if size > most { Err(FileError::TooLarge(most)) } else { Ok(()) }
+}
+
+/// Bytes of a file of certificates to trust. The largest systems' stores have a quarter of a megabyte.
+pub const MAX_CERTIFICATES: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert!(read(&path, 4).unwrap_err().is_absent());
+        std::fs::write(&path, "four").unwrap();
+        assert_eq!(read(&path, 4).unwrap(), b"four");
+        assert!(matches!(read(&path, 3), Err(FileError::TooLarge(3))));
+        assert!(matches!(read(dir.path(), 4), Err(FileError::NotRegular)));
+        assert!(read(&path.join("below"), 4).unwrap_err().is_absent());
+        let denied = FileError::from(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert!(denied.is_denied() && !denied.is_absent());
+    }
+}

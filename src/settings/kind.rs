@@ -1,0 +1,264 @@
+//! Kinds of settings: which values they take, and the words for range and default.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The words for a kind of setting.
+pub trait Describe {
+    /// The default, as `--help` shows it.
+    fn default_text(&self) -> String;
+
+    /// What a value must be, to follow "is not".
+    fn wanted(&self) -> String;
+
+    /// Which numbers are taken, to follow the setting's meaning in brackets; `None` where any value is or the meaning lists them.
+    fn range(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A kind of setting: its default and how a value is read.
+pub trait Kind: Describe {
+    /// What the program works with.
+    type Value;
+
+    /// The value of a setting that is not given.
+    fn default(&self) -> Self::Value;
+
+    /// The value in an environment variable or in the settings file; `None` when it cannot be used. It is not empty.
+    fn read(&self, value: &OsStr) -> Option<Self::Value>;
+}
+
+/// Off by default.
+pub struct Flag;
+
+impl Describe for Flag {
+    fn default_text(&self) -> String {
+        "0".to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "0 or 1".to_owned()
+    }
+}
+
+impl Kind for Flag {
+    type Value = bool;
+
+    fn default(&self) -> bool {
+        false
+    }
+
+    fn read(&self, value: &OsStr) -> Option<bool> {
+        match text(value)?.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Some(true),
+            "0" | "false" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// A text, with the words for having none.
+pub struct Text(pub &'static str);
+
+impl Describe for Text {
+    fn default_text(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "valid UTF-8".to_owned()
+    }
+}
+
+impl Kind for Text {
+    type Value = Option<String>;
+
+    fn default(&self) -> Option<String> {
+        None
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Option<String>> {
+        Some(Some(text(value)?.to_owned()))
+    }
+}
+
+/// A file's name, of any bytes, with the words for having none.
+pub struct File(pub &'static str);
+
+impl Describe for File {
+    fn default_text(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "the name of a file".to_owned()
+    }
+}
+
+impl Kind for File {
+    type Value = Option<PathBuf>;
+
+    fn default(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Option<PathBuf>> {
+        Some(Some(PathBuf::from(value)))
+    }
+}
+
+/// A filter of diagnostics. `off` and `0` are none.
+pub struct Filter;
+
+impl Describe for Filter {
+    fn default_text(&self) -> String {
+        "off".to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "valid UTF-8".to_owned()
+    }
+}
+
+impl Kind for Filter {
+    type Value = Option<String>;
+
+    fn default(&self) -> Option<String> {
+        None
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Option<String>> {
+        let filter = text(value)?;
+        Some(Some(filter.to_owned()).filter(|filter| !filter.eq_ignore_ascii_case("off") && filter != "0"))
+    }
+}
+
+/// A whole number between two others, both included.
+pub struct Number<T> {
+    pub default: T,
+    pub least: T,
+    pub most: T,
+}
+
+impl<T: Display> Describe for Number<T> {
+    fn default_text(&self) -> String {
+        self.default.to_string()
+    }
+
+    fn wanted(&self) -> String {
+        format!("a number from {} to {}", self.least, self.most)
+    }
+
+    fn range(&self) -> Option<String> {
+        Some(format!("{} to {}", self.least, self.most))
+    }
+}
+
+impl<T: Copy + Display + FromStr + PartialOrd> Kind for Number<T> {
+    type Value = T;
+
+    fn default(&self) -> T {
+        self.default
+    }
+
+    fn read(&self, value: &OsStr) -> Option<T> {
+        text(value)?.parse().ok().filter(|number| (self.least..=self.most).contains(number))
+    }
+}
+
+/// A time in whole seconds, up to a day.
+pub struct Seconds(pub Duration);
+
+impl Seconds {
+    const NUMBERS: Number<u64> = Number { default: 1, least: 1, most: 86_400 };
+}
+
+impl Describe for Seconds {
+    fn default_text(&self) -> String {
+        self.0.as_secs().to_string()
+    }
+
+    fn wanted(&self) -> String {
+        Seconds::NUMBERS.wanted()
+    }
+}
+
+impl Kind for Seconds {
+    type Value = Duration;
+
+    fn default(&self) -> Duration {
+        self.0
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Duration> {
+        Seconds::NUMBERS.read(value).map(Duration::from_secs)
+    }
+}
+
+/// One of some words. The first is the default.
+pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
+
+impl<T> Describe for Choice<T> {
+    fn default_text(&self) -> String {
+        self.0.first().map(|(word, _)| (*word).to_owned()).unwrap_or_default()
+    }
+
+    fn wanted(&self) -> String {
+        let words: Vec<&str> = self.0.iter().map(|(word, _)| *word).collect();
+        match words.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
+}
+
+impl<T: Copy + Default> Kind for Choice<T> {
+    type Value = T;
+
+    fn default(&self) -> T {
+        self.0.first().map(|(_, value)| *value).unwrap_or_default()
+    }
+
+    fn read(&self, value: &OsStr) -> Option<T> {
+        let value = text(value)?;
+        self.0.iter().find(|(word, _)| value.eq_ignore_ascii_case(word)).map(|(_, value)| *value)
+    }
+}
+
+/// What the AWS CLI takes for a plugin's version: `^\d+(\.\d+){0,3}$`.
+pub struct Version(pub &'static str);
+
+impl Describe for Version {
+    fn default_text(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "a version of one to four numbers".to_owned()
+    }
+}
+
+impl Kind for Version {
+    type Value = String;
+
+    fn default(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn read(&self, value: &OsStr) -> Option<String> {
+        let version = text(value)?;
+        let is_number =
+            |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u32>().is_ok();
+        let is_version = version.split('.').count() <= 4 && version.split('.').all(is_number);
+        is_version.then(|| version.to_owned())
+    }
+}
+
+fn text(value: &OsStr) -> Option<&str> {
+    value.to_str().map(str::trim)
+}
