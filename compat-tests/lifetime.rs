@@ -7,8 +7,10 @@
 mod callers;
 mod deadlines;
 mod foreground;
+mod killed_aws;
 mod kills;
 mod processes;
+mod proxy_command;
 mod scripts;
 mod shell;
 mod signals;

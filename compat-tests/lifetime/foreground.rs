@@ -60,8 +60,10 @@ fn a_killed_aws_under_timeout_leaves_an_interactive_shell_its_terminal() {
         terminal.send(format!("source {}\r", script.display()));
         terminal.wait_for(prompt());
         assert!(terminal.is_changed());
+        // The time is up.
         let plugin = processes::plugins(&world).pop().expect("the plugin");
-        kill_process(to_pid(plugin.parent), Signal::TERM).expect("kill the CLI, as `timeout` does");
+        let cli = processes::read(plugin.parent).expect("the CLI");
+        kill_process(to_pid(cli.parent), Signal::ALARM).expect("signal `timeout`");
         terminal.wait_for("local> ");
         terminal.send(
             "echo modes-$(stty -a </dev/tty | grep -ow -e -echo -e -icanon -e -opost -e -isig | wc -l)-end\r",
