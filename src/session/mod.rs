@@ -42,6 +42,7 @@ use crate::notice;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event, SessionKind};
 use crate::settings::Settings;
+use crate::term;
 use crate::wire_log::Recording;
 
 /// A session that has been started.
@@ -311,6 +312,10 @@ impl Session {
             () = until_told_to_end(&mut self.watch) => Ok(()),
             () = tokio::time::sleep(LAST_WRITES), if was_told => Ok(()),
         };
+        tokio::select! {
+            () = term::settled() => {}
+            () = until_told_to_end(&mut self.watch) => {}
+        }
         if let Err(error @ WriteError::Failed(_)) = written
             && !may_lose_words
         {

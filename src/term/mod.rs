@@ -24,10 +24,10 @@ use std::io::IsTerminal;
 
 pub use self::output::Output;
 #[cfg(windows)]
-pub use self::windows::{RawMode, Stdin, is_raw};
+pub use self::windows::{RawMode, Stdin, is_raw, settled};
 #[cfg(unix)]
 pub use self::{
-    raw::{RawMode, is_raw},
+    raw::{RawMode, is_raw, settled},
     stdin::Stdin,
 };
 

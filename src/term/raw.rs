@@ -6,9 +6,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::fstat;
-use rustix::termios::{InputModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+};
+use tokio::sync::oneshot;
 
 use crate::process;
 
@@ -73,17 +78,36 @@ impl Drop for RawMode {
 /// Gives the terminal its settings back if [`RawMode`] changed them. At any time, from any thread, as
 /// often as one likes.
 ///
-/// In the background only if nobody has set it since. A shell that finds its job gone (`timeout --foreground … aws …`
-/// ends at once, we a moment later) either sets the terminal for itself, and then it is the shell's, or takes it as it
-/// is, and then it must not stay raw.
+/// In the background only if nobody has set it since: a shell that finds its job gone either sets the terminal for
+/// itself, and then it is the shell's, or takes it as it is, and then it must not stay raw. Bash does the latter when
+/// the job has ended by itself (`timeout --foreground … aws …`), and its line editor may be faster than we: that one is
+/// let finish its line ([`settled`]).
 pub fn restore() {
-    if let Some(saved) = lock().take()
-        && (!in_background(&saved.fd) || saved.is_untouched())
-    {
-        // Nothing better could be done about a terminal that is gone.
-        let _ = saved.apply(&saved.original);
+    if let Some(saved) = lock().take() {
+        if !in_background(&saved.fd) || saved.is_untouched() {
+            // Nothing better could be done about a terminal that is gone.
+            let _ = saved.apply(&saved.original);
+        } else if saved.is_built_upon() {
+            let (editing, edited) = oneshot::channel();
+            let waiting = move || {
+                saved.restore_after_editing();
+                drop(editing);
+            };
+            if thread::Builder::new().name("terminal".to_owned()).spawn(waiting).is_ok() {
+                *EDITED.lock().unwrap_or_else(PoisonError::into_inner) = Some(edited);
+            }
+        }
     }
     RAW.store(false, Ordering::Release);
+}
+
+/// Resolves when [`restore`] has done all it can: at once, or, where a line editor works with our modes, when that has
+/// given them back, at the latest after 30 s ([`EDITING`]). Cancel-safe for a process that ends.
+pub async fn settled() {
+    let edited = EDITED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(edited) = edited {
+        let _ = edited.await;
+    }
 }
 
 /// Whether the terminal is in raw mode through us, so that a line needs `\r\n`.
@@ -108,6 +132,24 @@ impl Saved {
     fn is_untouched(&self) -> bool {
         let modes = |mode: &Termios| (mode.input_modes, mode.output_modes, mode.local_modes);
         tcgetattr(&self.fd).is_ok_and(|now| modes(&now) == modes(&self.raw))
+    }
+
+    /// Whether somebody has changed our modes and will put them back: readline switches signals on, but leaves the
+    /// extensions off as it finds them, and nobody else's modes are without.
+    fn is_built_upon(&self) -> bool {
+        let has_extensions = |mode: &Termios| mode.local_modes.contains(LocalModes::IEXTEN);
+        has_extensions(&self.original) && tcgetattr(&self.fd).is_ok_and(|now| !has_extensions(&now))
+    }
+
+    fn restore_after_editing(&self) {
+        let begin = Instant::now();
+        while self.is_built_upon() && begin.elapsed() < EDITING {
+            if self.is_untouched() {
+                let _ = self.apply(&self.original);
+                return;
+            }
+            thread::sleep(EDITING_POLL);
+        }
     }
 }
 
@@ -179,6 +221,12 @@ fn lock() -> MutexGuard<'static, Option<Saved>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a line may be edited.
+const EDITING: Duration = Duration::from_secs(30);
+/// Between a line and the command that it starts there is no more time.
+const EDITING_POLL: Duration = Duration::from_millis(10);
+
+static EDITED: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);
 static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
 static RAW: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();

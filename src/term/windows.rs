@@ -82,6 +82,9 @@ pub fn is_raw() -> bool {
     lock().is_some()
 }
 
+/// There are no shells with job control here: at once.
+pub async fn settled() {}
+
 pub(super) fn size() -> Option<Size> {
     let mut info = CONSOLE_SCREEN_BUFFER_INFO::default();
     // SAFETY: the handle is ours; `info` is a valid place for the answer.

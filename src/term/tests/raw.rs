@@ -169,6 +169,12 @@ fn in_the_background_a_terminal_that_nobody_has_set_is_restored() {
     assert_eq!(on_a_terminal("background"), (true, true));
 }
 
+/// A line editor that was faster than we, and puts our modes back when the line is done.
+#[test]
+fn in_the_background_a_line_editor_is_let_finish() {
+    assert_eq!(on_a_terminal("background-edited"), (true, true));
+}
+
 #[test]
 fn output_modes_stay_where_others_write_to_the_terminal() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,12 +226,26 @@ fn child() {
             let mut other = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
             let group = rustix::process::Pid::from_child(&other);
             rustix::termios::tcsetpgrp(io::stdin(), group).unwrap();
+            let left = termios(io::stdin());
+            let set = |mode: &Termios| {
+                without(libc::SIGTTOU, || tcsetattr(io::stdin(), OptionalActions::Now, mode)).unwrap();
+            };
             if ending == "background-set" {
-                let mut shell = termios(io::stdin());
-                shell.local_modes.insert(LocalModes::ISIG);
-                without(libc::SIGTTOU, || tcsetattr(io::stdin(), OptionalActions::Now, &shell)).unwrap();
+                let mut shell = left.clone();
+                shell.local_modes.insert(LocalModes::ISIG | LocalModes::IEXTEN);
+                set(&shell);
+            }
+            if ending == "background-edited" {
+                let mut editor = left.clone();
+                editor.local_modes.insert(LocalModes::ISIG);
+                set(&editor);
             }
             drop(raw);
+            if ending == "background-edited" {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                set(&left);
+                settled().await;
+            }
             rustix::io::write(io::stdout(), LOST.as_bytes()).unwrap();
             let typed = tokio::time::timeout(Duration::from_millis(500), input.read()).await;
             assert!(typed.is_err(), "what is typed now is the shell's");
