@@ -318,6 +318,9 @@ fn a_stream_url_of_a_stranger_is_refused() {
         finished.assert_ok();
         let text = finished.text();
         assert!(text.contains("Cannot perform start session: "), "for {url:?}: {text:?}");
+        if url.starts_with("wss:") {
+            assert!(text.contains("which is not a Session Manager endpoint of AWS"), "for {url:?}: {text:?}");
+        }
         assert!(!text.contains(TOKEN) && !finished.errors().contains(TOKEN), "the token is shown");
     }
 }
