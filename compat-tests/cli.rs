@@ -262,9 +262,13 @@ fn the_whole_output_of_the_cli_is_a_response() {
 #[test]
 fn the_reported_version_is_said_everywhere() {
     let sim = crate::harness::sim::sim();
-    for (setting, expected) in
-        [("1.3.0.7", "1.3.0.7"), (" 2.0 ", "2.0"), ("1.2.3.4.5", OFFICIAL), ("1.x", OFFICIAL), ("", OFFICIAL)]
-    {
+    for (setting, expected) in [
+        ("1.3.0.7", "1.3.0.7"),
+        (" 2.0.0.1 ", "2.0.0.1"),
+        ("1.2.3.4.5", OFFICIAL),
+        ("1.x", OFFICIAL),
+        ("", OFFICIAL),
+    ] {
         let mut world = World::new();
         world.set("SSM_PLUGIN_REPORTED_VERSION", setting);
         let finished = run(world.plugin().arg("--version"));
@@ -277,6 +281,7 @@ fn the_reported_version_is_said_everywhere() {
         );
         let finished = run(&mut started.command(&world));
         finished.assert_ok();
+        assert!(finished.text().contains("EXIT_CODE: 0"), "{}", finished.text());
         let report = sim.session(started.id()).expect("the session");
         assert_eq!(report.opens[0].client_version, expected, "{setting:?}");
         let is_bad = expected == OFFICIAL && !setting.is_empty();

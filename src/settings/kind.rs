@@ -230,7 +230,7 @@ impl<T: Copy + Default> Kind for Choice<T> {
     }
 }
 
-/// What the AWS CLI takes for a plugin's version: `^\d+(\.\d+){0,3}$`.
+/// Four numbers, the form of all versions of the official plugin: the AWS CLI takes fewer, the service may not.
 pub struct Version(pub &'static str);
 
 impl Describe for Version {
@@ -239,7 +239,7 @@ impl Describe for Version {
     }
 
     fn wanted(&self) -> String {
-        "a version of one to four numbers".to_owned()
+        "a version of four numbers".to_owned()
     }
 }
 
@@ -254,7 +254,7 @@ impl Kind for Version {
         let version = text(value)?;
         let is_number =
             |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u32>().is_ok();
-        let is_version = version.split('.').count() <= 4 && version.split('.').all(is_number);
+        let is_version = version.split('.').count() == 4 && version.split('.').all(is_number);
         is_version.then(|| version.to_owned())
     }
 }
