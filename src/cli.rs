@@ -15,12 +15,14 @@ use std::ffi::OsString;
 use std::fmt;
 
 use serde_json::Value;
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+mod error;
 mod response;
+
+pub use self::error::CliError;
 
 /// What the caller wants.
 #[derive(Debug)]
@@ -80,31 +82,6 @@ impl fmt::Debug for StartSession {
             .field("legacy", &self.legacy)
             .finish_non_exhaustive()
     }
-}
-
-/// Why the words cannot be understood. Its text never holds any part of the response.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CliError {
-    /// The word at this position (from 1) is not UTF-8.
-    #[error("argument {0} is not valid UTF-8")]
-    NotUtf8(usize),
-    /// The named environment variable holds nothing.
-    #[error("the environment variable {0}, which should hold the session's response, is not set")]
-    ResponseNotSet(String),
-    /// The response is no JSON object.
-    #[error("the session's response is not a JSON object (line {line}, column {column})")]
-    NotJson {
-        /// Line of the first offence, from 1.
-        line: usize,
-        /// Column of the first offence, from 1.
-        column: usize,
-    },
-    /// A field the session cannot do without.
-    #[error("the session's response has no {0}")]
-    MissingField(&'static str),
-    /// A field that should be a string.
-    #[error("the field {0} of the session's response is not a string")]
-    NotAString(&'static str),
 }
 
 /// Reads the command line, program name first. `take_env` returns a variable's value and removes it

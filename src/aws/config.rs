@@ -48,7 +48,7 @@ pub struct HttpsProxy {
 /// `AWS_CA_BUNDLE`, which comes before it.
 pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
     let path = profiles(profile).await.ok()?.get("ca_bundle")?.trim().to_owned();
-    (!path.is_empty()).then(|| expanded(&path))
+    (!path.is_empty()).then(|| files::expanded(&path))
 }
 
 /// Reads the SDK's configuration, whose files must have been looked at ([`files::check`]). Nothing is waited for.
@@ -163,14 +163,6 @@ fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
     }
     text.push_str("-----END CERTIFICATE-----\n");
     text.into_bytes()
-}
-
-/// With the home directory for `~`.
-pub(super) fn expanded(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(path),
-    }
 }
 
 const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// one, which calls to AWS need";

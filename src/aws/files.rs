@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::expanded;
 use crate::files::{self, FileError};
 
 /// Reads the files once, elsewhere.
@@ -37,6 +36,14 @@ pub(super) async fn check() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// With the home directory for `~`.
+pub(super) fn expanded(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
 }
 
 fn look_at(path: &Path) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
-use super::CliError;
+use super::error::CliError;
 use crate::secret::Secret;
 
 /// The fields a session needs.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,12 +13,12 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower_service::Service;
 use url::Url;
 
-use super::network::Network;
 use super::stream::MaybeTls;
 use super::tcp::{self, ConnectError};
 use super::tls::{self, TrustError};
@@ -269,10 +270,11 @@ impl ProxyError {
 }
 
 impl Proxy {
-    /// A connection to `host` (with brackets, if an IPv6 address) through this proxy.
+    /// A connection to `host` (with brackets, if an IPv6 address) through this proxy. `trust` is asked for if the proxy
+    /// itself is reached by TLS.
     pub(super) async fn connect(
         &self,
-        network: &Network,
+        trust: impl FnOnce() -> Result<Arc<ClientConfig>, TrustError>,
         host: &str,
         port: u16,
     ) -> Result<MaybeTls<TcpStream>, ProxyError> {
@@ -283,7 +285,7 @@ impl Proxy {
         match self.kind {
             Kind::Http => self.tunnel(tcp, &to).await.map(MaybeTls::Plain),
             Kind::Https => {
-                let config = network.tls()?;
+                let config = trust()?;
                 let stream = tls::connect(config, self.host(), tcp)
                     .await
                     .map_err(|source| ProxyError::Tls { proxy: self.to_string(), source })?;

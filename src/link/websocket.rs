@@ -77,7 +77,7 @@ pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -
     let host = host(url);
     let port = url.port_or_known_default().unwrap_or(443);
     let hop = match proxy {
-        Some(proxy) => proxy.connect(network, &host, port).await?,
+        Some(proxy) => proxy.connect(|| network.tls(), &host, port).await?,
         None => MaybeTls::Plain(tcp::connect(&host, port).await?),
     };
     if !matches!(url.scheme(), "wss" | "https") {

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::super::network::Network;
 use super::*;
 
 fn settings(variables: &[(&str, &str)]) -> ProxySettings {
@@ -159,7 +160,7 @@ async fn tunnel_with(user: &str, answer: &'static str) -> (Result<String, ProxyE
     let proxy = settings(&[("HTTPS_PROXY", &value)]).for_url(&Url::parse(URL).unwrap()).unwrap().unwrap();
     let network = Network::from_env();
     let outcome = async {
-        let mut stream = proxy.connect(&network, "gw.example", 443).await?;
+        let mut stream = proxy.connect(|| network.tls(), "gw.example", 443).await?;
         stream.write_all(b"ping").await.unwrap();
         let mut echo = [0; 4];
         stream.read_exact(&mut echo).await.map_err(|error| proxy.broken("", error.to_string()))?;

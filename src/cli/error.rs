@@ -1,0 +1,28 @@
+//! Errors of the argument contract.
+
+use thiserror::Error;
+
+/// Why the arguments cannot be understood. The text never contains any part of the response.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CliError {
+    /// The argument at this position (from 1) is not UTF-8.
+    #[error("argument {0} is not valid UTF-8")]
+    NotUtf8(usize),
+    /// The named environment variable holds nothing.
+    #[error("the environment variable {0}, which should hold the session's response, is not set")]
+    ResponseNotSet(String),
+    /// The response is no JSON object.
+    #[error("the session's response is not a JSON object (line {line}, column {column})")]
+    NotJson {
+        /// Line of the first offence, from 1.
+        line: usize,
+        /// Column of the first offence, from 1.
+        column: usize,
+    },
+    /// A field the session cannot do without.
+    #[error("the session's response has no {0}")]
+    MissingField(&'static str),
+    /// A field that should be a string.
+    #[error("the field {0} of the session's response is not a string")]
+    NotAString(&'static str),
+}
