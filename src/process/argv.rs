@@ -31,7 +31,7 @@ mod linux {
         let line = std::fs::read("/proc/self/cmdline").ok()?;
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         let place = place(&stat)?;
-        if place.len() != line.len() || !super::super::env::is_single_threaded() {
+        if place.len() != line.len() || !crate::process::env::is_single_threaded() {
             return None;
         }
         let argument = nth(&line, position)?;

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use tokio::signal::unix::{self, SignalKind, signal};
 
-use super::Signal;
+use super::signal::Signal;
 
 /// The stream of signals. From [`Signals::install`] on, none of them ends the process any more, also
 /// when this has been dropped.

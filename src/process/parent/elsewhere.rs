@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::Pid;
 
-use super::Command;
+use super::command::Command;
 
 pub(super) fn exit_descriptor(_id: Pid) -> Option<OwnedFd> {
     None

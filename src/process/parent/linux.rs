@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::Command;
+use super::command::Command;
 
 /// Readable when the process has ended. Linux has it since 5.3; some sandboxes do not allow it.
 pub(super) fn exit_descriptor(id: Pid) -> Option<OwnedFd> {

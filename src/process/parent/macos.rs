@@ -32,7 +32,7 @@ mod system {
     use rustix::event::kqueue::{Event, EventFilter, EventFlags, ProcessEvents, kevent, kqueue};
     use rustix::process::Pid;
 
-    use super::super::Command;
+    use crate::process::parent::command::Command;
 
     /// A kqueue, which is readable when the process has ended.
     pub(in crate::process::parent) fn exit_descriptor(id: Pid) -> Option<OwnedFd> {

@@ -18,6 +18,7 @@
 //! running, which is the smaller evil: that the response was in `AWS_SSM_START_SESSION_RESPONSE` cannot decide, since
 //! callers who leave do the same.
 
+mod command;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", windows)))]
 mod elsewhere;
 mod identity;
@@ -30,8 +31,7 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::ffi::OsStr;
 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", windows)))]
 use self::elsewhere as system;
@@ -63,7 +63,7 @@ enum Caller {
 impl Parent {
     /// Looks who called; to be called first thing.
     pub fn find() -> Parent {
-        let shell_s_word = std::env::var_os("_");
+        let last_command = std::env::var_os("_");
         for _ in 0..TRIES {
             let Some(process) = Process::parent() else { break };
             let is_cli = process.command().is_some_and(|command| command.is_aws_cli());
@@ -71,7 +71,7 @@ impl Parent {
             let caller = match (is_cli, process.is_parent()) {
                 (true, true) => Caller::AwsCli(process),
                 (true, false) => Caller::DeadAwsCli,
-                (false, true) if process.may_have_adopted_us() && names_aws_cli(shell_s_word.as_deref()) => {
+                (false, true) if process.may_have_adopted_us() && names_aws_cli(last_command.as_deref()) => {
                     Caller::DeadAwsCli
                 }
                 (false, true) => Caller::Other,
@@ -93,21 +93,8 @@ impl Parent {
     }
 }
 
-/// How a process was started.
-#[derive(Debug)]
-struct Command {
-    executable: Option<PathBuf>,
-    arguments: Vec<OsString>,
-}
-
-impl Command {
-    fn is_aws_cli(&self) -> bool {
-        identity::is_aws_cli(self.executable.as_deref(), &self.arguments)
-    }
-}
-
-fn names_aws_cli(shell_s_word: Option<&OsStr>) -> bool {
-    shell_s_word.is_some_and(identity::is_named_aws_cli)
+fn names_aws_cli(last_command: Option<&OsStr>) -> bool {
+    last_command.is_some_and(identity::is_named_aws_cli)
 }
 
 /// Looks at the parent: it changes at most from the caller to the one that adopts us, unless that dies, too.

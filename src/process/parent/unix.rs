@@ -6,7 +6,8 @@ use std::time::Duration;
 use rustix::process::{Pid, getpid, getppid};
 use tokio::io::unix::AsyncFd;
 
-use super::{Command, system};
+use super::command::Command;
+use super::system;
 use crate::process::{group, group_of, watch_readable};
 
 /// A process that is or was our parent.

@@ -17,7 +17,7 @@ use windows_sys::Win32::System::Threading::{
     PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE, QueryFullProcessImageNameW, WaitForSingleObject,
 };
 
-use super::Command;
+use super::command::Command;
 
 /// The process that started us. Nobody adopts orphans here: it stays our parent when it has ended.
 #[derive(Debug)]
