@@ -9,8 +9,9 @@ use tokio::process::Command;
 
 use super::report::{Check, Status};
 use crate::logging;
+use crate::protocol::TerminalSize;
 use crate::settings::{Loaded, Settings, Source};
-use crate::term::{RawMode, Size, stdin_is_terminal, stdout_is_terminal};
+use crate::term::{RawMode, current_size, stdin_is_terminal, stdout_is_terminal};
 
 pub(super) fn settings(loaded: &Loaded) -> Check {
     if !loaded.warnings.is_empty() {
@@ -122,10 +123,10 @@ pub(super) fn terminal() -> Check {
         return Check::failure(NAME, format!("raw mode is refused: {error}"))
             .advice("keys will come line by line; start the session from an ordinary terminal");
     }
-    let unknown = Size { cols: 0, rows: 0 };
-    let size = match Size::current(unknown) {
+    let unknown = TerminalSize { cols: 0, rows: 0 };
+    let size = match current_size(unknown) {
         size if size == unknown => "of unknown size".to_owned(),
-        Size { cols, rows } => format!("{cols} by {rows}"),
+        TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
     let term = std::env::var("TERM").unwrap_or_default();
     let output = if stdout_is_terminal() { "" } else { "; stdout is none" };

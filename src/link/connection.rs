@@ -160,13 +160,13 @@ impl Connection {
             return Some(Message::Ping(Bytes::new()));
         }
         let transmit = self.channel.poll_transmit(now)?;
-        if let Some(recorder) = &self.recorder {
-            recorder.sent(&transmit);
-        }
-        Some(match transmit {
-            Transmit::Text(text) => Message::text(text),
-            Transmit::Binary(frame) => Message::Binary(frame),
-        })
+        Some(message(self.recorder.as_ref(), transmit))
+    }
+
+    /// What is still to be written to the websocket before it is closed for good.
+    pub fn last_messages(&mut self) -> Vec<Message> {
+        let recorder = self.recorder.as_ref();
+        self.channel.drain_acknowledgements().map(|transmit| message(recorder, transmit)).collect()
     }
 
     /// Compares the clocks, to notice that the machine was asleep; to be called whenever there is an occasion.
@@ -198,5 +198,16 @@ impl Connection {
         if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_timeout(now, reads)) {
             self.handle_lost(now, "no answer to a ping".into());
         }
+    }
+}
+
+/// A frame for the websocket, recorded.
+fn message(recorder: Option<&Recorder>, transmit: Transmit) -> Message {
+    if let Some(recorder) = recorder {
+        recorder.sent(&transmit);
+    }
+    match transmit {
+        Transmit::Text(text) => Message::text(text),
+        Transmit::Binary(frame) => Message::Binary(frame),
     }
 }

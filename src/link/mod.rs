@@ -136,9 +136,10 @@ impl Link {
     }
 
     /// Says goodbye on the websocket, for at most [`CLOSE_TIMEOUT`].
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         if let Wire::Open(socket) = self.wire {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close()).await;
+            let last = self.connection.last_messages();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(last)).await;
         }
     }
 
@@ -152,9 +153,15 @@ impl Link {
             if self.poll_wire(cx, deliver).is_ready() {
                 continue;
             }
-            // What was written has perhaps made room.
+            // What was written has perhaps made room: what the session has for it shares the flush.
             if let Some(event) = self.connection.poll_event(deliver) {
                 return Poll::Ready(event);
+            }
+            if let Wire::Open(socket) = &mut self.wire
+                && let Err(reason) = socket.poll_flush(cx)
+            {
+                self.connection.handle_lost(Instant::now().into_std(), reason);
+                continue;
             }
             ready!(self.poll_timer(cx, deliver));
             self.connection.handle_timeout(Instant::now().into_std(), deliver);

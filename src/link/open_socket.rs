@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures_util::{Sink, Stream as _};
+use futures_util::{Sink, SinkExt as _, Stream as _};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
 use super::websocket::Socket;
 
-/// A websocket and what of it waits to be flushed. It is flushed when there is nothing more to read or to write, not
-/// after each frame.
+/// A websocket and what of it waits to be flushed. It is flushed when there is nothing more to read or to write and
+/// the session has been asked for more, not after each frame.
 #[derive(Debug)]
 pub(super) struct OpenSocket {
     socket: Socket,
@@ -23,8 +23,7 @@ impl OpenSocket {
         OpenSocket { socket, must_flush: false }
     }
 
-    /// Writes what there is to write, reads one message, flushes when neither goes on. Gives the message, or why the
-    /// websocket is gone.
+    /// Writes what there is to write and reads one message. Gives the message, or why the websocket is gone.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -43,14 +42,18 @@ impl OpenSocket {
                 Poll::Pending => {}
             }
         }
-        if self.must_flush {
-            match Pin::new(&mut self.socket).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.must_flush = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                Poll::Pending => {}
-            }
-        }
         Poll::Pending
+    }
+
+    /// Hands what was written to the network, as far as that takes it now.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        if self.must_flush
+            && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
+        {
+            flushed.map_err(|error| error.to_string())?;
+            self.must_flush = false;
+        }
+        Ok(())
     }
 
     /// Whether something waits for the network to take it.
@@ -58,8 +61,13 @@ impl OpenSocket {
         self.must_flush
     }
 
-    /// Says goodbye.
-    pub async fn close(mut self) {
+    /// Writes what is left and says goodbye.
+    pub async fn close(mut self, last: Vec<Message>) {
+        for message in last {
+            if self.socket.feed(message).await.is_err() {
+                return;
+            }
+        }
         let _ = self.socket.close(None).await;
     }
 

@@ -3,6 +3,10 @@
 //! An agent looks at its oldest unacknowledged message ten times a second and at no other. So a hundred
 //! acknowledgements lost with a socket hold it up for ten seconds, and nothing new moves meanwhile. We cannot know
 //! which were lost, but saying the latest again costs nothing: agents ignore what they know.
+//!
+//! A lone acknowledgement goes at once. Those that follow it within [`SHARED_FOR`] wait for each other, or for data that
+//! goes anyway: an agent sends a message each millisecond, and a write with its TLS record for each acknowledgement was
+//! half of what a download costs.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,6 +18,9 @@ use bytes::Bytes;
 pub(super) struct Acks {
     waiting: VecDeque<Bytes>,
     recent: VecDeque<(Instant, Bytes)>,
+    /// Until when those that wait may share a write with others.
+    due_at: Option<Instant>,
+    last_written: Option<Instant>,
 }
 
 impl Acks {
@@ -25,7 +32,13 @@ impl Acks {
             self.recent.pop_front();
         }
         self.recent.push_back((now, ack.clone()));
+        if self.waiting.is_empty() {
+            self.due_at = self.last_written.map(|at| at + SHARED_FOR);
+        }
         self.waiting.push_back(ack);
+        if self.waiting.len() >= MAX_SHARED {
+            self.due_at = None;
+        }
     }
 
     /// Whether so many wait to be written that no more may come up: the peer sends and does not read.
@@ -33,9 +46,29 @@ impl Acks {
         self.waiting.len() >= MAX_WAITING
     }
 
-    /// The next one to write.
-    pub fn pop(&mut self) -> Option<Bytes> {
-        self.waiting.pop_front()
+    /// The next one to write now; with `has_company` because something else is written with it.
+    pub fn pop(&mut self, now: Instant, has_company: bool) -> Option<Bytes> {
+        if !has_company && self.due_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let ack = self.waiting.pop_front()?;
+        self.last_written = Some(now);
+        Some(ack)
+    }
+
+    /// Until when [`Acks::pop`] has nothing to give by itself; `None` if nothing waits, or nothing has to.
+    pub fn due_at(&self) -> Option<Instant> {
+        self.due_at.filter(|_| !self.waiting.is_empty())
+    }
+
+    /// All that wait, at once.
+    pub fn drain(&mut self) -> impl Iterator<Item = Bytes> {
+        self.waiting.drain(..)
+    }
+
+    /// Nothing waits for company any more.
+    pub fn release(&mut self) {
+        self.due_at = None;
     }
 
     /// The socket is gone: nothing is written until the next one.
@@ -46,9 +79,15 @@ impl Acks {
     /// There is a new socket: says again what the old one may have lost.
     pub fn handle_reopen(&mut self) {
         self.waiting = self.recent.iter().map(|(_, ack)| ack.clone()).collect();
+        self.due_at = None;
     }
 }
 
+/// How long an acknowledgement may wait for others: a fiftieth of the time after which an agent sends again at the
+/// earliest (200 ms).
+const SHARED_FOR: Duration = Duration::from_millis(4);
+/// So many do not wait for more.
+const MAX_SHARED: usize = 16;
 /// How long before the last acknowledgement one may have been sent and be lost: more than a round trip, so that at the
 /// rate that agents keep to it is a thousand frames at most.
 const RECENT: Duration = Duration::from_secs(1);
@@ -65,7 +104,47 @@ mod tests {
     }
 
     fn drain(acks: &mut Acks) -> Vec<Bytes> {
-        std::iter::from_fn(|| acks.pop()).collect()
+        std::iter::from_fn(|| acks.pop(Instant::now(), true)).collect()
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_lone_one_goes_at_once_and_those_behind_it_together() {
+        let start = Instant::now();
+        let mut acks = Acks::default();
+        acks.push(start, ack(0));
+        assert_eq!((acks.due_at(), acks.pop(start, false)), (None, Some(ack(0))));
+        for number in 1..4 {
+            let now = start + MS * number;
+            acks.push(now, ack(number));
+            assert_eq!((acks.due_at(), acks.pop(now, false)), (Some(start + SHARED_FOR), None));
+        }
+        let due = start + SHARED_FOR;
+        for number in 1..4 {
+            assert_eq!(acks.pop(due, false), Some(ack(number)));
+        }
+        assert_eq!((acks.due_at(), acks.pop(due, false)), (None, None));
+        // The next has company no more.
+        let later = due + SHARED_FOR;
+        acks.push(later, ack(4));
+        assert_eq!(acks.pop(later, false), Some(ack(4)));
+    }
+
+    #[test]
+    fn what_goes_anyway_takes_them_along_and_many_do_not_wait() {
+        let start = Instant::now();
+        let mut acks = Acks::default();
+        acks.push(start, ack(0));
+        acks.pop(start, false);
+        acks.push(start, ack(1));
+        assert_eq!(acks.pop(start, false), None);
+        assert_eq!(acks.pop(start, true), Some(ack(1)));
+        for number in 0..MAX_SHARED as u32 {
+            assert_eq!(acks.pop(start, false), None);
+            acks.push(start, ack(number));
+        }
+        assert_eq!(std::iter::from_fn(|| acks.pop(start, false)).count(), MAX_SHARED);
     }
 
     #[test]
@@ -76,9 +155,9 @@ mod tests {
         for number in 1..4 {
             acks.push(start + RECENT + Duration::from_millis(number.into()), ack(number));
         }
-        assert_eq!(acks.pop(), Some(ack(0)));
+        assert_eq!(acks.pop(start, true), Some(ack(0)));
         acks.handle_lost();
-        assert_eq!(acks.pop(), None);
+        assert_eq!(acks.pop(start, true), None);
         acks.handle_reopen();
         assert_eq!(drain(&mut acks), [ack(1), ack(2), ack(3)]);
         // Twice in a row: nothing says that the second socket lived.
@@ -93,7 +172,7 @@ mod tests {
         let mut acks = Acks::default();
         for number in 0..2 * MAX_RECENT as u32 {
             acks.push(now, ack(number));
-            acks.pop();
+            acks.pop(now, true);
         }
         acks.handle_reopen();
         let said = drain(&mut acks);

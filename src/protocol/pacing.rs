@@ -13,6 +13,9 @@ pub const DEFAULT_RATE: u32 = 900;
 /// 128 + 2 × 900 = 1,928 messages, under the 2,000 that are known to be too many.
 pub const BURST: u32 = 128;
 
+/// How many messages of a bulk go together, where the rate is what limits it: four each four milliseconds.
+const GROUP: u32 = 4;
+
 /// A token bucket; one token is one data message.
 #[derive(Clone, Debug)]
 pub struct Pacer {
@@ -20,22 +23,26 @@ pub struct Pacer {
     interval: Option<Duration>,
     /// When the bucket would be empty if nothing were sent; the bucket is full when this lies `BURST` intervals back.
     empty_at: Option<Instant>,
+    /// The last message took the last whole token.
+    is_dry: bool,
 }
 
 impl Pacer {
     /// A full bucket for `rate` messages a second; 0 is no limit.
     pub fn new(rate: u32) -> Pacer {
-        Pacer { interval: (rate > 0).then(|| Duration::from_secs(1) / rate), empty_at: None }
+        Pacer { interval: (rate > 0).then(|| Duration::from_secs(1) / rate), empty_at: None, is_dry: false }
     }
 
-    /// When the next message may go; a time in the past or `None` is now.
-    pub fn next_at(&self) -> Option<Instant> {
-        Some(self.empty_at? + self.interval?)
+    /// When the next message may go; a time in the past or `None` is now. One of many waits, when the bucket has run
+    /// dry, until [`GROUP`] may go together: a wake-up, a write and a TLS record for each is what an upload costs.
+    pub fn next_at(&self, is_one_of_many: bool) -> Option<Instant> {
+        let tokens = if is_one_of_many && self.is_dry { GROUP } else { 1 };
+        Some(self.empty_at? + self.interval? * tokens)
     }
 
     /// Whether a message may go now.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        self.next_at().is_none_or(|at| at <= now)
+    pub fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
+        self.next_at(is_one_of_many).is_none_or(|at| at <= now)
     }
 
     /// Counts a message that goes now.
@@ -49,6 +56,7 @@ impl Pacer {
             (None, None) => now,
         };
         self.empty_at = Some(level + interval);
+        self.is_dry = level + interval * 2 > now;
     }
 }
 
@@ -57,13 +65,13 @@ mod tests {
     use super::*;
 
     /// Sends as fast as the bucket lets, with rests, and returns the sending times.
-    fn greedy(rate: u32, rests: &[(Duration, Duration)]) -> Vec<Duration> {
+    fn greedy(rate: u32, rests: &[(Duration, Duration)], is_one_of_many: bool) -> Vec<Duration> {
         let start = Instant::now() + Duration::from_secs(1000);
         let (mut pacer, mut sent) = (Pacer::new(rate), Vec::new());
         for (from, to) in rests {
             let mut at = *from;
             while at < *to {
-                if pacer.is_ready(start + at) {
+                if pacer.is_ready(start + at, is_one_of_many) {
                     pacer.take(start + at);
                     sent.push(at);
                 } else {
@@ -77,16 +85,38 @@ mod tests {
     #[test]
     fn any_two_seconds_stay_under_two_thousand() {
         let seconds = Duration::from_secs;
-        let sent = greedy(
-            DEFAULT_RATE,
-            &[(seconds(0), seconds(5)), (seconds(6), seconds(7)), (seconds(9), seconds(12))],
-        );
-        for (index, at) in sent.iter().enumerate() {
-            let within = sent[index..].iter().take_while(|other| **other - *at < seconds(2)).count();
-            assert!(within < 2000, "{within} from {at:?}");
+        for is_one_of_many in [false, true] {
+            let spans = [(seconds(0), seconds(5)), (seconds(6), seconds(7)), (seconds(9), seconds(12))];
+            let sent = greedy(DEFAULT_RATE, &spans, is_one_of_many);
+            for (index, at) in sent.iter().enumerate() {
+                let within = sent[index..].iter().take_while(|other| **other - *at < seconds(2)).count();
+                assert!(within < 2000, "{within} from {at:?}");
+            }
+            let sustained = sent.iter().filter(|at| **at >= seconds(1) && **at < seconds(5)).count();
+            assert!((3590..=3610).contains(&sustained), "{sustained}");
         }
-        let sustained = sent.iter().filter(|at| **at >= seconds(1) && **at < seconds(5)).count();
-        assert!((3590..=3610).contains(&sustained), "{sustained}");
+    }
+
+    #[test]
+    fn a_bulk_goes_in_groups_and_what_is_alone_does_not_wait_for_one() {
+        let start = Instant::now() + Duration::from_secs(10);
+        let mut pacer = Pacer::new(DEFAULT_RATE);
+        while pacer.is_ready(start, true) {
+            pacer.take(start);
+        }
+        let alone = pacer.next_at(false).unwrap();
+        assert!(alone - start <= Duration::from_secs(1) / DEFAULT_RATE);
+        for _ in 0..5 {
+            let at = pacer.next_at(true).unwrap();
+            let mut group = 0;
+            while pacer.is_ready(at, true) {
+                pacer.take(at);
+                group += 1;
+            }
+            assert_eq!(group, GROUP);
+        }
+        let took = pacer.next_at(true).unwrap() - start;
+        assert!(took <= Duration::from_secs(1) * GROUP * 6 / DEFAULT_RATE, "{took:?}");
     }
 
     #[test]
@@ -94,12 +124,12 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(10);
         let mut pacer = Pacer::new(900);
         let mut burst = 0;
-        while pacer.is_ready(now) {
+        while pacer.is_ready(now, true) {
             pacer.take(now);
             burst += 1;
         }
         assert_eq!(burst, BURST);
-        assert!(pacer.next_at().unwrap() - now <= Duration::from_secs(1) / 900);
+        assert!(pacer.next_at(false).unwrap() - now <= Duration::from_secs(1) / 900);
     }
 
     #[test]
@@ -107,9 +137,9 @@ mod tests {
         let now = Instant::now();
         let mut pacer = Pacer::new(0);
         for _ in 0..100_000 {
-            assert!(pacer.is_ready(now));
+            assert!(pacer.is_ready(now, true));
             pacer.take(now);
         }
-        assert_eq!(pacer.next_at(), None);
+        assert_eq!(pacer.next_at(true), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::link::{self, Link, Network, stream_url};
 use crate::notice;
 use crate::protocol::{self, TerminalSize};
 use crate::settings::Settings;
-use crate::term::Size;
+use crate::term::current_size;
 use crate::wire_log::Recording;
 
 /// Prepares a session; nothing is connected before its link is asked for events.
@@ -128,7 +128,7 @@ fn is_bundle_wanted(start: &StartSession) -> bool {
 }
 
 fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Config {
-    let size = Size::current(Size { cols: settings.columns, rows: settings.lines });
+    let fallback = TerminalSize { cols: settings.columns, rows: settings.lines };
     link::Config {
         channel: protocol::Config {
             client_version: settings.reported_version.clone(),
@@ -136,7 +136,7 @@ fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Confi
             max_payload: settings.max_payload,
             max_window: settings.window,
             handshake_timeout: settings.handshake_timeout,
-            initial_size: TerminalSize { cols: size.cols, rows: size.rows },
+            initial_size: current_size(fallback),
             ..protocol::Config::default()
         },
         open_timeout: settings.open_timeout,

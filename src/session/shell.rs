@@ -11,7 +11,7 @@ use crate::link::LinkEvent;
 use crate::notice;
 use crate::process::Signal;
 use crate::protocol::{Event, Input, TerminalSize};
-use crate::term::{MODES_OFF, RawMode, Size, Stdin, stdin_is_terminal, stdout_is_terminal};
+use crate::term::{MODES_OFF, RawMode, Stdin, current_size, stdin_is_terminal, stdout_is_terminal};
 
 /// What the remote command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     let mut shell = Shell {
         remote,
         escape: stdin_is_terminal().then(Escape::new),
-        fallback: Size { cols: session.settings.columns, rows: session.settings.lines },
+        fallback: TerminalSize { cols: session.settings.columns, rows: session.settings.lines },
         size: None,
         is_line_start: true,
         ends_sent: 0,
@@ -102,8 +102,8 @@ fn is_cut_off(end: &End) -> bool {
 struct Shell {
     remote: Remote,
     escape: Option<Escape>,
-    fallback: Size,
-    size: Option<Size>,
+    fallback: TerminalSize,
+    size: Option<TerminalSize>,
     is_line_start: bool,
     /// How often the remote terminal was told that the input has ended, and when it is told again.
     ends_sent: u32,
@@ -157,10 +157,10 @@ impl Shell {
     }
 
     fn send_size(&mut self, session: &mut Session) {
-        let size = Size::current(self.fallback);
+        let size = current_size(self.fallback);
         if self.size != Some(size) {
             self.size = Some(size);
-            session.link.send(Input::Size(TerminalSize { cols: size.cols, rows: size.rows }));
+            session.link.send(Input::Size(size));
         }
     }
 }

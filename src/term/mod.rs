@@ -22,6 +22,8 @@ mod windows;
 
 use std::io::IsTerminal;
 
+use crate::protocol::TerminalSize;
+
 pub use self::output::Output;
 #[cfg(windows)]
 pub use self::windows::{RawMode, Stdin, is_raw, settled};
@@ -31,26 +33,15 @@ pub use self::{
     stdin::Stdin,
 };
 
-/// Columns and rows of a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Columns.
-    pub cols: u16,
-    /// Rows.
-    pub rows: u16,
-}
-
-impl Size {
-    /// The size of the first of stdout, stderr and stdin that knows one, else `fallback`. A terminal
-    /// that says 0 does not know.
-    #[must_use]
-    pub fn current(fallback: Size) -> Size {
-        #[cfg(unix)]
-        let known = size::of_standard_streams();
-        #[cfg(windows)]
-        let known = windows::size();
-        known.unwrap_or(fallback)
-    }
+/// The size of the first of stdout, stderr and stdin that knows one, else `fallback`. A terminal
+/// that says 0 does not know.
+#[must_use]
+pub fn current_size(fallback: TerminalSize) -> TerminalSize {
+    #[cfg(unix)]
+    let known = size::of_standard_streams();
+    #[cfg(windows)]
+    let known = windows::size();
+    known.unwrap_or(fallback)
 }
 
 /// Whether stdin is a terminal: the condition for raw mode, escapes and size changes.

@@ -65,7 +65,8 @@ fn a_terminal_s_size() {
     use std::os::fd::AsFd;
     let (master, slave) = pty();
     assert_eq!(size::of(slave.as_fd()), None, "a new terminal says 0 by 0");
-    for (cols, rows, expected) in [(80, 24, Some(Size { cols: 80, rows: 24 })), (80, 0, None), (0, 24, None)]
+    for (cols, rows, expected) in
+        [(80, 24, Some(TerminalSize { cols: 80, rows: 24 })), (80, 0, None), (0, 24, None)]
     {
         let size = Winsize { ws_col: cols, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).unwrap();

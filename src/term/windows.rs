@@ -18,7 +18,8 @@ use windows_sys::Win32::System::Console::{
 };
 
 use super::utf8::Utf8;
-use super::{READ_SIZE, STDIN_CHUNKS, Size};
+use super::{READ_SIZE, STDIN_CHUNKS};
+use crate::protocol::TerminalSize;
 
 /// The console in raw mode; restored when dropped, at a panic, and by [`restore`]. Keys come as terminal
 /// sequences, so that AltGr, arrows and function keys reach the remote (smp#36, smp#140).
@@ -85,14 +86,14 @@ pub fn is_raw() -> bool {
 /// There are no shells with job control here: at once.
 pub async fn settled() {}
 
-pub(super) fn size() -> Option<Size> {
+pub(super) fn size() -> Option<TerminalSize> {
     let mut info = CONSOLE_SCREEN_BUFFER_INFO::default();
     // SAFETY: the handle is ours; `info` is a valid place for the answer.
     let known = unsafe { GetConsoleScreenBufferInfo(GetStdHandle(STD_OUTPUT_HANDLE), &raw mut info) } != 0;
     let window = info.srWindow;
     let span = |low: i16, high: i16| u16::try_from(i32::from(high) - i32::from(low) + 1).ok();
     let (cols, rows) = (span(window.Left, window.Right)?, span(window.Top, window.Bottom)?);
-    (known && cols > 0 && rows > 0).then_some(Size { cols, rows })
+    (known && cols > 0 && rows > 0).then_some(TerminalSize { cols, rows })
 }
 
 /// Standard input, read by a thread.

@@ -159,6 +159,7 @@ impl Channel {
     pub(super) fn close(&mut self, reason: CloseReason) {
         if self.state != State::Closed {
             self.state = State::Closed;
+            self.acks.release();
             self.events.push_back(Event::Closed(reason));
         }
     }

@@ -307,10 +307,11 @@ impl Channel {
         if let Some(opening) = self.opening.take() {
             return Some(Transmit::Text(opening));
         }
-        if let Some(ack) = self.acks.pop() {
+        let sends_data = self.state != State::Closed && self.is_sending() && self.may_send(now);
+        if let Some(ack) = self.acks.pop(now, sends_data) {
             return Some(Transmit::Binary(ack));
         }
-        if self.state == State::Closed || !self.may_send(now) {
+        if !sends_data {
             return None;
         }
         let frame = match self.may_resend() {
@@ -322,6 +323,11 @@ impl Channel {
             *last = now;
         }
         Some(Transmit::Binary(frame))
+    }
+
+    /// The acknowledgements that wait for company, when the websocket is closed for good.
+    pub(crate) fn drain_acknowledgements(&mut self) -> impl Iterator<Item = Transmit> {
+        self.acks.drain().map(Transmit::Binary)
     }
 
     /// Whether frames should be read now: not while the acknowledgements of earlier ones cannot be written.
@@ -357,13 +363,15 @@ impl Channel {
             (at + wait, reason)
         });
         let delivery = self.sender.poll_timeout();
-        let pacing = self.is_sending().then(|| self.pacer.next_at()).flatten().map(|at| (at, "pacing"));
+        let pacing =
+            self.is_sending().then(|| self.pacer.next_at(self.is_bulk())).flatten().map(|at| (at, "pacing"));
         let probe = match self.paused {
             Some(_) if self.is_sending() => self.probe_at().map(|at| (at, "probe of a paused agent")),
             _ => None,
         };
         let send = if self.paused.is_some() { probe } else { pacing };
-        [handshake, give_up, delivery, send].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let acks = self.acks.due_at().map(|at| (at, "acknowledgements"));
+        [handshake, give_up, delivery, send, acks].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// What the agent can do; nothing before its handshake.

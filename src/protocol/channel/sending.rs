@@ -40,7 +40,13 @@ impl Channel {
     }
 
     pub(super) fn may_send(&self, now: Instant) -> bool {
-        self.pacer.is_ready(now) && (self.paused.is_none() || self.probe_at().is_some_and(|at| at <= now))
+        self.pacer.is_ready(now, self.is_bulk())
+            && (self.paused.is_none() || self.probe_at().is_some_and(|at| at <= now))
+    }
+
+    /// Whether what waits is more than a keystroke or a request. What is lost has waited long enough.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.outgoing.bytes() >= 2 * self.config.max_payload && !self.may_resend()
     }
 
     /// While paused, one message a while: a lost `start_publication` must not hang the session.

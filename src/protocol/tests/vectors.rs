@@ -57,7 +57,7 @@ fn essence(message: &Message, version: &str) -> (MessageType, u64, PayloadType, 
 #[test]
 fn a_channel_answers_the_recorded_agent_as_the_official_plugin_did() {
     for (name, recording) in RECORDINGS {
-        let now = Instant::now();
+        let mut now = Instant::now();
         let config = Config {
             client_version: "1.2.896.0".into(),
             message_rate: 0,
@@ -72,6 +72,8 @@ fn a_channel_answers_the_recorded_agent_as_the_official_plugin_did() {
         assert!(matches!(channel.poll_transmit(now), Some(Transmit::Text(_))));
         let (mut kind, mut ours, mut theirs) = (None, Vec::new(), Vec::new());
         for frame in frames(recording) {
+            // Long enough for no acknowledgement to wait for another.
+            now += Duration::from_millis(5);
             if !frame.is_client {
                 // The agent's acknowledgements name messages of the recording by number, as ours are numbered.
                 channel.handle_frame(now, frame.bytes);

@@ -24,6 +24,8 @@ pub(super) struct Agent {
     pub received_at: Option<Instant>,
     /// When data messages arrived.
     pub arrivals: Vec<Instant>,
+    /// When acknowledgements arrived.
+    pub acknowledged: Vec<Instant>,
     /// Data messages that had arrived before.
     pub duplicates: usize,
 }
@@ -45,6 +47,7 @@ impl Agent {
             to_send,
             may_send_at: None,
             arrivals: Vec::new(),
+            acknowledged: Vec::new(),
             duplicates: 0,
         }
     }
@@ -68,6 +71,7 @@ impl Agent {
             MessageType::Acknowledge => {
                 let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
                 let number = body["AcknowledgedMessageSequenceNumber"].as_i64().unwrap();
+                self.acknowledged.push(now);
                 self.unacknowledged.retain(|(unacknowledged, ..)| *unacknowledged != number);
                 None
             }

@@ -50,6 +50,25 @@ fn the_default_upload_keeps_to_nine_hundred_messages_a_second_and_fills_them() {
         let within = outcome.arrivals[index..].iter().take_while(|o| **o - *at < 2000 * MS).count();
         assert!(within < 2000, "{within} messages in two seconds");
     }
+    let mut moments = outcome.arrivals.clone();
+    moments.dedup();
+    assert!(moments.len() * 7 < outcome.arrivals.len() * 2, "{} moments", moments.len());
+}
+
+/// Of a download at the agent's pace, one write in four milliseconds acknowledges what came in them.
+#[test]
+fn acknowledgements_of_a_download_share_their_writes() {
+    let down = noise(7, 1_000_000);
+    let wire = Wire { delay: 20 * MS, ..Wire::default() };
+    let outcome = run(1, config(), wire, b"", &down, Duration::from_secs(60));
+    assert!(outcome.downloaded == down);
+    let (acks, writes) = (outcome.acknowledged.len(), {
+        let mut moments = outcome.acknowledged.clone();
+        moments.dedup();
+        moments.len()
+    });
+    assert_eq!(acks, 1_000_000usize.div_ceil(1024));
+    assert!(writes * 7 < acks * 2, "{writes} writes for {acks}");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Outcome<C = BareChannel> {
     pub most_outstanding: usize,
     /// When data messages reached the agent.
     pub arrivals: Vec<Instant>,
+    /// When acknowledgements reached it.
+    pub acknowledged: Vec<Instant>,
     pub duplicates: usize,
     /// How often a message was sent again.
     pub resent: u64,
@@ -129,7 +131,10 @@ impl<C: Client> World<C> {
             steps += 1;
             self.switch();
             self.feed();
-            self.send();
+            // Who drives a channel asks for more as soon as something has gone.
+            while self.send() {
+                self.feed();
+            }
             let is_done = self.to_upload.is_empty()
                 && self.keystrokes.is_empty()
                 && self.client.channel().is_drained()
@@ -154,6 +159,7 @@ impl<C: Client> World<C> {
             downloaded: self.downloaded,
             most_outstanding: self.most_outstanding,
             arrivals: self.agent.arrivals,
+            acknowledged: self.agent.acknowledged,
             duplicates: self.agent.duplicates,
             resent: self.client.channel().stats().messages_resent,
             policed: self.policed,
@@ -247,8 +253,11 @@ impl<C: Client> World<C> {
         }
     }
 
-    fn send(&mut self) {
+    /// Whether anything of the client's has gone.
+    fn send(&mut self) -> bool {
+        let mut has_sent = false;
         while let Some(packet) = self.client.poll_packet(self.now) {
+            has_sent = true;
             if let Packet::Frame(frame) = &packet {
                 self.count(frame);
             }
@@ -260,6 +269,7 @@ impl<C: Client> World<C> {
                 self.fly(false, Packet::Frame(frame));
             }
         }
+        has_sent
     }
 
     /// The service's count of data messages.
