@@ -1,6 +1,6 @@
-//! Files that the user's settings name, read without waiting: a pipe keeps whoever opens it, and a device has no end.
+//! Files that the user's settings name: opened without waiting, since opening a pipe blocks and a device has no end.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -52,6 +52,28 @@ pub fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError
     }
     let size = io::copy(&mut File::open(path)?.take(most.saturating_add(1)), to)?;
     if size > most { Err(FileError::TooLarge(most)) } else { Ok(()) }
+}
+
+/// Opens a file to append to, readable by its owner only.
+///
+/// # Errors
+/// As the system gives them; also for a pipe that nobody reads.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // A pipe that nobody reads is an error then; it would keep us waiting otherwise.
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    if file.metadata()?.is_file() {
+        // The file may be an older one with wider rights.
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 /// Bytes of a file of certificates to trust. The largest systems' stores have a quarter of a megabyte.

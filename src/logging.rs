@@ -3,7 +3,7 @@
 //! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped. Each line names
 //! the session, since several plugins append to one file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::files;
 use crate::settings::Settings;
 
 /// Keeps the log's writer alive; the rest is written when it is dropped.
@@ -95,31 +96,12 @@ impl FormatTime for Stamp {
 /// The file of the settings, or a daily one in the user's state directory.
 fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
     if let Some(path) = &settings.log_file {
-        let file = private_file(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = files::append_private(path).with_context(|| format!("cannot open {}", path.display()))?;
         return Ok(Box::new(file));
     }
     let Some(state) = &settings.state_dir else { bail!("no home directory; set SSM_PLUGIN_LOG_FILE") };
     let dir = state.join(DIRECTORY);
     Ok(Box::new(Daily::new(&dir).with_context(|| format!("cannot write to {}", dir.display()))?))
-}
-
-/// A file that only its owner can read, appended to.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // A pipe that nobody reads is an error then; it would keep us waiting otherwise.
-        options.mode(0o600).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    }
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    if file.metadata()?.is_file() {
-        // The file may be an older one with wider rights.
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    }
-    Ok(file)
 }
 
 fn private_dir(path: &Path) -> io::Result<()> {
@@ -141,7 +123,7 @@ impl Daily {
     fn new(dir: &Path) -> io::Result<Daily> {
         private_dir(dir)?;
         let day = today();
-        let file = private_file(&dir.join(file_name(day)))?;
+        let file = files::append_private(&dir.join(file_name(day)))?;
         remove_old(dir, day);
         Ok(Daily { dir: dir.to_owned(), day, file })
     }
@@ -153,7 +135,7 @@ impl Write for Daily {
         if day != self.day {
             self.day = day;
             // Without a new file the old one goes on.
-            if let Ok(file) = private_file(&self.dir.join(file_name(day))) {
+            if let Ok(file) = files::append_private(&self.dir.join(file_name(day))) {
                 self.file = file;
                 remove_old(&self.dir, day);
             }

@@ -44,7 +44,7 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     for warning in &warnings {
         tracing::warn!(%warning, "settings");
     }
-    let wire_log = wire_log::start(&settings);
+    let wire_log = wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads);
     process::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

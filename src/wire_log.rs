@@ -12,7 +12,7 @@
 //! ```
 //!
 //! What was typed and shown is replaced by its length and digest, unless the settings ask for it; the digest is left
-//! out for less than [`MIN_HASHED`] bytes, which could be guessed from it. Commands and keys are cut out of the
+//! out for less than 64 bytes, which could be guessed from it. Commands and keys are cut out of the
 //! handshake. The token is never recorded.
 //!
 //! A thread writes. It has a bounded queue and the session never waits for it: what does not fit is counted.
@@ -31,15 +31,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::logging;
+use crate::files;
 use crate::protocol::Transmit;
-use crate::settings::Settings;
 
-/// Starts to record if the settings ask for it. A file that cannot be written costs one line on stderr, never the
-/// session.
-pub fn start(settings: &Settings) -> Option<Guard> {
-    let path = settings.wire_log.as_deref()?;
-    match Guard::start(path, settings.wire_log_payloads) {
+/// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown. A file that
+/// cannot be written costs one line on stderr, never the session.
+pub fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
+    let path = path?;
+    match Guard::start(path, payloads) {
         Ok(guard) => Some(guard),
         Err(err) => {
             let place = path.display();
@@ -78,7 +77,7 @@ impl Guard {
         if path.metadata().is_ok_and(|data| !data.is_file()) {
             return Err(io::Error::other("it is not a file"));
         }
-        let file = logging::private_file(path)?;
+        let file = files::append_private(path)?;
         let (queue, entries) = sync_channel(QUEUED_FRAMES);
         let shared = Arc::new(Shared {
             queue,
@@ -270,8 +269,6 @@ impl Writer {
 
 /// The number in a recording's first line.
 const FORMAT: u32 = 1;
-/// Shorter payloads could be guessed from their digest: single keys, passwords.
-pub const MIN_HASHED: usize = 64;
 /// Frames that may wait for the disk.
 const QUEUED_FRAMES: usize = 8_192;
 /// Bytes of the frames that may wait for the disk.
@@ -310,11 +307,10 @@ mod tests {
 
     #[test]
     fn a_recording() {
-        assert!(start(&Settings::default()).is_none());
+        assert!(start(None, false).is_none());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wire");
-        let settings = Settings { wire_log: Some(path.clone()), ..Settings::default() };
-        let guard = start(&settings).unwrap();
+        let guard = start(Some(&path), false).unwrap();
         let (first, second) = (guard.recording().recorder(), guard.recording().recorder());
         first.sent(&Transmit::Text(r#"{"TokenValue":"secret","ClientVersion":"1"}"#.into()));
         first.frame(From::Agent, &output(7, b"what was shown"));
@@ -335,7 +331,7 @@ mod tests {
         assert_eq!(lines[3]["reason"].as_str().unwrap().len(), MAX_REASON);
 
         // A second recording follows in the same file, with payloads.
-        let guard = start(&Settings { wire_log_payloads: true, ..settings }).unwrap();
+        let guard = start(Some(&path), true).unwrap();
         let frame = output(0, b"what was shown");
         guard.recording().recorder().frame(From::Client, &frame);
         drop(guard);

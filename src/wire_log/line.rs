@@ -4,7 +4,6 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::MIN_HASHED;
 use crate::protocol::message::{Message, MessageType, PAYLOAD_OFFSET, PayloadType};
 
 /// The client's opening text frame.
@@ -119,6 +118,9 @@ const DIGEST: std::ops::Range<usize> = 80..112;
 /// Fields of the agent's handshake (as its source names them) that hold what the user runs, or a key.
 const PRIVATE: [&str; 6] =
     ["Commands", "Command", "KMSCipherTextKey", "KMSCipherTextHash", "KMSKeyId", "CustomerMessage"];
+
+/// Shorter payloads could be guessed from their digest: single keys, passwords.
+pub(super) const MIN_HASHED: usize = 64;
 
 #[cfg(test)]
 mod tests {
