@@ -43,6 +43,10 @@ pub const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
 /// Answer to `~-`, likewise.
 pub const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
+/// Mintty without winpty: what works there, and how the rest does. On stderr.
+pub const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) hands over whole lines, no single keys; ports, SSH and \
+    commands work as they are, a shell works with winpty before the command or in Windows Terminal";
+
 /// The answer to `--version`.
 pub fn version(reported: &str) -> String {
     format!("{reported}\n")

@@ -2,7 +2,7 @@
 
 use aws_config::profile::ProfileSet;
 
-use super::identity::Identity;
+use super::identity::{CONFIG_FILE, Identity};
 use super::network::Route;
 use super::options::Options;
 use super::report::{Check, Status};
@@ -33,7 +33,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
         Ok(files) => files,
         Err(reason) => {
             return Check::failure(NAME, format!("the profiles cannot be read: {reason}"))
-                .advice("fix ~/.aws/config and ~/.aws/credentials");
+                .advice(format!("fix {CONFIG_FILE} and {CREDENTIALS_FILE}"));
         }
     };
     if let Some(from) = identity.profile_from
@@ -117,6 +117,8 @@ fn key_of(authorization: &str) -> String {
     }
 }
 
+const CREDENTIALS_FILE: &str =
+    if cfg!(windows) { r"%USERPROFILE%\.aws\credentials" } else { "~/.aws/credentials" };
 /// In the order in which the SDK looks at a profile.
 const PROFILE_KEYS: [(&str, &str); 7] = [
     ("role_arn", "a role"),

@@ -58,7 +58,7 @@ impl Identity {
             Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
             None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
             None => Check::failure(NAME, "none: neither the environment nor the profile names one")
-                .advice("set AWS_DEFAULT_REGION, or region in ~/.aws/config"),
+                .advice(format!("set AWS_DEFAULT_REGION, or region in {CONFIG_FILE}")),
         }
     }
 }
@@ -88,6 +88,9 @@ fn is_region(region: &str) -> bool {
         && region.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-')
 }
 
+/// Where the AWS CLI and the SDK keep the profiles, as users write it.
+pub(super) const CONFIG_FILE: &str =
+    if cfg!(windows) { r"%USERPROFILE%\.aws\config" } else { "~/.aws/config" };
 const CLI_2_ONLY: &str = "AWS_REGION";
 const BOTH_CLIS: &str = "AWS_DEFAULT_REGION";
 

@@ -11,7 +11,7 @@ use super::report::{Check, Status};
 use crate::logging;
 use crate::protocol::TerminalSize;
 use crate::settings::{Loaded, Settings, Source};
-use crate::term::{RawMode, current_size, stdin_is_terminal, stdout_is_terminal};
+use crate::term::{RawMode, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal};
 
 pub(super) fn settings(loaded: &Loaded) -> Check {
     if !loaded.warnings.is_empty() {
@@ -58,8 +58,13 @@ pub(super) async fn plugin() -> Check {
 
 async fn plugin_on_path() -> Check {
     const NAME: &str = "plugin";
-    let found = on_path(PLUGIN);
+    let found = plugins_on_path();
     let Some(first) = found.first() else {
+        if let Some(folder) = official_folder().filter(|folder| folder.join(PLUGIN_EXE).is_file()) {
+            let text = format!("it is in {}, which is not in this process's PATH", folder.display());
+            return Check::failure(NAME, text)
+                .advice("open a new console: those that were open before an installation keep their PATH");
+        }
         let this = std::env::current_exe().ok();
         let dir = this.as_deref().and_then(Path::parent).map(|dir| dir.display().to_string());
         return Check::failure(
@@ -128,6 +133,12 @@ pub(super) fn terminal() -> Check {
         size if size == unknown => "of unknown size".to_owned(),
         TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
+    if stdin_is_pipe_terminal() {
+        return Check::warning(NAME, format!("{size}, of Git Bash (mintty): whole lines, no single keys"))
+            .advice(
+                "shells need winpty before the command, or Windows Terminal; ports and SSH work as they are",
+            );
+    }
     let term = std::env::var("TERM").unwrap_or_default();
     let output = if stdout_is_terminal() { "" } else { "; stdout is none" };
     if cfg!(unix) && matches!(term.as_str(), "" | "dumb" | "unknown") {
@@ -172,12 +183,32 @@ fn official_log_configuration() -> PathBuf {
 /// All programs of this name, in the order in which a shell would take them.
 fn on_path(name: &str) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let names = if cfg!(windows) {
-        vec![format!("{name}.exe"), format!("{name}.cmd")]
-    } else {
-        vec![name.to_owned()]
-    };
-    search(&path, &names)
+    let extensions = if cfg!(windows) { std::env::var("PATHEXT").ok() } else { None };
+    search(&path, &file_names(name, extensions.as_deref()))
+}
+
+/// What the plugin's file may be called. On Windows the AWS CLI starts it without a shell, which finds `.exe` alone.
+fn plugins_on_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    search(&path, &file_names(PLUGIN, cfg!(windows).then_some(".exe")))
+}
+
+/// The names that a program's file may have, in the order of `PATHEXT`, which only Windows has.
+fn file_names(name: &str, extensions: Option<&str>) -> Vec<String> {
+    match extensions {
+        None if cfg!(windows) => file_names(name, Some(".COM;.EXE;.BAT;.CMD")),
+        None => vec![name.to_owned()],
+        Some(extensions) => {
+            let extensions = extensions.split(';').filter(|extension| !extension.is_empty());
+            extensions.map(|extension| format!("{name}{}", extension.to_ascii_lowercase())).collect()
+        }
+    }
+}
+
+/// Where the official installer puts the plugin on Windows, and ours does, too.
+fn official_folder() -> Option<PathBuf> {
+    let programs = std::env::var_os("ProgramFiles").filter(|_| cfg!(windows))?;
+    Some(Path::new(&programs).join(r"Amazon\SessionManagerPlugin\bin"))
 }
 
 fn search(path: &OsStr, names: &[String]) -> Vec<PathBuf> {
@@ -255,6 +286,7 @@ const FIRST_2_WITH_VARIABLE: Version = (2, 13, 37);
 const PLUGIN: &str = "session-manager-plugin";
 /// Where the official package puts it. (The default of `ansible_aws_ssm_plugin` in community.aws before 9.1.)
 const USUAL_PLACE: &str = "/usr/local/bin/session-manager-plugin";
+const PLUGIN_EXE: &str = "session-manager-plugin.exe";
 /// The AWS CLI takes a second or two to say its version.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
 /// Characters of what another program says.
@@ -292,6 +324,13 @@ mod tests {
         assert_eq!(told.status, Status::Ok);
         assert_eq!(told.found, format!("off\n{} is not read: it is the official plugin's", path.display()));
         assert!(told.advice.unwrap().starts_with("SSM_PLUGIN_LOG=debug"));
+    }
+
+    #[test]
+    fn names_of_files() {
+        assert_eq!(file_names("aws", Some(".COM;.EXE;;.CMD")), ["aws.com", "aws.exe", "aws.cmd"]);
+        #[cfg(unix)]
+        assert_eq!(file_names("aws", None), ["aws"]);
     }
 
     #[cfg(unix)]

@@ -125,7 +125,7 @@ impl Listener {
 
     #[cfg(not(unix))]
     fn bind_file(path: &str) -> Result<Listener, ListenError> {
-        Err(ListenError::Bind(format!("unix {path}"), "not supported on this system".into()))
+        Err(ListenError::Bind(format!("unix {path}"), NO_UNIX_SOCKETS.into()))
     }
 }
 
@@ -151,6 +151,10 @@ fn addresses(
     addresses.dedup();
     Ok(addresses)
 }
+
+/// Windows knows them, but neither its runtime libraries nor its clients do.
+#[cfg(not(unix))]
+const NO_UNIX_SOCKETS: &str = "UNIX sockets are not supported on Windows, use a localPortNumber";
 
 /// The pause after a failed accept, which fails for long when there are no descriptors: the loop goes on meanwhile.
 #[derive(Debug, Default)]

@@ -11,7 +11,9 @@ use crate::link::LinkEvent;
 use crate::notice;
 use crate::process::Signal;
 use crate::protocol::{Event, Input, TerminalSize};
-use crate::term::{MODES_OFF, RawMode, Stdin, current_size, stdin_is_terminal, stdout_is_terminal};
+use crate::term::{
+    MODES_OFF, RawMode, Stdin, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal,
+};
 
 /// What the remote command runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,9 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         session.console.status(&notice::stays_in_line_mode(error));
         None
     });
+    if stdin_is_pipe_terminal() {
+        session.console.status(notice::PIPE_TERMINAL);
+    }
     let mut shell = Shell {
         remote,
         escape: stdin_is_terminal().then(Escape::new),

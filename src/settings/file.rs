@@ -11,11 +11,11 @@ use super::{TABLE, Warning, shown};
 use crate::files::{self, FileError};
 
 /// Where the settings file is looked for: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the
-/// system's usual place (`~/.config`, `~/Library/Application Support`, `%APPDATA%`). `None` without a home.
+/// system's usual place (`~/.config`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `None` without a home.
 pub fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = || match cfg!(windows) {
-        true => absolute("APPDATA"),
+        true => absolute("LOCALAPPDATA"),
         false => absolute("HOME").map(|home| home.join(BELOW_HOME)),
     };
     absolute("XDG_CONFIG_HOME").or_else(usual).map(|dir| dir.join(DIRECTORY).join(FILE))

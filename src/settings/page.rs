@@ -78,7 +78,7 @@ pub fn manual() -> String {
          .I {}\n\
          The same settings under their names in lower case without SSM_PLUGIN_, such as\n\
          .BR \"message_rate = 900\" .\n\
-         The environment wins. (macOS: ~/Library/Application Support; Windows: %APPDATA%.)\n\
+         The environment wins. (macOS: ~/Library/Application Support; Windows: %LOCALAPPDATA%.)\n\
          .TP\n\
          .I ~/.local/state/session\\-manager\\-plugin/\n\
          Diagnostics, one file a day, when SSM_PLUGIN_LOG asks for them.\n\

@@ -7,6 +7,9 @@
 //! (a terminal's reader then fails with "resource temporarily unavailable", smp#29). Where the
 //! runtime reads or writes itself, it asks `poll` first.
 
+// The keys of a console; terminals send theirs themselves.
+#[cfg(any(windows, test))]
+mod keys;
 mod output;
 #[cfg(unix)]
 mod raw;
@@ -48,6 +51,19 @@ pub fn current_size(fallback: TerminalSize) -> TerminalSize {
 #[must_use]
 pub fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
+}
+
+/// Whether stdin is the terminal of a Cygwin or MSYS program (mintty, as Git Bash has it): a pipe to programs that are
+/// none, named `\msys-…-pty0-from-master`, which the standard library looks at. No console is behind it that could be
+/// put into raw mode.
+#[must_use]
+pub fn stdin_is_pipe_terminal() -> bool {
+    #[cfg(unix)]
+    return false;
+    #[cfg(windows)]
+    {
+        stdin_is_terminal() && windows::stdin_is_pipe()
+    }
 }
 
 /// Whether stdout is a terminal.

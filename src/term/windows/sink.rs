@@ -1,0 +1,70 @@
+//! Standard output and error to write to, always through the thread.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::super::utf8::Utf8;
+use super::console;
+use super::handle::{Handle, Pipe, Standard, is_pipe};
+
+#[derive(Debug)]
+pub(in super::super) enum Sink {
+    /// A console takes text alone.
+    Console(Handle, Mutex<Utf8>),
+    Pipe(Pipe),
+    File(Handle),
+    /// The process was started without: as a closed pipe, it takes what nobody reads.
+    Nothing,
+}
+
+impl Sink {
+    pub fn stdout() -> io::Result<Sink> {
+        Sink::on(Standard::Output)
+    }
+
+    pub fn stderr() -> io::Result<Sink> {
+        Sink::on(Standard::Error)
+    }
+
+    fn on(stream: Standard) -> io::Result<Sink> {
+        Ok(match stream.get() {
+            None => Sink::Nothing,
+            Some(handle) if console::mode(handle).is_some() => Sink::Console(handle, Mutex::default()),
+            Some(handle) if is_pipe(handle) => Sink::Pipe(Pipe::new(handle)?),
+            Some(handle) => Sink::File(handle),
+        })
+    }
+
+    /// Nothing says here whether a write would block.
+    pub fn write_now(&self, _bytes: &[u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// Writes some of `batch`, waiting as long as it takes.
+    pub fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
+        let joined;
+        let bytes = match batch {
+            [] => return Ok(0),
+            [piece] => piece.as_ref(),
+            pieces => {
+                joined = pieces.concat();
+                joined.as_slice()
+            }
+        };
+        match self {
+            Sink::Console(handle, utf8) => {
+                let text = utf8.lock().unwrap_or_else(PoisonError::into_inner).text(bytes);
+                console::write(*handle, &text)?;
+                Ok(bytes.len())
+            }
+            Sink::Pipe(pipe) => match pipe.write(bytes)? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                count => Ok(count),
+            },
+            Sink::File(handle) => handle.as_file().write(bytes),
+            Sink::Nothing => Ok(bytes.len()),
+        }
+    }
+}
