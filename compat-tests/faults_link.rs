@@ -11,7 +11,7 @@ use ssm_sim::{Config, Cut, Faults, Sim};
 
 use crate::harness::api::Started;
 use crate::harness::net::{Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes};
-use crate::harness::process::Running;
+use crate::harness::process::{Running, Signal};
 use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{sim, start, unpaced_sim};
 use crate::harness::{PATIENCE, World};
@@ -37,7 +37,7 @@ impl Forward {
     /// Ends the plugin and looks for panics.
     #[track_caller]
     fn end(self) {
-        self.plugin.signal(rustix::process::Signal::INT);
+        self.plugin.signal(Signal::INT);
         self.plugin.finish().assert_ok();
     }
 }

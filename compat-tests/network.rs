@@ -3,20 +3,22 @@
 //!
 //! The service is a simulator behind TLS at a name of AWS's, which only the proxy can resolve.
 
+#[cfg(unix)]
+mod clients;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::Gateway;
 use crate::harness::net::{FreePort, Server, echo_through, eventually, opened_port, random_bytes};
-use crate::harness::process::{Finished, Running};
+use crate::harness::process::{Finished, Running, Signal};
 use crate::harness::sim::{assert_all_ended, start};
-use crate::harness::{Aws, PATIENCE, TARGET, World, wire};
+use crate::harness::{PATIENCE, World, wire};
 
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
 const API: &str = "ssm.us-east-1.amazonaws.com";
@@ -465,53 +467,4 @@ fn endpoints_of_the_environment_are_used() {
         let calls = proxy.requests().into_iter().filter(|request| request.to != format!("{SERVICE}:443"));
         assert!(calls.clone().all(|request| request.to == expected), "{:?}", calls.collect::<Vec<_>>());
     }
-}
-
-/// All at once, through the unchanged CLI: a proxy with a password, a private authority, an interface endpoint, whose
-/// name the signature covers.
-fn through_the_cli(aws: Aws) {
-    let credentials = Credentials {
-        access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
-        secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
-    };
-    let config = Config { credentials: Some(credentials), require_signed_open: true, ..Config::default() };
-    let mut site = Site::with(config, |_| SERVICE.to_owned()).trusting();
-    let proxy = site.proxy(with_password());
-    site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
-    site.set("SSM_PLUGIN_STREAM_HOST", ENDPOINT);
-    let parameters = json!({"portNumber": [site.echo.port().to_string()], "localPortNumber": ["0"]});
-    let running = Running::spawn_without_stdin(&mut site.world.aws(
-        aws,
-        &site.sim.endpoint(),
-        &[
-            "ssm",
-            "start-session",
-            "--target",
-            TARGET,
-            "--document-name",
-            "AWS-StartPortForwardingSession",
-            "--parameters",
-            &parameters.to_string(),
-        ],
-    ));
-    let bytes = random_bytes(3, 50_000);
-    assert!(echo_through(opened_port(&running.stdout), &bytes) == bytes, "the echo differs");
-    running.signal_group(Signal::INT);
-    running.finish().assert_ok();
-    assert_asked_for(&proxy, &format!("{ENDPOINT}:443"));
-    assert_eq!(site.front.visits()[0].host.as_deref(), Some(ENDPOINT));
-    let sessions = site.sim.sessions();
-    let signature = sessions[0].opens[0].signature.as_ref().expect("a signed open");
-    assert!(signature.verified && signature.service == "ssmmessages", "{signature:?}");
-    assert_all_ended(&site.sim);
-}
-
-#[test]
-fn v1_through_proxy_and_endpoint() {
-    through_the_cli(Aws::V1);
-}
-
-#[test]
-fn v2_through_proxy_and_endpoint() {
-    through_the_cli(Aws::V2);
 }

@@ -4,14 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, SessionReport, SessionState, Sim};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
-use crate::harness::process::Running;
+use crate::harness::process::{Running, Signal};
 use crate::harness::sim::{assert_all_ended, sim, start};
 use crate::harness::{PATIENCE, World};
 

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
-use rustix::process::Signal;
 use ssm_sim::{SignatureReport, Sim};
 
 use super::{Call, Forward, known, strict_sim, world_without_credentials, write, write_config};
 use crate::harness::net::{Server, echo_through};
-use crate::harness::process::run;
+use crate::harness::process::{Signal, run};
 use crate::harness::sim::sim;
 use crate::harness::{Aws, TARGET, World};
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, DEFAULT_TARGET};
@@ -10,7 +9,7 @@ use ssm_sim::{Config, DEFAULT_TARGET};
 use super::{Call, Forward, strict, strict_sim, world_without_credentials};
 use crate::harness::World;
 use crate::harness::net::{Server, echo_through};
-use crate::harness::process::Running;
+use crate::harness::process::{Running, Signal};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{assert_all_ended, sim, start};
 

@@ -5,12 +5,15 @@
 
 pub mod api;
 pub mod gateway;
+mod group;
 pub mod net;
 pub mod output;
 pub mod process;
+#[cfg(unix)]
 pub mod pty;
 pub mod retry;
 pub mod sim;
+#[cfg(unix)]
 pub mod sshd;
 pub mod wire;
 
@@ -100,12 +103,9 @@ impl World {
         let bin = dir.path().join("bin");
         std::fs::create_dir(&bin).expect("bin folder");
         std::fs::create_dir(dir.path().join("home")).expect("home folder");
-        std::os::unix::fs::symlink(required(plugin), bin.join("session-manager-plugin")).expect("symlink");
-        let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+        install(&required(plugin), &bin);
         let mut world = World { dir, plugin: plugin.to_path_buf(), env: Vec::new() };
-        world.set("PATH", &path);
-        world.set("HOME", &world.home().display().to_string());
-        world.set("USER", &user());
+        world.set_system(&bin);
         // The official plugin keeps a socket there under a name made of the session's id.
         world.set("TMPDIR", &world.path("").display().to_string());
         world.set("LANG", "C.UTF-8");
@@ -116,6 +116,29 @@ impl World {
         world.set("AWS_EC2_METADATA_DISABLED", "true");
         world.set("AWS_PAGER", "");
         world
+    }
+
+    /// What a program needs on this system to find its libraries, others, and the user's files.
+    #[cfg(unix)]
+    fn set_system(&mut self, bin: &Path) {
+        self.set(
+            "PATH",
+            &format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()),
+        );
+        self.set("HOME", &self.home().display().to_string());
+        self.set("USER", &user());
+    }
+
+    /// What a program needs on this system to find its libraries, others, and the user's files.
+    #[cfg(windows)]
+    fn set_system(&mut self, bin: &Path) {
+        let system = std::env::var("SystemRoot").expect("SystemRoot");
+        self.set("PATH", &format!(r"{};{system}\System32;{system}", bin.display()));
+        self.set("SystemRoot", &system);
+        let home = self.home().display().to_string();
+        for name in ["USERPROFILE", "LOCALAPPDATA", "APPDATA", "TEMP", "TMP"] {
+            self.set(name, &home);
+        }
     }
 
     /// Adds an environment variable for every command of this world.
@@ -152,6 +175,7 @@ impl World {
     }
 
     /// Puts an `aws` on the PATH that goes to `endpoint`, so that documented command lines work as they stand.
+    #[cfg(unix)]
     pub fn install_aws(&self, aws: Aws, endpoint: &str) {
         let path = self.path("bin/aws");
         let script =
@@ -162,6 +186,7 @@ impl World {
     }
 
     /// A shell command line in this world.
+    #[cfg(unix)]
     pub fn shell(&self, line: &str) -> Command {
         let mut command = self.command("/bin/sh");
         command.args(["-c", line]);
@@ -176,13 +201,29 @@ impl World {
     }
 }
 
+/// Puts the plugin into a folder under its name.
+fn install(plugin: &Path, folder: &Path) {
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(plugin, folder.join("session-manager-plugin")).expect("symlink");
+    #[cfg(windows)]
+    {
+        let to = folder.join("session-manager-plugin.exe");
+        // Not on every disk, and symbolic links are not for every user.
+        std::fs::hard_link(plugin, &to)
+            .or_else(|_| std::fs::copy(plugin, &to).map(drop))
+            .expect("the plugin");
+    }
+}
+
 /// The name of the user who runs the tests.
+#[cfg(unix)]
 pub fn user() -> String {
     let out = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
 /// Whether the tests run as root, where some servers refuse to start.
+#[cfg(unix)]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -1,13 +1,12 @@
 //! Child processes on pipes, each leading a process group that is killed with its guard.
 
 use std::io::Write;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-
 use super::PATIENCE;
+pub use super::group::{Pid, Signal};
+use super::group::{describe_end, kill_group, lead_group, signal_group, signal_process};
 use super::output::Output;
 
 /// A running child. Dropping it kills its whole process group.
@@ -86,7 +85,7 @@ impl Running {
 
     #[track_caller]
     fn start(command: &mut Command) -> Running {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        lead_group(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => panic!("cannot start {command:?}: {error}"),
@@ -117,12 +116,12 @@ impl Running {
 
     /// Sends a signal to its whole process group, as a terminal does.
     pub fn signal_group(&self, signal: Signal) {
-        kill_process_group(self.pid(), signal).expect("signal the group");
+        signal_group(self.pid(), signal);
     }
 
     /// Sends a signal to the child alone.
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("signal the child");
+        signal_process(self.pid(), signal);
     }
 
     /// Waits for its end within [`PATIENCE`].
@@ -135,11 +134,12 @@ impl Running {
     pub fn finish_or_give_up(mut self, limit: Duration) -> Outcome {
         let status = self.wait_within(limit);
         if status.is_none() {
-            let _ = kill_process_group(self.pid(), Signal::KILL);
+            kill_group(self.pid());
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
         self.ended = true;
-        let _ = kill_process_group(self.pid(), Signal::KILL);
+        kill_group(self.pid());
         Outcome { status, stdout: self.stdout.wait_closed(), stderr: self.stderr.wait_closed() }
     }
 
@@ -152,7 +152,7 @@ impl Running {
         };
         self.ended = true;
         // What it left behind would keep the pipes open.
-        let _ = kill_process_group(self.pid(), Signal::KILL);
+        kill_group(self.pid());
         Finished { status, stdout: self.stdout.wait_closed(), stderr: self.stderr.wait_closed() }
     }
 
@@ -171,14 +171,15 @@ impl Running {
 
     /// The child's process id.
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        super::group::pid(&self.child)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            let _ = kill_process_group(self.pid(), Signal::KILL);
+            kill_group(self.pid());
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
@@ -205,8 +206,8 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Finished {
 
 /// A status as one word: `exit 0` or `signal 9`.
 pub fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, signal) => format!("signal {}", signal.unwrap_or_default()),
+    match status.code() {
+        Some(code) => format!("exit {code}"),
+        None => describe_end(status),
     }
 }

@@ -12,7 +12,6 @@ use ssm_sim::{
     SERVICE_MESSAGE_LIMIT, Sim,
 };
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A local AWS for session-manager-plugin: API endpoints, message gateway and an agent, on one loopback port.
@@ -147,10 +146,9 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
     // Before anybody can know that we run.
-    let signals = {
+    let mut told_to_end = {
         let _runtime = runtime.enter();
-        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-        [interrupt.context("SIGINT")?, terminate.context("SIGTERM")?]
+        ToldToEnd::install().context("signals")?
     };
     if let Some(Command::Replay { file, port, patience }) = &args.command {
         let replay = Replay::start(file, *port, Duration::from_millis(*patience))?;
@@ -158,13 +156,7 @@ fn main() -> anyhow::Result<()> {
         writeln!(stdout, "LISTENING {}", replay.endpoint())
             .and_then(|()| stdout.flush())
             .context("stdout")?;
-        let [mut interrupt, mut terminate] = signals;
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
+        runtime.block_on(told_to_end.wait());
         return Ok(());
     }
     let sim = Sim::start(config(&args)?)?;
@@ -175,7 +167,7 @@ fn main() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "LISTENING {}", sim.endpoint()).and_then(|()| stdout.flush()).context("stdout")?;
     help(&args, &sim);
-    runtime.block_on(until_end(&args, &sim, signals));
+    runtime.block_on(until_end(&args, &sim, told_to_end));
     drop(sim);
     // A read of stdin may still be waiting.
     runtime.shutdown_background();
@@ -262,7 +254,7 @@ fn help(args: &Args, sim: &Sim) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-async fn until_end(args: &Args, sim: &Sim, [mut interrupt, mut terminate]: [Signal; 2]) {
+async fn until_end(args: &Args, sim: &Sim, mut told_to_end: ToldToEnd) {
     let idle = async {
         let Some(limit) = args.idle_exit.map(Duration::from_secs) else {
             return std::future::pending().await;
@@ -280,10 +272,44 @@ async fn until_end(args: &Args, sim: &Sim, [mut interrupt, mut terminate]: [Sign
         while input.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
     };
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = told_to_end.wait() => {}
         () = idle => {}
         () = stdin => {}
+    }
+}
+
+/// SIGINT and SIGTERM; Ctrl-C and Ctrl-Break on Windows.
+struct ToldToEnd {
+    #[cfg(unix)]
+    signals: [tokio::signal::unix::Signal; 2],
+    #[cfg(windows)]
+    signals: (tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlBreak),
+}
+
+impl ToldToEnd {
+    fn install() -> std::io::Result<ToldToEnd> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+            Ok(ToldToEnd { signals })
+        }
+        #[cfg(windows)]
+        {
+            use tokio::signal::windows::{ctrl_break, ctrl_c};
+            Ok(ToldToEnd { signals: (ctrl_c()?, ctrl_break()?) })
+        }
+    }
+
+    async fn wait(&mut self) {
+        #[cfg(unix)]
+        let [first, second] = &mut self.signals;
+        #[cfg(windows)]
+        let (first, second) = &mut self.signals;
+        tokio::select! {
+            _ = first.recv() => {}
+            _ = second.recv() => {}
+        }
     }
 }
 

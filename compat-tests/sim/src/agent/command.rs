@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -14,8 +13,9 @@ use tokio::task::JoinSet;
 
 use super::input::Handled;
 use super::output::Output;
+use super::process::{self, Interrupt};
 use super::send::Sender;
-use super::{AgentOptions, Broken, payload_type, process};
+use super::{AgentOptions, Broken, payload_type};
 
 /// The client's side: only Ctrl-C and Ctrl-\ reach the program.
 pub(super) struct Input {
@@ -60,7 +60,9 @@ impl Input {
         let (program, arguments) = words.split_first().ok_or("missing command")?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(process::environment());
-        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
 
         let mut pid = 0;
         let started = if separate {
@@ -101,8 +103,8 @@ impl Input {
             return Handled::Taken;
         }
         let signal = payload.iter().find_map(|byte| match byte {
-            0x03 => Some(Signal::INT),
-            0x1c => Some(Signal::QUIT),
+            0x03 => Some(Interrupt::Interrupt),
+            0x1c => Some(Interrupt::Quit),
             _ => None,
         });
         let Some(signal) = signal else { return Handled::Taken };

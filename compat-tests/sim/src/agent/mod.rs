@@ -31,6 +31,7 @@ mod process;
 mod receive;
 mod send;
 mod session;
+#[cfg(unix)]
 mod shell;
 mod smux;
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+#[cfg(unix)]
+pub(super) use self::unix::{kill_group, kill_session, signal};
+#[cfg(not(unix))]
+pub(super) use self::windows::{kill_group, signal};
 
 /// The environment of a session's program: what a real agent's shells have, which a service manager has started. The
 /// simulator itself is started by tests and people, whose environment holds credentials and settings.
@@ -16,39 +19,71 @@ pub(super) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
 /// What says who and where the user is. (The agent gives its shells the home of their own user.)
 const OWN: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
 
-/// Kills a program's process group.
-pub(super) fn kill_group(pid: u32) {
-    if let Some(pid) = to_pid(pid) {
-        let _ = kill_process_group(pid, Signal::KILL);
+/// What a control character does to a program.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Interrupt {
+    /// Ctrl-C.
+    Interrupt,
+    /// Ctrl-\.
+    Quit,
+}
+
+#[cfg(unix)]
+mod unix {
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+    use super::Interrupt;
+
+    /// Kills a program's process group.
+    pub(in super::super) fn kill_group(pid: u32) {
+        if let Some(pid) = to_pid(pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Kills all processes of the session that the program leads: a shell with its jobs, each a group of its own.
+    pub(in super::super) fn kill_session(leader: u32) {
+        kill_group(leader);
+        for pid in members(leader).into_iter().filter_map(to_pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Sends a signal to one process.
+    pub(in super::super) fn signal(pid: u32, interrupt: Interrupt) -> bool {
+        let signal = match interrupt {
+            Interrupt::Interrupt => Signal::INT,
+            Interrupt::Quit => Signal::QUIT,
+        };
+        to_pid(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+
+    fn to_pid(pid: u32) -> Option<Pid> {
+        i32::try_from(pid).ok().and_then(Pid::from_raw)
+    }
+
+    /// The processes of a session; none where there is no `/proc`.
+    fn members(leader: u32) -> Vec<u32> {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| session_of(*pid) == Some(leader)).collect()
+    }
+
+    fn session_of(pid: u32) -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything; after it come state, parent, group and session.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
     }
 }
 
-/// Kills all processes of the session that the program leads: a shell with its jobs, each a group of its own.
-pub(super) fn kill_session(leader: u32) {
-    kill_group(leader);
-    for pid in members(leader).into_iter().filter_map(to_pid) {
-        let _ = kill_process(pid, Signal::KILL);
+/// The runtime kills the program itself; what it has started stays, and signals there are none.
+#[cfg(not(unix))]
+mod windows {
+    use super::Interrupt;
+
+    pub(in super::super) fn kill_group(_pid: u32) {}
+
+    pub(in super::super) fn signal(_pid: u32, _interrupt: Interrupt) -> bool {
+        false
     }
-}
-
-/// Sends a signal to one process.
-pub(super) fn signal(pid: u32, signal: Signal) -> bool {
-    to_pid(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
-}
-
-fn to_pid(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
-/// The processes of a session; none where there is no `/proc`.
-fn members(leader: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| session_of(*pid) == Some(leader)).collect()
-}
-
-fn session_of(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; after it come state, parent, group and session.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
 }

@@ -7,10 +7,13 @@ use tokio::task::JoinSet;
 
 use super::input::Handled;
 use super::send::Sender;
-use super::{AgentSpec, Document, command, port_basic, port_mux, shell, version};
+#[cfg(unix)]
+use super::shell;
+use super::{AgentSpec, Document, command, port_basic, port_mux, version};
 
 /// A running session: where the client's messages go. Dropped, it ends all it has started.
 pub(super) enum Session {
+    #[cfg(unix)]
     Shell(shell::Input),
     Command(command::Input),
     Mux(port_mux::Input),
@@ -29,6 +32,9 @@ impl Session {
         tasks: &mut JoinSet<String>,
     ) -> Result<Session, String> {
         match &spec.document {
+            #[cfg(not(unix))]
+            Document::Shell | Document::InteractiveCommand { .. } => Err(NO_PTY.to_owned()),
+            #[cfg(unix)]
             Document::Shell | Document::InteractiveCommand { .. } => {
                 shell::Input::start(spec, sender, tasks).map(Session::Shell)
             }
@@ -72,6 +78,7 @@ impl Session {
     /// Takes one message of the client; waits as long as the destination takes nothing.
     pub(super) async fn handle(&mut self, payload_type: u32, payload: Bytes) -> Handled {
         match self {
+            #[cfg(unix)]
             Session::Shell(input) => input.handle(payload_type, payload).await,
             Session::Command(input) => input.handle(payload_type, payload).await,
             Session::Mux(input) => input.handle(payload_type, payload).await,
@@ -90,6 +97,9 @@ fn host_or_localhost(host: &str) -> String {
     if host.is_empty() { "localhost".to_owned() } else { host.to_owned() }
 }
 
+/// Terminals are played on UNIX alone.
+#[cfg(not(unix))]
+const NO_PTY: &str = "Unable to start command: Failed to start pty: this simulator has none on Windows\n\n";
 /// The last agent version that carries one connection at a time (client source).
 const LAST_WITHOUT_MUX: &str = "3.0.196.0";
 /// The first agent version that forwards to loopback addresses only where the document has no `host`.

@@ -5,5 +5,6 @@ mod delivery;
 mod encryption;
 mod handshake;
 mod ports;
+#[cfg(unix)]
 mod shells;
 mod speed;
