@@ -12,31 +12,49 @@
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
 //! - [`faults_link`]: a bad link.
 //! - [`hostile`]: a peer that lies.
+//! - [`windows`]: the program for Windows, where `scripts/windows` runs it.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
+//!
+//! Those that need terminals, signals, scripts and the clients of UNIX run there alone.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
 //! plugin for [`differential`].
 
+#[cfg_attr(windows, expect(dead_code, reason = "the tests that need UNIX use the rest"))]
 mod harness;
 
+#[cfg(unix)]
 mod aws;
+#[cfg(unix)]
 mod aws_cli;
 mod cli;
+#[cfg(unix)]
 mod differential;
+#[cfg(unix)]
 mod doctor;
 mod faults;
 mod faults_link;
+#[cfg(unix)]
 mod hostile;
 mod library;
+#[cfg(unix)]
 mod lifetime;
+#[cfg(unix)]
 mod live;
+#[cfg(unix)]
 mod logs;
 mod network;
 mod port;
+#[cfg(unix)]
 mod postgres;
 mod sessions;
+#[cfg(unix)]
 mod settings;
+#[cfg(unix)]
 mod sockets;
+#[cfg(unix)]
 mod ssh;
 mod stdio;
+mod windows;
+#[cfg(unix)]
 mod wire_log;

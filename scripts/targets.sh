@@ -1,0 +1,58 @@
+# Sourced: cargo for targets whose standard library the toolchain may lack.
+#
+# `have_target TARGET` says whether cargo can build for it; `install_target` gets what is missing from Debian:
+# `rustc-web` and the source of its standard library, unpacked in target/tools/rust-web and not installed (844 MB).
+# `cargo_for TARGET ...` runs cargo, with the toolchain's standard library where there is one, else it builds
+# Debian's (`-Zbuild-std`), once for a target folder.
+
+readonly RUST_WEB=$PWD/target/tools/rust-web
+
+has_own_std() {
+  local libdir
+  libdir=$(rustc --print target-libdir --target "$1" 2>/dev/null) && compgen -G "$libdir/libstd-*" >/dev/null
+}
+
+have_target() { has_own_std "$1" || [ -e "$RUST_WEB/complete" ]; }
+
+# What the unpacked compiler needs at run time is asked of the packages: their names carry versions.
+rust_web_packages() {
+  local std llvm
+  std=$(apt-cache depends libstd-rust-web-dev 2>/dev/null | grep -om1 'libstd-rust-web-[0-9.]*') || return 1
+  llvm=$(apt-cache depends "$std" | grep -om1 'libllvm[0-9]*') || return 1
+  echo rustc-web libstd-rust-web-dev rust-web-src "$std" "$llvm"
+}
+
+install_target() {
+  have_target "$1" && return
+  local packages folder=$RUST_WEB.part
+  # shellcheck disable=SC2015 # either failing means the same
+  command -v apt-get >/dev/null && packages=$(rust_web_packages) || return 1
+  rm -rf "$folder"
+  mkdir -p "$folder/debs" "$folder/bin"
+  # shellcheck disable=SC2086 # a list
+  (cd "$folder/debs" && apt-get download -q $packages >/dev/null 2>&1) || return 1
+  for deb in "$folder"/debs/*.deb; do dpkg -x "$deb" "$folder"; done
+  rm -r "$folder/debs"
+  cat >"$folder/bin/rustc" <<'EOF'
+#!/bin/sh
+usr=$(dirname "$(dirname "$(readlink -f "$0")")")/usr
+libraries=$(echo "$usr"/lib/*-linux-gnu)
+LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$usr/bin/rustc" "$@"
+EOF
+  chmod +x "$folder/bin/rustc"
+  "$folder/bin/rustc" --version >/dev/null || return 1
+  touch "$folder/complete"
+  rm -rf "$RUST_WEB"
+  mv "$folder" "$RUST_WEB"
+}
+
+cargo_for() {
+  local target=$1 command=$2
+  shift 2
+  if has_own_std "$target"; then
+    cargo "$command" --locked --target "$target" "$@"
+  else
+    RUSTC=$RUST_WEB/bin/rustc RUSTC_BOOTSTRAP=1 \
+      cargo "$command" --locked --target "$target" -Zbuild-std=std,panic_unwind "$@"
+  fi
+}
