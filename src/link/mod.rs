@@ -1,4 +1,4 @@
-//! The only place where a [`Channel`] meets a socket and a clock.
+//! The only place where a [`Channel`](crate::protocol::Channel) meets a socket and a clock.
 //!
 //! What a link decides is in `connection`, a state machine without sockets and clocks; [`Link`] is the pump that moves
 //! it on: it makes the attempts, owns the websocket and the timer.
