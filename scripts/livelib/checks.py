@@ -51,7 +51,7 @@ def shell(run):
     if "live-42" not in out:
         raise Broken(f"no answer from the shell: {session.words()}")
     wire = session.recording()
-    run.facts |= {"handshake of a shell": wire.has_handshake(), "encrypted": wire.is_encrypted(), "closed": wire.of("agent", "channel_closed")}
+    run.facts |= {"handshake of a shell": wire.has_handshake(), "encrypted": wire.is_encrypted()}
     return "the answer came although the input had ended" + (", encrypted with KMS" if wire.is_encrypted() else "")
 
 
@@ -91,7 +91,8 @@ def output(run):
         missing = LINES - len(set(found))
         raise Broken(f"output was lost: {missing:,} of {LINES:,} lines are missing" if missing else "the output is not in order")
     wire = session.recording()
-    run.facts |= {"agent's payload": wire.largest("agent", "output_stream_data"), "agent's rate": wire.rate("agent", "output_stream_data")}
+    kind = "output_stream_data"
+    run.facts |= {"agent's payload": wire.largest("agent", kind), "agent's rate": wire.rate("agent", kind)}
     return f"{LINES:,} lines, all there and in order"
 
 
@@ -140,7 +141,9 @@ def transfer(run, way, seconds, env=None, rate=900_000):
     took, wire = time.monotonic() - begin, session.end()
     sender, kind = ("client", "input_stream_data") if way == "upload" else ("agent", "output_stream_data")
     messages, busiest = wire.rate(sender, kind)
-    run.facts[way if env is None else "other transfer"] = {"rate": size / 1e6 / took, "messages": messages, "busiest": busiest, "pauses": wire.pauses(), "lost": wire.lost()}
+    run.facts[way if env is None else "other transfer"] = {
+        "rate": size / 1e6 / took, "messages": messages, "busiest": busiest, "pauses": wire.pauses(), "lost": wire.lost(),
+    }
     happened = f"{messages:,} messages a second, {busiest:,} in the busiest"
     if wire.pauses():
         happened += f"; the service paused it {wire.pauses()} times"
@@ -277,12 +280,8 @@ def ssh(run):
         raise NotRun(f"no SSH server answers on port {options.ssh_port}: {broken}") from None
     finally:
         probe.end()
-    finished = subprocess.run(
-        [*ssh_words(run, "ssh", "-p"), f"{options.ssh_user}@{options.target}", "echo live-$((40+2))"],
-        env=run.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * run.options.patience, text=True, errors="replace",
-    )
+    finished = ended(run, [*ssh_words(run, "ssh", "-p"), f"{options.ssh_user}@{options.target}", "echo live-$((40+2))"])
     if "Permission denied" in finished.stderr:
-        run.facts["no key"] = True
         raise NotRun(f"an SSH server answers, but it takes no key of {options.ssh_user}: see --ssh-key, --ssh-user")
     if "live-42" not in finished.stdout:
         raise Broken(f"ssh: {finished.stderr.strip()[-200:]}")
@@ -301,25 +300,33 @@ def scp(run):
     with open(folder / "sent", "rb") as sent, open(folder / "back", "wb") as back:
         finished = subprocess.run(
             [*ssh_words(run, "ssh", "-p"), f"{run.options.ssh_user}@{run.options.target}", "cat"],
-            env=run.world.env, stdin=sent, stdout=back, stderr=subprocess.PIPE, timeout=run.options.patience + 10 * run.options.seconds,
+            env=run.world.env, stdin=sent, stdout=back, stderr=subprocess.PIPE,
+            timeout=run.options.patience + 10 * run.options.seconds,
         )
     took = time.monotonic() - begin
     if (folder / "back").read_bytes() != (folder / "sent").read_bytes():
         raise Broken(f"other bytes came back: {finished.stderr.decode(errors='replace').strip()[-200:]}")
-    finished = subprocess.run(
-        [*ssh_words(run, "scp", "-P"), f"{run.options.ssh_user}@{run.options.target}:/etc/passwd", str(folder / "copied")],
-        env=run.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * run.options.patience, text=True, errors="replace",
-    )
+    there = f"{run.options.ssh_user}@{run.options.target}:/etc/passwd"
+    finished = ended(run, [*ssh_words(run, "scp", "-P"), there, str(folder / "copied")])
     if finished.returncode or not (folder / "copied").stat().st_size:
         raise Broken(f"scp: {finished.stderr.strip()[-200:]}")
     return f"{size / 1e6:.1f} MB up and down over ssh in {took:.0f} s, the same bytes; scp copied a file"
 
 
+def ended(run, words):
+    return subprocess.run(
+        words, env=run.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * run.options.patience,
+        text=True, errors="replace",
+    )
+
+
 def ssh_words(run, program, port):
     proxy = " ".join(shlex.quote(word) for word in run.world.aws("ssm", "start-session", "--target", "%h"))
     proxy += " --document-name AWS-StartSSHSession --parameters portNumber=%p"
-    words = [program, "-o", f"ProxyCommand={proxy}", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR",
-             "-o", f"UserKnownHostsFile={run.world.folder}/known_hosts", "-o", "ControlPath=none", port, str(run.options.ssh_port)]
+    settings = {"ProxyCommand": proxy, "BatchMode": "yes", "StrictHostKeyChecking": "no", "LogLevel": "ERROR",
+                "UserKnownHostsFile": f"{run.world.folder}/known_hosts", "ControlPath": "none"}
+    words = [program, *(part for name, value in settings.items() for part in ("-o", f"{name}={value}"))]
+    words += [port, str(run.options.ssh_port)]
     return words + (["-i", run.options.ssh_key, "-o", "IdentitiesOnly=yes"] if run.options.ssh_key else [])
 
 
