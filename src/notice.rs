@@ -176,6 +176,24 @@ pub fn connecting_again(reason: impl std::fmt::Display) -> String {
 pub const READER_STALLS: &str =
     "a local connection does not read what has come for it; its session waits for that";
 
+/// Status: a further session behind a port is not there.
+pub fn fewer_sessions(reason: impl std::fmt::Display) -> String {
+    format!("going on with fewer sessions: {reason}")
+}
+
+/// Status: a session behind a port that outlives it has ended.
+pub fn session_ended(reason: impl std::fmt::Display) -> String {
+    format!("the session has ended ({reason}), the next connection starts another")
+}
+
+/// Status: a session that a connection waits for could not be started.
+pub fn not_started(reason: impl std::fmt::Display) -> String {
+    format!("no session for a local connection: {reason}")
+}
+
+/// Status: a connection was closed since there was no session for it.
+pub const WAITED_IN_VAIN: &str = "a local connection has waited too long for a session and was closed";
+
 /// Status: the session goes on over a new connection.
 pub const RESUMED: &str = "connection resumed";
 

@@ -19,6 +19,8 @@ pub enum Trouble {
     BadCredentials,
     /// The service knows who asks, and does not allow it.
     Denied,
+    /// The target's agent is not connected to the service (yet).
+    TargetNotConnected,
     /// The session is over.
     SessionGone,
     /// The service refuses the request otherwise.
@@ -90,6 +92,7 @@ fn trouble(code: &str, status: u16) -> Trouble {
         | "MissingAuthenticationTokenException"
         | "IncompleteSignatureException" => Trouble::BadCredentials,
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Trouble::Denied,
+        "TargetNotConnected" => Trouble::TargetNotConnected,
         "DoesNotExistException" => Trouble::SessionGone,
         "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => Trouble::Unreachable,
         _ if status >= 500 || status == 429 => Trouble::Unreachable,

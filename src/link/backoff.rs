@@ -5,15 +5,22 @@ use std::time::Duration;
 /// Exponential waiting times with jitter: between half of each step and the whole of it, so that many clients cut at
 /// once do not come back at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempts: u32,
+    first: Duration,
+    longest: Duration,
     random: fastrand::Rng,
 }
 
 impl Backoff {
-    /// With the jitter drawn from `seed`.
+    /// For connections, with the jitter drawn from `seed`.
     pub fn new(seed: u64) -> Backoff {
-        Backoff { attempts: 0, random: fastrand::Rng::with_seed(seed) }
+        Backoff::with_steps(FIRST_STEP, MAX_STEP, seed)
+    }
+
+    /// After one attempt at once, steps that begin with `first` and double up to `longest`.
+    pub fn with_steps(first: Duration, longest: Duration, seed: u64) -> Backoff {
+        Backoff { attempts: 0, first, longest, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// How long to wait before the next attempt. The first comes at once: after an ordinary cut it succeeds.
@@ -21,8 +28,14 @@ impl Backoff {
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);
         let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
-        let step = MAX_STEP.min(FIRST_STEP * 2u32.saturating_pow(doublings));
+        let step = self.longest.min(self.first.saturating_mul(2u32.saturating_pow(doublings)));
         step.mul_f64(0.5 + self.random.f64() / 2.0)
+    }
+
+    /// The same where the first attempt at once was the one that has failed.
+    pub fn delay_after_failure(&mut self) -> Duration {
+        self.attempts = self.attempts.max(1);
+        self.next_delay()
     }
 
     /// An attempt has succeeded.
@@ -49,5 +62,7 @@ mod tests {
         assert!(delays[39] >= MAX_STEP / 2);
         backoff.reset();
         assert_eq!(backoff.next_delay(), Duration::ZERO);
+        backoff.reset();
+        assert!(backoff.delay_after_failure() >= FIRST_STEP / 2);
     }
 }

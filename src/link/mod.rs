@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep};
 
+pub(crate) use self::backoff::Backoff;
 pub use self::config::Config;
 use self::connection::Connection;
 pub use self::error::{GaveUp, OpenError, OpenFailure};

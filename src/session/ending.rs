@@ -1,26 +1,110 @@
-//! Ending a session at the other side.
+//! Ending sessions at the other side, and the last words.
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use super::console::{Console, WriteError};
+use super::starter::{Started, Starting};
+use super::watch::Watch;
 use crate::aws;
 use crate::link::{Link, LinkEvent};
+use crate::notice;
+use crate::process::Signal;
 use crate::protocol::{Event, Flag, Input};
+use crate::term;
 
-/// Ends a session within [`TERMINATE_TIMEOUT`]: through the agent if it understands that and takes it, else through
-/// the service. Only the agent's port sessions read the flag; others acknowledge it and go on.
-pub(super) async fn terminate(link: &mut Link, is_port: bool, aws: Option<&aws::Client>, session_id: &str) {
-    let ended = async {
-        let has_flag = is_port && link.is_open() && link.capabilities().terminate_flag;
-        if has_flag && agent_has_taken_it(link).await {
-            return;
+/// Why a session's loop has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The service closed the channel; its reason, empty for none.
+    Closed(String),
+    /// Nothing more to do here: input and output have ended.
+    Finished,
+    /// Whoever reads our output is gone.
+    ReaderGone,
+    /// A signal ended a port session, which has its own words for that.
+    Interrupted,
+    /// A signal, an escape or the death of our parent asked for it.
+    Terminated,
+    /// It cannot be resumed: the service has ended it.
+    TimedOut,
+    /// It could not be started.
+    NotStarted(String),
+    /// It could not go on.
+    Failed(String),
+}
+
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> End {
+        match error {
+            WriteError::ReaderGone => End::ReaderGone,
+            error @ WriteError::Failed(_) => End::Failed(error.to_string()),
         }
-        let Some(aws) = aws else { return };
-        if let Err(error) = aws.terminate(session_id).await {
-            tracing::warn!(%error, "the session may still be open at the service");
+    }
+}
+
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> End {
+        End::Failed(format!("{error:#}"))
+    }
+}
+
+/// What is left of a session that nobody needs any more.
+pub(super) enum Remains {
+    /// It is open at the service and must be ended there.
+    Open(Box<Started>),
+    /// The service knows that it is over.
+    Over(Box<Started>),
+    /// It was asked for: when it comes, it must be ended.
+    Starting(Starting),
+}
+
+/// Ends sessions beside whatever else goes on.
+#[derive(Debug, Default)]
+pub(super) struct Reaper(JoinSet<()>);
+
+impl Reaper {
+    /// Begins to end a session.
+    pub fn end(&mut self, remains: Remains) {
+        while self.0.try_join_next().is_some() {}
+        self.0.spawn(end(remains).in_current_span());
+    }
+
+    /// Waits until all are ended, for [`TERMINATE_TIMEOUT`] at most.
+    pub async fn finish(&mut self) {
+        let ended = async { while self.0.join_next().await.is_some() {} };
+        if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("the end of a session was not confirmed in time");
         }
+    }
+}
+
+async fn end(remains: Remains) {
+    let mut session = match remains {
+        Remains::Open(session) => session,
+        Remains::Over(session) => return session.link.close().await,
+        Remains::Starting(starting) => match starting.await {
+            Ok(session) => Box::new(session),
+            Err(_) => return,
+        },
     };
-    if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
-        tracing::warn!("the end of the session was not confirmed in time");
+    let Started { id, link, aws, reads_flags } = &mut *session;
+    terminate(link, *reads_flags, aws.as_deref(), id).await;
+    session.link.close().await;
+}
+
+/// Ends a session: through the agent if it understands that and takes it, else through the service. Only the agent's
+/// port sessions read the flag; others acknowledge it and go on.
+async fn terminate(link: &mut Link, reads_flags: bool, aws: Option<&aws::Client>, session_id: &str) {
+    let has_flag = reads_flags && link.is_open() && link.capabilities().terminate_flag;
+    if has_flag && agent_has_taken_it(link).await {
+        return;
+    }
+    let Some(aws) = aws else { return };
+    if let Err(error) = aws.terminate(session_id).await {
+        tracing::warn!(%error, "the session may still be open at the service");
     }
 }
 
@@ -38,7 +122,90 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
     tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
 }
 
-/// How long the end of a session may take.
-pub(super) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is needed for the last words of a run.
+pub(super) struct Closing {
+    /// The first session's id.
+    pub id: String,
+    pub console: Console,
+    pub watch: Watch,
+    /// The sessions that are left.
+    pub remains: Vec<Remains>,
+    /// Ends those that have failed before.
+    pub reaper: Reaper,
+    /// What a port session says is not what it is there for.
+    pub may_lose_words: bool,
+}
+
+impl Closing {
+    /// Says the last words, ends what must be ended, writes what is to be written. Whether all went well.
+    pub async fn finish(mut self, end: End) -> bool {
+        let mut is_well = true;
+        let was_told = matches!(end, End::Interrupted | End::Terminated);
+        match end {
+            End::Closed(output) => {
+                self.console.say(&notice::channel_closed(&self.id, &output));
+                if let Some(advice) = notice::advice(&output) {
+                    self.console.complain(advice);
+                }
+            }
+            End::Interrupted => {
+                self.end_sessions().await;
+                self.console.say(&notice::exiting(&self.id));
+            }
+            End::Finished | End::ReaderGone | End::Terminated => {}
+            End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
+            End::NotStarted(reason) => {
+                self.console.say(&notice::cannot_start(reason));
+                is_well = false;
+            }
+            End::Failed(reason) => {
+                // Perhaps this very thing; one line is enough.
+                self.may_lose_words = true;
+                self.console.complain(&reason);
+                is_well = false;
+            }
+        }
+        self.end_sessions().await;
+        let written = tokio::select! {
+            written = self.console.flush() => written,
+            // A reader that takes nothing shall not keep us from ending when we are told to, or have been.
+            () = until_told_to_end(&mut self.watch) => Ok(()),
+            () = tokio::time::sleep(LAST_WRITES), if was_told => Ok(()),
+        };
+        tokio::select! {
+            () = term::settled() => {}
+            () = until_told_to_end(&mut self.watch) => {}
+        }
+        if let Err(error @ WriteError::Failed(_)) = written
+            && !self.may_lose_words
+        {
+            self.console.complain(&error.to_string());
+            let _ = self.console.flush().await;
+            is_well = false;
+        }
+        is_well
+    }
+
+    async fn end_sessions(&mut self) {
+        for remains in self.remains.drain(..) {
+            self.reaper.end(remains);
+        }
+        self.reaper.finish().await;
+    }
+}
+
+async fn until_told_to_end(watch: &mut Watch) {
+    while !ends_session(watch.recv().await) {}
+}
+
+/// Whether a signal ends a session of any kind.
+pub(super) fn ends_session(signal: Signal) -> bool {
+    matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
+}
+
+/// How long the end of all sessions may take.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// What may still be written after we were told to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);

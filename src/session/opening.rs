@@ -7,10 +7,9 @@ use anyhow::Context as _;
 use serde_json::Value;
 use url::Url;
 
-use super::Session;
 use super::console::Console;
-use super::extra::{Started, Starter};
-use super::journal::Journal;
+use super::starter::Starter;
+use super::state::Session;
 use super::watch::Watch;
 use crate::aws::{self, AwsContext};
 use crate::cli::StartSession;
@@ -61,50 +60,25 @@ pub(super) async fn open(
         id: start.session_id,
         legacy: start.legacy,
         is_presigned: stream_url::is_presigned(&target.url),
-        starter: starter(&target, &aws, start.request, &config, &settings),
+        starter: starter(&target, &aws, start.request, &config),
         aws,
-        further: None,
         link: Link::new(config, target),
-        journal: Journal::new(settings.log_connections),
         settings,
         console,
         watch,
         exit_code: None,
-        is_port: false,
-        connections: None,
     })
 }
 
-/// Starts further sessions as the first was started: with the same request, on the same way. `None` where that is not
-/// asked for or not possible (a caller that did not pass its request).
+/// For further sessions, on the same way. `None` where there can be none: a caller that did not pass its request.
 fn starter(
     first: &link::Target,
     aws: &Arc<aws::Client>,
     request: Option<Value>,
     config: &link::Config,
-    settings: &Settings,
 ) -> Option<Starter> {
-    let request = Arc::new(request.filter(|_| settings.sessions > 1)?);
-    let aws = Arc::clone(aws);
-    let (network, config) = (Arc::clone(&first.network), config.clone());
-    Some(Box::new(move || {
-        let (aws, network, config) = (Arc::clone(&aws), Arc::clone(&network), config.clone());
-        let request = Arc::clone(&request);
-        Box::pin(async move {
-            let opened = aws.start(&request).await.map_err(|error| error.to_string())?;
-            let url = network.stream_url(&opened.stream_url).map_err(|error| error.to_string())?;
-            let (session_id, token) = (opened.session_id, Arc::new(opened.token));
-            let target = link::Target {
-                session_id,
-                url,
-                token,
-                network,
-                aws: Some(Arc::clone(&aws)),
-                sign_first: true,
-            };
-            Ok(Started { id: target.session_id.clone(), link: Link::new(config, target), aws })
-        })
-    }))
+    let (request, network) = (Arc::new(request?), Arc::clone(&first.network));
+    Some(Starter { aws: Arc::clone(aws), network, config: config.clone(), request })
 }
 
 fn aws_context(start: &StartSession) -> AwsContext {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::ending::{End, ends_session};
 use super::escape::{Action, Escape};
-use super::{End, Session, ends_session, sleep_until};
+use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::process::Signal;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{End, Session, ends_session};
+use super::ending::{End, ends_session};
+use super::state::Session;
 use crate::link::LinkEvent;
 use crate::process::Signal;
 use crate::protocol::{Event, Input};

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::connection::LocalStream;
-use super::sleep_until;
+use super::super::state::sleep_until;
+use super::local_stream::LocalStream;
 use crate::notice;
 use crate::protocol::PortProperties;
 

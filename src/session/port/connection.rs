@@ -1,23 +1,21 @@
 //! One local connection of a port session: two queues with a socket at their end.
 //!
 //! A task owns the socket. Upwards it hands over one chunk and waits until [`Connection::grant`] asks for the next, so
-//! what it reads ahead is bounded by [`CHUNK`]. Downwards it takes whatever it is given; the session looks at
-//! [`Gauge::has_room`] before it reads more from the channel, so that one slow reader neither stops the others nor
-//! fills the memory.
+//! what it reads ahead is bounded by [`CHUNK`]. Downwards it takes whatever it is given; the session looks at its
+//! [`Gauge`] before it reads more from the channel, so that one slow reader neither stops the others nor fills the
+//! memory.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 
-use super::journal::{Entry, Journal, Moved};
+use super::gauge::{Gauge, Load};
+use super::journal::{ByteCounts, Entry, Journal};
+use super::local_stream::LocalStream;
 
 /// What a connection's task reports.
 #[derive(Debug)]
@@ -37,8 +35,7 @@ pub(super) enum FromConnection {
 pub(super) struct Connection {
     down: mpsc::UnboundedSender<Down>,
     credit: Arc<Notify>,
-    queued: Arc<AtomicUsize>,
-    gauge: Arc<Gauge>,
+    load: Arc<Load>,
     task: tokio::task::AbortHandle,
     /// Says that it is over when it goes with the rest.
     _entry: Entry,
@@ -51,22 +48,21 @@ enum Down {
 }
 
 impl Connection {
-    /// Starts a connection's task; it reports with `tag` on `reports`.
+    /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
     pub fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
-        gauge: Arc<Gauge>,
         journal: &Arc<Journal>,
     ) -> Connection {
         let entry = journal.open(&stream);
         let (down, orders) = mpsc::unbounded_channel();
         let credit = Arc::new(Notify::new());
         credit.notify_one();
-        let queued = Arc::new(AtomicUsize::new(0));
+        let load = Arc::new(Load::default());
         let (reader, writer) = tokio::io::split(stream);
-        let up = read_all(reader, tag, reports.clone(), credit.clone(), entry.moved());
-        let writing = write_all(writer, orders, queued.clone(), gauge.clone(), entry.moved());
+        let up = read_all(reader, tag, reports.clone(), credit.clone(), entry.counts());
+        let writing = write_all(writer, orders, load.clone(), entry.counts());
         let task = tokio::spawn(async move {
             let mut up = std::pin::pin!(up);
             let mut writing = std::pin::pin!(writing);
@@ -86,7 +82,12 @@ impl Connection {
             }
             let _ = reports.send((tag, FromConnection::Closed)).await;
         });
-        Connection { down, credit, queued, gauge, task: task.abort_handle(), _entry: entry }
+        Connection { down, credit, load, task: task.abort_handle(), _entry: entry }
+    }
+
+    /// What waits for its reader counts for this session from here on. To be called before [`Connection::write`].
+    pub fn join(&self, gauge: &Arc<Gauge>) {
+        self.load.join(gauge);
     }
 
     /// Asks for the next chunk.
@@ -96,7 +97,7 @@ impl Connection {
 
     /// Queues bytes for the local side.
     pub fn write(&self, bytes: Bytes) {
-        self.gauge.add(&self.queued, bytes.len());
+        self.load.add(bytes.len());
         let _ = self.down.send(Down::Data(bytes));
     }
 
@@ -111,7 +112,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
-        self.gauge.remove(&self.queued, self.queued.load(Ordering::Relaxed));
+        self.load.clear();
     }
 }
 
@@ -120,7 +121,7 @@ async fn read_all<T: Copy>(
     tag: T,
     reports: mpsc::Sender<(T, FromConnection)>,
     credit: Arc<Notify>,
-    moved: Arc<Moved>,
+    counts: Arc<ByteCounts>,
 ) {
     let mut buffer = BytesMut::new();
     loop {
@@ -131,7 +132,7 @@ async fn read_all<T: Copy>(
         let report = match reader.read_buf(&mut buffer).await {
             Ok(0) => FromConnection::InputEnded,
             Ok(count) => {
-                moved.add_sent(count);
+                counts.add_sent(count);
                 FromConnection::Data(buffer.split().freeze())
             }
             Err(error) => {
@@ -149,9 +150,8 @@ async fn read_all<T: Copy>(
 async fn write_all(
     mut writer: tokio::io::WriteHalf<LocalStream>,
     mut orders: mpsc::UnboundedReceiver<Down>,
-    queued: Arc<AtomicUsize>,
-    gauge: Arc<Gauge>,
-    moved: Arc<Moved>,
+    load: Arc<Load>,
+    counts: Arc<ByteCounts>,
 ) -> io::Result<()> {
     let mut gathered = BytesMut::new();
     let mut order = orders.recv().await;
@@ -169,135 +169,14 @@ async fn write_all(
             bytes = gathered.split().freeze();
         }
         let written = writer.write_all(&bytes).await;
-        gauge.remove(&queued, bytes.len());
+        load.remove(bytes.len());
         written?;
-        moved.add_received(bytes.len());
+        counts.add_received(bytes.len());
         if order.is_none() {
             order = orders.recv().await;
         }
     }
     writer.shutdown().await
-}
-
-/// How much waits for the local readers of one session.
-#[derive(Debug)]
-pub(super) struct Gauge {
-    total: AtomicUsize,
-    /// Connections with more than `most_each`.
-    full: AtomicUsize,
-    most: usize,
-    most_each: usize,
-    /// Told when there is room again; shared by the sessions of a port.
-    progress: Arc<Notify>,
-}
-
-impl Gauge {
-    /// For one of `sessions` behind a port, which share the memory. `progress` is told when there is room again.
-    pub fn new(sessions: usize, progress: Arc<Notify>) -> Gauge {
-        let most = MAX_QUEUED_IN_ALL / sessions.max(1);
-        let (total, full) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Gauge { total, full, most, most_each: MAX_QUEUED.min(most), progress }
-    }
-
-    /// Whether more may be read from the channel.
-    pub fn has_room(&self) -> bool {
-        self.full.load(Ordering::Relaxed) == 0 && self.total.load(Ordering::Relaxed) < self.most
-    }
-
-    /// Resolves when there may be room again. Cancel-safe.
-    pub async fn progress(&self) {
-        self.progress.notified().await;
-    }
-
-    fn add(&self, queued: &AtomicUsize, bytes: usize) {
-        let before = queued.fetch_add(bytes, Ordering::Relaxed);
-        if before <= self.most_each && before + bytes > self.most_each {
-            self.full.fetch_add(1, Ordering::Relaxed);
-        }
-        self.total.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, queued: &AtomicUsize, bytes: usize) {
-        let had_room = self.has_room();
-        // A task that is being aborted on another thread may count the same bytes once more.
-        let take = |queued: usize| Some(queued.saturating_sub(bytes));
-        let before = queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
-        let bytes = bytes.min(before);
-        if before > self.most_each && before - bytes <= self.most_each {
-            self.full.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.total.fetch_sub(bytes, Ordering::Relaxed);
-        if !had_room && self.has_room() {
-            self.progress.notify_one();
-        }
-    }
-}
-
-impl Default for Gauge {
-    fn default() -> Gauge {
-        Gauge::new(1, Arc::default())
-    }
-}
-
-/// A TCP connection or one to a socket file.
-#[derive(Debug)]
-pub(super) enum LocalStream {
-    Tcp(TcpStream),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixStream),
-}
-
-impl LocalStream {
-    /// Who is at the other end, for people.
-    pub fn peer(&self) -> String {
-        match self {
-            LocalStream::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_| "nowhere".to_owned(), |peer| peer.to_string())
-            }
-            #[cfg(unix)]
-            LocalStream::Unix(_) => "the socket file".to_owned(),
-        }
-    }
-}
-
-impl AsyncRead for LocalStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for LocalStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
 
 /// Read from a local socket at once.
@@ -306,15 +185,14 @@ pub(super) const CHUNK: usize = 16 << 10;
 const WRITE_AT_ONCE: usize = 64 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
 const MIN_READ: usize = 4 << 10;
-/// What one slow reader may leave in memory before its whole session waits for it.
-const MAX_QUEUED: usize = 8 << 20;
-/// What all of them together may; several sessions behind a port have equal shares.
-const MAX_QUEUED_IN_ALL: usize = 32 << 20;
 /// How long what a local side still sends after the end of the remote's is read and dropped.
 const LINGER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
+    use super::super::gauge::{Budget, Limits};
     use super::*;
 
     async fn pair() -> (TcpStream, LocalStream) {
@@ -327,7 +205,7 @@ mod tests {
     async fn a_chunk_comes_only_when_asked_for() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, 7, reports, Arc::default(), &Journal::new(false));
+        let connection = Connection::start(stream, 7, reports, &Journal::new(false));
         client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
         let mut total = 0;
         while total < 3 * CHUNK {
@@ -344,7 +222,7 @@ mod tests {
     async fn the_remote_end_closes_after_what_was_queued_and_loses_nothing_of_it() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, (), reports, Arc::default(), &Journal::new(false));
+        let connection = Connection::start(stream, (), reports, &Journal::new(false));
         connection.write(Bytes::from(vec![2; 1 << 20]));
         connection.end();
         // What the client says to somebody who has hung up must not reset the connection.
@@ -359,28 +237,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_reader_fills_the_gauge_and_leaves_it_empty_when_dropped() {
+    async fn a_slow_reader_holds_up_its_session_until_it_is_gone() {
         let (_client, stream) = pair().await;
-        let (_other_client, other) = pair().await;
         let (reports, _received) = mpsc::channel(8);
-        let gauge = Arc::new(Gauge::default());
-        let slow = Connection::start(stream, 1, reports.clone(), gauge.clone(), &Journal::new(false));
-        let _other = Connection::start(other, 2, reports, gauge.clone(), &Journal::new(false));
-        slow.write(Bytes::from(vec![0; MAX_QUEUED]));
+        let limits = Limits { each: 1 << 20, all: 4 << 20, session: 1 << 20 };
+        let budget = Budget::new(limits);
+        let gauge = Gauge::new(budget.clone());
+        let slow = Connection::start(stream, 1, reports, &Journal::new(false));
+        slow.join(&gauge);
+        slow.write(Bytes::from(vec![0; limits.each]));
         assert!(gauge.has_room());
-        slow.write(Bytes::from(vec![0; MAX_QUEUED]));
+        slow.write(Bytes::from(vec![0; limits.each]));
         assert!(!gauge.has_room());
         drop(slow);
         assert!(gauge.has_room());
-        gauge.progress().await;
-        assert_eq!(gauge.total.load(Ordering::Relaxed), 0);
+        budget.progress().await;
     }
 
     #[tokio::test]
     async fn a_reset_is_reported_as_one() {
         let (client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let _connection = Connection::start(stream, (), reports, Arc::default(), &Journal::new(false));
+        let _connection = Connection::start(stream, (), reports, &Journal::new(false));
         client.set_zero_linger().unwrap();
         drop(client);
         assert!(matches!(received.recv().await, Some(((), FromConnection::Reset))));

@@ -1,4 +1,4 @@
-//! What becomes of each local connection of a port session: a line when it comes, and one with what it has moved when
+//! What becomes of each local connection of a port session: a line when it comes, and one with its byte counts when
 //! it is over. In the log at `info`; on stderr, too, with `SSM_PLUGIN_LOG_CONNECTIONS=1`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::connection::LocalStream;
+use super::super::console::Console;
+use super::local_stream::LocalStream;
 use crate::notice;
 
 /// The connections of one port session, further sessions behind the port included.
@@ -18,7 +19,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// No connection yet. With `is_shown` the lines are kept for [`Journal::take`].
+    /// No connection yet. With `is_shown` the lines are kept for [`Journal::show`].
     pub fn new(is_shown: bool) -> Arc<Journal> {
         Arc::new(Journal { lines: is_shown.then(Mutex::default), count: AtomicU64::new(0) })
     }
@@ -30,16 +31,18 @@ impl Journal {
             journal: Arc::clone(self),
             name: format!("connection {number} from {}", stream.peer()),
             since: Instant::now(),
-            moved: Arc::default(),
+            counts: Arc::default(),
         };
         self.note(notice::connection_opened(&entry.name));
         entry
     }
 
-    /// The lines since the last call, in the order of what they tell.
-    pub fn take(&self) -> Vec<String> {
-        let lines = self.lines.as_ref().map(|lines| lines.lock().unwrap_or_else(PoisonError::into_inner));
-        lines.map(|mut lines| std::mem::take(&mut *lines)).unwrap_or_default()
+    /// Says on stderr what has become of connections since the last call, where that is asked for.
+    pub fn show(&self, console: &mut Console) {
+        let Some(lines) = &self.lines else { return };
+        for line in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
+            console.note(&line);
+        }
     }
 
     fn note(&self, line: String) {
@@ -56,32 +59,32 @@ pub(super) struct Entry {
     journal: Arc<Journal>,
     name: String,
     since: Instant,
-    moved: Arc<Moved>,
+    counts: Arc<ByteCounts>,
 }
 
 impl Entry {
     /// What counts the connection's bytes.
-    pub fn moved(&self) -> Arc<Moved> {
-        Arc::clone(&self.moved)
+    pub fn counts(&self) -> Arc<ByteCounts> {
+        Arc::clone(&self.counts)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let sent = self.moved.sent.load(Ordering::Relaxed);
-        let received = self.moved.received.load(Ordering::Relaxed);
+        let sent = self.counts.sent.load(Ordering::Relaxed);
+        let received = self.counts.received.load(Ordering::Relaxed);
         self.journal.note(notice::connection_closed(&self.name, self.since.elapsed(), sent, received));
     }
 }
 
 /// Bytes of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Moved {
+pub(super) struct ByteCounts {
     sent: AtomicU64,
     received: AtomicU64,
 }
 
-impl Moved {
+impl ByteCounts {
     /// Read from the local side, for the remote.
     pub fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);

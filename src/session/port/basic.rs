@@ -4,40 +4,36 @@
 //! `DisconnectToPort`. It never says that the destination has closed.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{Connection, FromConnection, Gauge};
+use super::super::ending::End;
+use super::super::state::{Session, sleep_until};
+use super::Asked;
+use super::connection::{Connection, FromConnection};
+use super::gauge::{Budget, Gauge, Limits};
+use super::journal::Journal;
 use super::listener::{AcceptPause, Listener};
-use super::{End, Session, ends_session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
-use crate::process::Signal;
-use crate::protocol::{Event, Flag, Input, PortProperties};
+use crate::protocol::{Event, Flag, Input};
 
 /// Runs until the session ends or a signal comes.
-pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> anyhow::Result<End> {
-    let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
-        Ok(listener) => listener,
-        Err(error) => return Ok(End::NotStarted(error.to_string())),
-    };
-    session.console.say(&listener.notice(&session.id));
-
+pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let (reports, mut from_connections) = mpsc::channel(1);
-    let gauge = Arc::new(Gauge::default());
+    let gauge = Gauge::new(Budget::new(Limits::default()));
+    let journal = Journal::new(session.settings.log_connections);
     let mut current: Option<Current> = None;
     let mut accepted = 0_u64;
     // A destination that speaks first does so before anybody is here to listen.
     let mut early = Early::default();
     let mut accept_pause = AcceptPause::default();
-    loop {
-        session.connections = Some(usize::from(current.is_some()));
-        session.show_connections();
-        let Session { link, watch, console, journal, .. } = session;
+    let end = loop {
+        journal.show(&mut session.console);
+        let Session { link, watch, console, .. } = session;
         let may_deliver = gauge.has_room() && early.has_room();
         let disconnect_at = current.as_ref().and_then(|current| current.disconnect_at);
         let may_ask = link.wants_input();
@@ -56,7 +52,7 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     console.say(notice::DESTINATION_FAILED);
                     current = None;
                 }
-                other => if let Some(end) = session.handle(other) { return Ok(end) },
+                other => if let Some(end) = session.handle(other) { break end },
             },
             Some((number, report)) = from_connections.recv() => {
                 let Some(now) = current.as_mut().filter(|_| number == accepted) else { continue };
@@ -91,7 +87,8 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                     console.say(&notice::connection_accepted_basic(&session.id));
                 }
                 accepted += 1;
-                let connection = Connection::start(stream, accepted, reports.clone(), gauge.clone(), journal);
+                let connection = Connection::start(stream, accepted, reports.clone(), &journal);
+                connection.join(&gauge);
                 let mut new = Current { connection, must_grant: false, disconnect_at: None };
                 early.pieces.drain(..).for_each(|bytes| new.deliver(bytes));
                 early.bytes = 0;
@@ -103,17 +100,21 @@ pub(super) async fn run(session: &mut Session, properties: &PortProperties) -> a
                 current = None;
             }
             () = gauge.progress(), if !gauge.has_room() => {}
-            signal = watch.recv() => match signal {
-                Signal::Usr1 => session.report(),
-                signal if ends_session(signal) || signal == Signal::Suspend => {
-                    console.say(notice::TERMINATE_SIGNAL);
-                    return Ok(End::Interrupted);
+            signal = watch.recv() => match Asked::by(signal, console) {
+                Asked::Report => {
+                    let count = usize::from(current.is_some());
+                    let line = notice::report(&session.id, link.is_open(), &link.stats(), Some(count));
+                    console.complain(&line);
                 }
-                _ => {}
+                Asked::End => break End::Interrupted,
+                Asked::Nothing => {}
             },
             _ = console.drive() => {}
         }
-    }
+    };
+    drop(current);
+    journal.show(&mut session.console);
+    end
 }
 
 /// The one connection there is.

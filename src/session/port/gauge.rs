@@ -1,0 +1,196 @@
+//! What waits in memory for slow local readers, and how much may.
+//!
+//! smux version 1 has no windows: a session that is not read stops all its streams. So what a slow reader does not take is
+//! kept for it, on demand, within three limits ([`Limits`]); a session over one of them is not read until there is room.
+//! Nothing is dropped to keep a limit.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+/// Bytes that may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For one connection. More of them hold up its session.
+    pub each: usize,
+    /// For all connections of the process.
+    pub all: usize,
+    /// For one session's connections in any case, so that the slow readers of one session do not stop another.
+    pub session: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { each: MAX_QUEUED, all: MAX_QUEUED_IN_ALL, session: MIN_SESSION }
+    }
+}
+
+/// The memory that all sessions of the process share.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limits: Limits,
+    total: AtomicUsize,
+    progress: Notify,
+}
+
+impl Budget {
+    /// Nothing waits yet.
+    pub fn new(limits: Limits) -> Arc<Budget> {
+        Arc::new(Budget { limits, total: AtomicUsize::new(0), progress: Notify::new() })
+    }
+
+    /// Resolves when some session may have room again. Cancel-safe.
+    pub async fn progress(&self) {
+        self.progress.notified().await;
+    }
+}
+
+/// What waits for the connections of one session.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    budget: Arc<Budget>,
+    own: AtomicUsize,
+    /// Connections with more than [`Limits::each`].
+    full: AtomicUsize,
+}
+
+impl Gauge {
+    /// For one session.
+    pub fn new(budget: Arc<Budget>) -> Arc<Gauge> {
+        Arc::new(Gauge { budget, own: AtomicUsize::new(0), full: AtomicUsize::new(0) })
+    }
+
+    /// Whether more may be read from the channel.
+    pub fn has_room(&self) -> bool {
+        let Limits { all, session, .. } = self.budget.limits;
+        self.full.load(Ordering::Relaxed) == 0
+            && (self.own.load(Ordering::Relaxed) < session || self.budget.total.load(Ordering::Relaxed) < all)
+    }
+
+    /// Resolves when there may be room again. Cancel-safe.
+    pub async fn progress(&self) {
+        self.budget.progress().await;
+    }
+}
+
+/// What waits for one connection, which joins a session's [`Gauge`] when it gets one.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    queued: AtomicUsize,
+    gauge: OnceLock<Arc<Gauge>>,
+}
+
+impl Load {
+    /// The session that the connection belongs to from here on; only the first counts.
+    pub fn join(&self, gauge: &Arc<Gauge>) {
+        let _ = self.gauge.set(Arc::clone(gauge));
+    }
+
+    /// So many bytes wait in addition.
+    pub fn add(&self, bytes: usize) {
+        let Some(gauge) = self.gauge.get() else { return };
+        let each = gauge.budget.limits.each;
+        let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
+        if before <= each && before + bytes > each {
+            gauge.full.fetch_add(1, Ordering::Relaxed);
+        }
+        gauge.own.fetch_add(bytes, Ordering::Relaxed);
+        gauge.budget.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes have been taken by the reader, or are given up.
+    pub fn remove(&self, bytes: usize) {
+        let Some(gauge) = self.gauge.get() else { return };
+        let Limits { each, all, .. } = gauge.budget.limits;
+        let had_room = gauge.has_room();
+        // A task that is being aborted on another thread may count the same bytes once more.
+        let take = |queued: usize| Some(queued.saturating_sub(bytes));
+        let before = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
+        let bytes = bytes.min(before);
+        if before > each && before - bytes <= each {
+            gauge.full.fetch_sub(1, Ordering::Relaxed);
+        }
+        gauge.own.fetch_sub(bytes, Ordering::Relaxed);
+        let total = gauge.budget.total.fetch_sub(bytes, Ordering::Relaxed);
+        let is_below = total >= all && total - bytes < all;
+        if is_below || (!had_room && gauge.has_room()) {
+            gauge.budget.progress.notify_one();
+        }
+    }
+
+    /// Nothing waits any more: the connection is gone.
+    pub fn clear(&self) {
+        self.remove(self.queued.load(Ordering::Relaxed));
+    }
+}
+
+/// What one slow reader may leave in memory before its whole session waits for it.
+const MAX_QUEUED: usize = 8 << 20;
+/// What all of them together may.
+const MAX_QUEUED_IN_ALL: usize = 32 << 20;
+/// What those of one session may whatever the others hold.
+const MIN_SESSION: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(gauge: &Arc<Gauge>) -> Load {
+        let load = Load::default();
+        load.join(gauge);
+        load
+    }
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(Limits { each: 100, all: 250, session: 20 })
+    }
+
+    #[test]
+    fn one_full_connection_holds_up_its_session_only() {
+        let budget = budget();
+        let (one, other) = (Gauge::new(budget.clone()), Gauge::new(budget));
+        let (slow, fast) = (load(&one), load(&other));
+        slow.add(100);
+        assert!(one.has_room());
+        slow.add(1);
+        assert!(!one.has_room());
+        fast.add(50);
+        assert!(other.has_room());
+        slow.remove(1);
+        assert!(one.has_room());
+    }
+
+    #[test]
+    fn all_together_are_bounded_and_each_session_has_a_share() {
+        let budget = budget();
+        let (one, other) = (Gauge::new(budget.clone()), Gauge::new(budget.clone()));
+        let (first, second, third, fast) = (load(&one), load(&one), load(&one), load(&other));
+        for slow in [&first, &second, &third] {
+            slow.add(90);
+        }
+        assert!(!one.has_room(), "270 bytes wait");
+        assert!(other.has_room(), "its share is left to it");
+        fast.add(20);
+        assert!(!other.has_room());
+        first.clear();
+        assert!(one.has_room() && other.has_room());
+        for load in [&second, &third, &fast] {
+            load.clear();
+        }
+        assert_eq!(budget.total.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn room_that_comes_up_is_told() {
+        let budget = budget();
+        let gauge = Gauge::new(budget.clone());
+        let slow = load(&gauge);
+        slow.add(150);
+        slow.remove(30);
+        assert!(!gauge.has_room());
+        slow.remove(30);
+        assert!(gauge.has_room());
+        budget.progress().await;
+    }
+}

@@ -1,0 +1,395 @@
+//! A lane: one multiplexed session, from StartSession to its end, and the local connections that it carries.
+//!
+//! ```text
+//!            started            handshake over
+//! Starting ───────────▶ Opening ───────────────▶ Ready
+//!     │ refused             │ ended                │ ended
+//!     └─────────────────────┴──────────────────────┴─────▶ Ended
+//! ```
+//!
+//! The session of argv is a lane that begins as ready. A lane is used once: whether another takes its place is the
+//! pool's to decide.
+//!
+//! This is where [`Streams`] meet a link, a clock and local connections.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::super::ending::{End, Remains};
+use super::super::starter::{StartError, Started, Starting};
+use super::super::state::KMS_TOO_LATE;
+use super::connection::{Connection, FromConnection};
+use super::gauge::{Budget, Gauge};
+use super::streams::{self, Streams};
+use crate::link::{GaveUp, Link, LinkEvent};
+use crate::notice;
+use crate::protocol::{CloseReason, DataKey, Event, Input, SessionKind};
+use crate::smux::{self, StreamId};
+
+/// Tells a connection from the others of its pool.
+pub(super) type ConnectionNumber = u64;
+
+/// What a lane tells its pool.
+#[derive(Debug)]
+pub(super) enum LaneEvent {
+    /// Something has moved: the streams may want to send.
+    Progress,
+    /// Connections can be taken.
+    Ready,
+    /// The agent could not reach the destination.
+    Refused,
+    /// Something for the user, while the lane is ready.
+    Tell(LinkEvent),
+    /// It is over; its connections are closed.
+    Ended(LaneEnd),
+}
+
+/// How a lane has ended.
+#[derive(Debug)]
+pub(super) struct LaneEnd {
+    /// As the end of the run, should it be that.
+    pub end: End,
+    /// In words, for a status line.
+    pub reason: String,
+    /// The session was not even started.
+    pub start_error: Option<StartError>,
+}
+
+/// One session.
+pub(super) struct Lane {
+    state: State,
+    gauge: Arc<Gauge>,
+    connections: BTreeMap<StreamId, (ConnectionNumber, Connection)>,
+    streams_of: BTreeMap<ConnectionNumber, StreamId>,
+    /// The destination was refused, and nothing has come from it since.
+    is_refused: bool,
+    ready_since: Option<Instant>,
+    /// Names the session in the log, whose lines begin with the first session's id.
+    span: tracing::Span,
+}
+
+enum State {
+    Starting(Starting),
+    Opening(Box<Started>, Option<KeyRequest>),
+    Ready(Box<Started>, Box<Streams>),
+    Ended,
+}
+
+/// A data key on its way.
+type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>> + Send>>;
+
+impl Lane {
+    /// A session that is being started.
+    pub fn starting(starting: Starting, budget: &Arc<Budget>) -> Lane {
+        Lane::new(State::Starting(starting), budget)
+    }
+
+    /// A session whose handshake is over.
+    pub fn ready(session: Started, budget: &Arc<Budget>) -> Lane {
+        let streams = new_streams(&session.link);
+        let lane = Lane::new(State::Ready(Box::new(session), Box::new(streams)), budget);
+        Lane { ready_since: Some(Instant::now()), ..lane }
+    }
+
+    fn new(state: State, budget: &Arc<Budget>) -> Lane {
+        Lane {
+            state,
+            gauge: Gauge::new(Arc::clone(budget)),
+            connections: BTreeMap::new(),
+            streams_of: BTreeMap::new(),
+            is_refused: false,
+            ready_since: None,
+            span: tracing::Span::none(),
+        }
+    }
+
+    /// The session's id and link, once it is ready.
+    pub fn session(&mut self) -> Option<(&str, &mut Link)> {
+        match &mut self.state {
+            State::Ready(session, _) => Some((&session.id, &mut session.link)),
+            _ => None,
+        }
+    }
+
+    /// Whether it has become ready and has not ended.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(..))
+    }
+
+    /// How long it has been ready.
+    pub fn lived(&self) -> Option<Duration> {
+        self.ready_since.map(|since| since.elapsed())
+    }
+
+    /// How many connections it carries.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether another connection can be taken.
+    pub fn may_open(&self) -> bool {
+        self.streams().is_some_and(Streams::may_open)
+    }
+
+    /// Whether a local reader holds up the session.
+    pub fn is_held_up(&self) -> bool {
+        self.streams().is_some_and(Streams::is_held_up)
+    }
+
+    /// Whether the destination was refused, and nothing has come from it since.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Takes a connection, with what has been read from it before. `is_reading`: a chunk was asked for and has not come.
+    pub fn open(&mut self, number: ConnectionNumber, connection: Connection, early: &[u8], is_reading: bool) {
+        let State::Ready(_, streams) = &mut self.state else { return };
+        match streams.open() {
+            Ok(id) => {
+                connection.join(&self.gauge);
+                self.connections.insert(id, (number, connection));
+                self.streams_of.insert(number, id);
+                streams.handle_early_input(id, early, is_reading);
+            }
+            Err(error) => tracing::warn!(%error, "cannot open a stream"),
+        }
+    }
+
+    /// Takes what a connection's task reports. Whether the connection is this lane's.
+    pub fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
+        let Some(&id) = self.streams_of.get(&number) else { return false };
+        let State::Ready(_, streams) = &mut self.state else { return false };
+        match report {
+            FromConnection::Data(bytes) => streams.handle_input(id, bytes),
+            FromConnection::InputEnded => streams.handle_input_end(Instant::now(), id),
+            FromConnection::Reset | FromConnection::Closed => {
+                streams.handle_closed(id);
+                self.close(id);
+            }
+        }
+        true
+    }
+
+    /// Moves what the streams have to send into the channel, and tells the connections what to do.
+    pub fn transmit(&mut self) {
+        let State::Ready(session, streams) = &mut self.state else { return };
+        // For the deadline of the notice that a reader stalls.
+        streams.set_room(Instant::now(), self.gauge.has_room());
+        let link = &mut session.link;
+        while link.wants_input()
+            && let Some(bytes) = streams.poll_transmit(link.input_room())
+        {
+            link.send(Input::Bytes(bytes));
+        }
+        streams.feed();
+        self.drive_connections();
+    }
+
+    /// The next event. Pends while there is nothing to tell.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LaneEvent> {
+        loop {
+            let _named = self.span.clone().entered();
+            match &mut self.state {
+                State::Starting(starting) => match ready!(starting.as_mut().poll(cx)) {
+                    Ok(session) => {
+                        // At the level that no filter leaves out, so that each line of the session has it.
+                        self.span = tracing::error_span!("further", id = %session.id);
+                        self.state = State::Opening(Box::new(session), None);
+                    }
+                    Err(error) => {
+                        self.state = State::Ended;
+                        let reason = error.to_string();
+                        let end = End::NotStarted(reason.clone());
+                        return Poll::Ready(LaneEvent::Ended(LaneEnd {
+                            end,
+                            reason,
+                            start_error: Some(error),
+                        }));
+                    }
+                },
+                State::Opening(session, data_key) => {
+                    if let Some(pending) = data_key
+                        && let Poll::Ready(key) = pending.as_mut().poll(cx)
+                    {
+                        *data_key = None;
+                        session.link.handle_data_key(key);
+                    }
+                    let event = ready!(std::pin::pin!(session.link.next(true)).poll(cx));
+                    if let Some(event) = self.handle_opening(event) {
+                        return Poll::Ready(event);
+                    }
+                }
+                State::Ready(session, _) => {
+                    let event = ready!(std::pin::pin!(session.link.next(self.gauge.has_room())).poll(cx));
+                    return Poll::Ready(self.handle_ready(event));
+                }
+                State::Ended => return Poll::Pending,
+            }
+        }
+    }
+
+    /// When [`Lane::handle_timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.streams().and_then(Streams::next_timeout)
+    }
+
+    /// Lets the streams do what is due. Says whether a local reader has held up the session for long, once each time.
+    ///
+    /// # Errors
+    /// The end of the lane.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<bool, LaneEnd> {
+        let _named = self.span.clone().entered();
+        let State::Ready(_, streams) = &mut self.state else { return Ok(false) };
+        streams.set_room(now, self.gauge.has_room());
+        streams.handle_timeout(now)?;
+        Ok(streams.take_stall(now))
+    }
+
+    /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
+    pub fn hurry(&mut self) {
+        if let State::Ready(_, streams) = &mut self.state {
+            streams.hurry();
+        }
+    }
+
+    /// Gives the lane up, its connections with it. What must be ended at the service, if anything.
+    pub fn give_up(&mut self, is_over: bool) -> Option<Remains> {
+        self.connections.clear();
+        self.streams_of.clear();
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Starting(starting) => Some(Remains::Starting(starting)),
+            State::Opening(session, _) | State::Ready(session, _) if is_over => Some(Remains::Over(session)),
+            State::Opening(session, _) | State::Ready(session, _) => Some(Remains::Open(session)),
+            State::Ended => None,
+        }
+    }
+
+    fn streams(&self) -> Option<&Streams> {
+        match &self.state {
+            State::Ready(_, streams) => Some(streams),
+            _ => None,
+        }
+    }
+
+    fn handle_opening(&mut self, event: LinkEvent) -> Option<LaneEvent> {
+        let State::Opening(session, data_key) = &mut self.state else { return None };
+        match event {
+            LinkEvent::Channel(Event::Ready(SessionKind::Port(port))) if port.is_forwarding() => {
+                if !session.link.capabilities().multiplexing {
+                    return Some(LaneEvent::Ended(LaneEnd::here(
+                        "its agent forwards one connection at a time",
+                    )));
+                }
+                tracing::info!("a further session is ready");
+                let streams = Box::new(new_streams(&session.link));
+                if let State::Opening(session, _) = std::mem::replace(&mut self.state, State::Ended) {
+                    self.state = State::Ready(session, streams);
+                    self.ready_since = Some(Instant::now());
+                }
+                Some(LaneEvent::Ready)
+            }
+            LinkEvent::Channel(Event::Ready(_)) => {
+                Some(LaneEvent::Ended(LaneEnd::here("it is not a forwarding session")))
+            }
+            LinkEvent::Channel(Event::DataKeyNeeded(request)) => {
+                let (aws, id) = (session.aws.clone()?, session.id.clone());
+                *data_key = Some(Box::pin(async move {
+                    aws.data_key(&id, &request).await.map_err(|error| error.to_string())
+                }));
+                None
+            }
+            other => LaneEnd::of(&other).map(LaneEvent::Ended),
+        }
+    }
+
+    fn handle_ready(&mut self, event: LinkEvent) -> LaneEvent {
+        let State::Ready(session, streams) = &mut self.state else { return LaneEvent::Progress };
+        match event {
+            LinkEvent::Channel(Event::Output(bytes)) => {
+                let handled = streams.handle_bytes(Instant::now(), bytes);
+                self.drive_connections();
+                handled.map_or_else(|error| LaneEvent::Ended(error.into()), |()| LaneEvent::Progress)
+            }
+            LinkEvent::Channel(Event::PortRefused) => {
+                self.is_refused = true;
+                LaneEvent::Refused
+            }
+            // A running session has had its handshake.
+            LinkEvent::Channel(Event::DataKeyNeeded(_)) => {
+                session.link.handle_data_key(Err(KMS_TOO_LATE.to_owned()));
+                LaneEvent::Progress
+            }
+            other => match LaneEnd::of(&other) {
+                Some(end) => LaneEvent::Ended(end),
+                None => LaneEvent::Tell(other),
+            },
+        }
+    }
+
+    fn drive_connections(&mut self) {
+        let State::Ready(_, streams) = &mut self.state else { return };
+        let mut closed = Vec::new();
+        while let Some(event) = streams.poll_event() {
+            let connection = |id| self.connections.get(id).map(|(_, connection)| connection);
+            match event {
+                streams::Event::Read(id) => connection(&id).into_iter().for_each(Connection::grant),
+                streams::Event::Write(id, bytes) => {
+                    self.is_refused = false;
+                    if let Some(connection) = connection(&id) {
+                        connection.write(bytes);
+                    }
+                }
+                streams::Event::End(id) => connection(&id).into_iter().for_each(Connection::end),
+                streams::Event::Close(id) => closed.push(id),
+            }
+        }
+        closed.into_iter().for_each(|id| self.close(id));
+    }
+
+    fn close(&mut self, id: StreamId) {
+        if let Some((number, _)) = self.connections.remove(&id) {
+            self.streams_of.remove(&number);
+        }
+    }
+}
+
+impl LaneEnd {
+    fn here(reason: impl Into<String>) -> LaneEnd {
+        let reason = reason.into();
+        LaneEnd { end: End::Failed(reason.clone()), reason, start_error: None }
+    }
+
+    /// `None` for an event that ends nothing.
+    fn of(event: &LinkEvent) -> Option<LaneEnd> {
+        let (end, reason) = match event {
+            LinkEvent::GaveUp(reason @ GaveUp::SessionGone) => (End::TimedOut, reason.to_string()),
+            LinkEvent::GaveUp(reason) => (End::Failed(notice::gave_up(reason)), reason.to_string()),
+            LinkEvent::Channel(Event::Closed(reason @ CloseReason::ByService(output))) => {
+                (End::Closed(output.clone()), reason.to_string())
+            }
+            LinkEvent::Channel(Event::Closed(reason)) => {
+                (End::Failed(reason.to_string()), reason.to_string())
+            }
+            _ => return None,
+        };
+        Some(LaneEnd { end, reason, start_error: None })
+    }
+
+    /// Whether the service knows: it has ended the session itself.
+    pub fn is_over(&self) -> bool {
+        matches!(self.end, End::Closed(_) | End::TimedOut)
+    }
+}
+
+impl From<smux::Error> for LaneEnd {
+    fn from(error: smux::Error) -> LaneEnd {
+        LaneEnd::here(error.to_string())
+    }
+}
+
+fn new_streams(link: &Link) -> Streams {
+    Streams::new(link.capabilities().smux_keepalive_off, Instant::now())
+}

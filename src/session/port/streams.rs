@@ -1,0 +1,288 @@
+//! The streams of one multiplexed session, sans-IO: which stream sends next, how each direction ends, what a slow local
+//! reader may hold up.
+//!
+//! ```text
+//! handle_input, handle_input_end, handle_closed ─▶ ┌─────────┐ ─▶ poll_transmit   (bytes for the channel)
+//! handle_bytes (from the channel)               ─▶ │ Streams │ ─▶ poll_event      (what a local connection is to do)
+//! handle_timeout, set_room                      ─▶ └─────────┘ ─▶ next_timeout
+//! ```
+//!
+//! Time is a parameter and never runs backwards. After each `handle_*` the events are drained.
+//!
+//! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
+//! way is lost. So the FIN waits until the destination has been quiet; a probe that never said anything need not wait.
+//!
+//! In scope: the bookkeeping of streams. Out of scope: sockets and queues (`connection`), which of several sessions takes
+//! a connection (`pool`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::connection::CHUNK;
+use crate::smux::{self, StreamId};
+
+/// What a local connection is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Read the next chunk, of [`CHUNK`] bytes at most.
+    Read(StreamId),
+    /// Write these bytes.
+    Write(StreamId, Bytes),
+    /// Show the end of the remote's output after what was written.
+    End(StreamId),
+    /// Close at once: the stream is gone.
+    Close(StreamId),
+}
+
+/// The streams of one session.
+#[derive(Debug)]
+pub(super) struct Streams {
+    smux: smux::Session,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Streams whose connection waits for room in the stream's queue.
+    starved: BTreeSet<StreamId>,
+    /// Streams whose local input has ended, by the time since when the remote has been quiet.
+    half_closed: BTreeSet<(Instant, StreamId)>,
+    /// What is not an event of smux's.
+    events: VecDeque<Event>,
+    /// Since when the session waits for a local reader, and whether that was told.
+    held_up: Option<(Instant, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    /// The local input has ended, and the remote has been quiet since then.
+    half_closed: Option<Instant>,
+    has_traffic: bool,
+    /// The remote has ended.
+    is_ended: bool,
+}
+
+impl Streams {
+    /// No streams yet. With `keepalive_off` the agent wants no keepalives.
+    pub fn new(keepalive_off: bool, now: Instant) -> Streams {
+        let mut config = smux::Config::new(smux::Role::Client);
+        config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
+        Streams {
+            smux: smux::Session::new(config, now),
+            streams: BTreeMap::new(),
+            starved: BTreeSet::new(),
+            half_closed: BTreeSet::new(),
+            events: VecDeque::new(),
+            held_up: None,
+        }
+    }
+
+    /// Whether another stream can be opened.
+    pub fn may_open(&self) -> bool {
+        self.smux.stream_count() < MAX_STREAMS
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// When the session has failed or has no more stream ids.
+    pub fn open(&mut self) -> Result<StreamId, smux::OpenError> {
+        let id = self.smux.open()?;
+        self.streams.insert(id, Stream::default());
+        Ok(id)
+    }
+
+    /// Takes what was read from a connection before it had a stream. Unless the connection `is_reading` already, the next
+    /// chunk is asked for when there is room.
+    pub fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
+        if !bytes.is_empty() {
+            self.handle_input(id, bytes);
+        }
+        match is_reading {
+            true => self.starved.remove(&id),
+            false => self.starved.insert(id),
+        };
+    }
+
+    /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
+    pub fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.is_ended {
+            // Read and dropped: nobody listens at the other side.
+            return self.events.push_back(Event::Read(id));
+        }
+        stream.has_traffic = true;
+        match self.smux.send(id, bytes) {
+            Ok(()) => _ = self.starved.insert(id),
+            Err(error) => {
+                tracing::warn!(%id, %error, "cannot send for a stream");
+                self.remove(id);
+                self.events.push_back(Event::Close(id));
+            }
+        }
+    }
+
+    /// A connection sends no more; it may still be reading.
+    pub fn handle_input_end(&mut self, now: Instant, id: StreamId) {
+        match self.streams.get_mut(&id) {
+            Some(stream) if !stream.is_ended && stream.has_traffic => {
+                stream.half_closed = Some(now);
+                self.half_closed.insert((now, id));
+            }
+            Some(stream) if !stream.is_ended => self.smux.finish(id),
+            _ => {}
+        }
+    }
+
+    /// A connection is gone.
+    pub fn handle_closed(&mut self, id: StreamId) {
+        if self.streams.contains_key(&id) {
+            self.remove(id);
+        }
+    }
+
+    /// Takes bytes from the channel.
+    ///
+    /// # Errors
+    /// When the agent does not speak smux (any more). The events before that are there to be had.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
+        let handled = self.smux.handle_bytes(now, bytes);
+        while let Some(event) = self.smux.poll_event() {
+            match event {
+                smux::Event::Data(id, bytes) => self.deliver(now, id, bytes),
+                smux::Event::Fin(id) => self.end(id),
+                smux::Event::Accepted(_) => {}
+            }
+        }
+        handled
+    }
+
+    /// What connections are to do, in order.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// At most `max` bytes for the channel, filled from the streams in turns.
+    #[must_use]
+    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+        let bytes = self.smux.poll_transmit(max);
+        if bytes.is_some() {
+            self.feed();
+        }
+        bytes
+    }
+
+    /// Asks for more where room has come up.
+    pub fn feed(&mut self) {
+        let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
+        self.starved.retain(|id| {
+            let has_room = smux.send_capacity(*id) >= CHUNK;
+            if has_room && streams.contains_key(id) {
+                events.push_back(Event::Read(*id));
+            }
+            !has_room && streams.contains_key(id)
+        });
+    }
+
+    /// Says whether the local readers take what comes. While they do not, the channel is not read.
+    pub fn set_room(&mut self, now: Instant, has_room: bool) {
+        match has_room {
+            true => self.held_up = None,
+            false => _ = self.held_up.get_or_insert((now, false)),
+        }
+        self.smux.set_reading(now, has_room);
+    }
+
+    /// Whether a local reader held up the session when that was said last.
+    pub fn is_held_up(&self) -> bool {
+        self.held_up.is_some()
+    }
+
+    /// Whether a local reader has held up the session for so long that it is worth telling; true once each time.
+    pub fn take_stall(&mut self, now: Instant) -> bool {
+        match &mut self.held_up {
+            Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
+            _ => false,
+        }
+    }
+
+    /// When [`Streams::handle_timeout`] and [`Streams::take_stall`] are due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
+        let quiet = self.half_closed.first().map(|(since, _)| {
+            if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
+        });
+        let stall = self.held_up.filter(|(_, was_told)| !was_told).map(|(since, _)| since + STALL_NOTICE);
+        [keepalive, quiet, stall].into_iter().flatten().min()
+    }
+
+    /// Tells the agent of local ends that have waited long enough, and keeps the smux session alive.
+    ///
+    /// # Errors
+    /// When the agent has been silent for too long, where keepalives are on.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
+        while let Some((since, id)) = self.half_closed.first().copied()
+            && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
+        {
+            self.finish_half_closed(since, id);
+        }
+        self.smux.handle_timeout(now)
+    }
+
+    /// Keeps no stream waiting any more whose local input has ended: its connection's descriptor is needed.
+    pub fn hurry(&mut self) {
+        while let Some((since, id)) = self.half_closed.first().copied() {
+            self.finish_half_closed(since, id);
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, id: StreamId, bytes: Bytes) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.has_traffic = true;
+        self.events.push_back(Event::Write(id, bytes));
+        if let Some(since) = &mut stream.half_closed {
+            self.half_closed.remove(&(*since, id));
+            self.half_closed.insert((now, id));
+            *since = now;
+        }
+    }
+
+    /// The agent has closed its side and listens no more: what is still queued for it is of no use.
+    fn end(&mut self, id: StreamId) {
+        self.smux.reset(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.is_ended = true;
+        if let Some(since) = stream.half_closed.take() {
+            self.half_closed.remove(&(since, id));
+        }
+        self.events.push_back(Event::End(id));
+    }
+
+    fn remove(&mut self, id: StreamId) {
+        self.smux.reset(id);
+        self.starved.remove(&id);
+        if let Some(since) = self.streams.remove(&id).and_then(|stream| stream.half_closed) {
+            self.half_closed.remove(&(since, id));
+        }
+    }
+
+    fn finish_half_closed(&mut self, since: Instant, id: StreamId) {
+        self.half_closed.remove(&(since, id));
+        self.smux.finish(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.half_closed = None;
+        }
+    }
+}
+
+/// The agent's smux lets so many streams wait for its accept loop; further connections wait in the listener.
+const MAX_STREAMS: usize = 1024;
+/// How long the remote must have been quiet after the end of the local input until it is told.
+const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
+/// How long a session waits for a local reader before that is worth telling.
+const STALL_NOTICE: Duration = Duration::from_secs(5);
+/// More streams than this in that state are not kept waiting.
+const MAX_HALF_CLOSED: usize = 256;
+
+#[cfg(test)]
+mod tests;

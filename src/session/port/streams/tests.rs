@@ -1,0 +1,229 @@
+//! Streams in virtual time, with a smux server as the agent.
+
+use super::*;
+
+/// The two ends, and a clock that moves only when told.
+struct World {
+    now: Instant,
+    streams: Streams,
+    agent: smux::Session,
+}
+
+impl World {
+    fn new() -> World {
+        let now = Instant::now();
+        let agent = smux::Session::new(smux::Config::new(smux::Role::Server), now);
+        World { now, streams: Streams::new(true, now), agent }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.streams.handle_timeout(self.now).unwrap();
+    }
+
+    /// A stream the agent knows, with traffic if `request` is not empty.
+    fn open(&mut self, request: &[u8]) -> StreamId {
+        let id = self.streams.open().unwrap();
+        if !request.is_empty() {
+            self.streams.handle_input(id, request);
+        }
+        self.up();
+        id
+    }
+
+    /// Carries everything to the agent; what it has seen.
+    fn up(&mut self) -> Vec<smux::Event> {
+        while let Some(bytes) = self.streams.poll_transmit(1024) {
+            self.agent.handle_bytes(self.now, bytes).unwrap();
+        }
+        std::iter::from_fn(|| self.agent.poll_event()).collect()
+    }
+
+    /// Carries everything from the agent; what the connections are to do.
+    fn down(&mut self) -> Vec<Event> {
+        while let Some(bytes) = self.agent.poll_transmit(1024) {
+            self.streams.handle_bytes(self.now, bytes).unwrap();
+        }
+        self.events()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        self.streams.feed();
+        std::iter::from_fn(|| self.streams.poll_event()).collect()
+    }
+}
+
+fn has_fin(events: &[smux::Event], id: StreamId) -> bool {
+    events.contains(&smux::Event::Fin(id))
+}
+
+#[test]
+fn a_chunk_is_asked_for_when_the_queue_has_room_for_it() {
+    let mut world = World::new();
+    let id = world.streams.open().unwrap();
+    world.streams.handle_input(id, &[1; CHUNK]);
+    assert_eq!(world.events(), [Event::Read(id)]);
+    world.streams.handle_input(id, &[1; CHUNK]);
+    assert_eq!(world.events(), [], "the queue is full");
+    let _ = world.streams.poll_transmit(CHUNK).unwrap();
+    assert_eq!(world.events(), [], "less than a chunk of room");
+    let _ = world.streams.poll_transmit(CHUNK).unwrap();
+    assert_eq!(world.events(), [Event::Read(id)]);
+}
+
+#[test]
+fn what_was_read_early_is_sent_and_reading_goes_on_once() {
+    let mut world = World::new();
+    let (waiting, full) = (world.streams.open().unwrap(), world.streams.open().unwrap());
+    world.streams.handle_early_input(waiting, b"hello", true);
+    world.streams.handle_early_input(full, b"hello", false);
+    assert_eq!(world.events(), [Event::Read(full)], "the other's chunk is on its way");
+    let sent = world.up();
+    for id in [waiting, full] {
+        assert!(sent.contains(&smux::Event::Data(id, Bytes::from_static(b"hello"))), "{sent:?}");
+    }
+}
+
+/// A keystroke does not wait for the uploads beside it.
+#[test]
+fn streams_take_turns() {
+    let mut world = World::new();
+    let uploads: Vec<_> = (0..4).map(|_| world.streams.open().unwrap()).collect();
+    for id in &uploads {
+        world.streams.handle_input(*id, &[7; CHUNK]);
+    }
+    let _ = world.streams.poll_transmit(1024).unwrap();
+    let key = world.streams.open().unwrap();
+    world.streams.handle_input(key, b"x");
+    let mut sent = 0;
+    let mut order = Vec::new();
+    while let Some(bytes) = world.streams.poll_transmit(1024) {
+        sent += bytes.len();
+        let _ = world.agent.handle_bytes(world.now, bytes);
+        while let Some(event) = world.agent.poll_event() {
+            if let smux::Event::Data(id, bytes) = event {
+                order.push((id, sent, bytes.len()));
+            }
+        }
+    }
+    let (_, at, _) = order.iter().find(|(id, ..)| *id == key).expect("the key");
+    assert!(*at <= 2 * 4096, "it waited for {at} bytes");
+    let of = |id: &StreamId, until: usize| -> usize {
+        order.iter().filter(|(other, at, _)| other == id && *at <= until).map(|(.., length)| length).sum()
+    };
+    let halfway: Vec<_> = uploads.iter().map(|id| of(id, 2 * CHUNK)).collect();
+    let (least, most) = (halfway.iter().min().unwrap(), halfway.iter().max().unwrap());
+    assert!(most - least <= 2 * 4096, "not in turns: {halfway:?}");
+}
+
+#[test]
+fn the_end_of_a_request_is_told_when_the_answer_is_over() {
+    let mut world = World::new();
+    let id = world.open(b"request");
+    world.streams.handle_input_end(world.now, id);
+    world.pass(HALF_CLOSE_QUIET / 2);
+    assert!(!has_fin(&world.up(), id), "an answer may be under way");
+    world.agent.send(id, b"answer").unwrap();
+    assert_eq!(world.down(), [Event::Write(id, Bytes::from_static(b"answer"))]);
+    world.pass(HALF_CLOSE_QUIET / 2);
+    assert!(!has_fin(&world.up(), id), "it was not quiet for long");
+    assert_eq!(world.streams.next_timeout(), Some(world.now + HALF_CLOSE_QUIET / 2));
+    world.pass(HALF_CLOSE_QUIET / 2);
+    assert!(has_fin(&world.up(), id));
+    assert_eq!(world.streams.next_timeout(), None);
+}
+
+#[test]
+fn a_probe_that_said_nothing_ends_at_once() {
+    let mut world = World::new();
+    let id = world.open(b"");
+    world.streams.handle_input_end(world.now, id);
+    assert!(has_fin(&world.up(), id));
+}
+
+#[test]
+fn the_remote_end_comes_after_its_bytes_and_frees_the_stream() {
+    let mut world = World::new();
+    let id = world.open(b"request");
+    world.agent.send(id, b"all").unwrap();
+    world.agent.finish(id);
+    assert_eq!(world.down(), [Event::Write(id, Bytes::from_static(b"all")), Event::End(id)]);
+    // What it still says is read and dropped.
+    world.streams.handle_input(id, b"too late");
+    assert_eq!(world.events(), [Event::Read(id)]);
+    assert!(world.up().iter().all(|event| !matches!(event, smux::Event::Data(..))));
+    assert_eq!(world.streams.streams.len(), 1, "its connection still writes");
+    world.streams.handle_closed(id);
+    assert_eq!(world.streams.streams.len(), 0);
+}
+
+#[test]
+fn many_half_closed_streams_are_not_kept_waiting() {
+    let mut world = World::new();
+    let ids: Vec<_> = (0..=MAX_HALF_CLOSED).map(|_| world.open(b"x")).collect();
+    for id in &ids {
+        world.streams.handle_input_end(world.now, *id);
+    }
+    assert_eq!(world.streams.next_timeout(), Some(world.now));
+    world.pass(Duration::ZERO);
+    let told = world.up();
+    assert_eq!(told.iter().filter(|event| matches!(event, smux::Event::Fin(_))).count(), 1);
+    world.streams.hurry();
+    let told = world.up();
+    assert_eq!(told.iter().filter(|event| matches!(event, smux::Event::Fin(_))).count(), MAX_HALF_CLOSED);
+}
+
+#[test]
+fn streams_are_bounded() {
+    let mut world = World::new();
+    for _ in 0..MAX_STREAMS {
+        assert!(world.streams.may_open());
+        world.streams.open().unwrap();
+    }
+    assert!(!world.streams.may_open());
+    assert!(world.streams.open().is_err());
+}
+
+#[test]
+fn a_reader_that_stalls_is_told_once_each_time() {
+    let mut world = World::new();
+    world.streams.set_room(world.now, false);
+    assert!(world.streams.is_held_up());
+    assert_eq!(world.streams.next_timeout(), Some(world.now + STALL_NOTICE));
+    world.pass(STALL_NOTICE / 2);
+    world.streams.set_room(world.now, false);
+    assert!(!world.streams.take_stall(world.now), "too early");
+    world.pass(STALL_NOTICE / 2);
+    assert!(world.streams.take_stall(world.now));
+    assert!(!world.streams.take_stall(world.now), "told already");
+    assert_eq!(world.streams.next_timeout(), None);
+    world.streams.set_room(world.now, true);
+    assert!(!world.streams.is_held_up());
+    world.streams.set_room(world.now, false);
+    world.pass(STALL_NOTICE);
+    assert!(world.streams.take_stall(world.now), "another time");
+}
+
+/// Silence is no failure while we do not listen.
+#[test]
+fn keepalives_stop_counting_while_a_reader_stalls() {
+    let now = Instant::now();
+    let mut streams = Streams::new(false, now);
+    streams.set_room(now, false);
+    let later = now + Duration::from_secs(120);
+    assert!(streams.handle_timeout(later).is_ok());
+    streams.set_room(later, true);
+    let failed = streams.handle_timeout(later + Duration::from_secs(31));
+    assert!(failed.is_err(), "nothing was heard for half a minute");
+}
+
+#[test]
+fn another_protocol_ends_the_session_after_what_was_good() {
+    let mut world = World::new();
+    let id = world.open(b"x");
+    world.agent.send(id, b"good").unwrap();
+    let mut bytes = world.agent.poll_transmit(1024).unwrap().to_vec();
+    bytes.extend(b"HTTP/1.1 400 Bad Request");
+    assert!(world.streams.handle_bytes(world.now, bytes.into()).is_err());
+    assert_eq!(world.events().last(), Some(&Event::Write(id, Bytes::from_static(b"good"))));
+}

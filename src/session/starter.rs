@@ -1,0 +1,90 @@
+//! Starting further sessions: StartSession with a request, up to a link that opens when it is asked for events.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::aws::{self, AwsError, Trouble};
+use crate::link::stream_url::StreamUrlError;
+use crate::link::{self, Link, Network};
+
+/// A session that exists at the service.
+pub(super) struct Started {
+    pub id: String,
+    pub link: Link,
+    /// Who can end it, where it was opened with credentials of ours.
+    pub aws: Option<Arc<aws::Client>>,
+    /// Its agent reads the flag that ends a session: that of a port session.
+    pub reads_flags: bool,
+}
+
+/// The start of one session.
+pub(super) type Starting = Pin<Box<dyn Future<Output = Result<Started, StartError>> + Send>>;
+
+/// Starts sessions as the first was started: with the caller's request, credentials and network.
+#[derive(Clone, Debug)]
+pub(super) struct Starter {
+    pub aws: Arc<aws::Client>,
+    pub network: Arc<Network>,
+    pub config: link::Config,
+    pub request: Arc<Value>,
+}
+
+impl Starter {
+    /// Starts a port session.
+    pub fn start(&self) -> Starting {
+        let Starter { aws, network, config, request } = self.clone();
+        Box::pin(async move {
+            let opened = match aws.start(&request).await {
+                // Those at hand may have expired since they were looked up; now others are looked for.
+                Err(error) if error.trouble == Trouble::BadCredentials => aws.start(&request).await?,
+                opened => opened?,
+            };
+            let url = network.stream_url(&opened.stream_url)?;
+            let (id, token) = (opened.session_id, Arc::new(opened.token));
+            let session_id = id.clone();
+            let aws = Some(aws);
+            let target =
+                link::Target { session_id, url, token, network, aws: aws.clone(), sign_first: true };
+            Ok(Started { id, link: Link::new(config, target), aws, reads_flags: true })
+        })
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// StartSession failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// Its answer names an address that may not be opened.
+    #[error(transparent)]
+    Url(#[from] StreamUrlError),
+}
+
+impl StartError {
+    /// Whether trying again may help although nobody does anything: the instance is on its way, the network is away.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            StartError::Aws(error) => {
+                matches!(error.trouble, Trouble::Unreachable | Trouble::TargetNotConnected)
+            }
+            StartError::Url(_) => false,
+        }
+    }
+
+    /// What to do against a cause that does not pass.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            StartError::Aws(error) => match error.trouble {
+                Trouble::NoCredentials | Trouble::BadCredentials => {
+                    Some("sign in again (such as with aws sso login), the next connection tries again")
+                }
+                Trouble::Denied => Some("allow ssm:StartSession for the target and the document"),
+                _ => None,
+            },
+            StartError::Url(_) => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A session that has been started, and what its loops have in common.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::console::Console;
+use super::ending::{Closing, End, Reaper, Remains};
+use super::starter::{Started, Starter};
+use super::watch::Watch;
+use crate::aws;
+use crate::link::{GaveUp, Link, LinkEvent};
+use crate::notice;
+use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event};
+use crate::settings::Settings;
+
+/// A session that has been started.
+pub(super) struct Session {
+    pub id: String,
+    pub settings: Settings,
+    pub legacy: bool,
+    pub aws: Arc<aws::Client>,
+    /// Opened with a signature of the caller's, who has no credentials for us.
+    pub is_presigned: bool,
+    pub link: Link,
+    pub console: Console,
+    pub watch: Watch,
+    /// The remote command's status, once the agent has sent it.
+    pub exit_code: Option<i32>,
+    /// Starts further sessions like this one, where the caller has passed what that takes.
+    pub starter: Option<Starter>,
+}
+
+impl Session {
+    /// Asks KMS, beside the session's loop: pings go on meanwhile.
+    pub fn data_key(&self, request: DataKeyRequest) -> impl Future<Output = Result<DataKey, String>> + use<> {
+        let (aws, id, legacy) = (Arc::clone(&self.aws), self.id.clone(), self.legacy);
+        async move {
+            if legacy {
+                return Err(KMS_NEEDS_NEWER_CLI.to_owned());
+            }
+            aws.data_key(&id, &request).await.map_err(|error| error.to_string())
+        }
+    }
+
+    /// What every kind of session does with an event that its own loop has no use for.
+    pub fn handle(&mut self, event: LinkEvent) -> Option<End> {
+        match event {
+            LinkEvent::Channel(Event::ExitCode { code, text }) => {
+                self.exit_code = code;
+                if !self.settings.quiet {
+                    self.console.write(text);
+                }
+                None
+            }
+            // A running session has had its handshake.
+            LinkEvent::Channel(Event::DataKeyNeeded(_)) => {
+                self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned()));
+                None
+            }
+            event => tell(&mut self.console, event),
+        }
+    }
+
+    /// Prints the state of the session on stderr, since it was asked for.
+    pub fn report(&mut self) {
+        let line = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
+        self.console.complain(&line);
+    }
+
+    /// The session for itself, to be run or ended, and what is left beside it. `reads_flags`: see [`Started`].
+    pub fn split(self, reads_flags: bool) -> (Started, Front) {
+        let aws = Some(self.aws).filter(|_| !self.is_presigned);
+        let started = Started { id: self.id.clone(), link: self.link, aws, reads_flags };
+        let Session { id, settings, console, watch, starter, .. } = self;
+        (started, Front { id, settings, console, watch, starter })
+    }
+
+    /// For the end of a run that has used the session as a whole.
+    pub fn into_closing(self, end: &End, reads_flags: bool) -> Closing {
+        let (session, front) = self.split(reads_flags);
+        let remains = match end {
+            End::Closed(_) | End::TimedOut => Remains::Over(Box::new(session)),
+            _ => Remains::Open(Box::new(session)),
+        };
+        front.into_closing(vec![remains], Reaper::default())
+    }
+}
+
+/// The caller's side of a run: what was asked for, and who is told.
+pub(super) struct Front {
+    /// The first session's id.
+    pub id: String,
+    pub settings: Settings,
+    pub console: Console,
+    pub watch: Watch,
+    pub starter: Option<Starter>,
+}
+
+impl Front {
+    /// For the end of the run.
+    pub fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
+        let Front { id, console, watch, .. } = self;
+        Closing { id, console, watch, remains, reaper, may_lose_words: false }
+    }
+}
+
+/// Tells the user of an event that nobody has another use for. The end that it is, if it is one.
+pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
+    match event {
+        LinkEvent::Lost(reason) => console.status(&notice::connecting_again(reason)),
+        LinkEvent::Resumed => console.status(notice::RESUMED),
+        LinkEvent::WantsInput => {}
+        LinkEvent::Trouble(trouble) => console.status(&trouble),
+        LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
+        LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
+        LinkEvent::Channel(event) => match event {
+            Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
+            Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
+            Event::Notice(words) => console.say(&notice::customer_message(&words)),
+            Event::Paused(true) => console.status("the agent is not connected, waiting for it"),
+            Event::Paused(false) => console.status("the agent is connected"),
+            Event::Stalled(silence) => {
+                console.status(&format!("the remote has taken no data for {} s", silence.as_secs()));
+            }
+            Event::Stderr(bytes) | Event::Output(bytes) => {
+                tracing::debug!(length = bytes.len(), "dropped output that nobody waits for");
+            }
+            Event::DataKeyNeeded(_) | Event::ExitCode { .. } | Event::PortRefused | Event::Ready(_) => {}
+        },
+    }
+    None
+}
+
+/// Resolves at a time, or never.
+pub(super) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The official plugin's words to callers of the four-argument form.
+const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
+    Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
+/// To an agent that asks for encryption in the middle of a session.
+pub(super) const KMS_TOO_LATE: &str = "the session is running already";
