@@ -112,7 +112,7 @@ fn flood(size: usize) -> Server {
 fn a_stalled_reader_beside_a_running_transfer() {
     const SIZE: usize = 6_000_000;
     let (sim, server) = (unpaced_sim(), flood(SIZE));
-    let forward = Forward::start(&sim, server.port(), &[]);
+    let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);
     let mut stalled = connect(forward.port);
     stalled.write_all(&[1]).expect("write");
     await_byte(&stalled);
@@ -131,7 +131,7 @@ fn a_stalled_reader_beside_a_running_transfer() {
 fn a_reader_that_never_reads_and_leaves_frees_the_others() {
     const SIZE: usize = 24_000_000;
     let (sim, server) = (unpaced_sim(), flood(SIZE));
-    let forward = Forward::start(&sim, server.port(), &[]);
+    let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);
     let mut stalled = connect(forward.port);
     stalled.write_all(&[1]).expect("write");
     await_byte(&stalled);

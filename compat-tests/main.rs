@@ -4,6 +4,8 @@
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`sessions`], [`sockets`], [`stdio`]: the binary alone against the simulator.
+//! - [`outliving`], [`further_ports`], [`socks`]: ports that outlive their session, several ports, a SOCKS proxy.
+//! - [`events`]: JSON on stderr for tools.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`live`]: `scripts/live` at services that keep the rules and at others.
@@ -32,8 +34,12 @@ mod cli;
 mod differential;
 #[cfg(unix)]
 mod doctor;
+#[cfg(unix)]
+mod events;
 mod faults;
 mod faults_link;
+#[cfg(unix)]
+mod further_ports;
 #[cfg(unix)]
 mod hostile;
 mod library;
@@ -44,6 +50,8 @@ mod live;
 #[cfg(unix)]
 mod logs;
 mod network;
+#[cfg(unix)]
+mod outliving;
 mod port;
 #[cfg(unix)]
 mod postgres;
@@ -52,6 +60,8 @@ mod sessions;
 mod settings;
 #[cfg(unix)]
 mod sockets;
+#[cfg(unix)]
+mod socks;
 #[cfg(unix)]
 mod ssh;
 mod stdio;

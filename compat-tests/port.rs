@@ -276,6 +276,43 @@ fn one_stalled_reader_does_not_stop_the_others() {
     assert!(flood == random_bytes(9, FLOOD), "the flood differs");
 }
 
+/// smp#139: a paused pager beside a database GUI. Two readers that take nothing of what they have asked for, and a third
+/// connection of the same session that downloads.
+#[test]
+fn readers_that_never_read_leave_the_others_their_pace() {
+    const SIZE: usize = 4_000_000;
+    let server = Server::start(|mut stream| {
+        let mut first = [0; 1];
+        if stream.read_exact(&mut first).is_ok() {
+            let megabytes = match first[0] {
+                b'A' => 16,
+                b'B' => 60,
+                _ => SIZE / 1_000_000,
+            };
+            let block = random_bytes(9, 1_000_000);
+            let _ = (0..megabytes).try_for_each(|_| stream.write_all(&block));
+        }
+    });
+    let agent = AgentOptions { pacing: false, payload: 16 << 10, ..AgentOptions::default() };
+    let sim = start(Config { agent, message_limit: None, ..Config::default() });
+    let world = World::new();
+    let forward = Forward::to(&world, &sim, server.port());
+    let mut stalled = [connect(forward.port), connect(forward.port)];
+    stalled[0].write_all(b"A").expect("write");
+    stalled[1].write_all(b"B").expect("write");
+    eventually("all has come that they have asked for", || {
+        sim.session(&forward.id).is_some_and(|session| session.down.bytes > 76_000_000)
+    });
+    let mut running = connect(forward.port);
+    running.write_all(b"C").expect("write");
+    let mut bytes = vec![0; SIZE];
+    running.read_exact(&mut bytes).expect("the download beside them");
+    assert!(bytes.chunks(1_000_000).all(|block| block == random_bytes(9, 1_000_000)));
+    let mut late = vec![0; 16_000_000];
+    stalled[0].read_exact(&mut late).expect("what was kept");
+    assert!(late.chunks(1_000_000).all(|block| block == random_bytes(9, 1_000_000)));
+}
+
 /// Sends all of `bytes`; the server keeps the first and sends the rest back.
 #[track_caller]
 fn echo_through_after_first(port: u16, bytes: &[u8]) -> Vec<u8> {

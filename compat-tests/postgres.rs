@@ -1,17 +1,22 @@
 //! A real database through a forwarded port: PostgreSQL, psql and pgbench.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::further_ports::leads_to;
 use crate::harness::api::Started;
-use crate::harness::net::{FreePort, opened_port};
+use crate::harness::net::{FreePort, connect, opened_port};
 use crate::harness::process::{Running, run};
-use crate::harness::sim::sim;
-use crate::harness::{PATIENCE, World, is_root};
+use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::{PATIENCE, World, is_root, required};
+use crate::socks::web;
 
 /// A PostgreSQL server of its own, ended with the test.
 struct Postgres {
@@ -131,4 +136,77 @@ fn unprivileged() -> (u32, u32) {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
     of("postgres").or_else(|| of("nobody")).expect("a user to run PostgreSQL as")
+}
+
+/// smp#24, smp#88: one command for the whole VPC.
+#[test]
+fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
+    let (mut world, sim, web) = (World::new(), sim(), web());
+    let postgres = Postgres::start(&world);
+    for name in ["db.internal", "web.internal", "other.internal"] {
+        sim.set_host(name, "127.0.0.1");
+    }
+    let (db, page) =
+        (format!("db.internal:{}", postgres.port.number()), format!("web.internal:{}", web.port()));
+    world.set("SSM_PLUGIN_FORWARD", &format!("0:{db} 0:{page}"));
+    world.set("SSM_PLUGIN_SOCKS", "0");
+    let started = Started::port(&sim.endpoint(), postgres.port.number(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let ports = [leads_to(&plugin, &db), leads_to(&plugin, &page)];
+    plugin.stderr.wait_for("SOCKS5 proxy on 127.0.0.1:");
+    let socks: u16 = plugin.stderr.wait_for("\n").trim().parse().expect("a port");
+    // psql speaks no SOCKS: a wrapper does for it.
+    let wrapped = socks_wrapper(socks, "other.internal", postgres.port.number());
+    let psql = |port: u16| {
+        let mut command = world.command(postgres_program("psql"));
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "test", "-d", "postgres"]);
+        let query = "select sum(n) from generate_series(1, 100000) n";
+        Running::spawn_without_stdin(command.args(["-Atc", query]))
+    };
+    let curl = |arguments: &[&str]| {
+        let mut command = world.command(required("/usr/bin/curl"));
+        Running::spawn_without_stdin(command.args(["-sS", "--max-time", "60"]).args(arguments))
+    };
+    let socks = format!("127.0.0.1:{socks}");
+    let running = [
+        psql(ports[0]),
+        psql(wrapped),
+        curl(&[&format!("http://127.0.0.1:{}/forward", ports[1])]),
+        curl(&["--socks5-hostname", &socks, &format!("http://{page}/socks")]),
+    ];
+    let expected = ["5000050000\n", "5000050000\n", "/forward", "/socks"];
+    for (client, expected) in running.into_iter().zip(expected) {
+        let finished = client.finish_within(PATIENCE + Duration::from_secs(60));
+        finished.assert_ok();
+        assert_eq!(finished.text(), expected);
+    }
+    // argv's, two forwards, two destinations by SOCKS.
+    assert_eq!(sim.requests().start, 5);
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_all_ended(&sim);
+}
+
+/// A local port whose connections are asked for at a SOCKS proxy.
+fn socks_wrapper(proxy: u16, name: &'static str, port: u16) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let local = listener.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("accept");
+        let mut server = connect(proxy);
+        let request =
+            [&[5, 1, 0, 5, 1, 0, 3, name.len() as u8][..], name.as_bytes(), &port.to_be_bytes()].concat();
+        server.write_all(&request).expect("write");
+        let mut answer = [0; 12];
+        server.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[3], 0);
+        let (mut from_client, mut to_server) =
+            (client.try_clone().expect("clone"), server.try_clone().expect("clone"));
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(Shutdown::Write);
+        });
+        let _ = std::io::copy(&mut server, &mut client);
+    });
+    local
 }

@@ -275,6 +275,7 @@ fn a_reader_that_stalls_holds_up_its_own_session_only() {
     let agent = AgentOptions { pacing: false, payload: 16 << 10, ..AgentOptions::default() };
     let config = Config { agent, message_limit: None, ..Config::default() };
     let (mut world, sim) = (World::new(), start(config));
+    world.set("SSM_PLUGIN_BUFFER", &(8 << 20).to_string());
     let forward = Forward::start(&mut world, &sim, server.port(), 2);
     assert_up(&sim, 2);
     let mut stalled = connect(forward.port);

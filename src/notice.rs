@@ -133,7 +133,7 @@ impl Status {
     pub fn new(when: When) -> Status {
         let enabled = match when {
             When::Auto => std::io::stderr().is_terminal(),
-            When::Always => true,
+            When::Always | When::Json => true,
             When::Never => false,
         };
         Status { enabled, last: String::new() }
@@ -182,13 +182,44 @@ pub fn fewer_sessions(reason: impl std::fmt::Display) -> String {
 }
 
 /// Status: a session behind a port that outlives it has ended.
-pub fn session_ended(reason: impl std::fmt::Display) -> String {
-    format!("the session has ended ({reason}), the next connection starts another")
+pub fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+    format!("the session{} has ended ({reason}), the next connection starts another", to(destination))
+}
+
+/// Status: a session has started since a connection needs it.
+pub fn session_started(destination: Option<&str>) -> String {
+    format!("a session{} has started", to(destination))
+}
+
+/// Status: what a further local port is for.
+pub fn forward_opened(port: u16, destination: &str) -> String {
+    format!("port {port} leads to {destination}")
+}
+
+/// Status: where SOCKS clients find us.
+pub fn socks_opened(port: u16) -> String {
+    format!("SOCKS5 proxy on 127.0.0.1:{port}")
+}
+
+/// Status: the agent could not reach a destination that is not argv's.
+pub fn destination_refused(destination: &str) -> String {
+    format!("the connection to {destination} failed, see the log of the SSM agent")
 }
 
 /// Status: a session that a connection waits for could not be started.
-pub fn not_started(reason: impl std::fmt::Display) -> String {
-    format!("no session for a local connection: {reason}")
+pub fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+    format!("no session{} for a local connection: {reason}", to(destination))
+}
+
+/// Status: a SOCKS client asks for one destination more than there may be.
+pub const TOO_MANY_DESTINATIONS: &str = "a SOCKS client was refused: too many destinations are in use";
+
+/// The state of a destination without a session.
+pub fn no_session(connections: usize) -> String {
+    match connections {
+        0 => "no session, the next connection starts one".to_owned(),
+        count => format!("no session yet, {count} connections wait for one"),
+    }
 }
 
 /// Status: a connection was closed since there was no session for it.
@@ -205,6 +236,10 @@ pub fn gave_up(reason: impl std::fmt::Display) -> String {
 /// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
 pub fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
     format!("the terminal stays in line mode: {reason}")
+}
+
+fn to(destination: Option<&str>) -> String {
+    destination.map(|destination| format!(" to {destination}")).unwrap_or_default()
 }
 
 /// A failure, as a line for stderr.

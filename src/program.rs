@@ -38,7 +38,7 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     let parent = Parent::find();
     let Loaded { settings, warnings, .. } = loaded;
     for warning in warnings.iter().filter(|warning| !warning.is_minor) {
-        let _ = writeln!(io::stderr(), "session-manager-plugin: {warning}");
+        let _ = io::stderr().write_all(&session::failure_line(&settings, &warning.to_string()));
     }
     let _log = logging::start(&settings, &start.session_id);
     for warning in &warnings {

@@ -31,6 +31,8 @@ pub enum When {
     Always,
     /// Never.
     Never,
+    /// Always, as JSON for tools.
+    Json,
 }
 
 impl Settings {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::notice::Status;
-use crate::settings::Settings;
+use super::status::Status;
+use crate::notice;
+use crate::settings::{Settings, When};
 use crate::term::{Output, stdout_is_terminal};
 
 /// Writes the session's bytes and our own sentences, in order, without ever blocking the session.
@@ -14,7 +15,9 @@ use crate::term::{Output, stdout_is_terminal};
 pub struct Console {
     out: Output,
     err: Output,
-    status: Status,
+    status: notice::Status,
+    /// For tools instead of people.
+    is_json: bool,
     is_quiet: bool,
     /// Stdout belongs to the remote alone from here on.
     is_clean: bool,
@@ -44,7 +47,8 @@ impl Console {
         Ok(Console {
             out: Output::stdout()?,
             err: Output::stderr()?,
-            status: Status::new(settings.status),
+            status: notice::Status::new(settings.status),
+            is_json: settings.status == When::Json,
             is_quiet: settings.quiet,
             is_clean: false,
             is_terminal: stdout_is_terminal(),
@@ -69,17 +73,21 @@ impl Console {
         self.out.push(bytes);
     }
 
-    /// A line about the state of the connection, on stderr, where the settings want it.
-    pub fn status(&mut self, text: &str) {
-        tracing::info!(text, "status");
-        if let Some(line) = self.status.line(text) {
+    /// A change of state, on stderr, where the settings want it.
+    pub(super) fn tell(&mut self, status: &Status) {
+        tracing::info!(?status);
+        if self.is_json {
+            self.err.push(status.json());
+        } else if let Some(line) = status.text().and_then(|text| self.status.line(&text)) {
             self.err.push(line);
         }
     }
 
-    /// A failure, on stderr in any case.
-    pub fn complain(&mut self, text: &str) {
-        self.err.push(crate::notice::failure(text));
+    /// A change of state that was asked for, on stderr in any case.
+    pub(super) fn announce(&mut self, status: &Status) {
+        tracing::info!(?status);
+        let text = status.text().unwrap_or_default();
+        self.err.push(if self.is_json { status.json() } else { notice::failure(&text) });
     }
 
     /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
@@ -87,10 +95,24 @@ impl Console {
         self.err.push(Bytes::from_static(text.as_bytes()));
     }
 
-    /// A line that was asked for, on stderr; lost while nobody reads there.
-    pub fn note(&mut self, text: &str) {
+    /// A line about the state of the connection, on stderr, where the settings want it.
+    pub fn status(&mut self, text: &str) {
+        self.tell(&Status::Message { text: text.to_owned() });
+    }
+
+    /// A failure, on stderr in any case.
+    pub fn complain(&mut self, text: &str) {
+        let line = match self.is_json {
+            true => Status::Failure { text: text.to_owned() }.json(),
+            false => notice::failure(text),
+        };
+        self.err.push(line);
+    }
+
+    /// What was asked for, on stderr; lost while nobody reads there. `text` is for people.
+    pub(super) fn note(&mut self, status: &Status, text: &str) {
         if self.err.has_room() {
-            self.complain(text);
+            self.err.push(if self.is_json { status.json() } else { notice::failure(text) });
         }
     }
 

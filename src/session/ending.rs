@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use super::console::{Console, WriteError};
 use super::starter::{Started, Starting};
+use super::status::Status;
 use super::watch::Watch;
 use crate::aws;
 use crate::link::{Link, LinkEvent};
@@ -48,6 +49,22 @@ impl From<WriteError> for End {
 impl From<anyhow::Error> for End {
     fn from(error: anyhow::Error) -> End {
         End::Failed(format!("{error:#}"))
+    }
+}
+
+impl End {
+    fn status(&self) -> Status {
+        let (cause, reason) = match self {
+            End::Closed(output) => ("closed", output.as_str()),
+            End::Finished => ("finished", ""),
+            End::ReaderGone => ("reader_gone", ""),
+            End::Interrupted => ("interrupted", ""),
+            End::Terminated => ("terminated", ""),
+            End::TimedOut => ("timed_out", ""),
+            End::NotStarted(reason) => ("not_started", reason.as_str()),
+            End::Failed(reason) => ("failed", reason.as_str()),
+        };
+        Status::End { cause, reason: reason.to_owned() }
     }
 }
 
@@ -140,6 +157,7 @@ impl Closing {
     /// Says the last words, ends what must be ended, writes what is to be written. Whether all went well.
     pub async fn finish(mut self, end: End) -> bool {
         let mut is_well = true;
+        self.console.tell(&end.status());
         let was_told = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => {

@@ -21,21 +21,25 @@ mod port;
 mod shell;
 mod starter;
 mod state;
+mod status;
 mod stdio;
 mod watch;
 
 use std::pin::Pin;
 
+use bytes::Bytes;
+
 use self::console::{Console, WriteError};
 use self::ending::{Closing, End, ends_session};
 use self::state::Session;
+use self::status::{Kind, Status};
 use self::watch::Watch;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
 use crate::notice;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, Event, SessionKind};
-use crate::settings::Settings;
+use crate::settings::{Settings, When};
 use crate::wire_log::Recording;
 
 /// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
@@ -54,14 +58,19 @@ pub async fn run(
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent, settings.keep_alive_without_parent);
     console.say(&notice::starting_session(&start.session_id));
+    console.tell(&Status::Opening { session: start.session_id.clone() });
+    let (forwards, errors) = port::parse_forwards(settings.forward.as_deref().unwrap_or_default());
+    errors.iter().for_each(|error| console.complain(&error.to_string()));
     let (is_well, exit_code) = match opening::open(start, settings, recording, console, watch).await {
         Ok(session) => {
-            let (end, exit_code, closing) = drive(session).await;
+            let (end, exit_code, closing) = drive(session, forwards).await;
             tracing::info!(id = %closing.id, ?end, "session ends");
             (closing.finish(end).await, exit_code)
         }
         Err((mut console, error)) => {
-            console.say(&notice::cannot_start(format!("{error:#}")));
+            let reason = format!("{error:#}");
+            console.say(&notice::cannot_start(&reason));
+            console.tell(&Status::End { cause: "not_started", reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
                 console.complain(&error.to_string());
                 let _ = console.flush().await;
@@ -76,20 +85,35 @@ pub async fn run(
     }
 }
 
+/// A line for stderr about something that has gone wrong before a session runs, as the settings want it.
+pub fn failure_line(settings: &Settings, text: &str) -> Bytes {
+    match settings.status {
+        When::Json => Status::Failure { text: text.to_owned() }.json(),
+        _ => notice::failure(text),
+    }
+}
+
 /// Runs the loop of the session's kind.
-async fn drive(mut session: Session) -> (End, Option<i32>, Closing) {
+async fn drive(mut session: Session, forwards: Vec<port::Forward>) -> (End, Option<i32>, Closing) {
     let kind = wait_until_ready(&mut session).await;
     if let Ok(kind) = &kind {
         tracing::info!(id = %session.id, ?kind, "session ready");
     }
     let end = match kind {
-        Ok(SessionKind::Shell) => shell::run(&mut session, shell::Remote::Terminal).await,
-        Ok(SessionKind::Command) => shell::run(&mut session, shell::Remote::Streams).await,
+        Ok(SessionKind::Shell) => {
+            tell_ready(&mut session, Kind::Shell);
+            shell::run(&mut session, shell::Remote::Terminal).await
+        }
+        Ok(SessionKind::Command) => {
+            tell_ready(&mut session, Kind::Command);
+            shell::run(&mut session, shell::Remote::Streams).await
+        }
         Ok(SessionKind::Port(port)) if port.is_forwarding() => {
-            let (end, closing) = port::run(session, &port).await;
+            let (end, closing) = port::run(session, &port, forwards).await;
             return (end, None, closing);
         }
         Ok(SessionKind::Port(_)) => {
+            tell_ready(&mut session, Kind::Ssh);
             let end = stdio::run(&mut session).await.unwrap_or_else(End::from);
             let closing = session.into_closing(&end, true);
             return (end, None, closing);
@@ -100,6 +124,11 @@ async fn drive(mut session: Session) -> (End, Option<i32>, Closing) {
     let exit_code = session.exit_code;
     let closing = session.into_closing(&end, false);
     (end, exit_code, closing)
+}
+
+fn tell_ready(session: &mut Session, kind: Kind) {
+    let id = Some(session.id.clone());
+    session.console.tell(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
 }
 
 /// A data key on its way.

@@ -32,6 +32,11 @@ pub(super) struct Starter {
 }
 
 impl Starter {
+    /// The same with another request.
+    pub fn with(&self, request: Value) -> Starter {
+        Starter { request: Arc::new(request), ..self.clone() }
+    }
+
     /// Starts a port session.
     pub fn start(&self) -> Starting {
         let Starter { aws, network, config, request } = self.clone();
@@ -45,8 +50,7 @@ impl Starter {
             let (id, token) = (opened.session_id, Arc::new(opened.token));
             let session_id = id.clone();
             let aws = Some(aws);
-            let target =
-                link::Target { session_id, url, token, network, aws: aws.clone(), sign_first: true };
+            let target = link::Target { session_id, url, token, network, aws: aws.clone(), sign_first: true };
             Ok(Started { id, link: Link::new(config, target), aws, reads_flags: true })
         })
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::console::Console;
 use super::ending::{Closing, End, Reaper, Remains};
 use super::starter::{Started, Starter};
+use super::status::Status;
 use super::watch::Watch;
 use crate::aws;
 use crate::link::{GaveUp, Link, LinkEvent};
@@ -108,8 +109,8 @@ impl Front {
 /// Tells the user of an event that nobody has another use for. The end that it is, if it is one.
 pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
     match event {
-        LinkEvent::Lost(reason) => console.status(&notice::connecting_again(reason)),
-        LinkEvent::Resumed => console.status(notice::RESUMED),
+        LinkEvent::Lost(reason) => console.tell(&Status::Lost { reason }),
+        LinkEvent::Resumed => console.tell(&Status::Resumed),
         LinkEvent::WantsInput => {}
         LinkEvent::Trouble(trouble) => console.status(&trouble),
         LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),

@@ -170,6 +170,31 @@ impl<T: Copy + Display + FromStr + PartialOrd> Kind for Number<T> {
     }
 }
 
+/// A port number, or none.
+pub struct Port;
+
+impl Describe for Port {
+    fn default_text(&self) -> String {
+        "none".to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "a port number".to_owned()
+    }
+}
+
+impl Kind for Port {
+    type Value = Option<u16>;
+
+    fn default(&self) -> Option<u16> {
+        None
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Option<u16>> {
+        text(value)?.parse().ok().map(Some)
+    }
+}
+
 /// A time in whole seconds, up to a day.
 pub struct Seconds(pub Duration);
 

@@ -58,6 +58,16 @@ pub fn manual() -> String {
     for (escape, meaning) in ESCAPES {
         text += &format!(".TP\n.B {}\n{}\n", roff(escape), roff(meaning));
     }
+    text += ".SH EVENTS\n\
+        With SSM_PLUGIN_STATUS=json each line on stderr is a JSON object with\n\
+        .B time\n\
+        (UTC, as in RFC 3339) and\n\
+        .BR event ,\n\
+        which is one of these, with these fields. Fields in brackets may be absent. Further events and fields may be\n\
+        added; none is taken away.\n";
+    for (event, fields) in EVENTS {
+        text += &format!(".TP\n.B {}\n{}\n", roff(event), roff(fields));
+    }
     text += ".SH ENVIRONMENT\n\
         A value that cannot be used costs one warning and the default. The default is in brackets.\n";
     for row in TABLE {
@@ -93,6 +103,31 @@ pub fn manual() -> String {
     );
     text
 }
+
+/// What the events of `session::status` are called, and their fields.
+const EVENTS: &[(&str, &str)] = &[
+    ("opening", "The session is being opened. session"),
+    (
+        "ready",
+        "It is there, or a further listener is. kind (shell, command, ssh, port, forward, socks), [session], [port], \
+         [socket], [destination]",
+    ),
+    ("lost", "The connection to the service is lost and is being opened again. reason"),
+    ("resumed", "The connection is back."),
+    ("session_started", "A further session behind a port has started. session, [destination]"),
+    ("session_ended", "A session has ended that its port outlives. session, reason, [destination]"),
+    ("connection_opened", "A local connection was accepted. connection (a number), from, [destination]"),
+    ("connection_closed", "It is over. connection, seconds, sent, received (bytes to the remote and back)"),
+    ("destination_refused", "The agent could not reach a destination. [destination]"),
+    ("reader_stalled", "A local reader has held up its session for seconds."),
+    ("message", "Whatever else people are told. text"),
+    ("failure", "What has gone wrong. text"),
+    (
+        "end",
+        "The end of the program. cause (closed, finished, reader_gone, interrupted, terminated, timed_out, not_started, \
+         failed), reason (may be empty)",
+    ),
+];
 
 /// Begins with a capital, unless a value comes first.
 fn sentence(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::kind::{Choice, Describe, File, Filter, Flag, Kind, Number, Seconds, Text, Version};
+use super::kind::{Choice, Describe, File, Filter, Flag, Kind, Number, Port, Seconds, Text, Version};
 use super::{Reader, When};
 use crate::version::COMPATIBLE_VERSION;
 use crate::{link, protocol};
@@ -96,6 +96,22 @@ settings! {
         "SSM_PLUGIN_SESSIONS",
         "sessions that share a forwarded port",
         "the service's limit of messages per second counts per session";
+    restart: Flag = Flag,
+        "SSM_PLUGIN_RESTART",
+        "1: a forwarded port outlives its session, the next connection starts another",
+        "smp#55, smp#135: tunnels are lost after idle minutes, at a reboot, at a failover";
+    forward: Text = Text("none"),
+        "SSM_PLUGIN_FORWARD",
+        "further ports, each as <local port>:<host>:<port>, with blanks between",
+        "smp#24: one terminal for each port; each is a StartSession in the audit log";
+    socks: Port = Port,
+        "SSM_PLUGIN_SOCKS",
+        "port of a SOCKS5 proxy on loopback beside a forwarded one, 0: any",
+        "smp#88; each destination is a StartSession in the audit log";
+    buffer: Number<usize> = Number { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
+        "SSM_PLUGIN_BUFFER",
+        "bytes kept for a slow local reader",
+        "smp#139: one reader that pauses stops all others of its session; all together may have four times that";
     keep_alive_without_parent: Flag = Flag,
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
         "1: keep running when the AWS CLI that called has died",
@@ -136,9 +152,9 @@ settings! {
         "SSM_PLUGIN_WINDOW",
         "bytes that may be unacknowledged",
         "measured: an agent without a window stalls";
-    status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never)]),
+    status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
         "SSM_PLUGIN_STATUS",
-        "lines about the connection on stderr: auto (if a terminal), always, never",
+        "status lines on stderr: auto (if a terminal), always, never, json",
         "users see a hang (smp#135, cli#9282)";
     log_connections: Flag = Flag,
         "SSM_PLUGIN_LOG_CONNECTIONS",
@@ -184,6 +200,8 @@ settings! {
 
 /// The most sessions that may share a port: each is an own StartSession at AWS.
 const MAX_SESSIONS: usize = 8;
+const MIN_BUFFER: usize = 1 << 20;
+const MAX_BUFFER: usize = 4 << 30;
 const MAX_MESSAGE_RATE: u32 = 1_000_000;
 const MIN_PAYLOAD: usize = 64;
 /// Live agents were seen to take single messages of this size.

@@ -1,5 +1,6 @@
 //! The service's memory: its sessions, and what it has been told to do.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,10 @@ struct Inner {
     sessions: Vec<Arc<Session>>,
     requests: RequestCounts,
     resume: ResumePolicy,
+    /// What StartSession is refused with: kind and message.
+    refusal: Option<(&'static str, String)>,
+    /// Addresses of names, as the instance resolves them.
+    hosts: BTreeMap<String, String>,
     outage_until: Option<Instant>,
     secrets: Vec<Vec<u8>>,
     active: Instant,
@@ -43,6 +48,8 @@ impl Service {
             sessions: Vec::new(),
             requests: RequestCounts::default(),
             resume: config.resume,
+            refusal: None,
+            hosts: BTreeMap::new(),
             outage_until: None,
             secrets: Vec::new(),
             active: Instant::now(),
@@ -63,6 +70,7 @@ impl Service {
     /// Begins a session; its agent starts when a client opens the data channel.
     pub fn start_session(&self, target: &str, document_name: &str, document: Document) -> Opening {
         let id = format!("{}-0{:016x}", self.config.user, fastrand::u64(..));
+        let document = self.resolved(document);
         let shell = !matches!(document, Document::PortForward { .. } | Document::Ssh { .. });
         let spec = AgentSpec {
             session_id: id.clone(),
@@ -141,6 +149,32 @@ impl Service {
 
     fn stream_base(&self) -> String {
         self.lock().stream_base.clone()
+    }
+
+    /// What StartSession is refused with now.
+    pub fn refusal(&self) -> Option<(&'static str, String)> {
+        self.lock().refusal.clone()
+    }
+
+    /// Changes what StartSession is refused with.
+    pub fn set_refusal(&self, refusal: Option<(&'static str, String)>) {
+        self.lock().refusal = refusal;
+    }
+
+    /// Changes what the instance resolves a name to.
+    pub fn set_host(&self, name: &str, address: &str) {
+        self.lock().hosts.insert(name.to_owned(), address.to_owned());
+    }
+
+    /// The agent resolves the destination once, when the session starts.
+    fn resolved(&self, document: Document) -> Document {
+        match document {
+            Document::PortForward { host, port, properties } => {
+                let host = self.lock().hosts.get(&host).cloned().unwrap_or(host);
+                Document::PortForward { host, port, properties }
+            }
+            other => other,
+        }
     }
 
     /// Takes the network away for a while.

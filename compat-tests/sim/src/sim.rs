@@ -179,6 +179,17 @@ impl Sim {
         self.service.set_resume(policy);
     }
 
+    /// Refuses each StartSession with an error of this kind from now on, such as `TargetNotConnected`; `None` accepts them
+    /// again.
+    pub fn refuse_starts(&self, kind: Option<&'static str>) {
+        self.service.set_refusal(kind.map(|kind| (kind, format!("{kind}, says the simulator"))));
+    }
+
+    /// What the instance resolves a name to, for sessions that start from now on.
+    pub fn set_host(&self, name: &str, address: &str) {
+        self.service.set_host(name, address);
+    }
+
     /// A further long-term key pair that is accepted, beside the configured one.
     pub fn add_credentials(&self, access_key: &str, secret_key: &str) -> Credentials {
         self.service.identities.add(access_key, secret_key)

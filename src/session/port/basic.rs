@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::super::ending::End;
 use super::super::state::{Session, sleep_until};
+use super::super::status::Status;
 use super::Asked;
 use super::connection::{Connection, FromConnection};
 use super::gauge::{Budget, Gauge, Limits};
@@ -24,8 +25,8 @@ use crate::protocol::{Event, Flag, Input};
 /// Runs until the session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let (reports, mut from_connections) = mpsc::channel(1);
-    let gauge = Gauge::new(Budget::new(Limits::default()));
-    let journal = Journal::new(session.settings.log_connections);
+    let gauge = Gauge::new(Budget::new(Limits::new(session.settings.buffer)));
+    let journal = Journal::new(&session.settings);
     let mut current: Option<Current> = None;
     let mut accepted = 0_u64;
     // A destination that speaks first does so before anybody is here to listen.
@@ -50,6 +51,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 },
                 LinkEvent::Channel(Event::PortRefused) => {
                     console.say(notice::DESTINATION_FAILED);
+                    console.tell(&Status::DestinationRefused { destination: None });
                     current = None;
                 }
                 other => if let Some(end) = session.handle(other) { break end },
@@ -87,7 +89,8 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     console.say(&notice::connection_accepted_basic(&session.id));
                 }
                 accepted += 1;
-                let connection = Connection::start(stream, accepted, reports.clone(), &journal);
+                let entry = journal.open(&stream, None);
+                let connection = Connection::start(stream, accepted, reports.clone(), entry);
                 connection.join(&gauge);
                 let mut new = Current { connection, must_grant: false, disconnect_at: None };
                 early.pieces.drain(..).for_each(|bytes| new.deliver(bytes));

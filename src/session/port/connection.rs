@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 
 use super::gauge::{Gauge, Load};
-use super::journal::{ByteCounts, Entry, Journal};
+use super::journal::{ByteCounts, Entry};
 use super::local_stream::LocalStream;
 
 /// What a connection's task reports.
@@ -37,6 +37,7 @@ pub(super) struct Connection {
     credit: Arc<Notify>,
     load: Arc<Load>,
     task: tokio::task::AbortHandle,
+    is_dismissed: bool,
     /// Says that it is over when it goes with the rest.
     _entry: Entry,
 }
@@ -44,6 +45,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Down {
     Data(Bytes),
+    /// Not from the remote, but from us.
+    Reply(Bytes),
     End,
 }
 
@@ -53,9 +56,8 @@ impl Connection {
         stream: LocalStream,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
-        journal: &Arc<Journal>,
+        entry: Entry,
     ) -> Connection {
-        let entry = journal.open(&stream);
         let (down, orders) = mpsc::unbounded_channel();
         let credit = Arc::new(Notify::new());
         credit.notify_one();
@@ -82,7 +84,7 @@ impl Connection {
             }
             let _ = reports.send((tag, FromConnection::Closed)).await;
         });
-        Connection { down, credit, load, task: task.abort_handle(), _entry: entry }
+        Connection { down, credit, load, task: task.abort_handle(), is_dismissed: false, _entry: entry }
     }
 
     /// What waits for its reader counts for this session from here on. To be called before [`Connection::write`].
@@ -101,6 +103,18 @@ impl Connection {
         let _ = self.down.send(Down::Data(bytes));
     }
 
+    /// Answers the local side in our own name, before anything of the remote.
+    pub fn reply(&self, bytes: &[u8]) {
+        let _ = self.down.send(Down::Reply(Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Answers, and closes the connection in its own time.
+    pub fn dismiss(mut self, bytes: &[u8]) {
+        self.reply(bytes);
+        self.end();
+        self.is_dismissed = true;
+    }
+
     /// The remote side has ended: after what is queued, the local side sees the end too.
     pub fn end(&self) {
         // Whatever the local side still sends is read and dropped from here on.
@@ -111,7 +125,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.task.abort();
+        if !self.is_dismissed {
+            self.task.abort();
+        }
         self.load.clear();
     }
 }
@@ -155,6 +171,10 @@ async fn write_all(
 ) -> io::Result<()> {
     let mut gathered = BytesMut::new();
     let mut order = orders.recv().await;
+    while let Some(Down::Reply(bytes)) = order {
+        writer.write_all(&bytes).await?;
+        order = orders.recv().await;
+    }
     while let Some(Down::Data(mut bytes)) = order {
         order = orders.try_recv().ok();
         if matches!(order, Some(Down::Data(_))) {
@@ -193,7 +213,9 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::super::gauge::{Budget, Limits};
+    use super::super::journal::Journal;
     use super::*;
+    use crate::settings::Settings;
 
     async fn pair() -> (TcpStream, LocalStream) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -201,11 +223,31 @@ mod tests {
         (client, LocalStream::Tcp(listener.accept().await.unwrap().0))
     }
 
+    fn start<T: Copy + Send + 'static>(
+        stream: LocalStream,
+        tag: T,
+        reports: mpsc::Sender<(T, FromConnection)>,
+    ) -> Connection {
+        let entry = Journal::new(&Settings::default()).open(&stream, None);
+        Connection::start(stream, tag, reports, entry)
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_ours_is_not_lost_when_the_connection_is_dismissed() {
+        let (mut client, stream) = pair().await;
+        let (reports, _received) = mpsc::channel(8);
+        client.write_all(b"unread").await.unwrap();
+        start(stream, (), reports).dismiss(b"no");
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"no");
+    }
+
     #[tokio::test]
     async fn a_chunk_comes_only_when_asked_for() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, 7, reports, &Journal::new(false));
+        let connection = start(stream, 7, reports);
         client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
         let mut total = 0;
         while total < 3 * CHUNK {
@@ -222,7 +264,7 @@ mod tests {
     async fn the_remote_end_closes_after_what_was_queued_and_loses_nothing_of_it() {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let connection = Connection::start(stream, (), reports, &Journal::new(false));
+        let connection = start(stream, (), reports);
         connection.write(Bytes::from(vec![2; 1 << 20]));
         connection.end();
         // What the client says to somebody who has hung up must not reset the connection.
@@ -243,7 +285,7 @@ mod tests {
         let limits = Limits { each: 1 << 20, all: 4 << 20, session: 1 << 20 };
         let budget = Budget::new(limits);
         let gauge = Gauge::new(budget.clone());
-        let slow = Connection::start(stream, 1, reports, &Journal::new(false));
+        let slow = start(stream, 1, reports);
         slow.join(&gauge);
         slow.write(Bytes::from(vec![0; limits.each]));
         assert!(gauge.has_room());
@@ -258,7 +300,7 @@ mod tests {
     async fn a_reset_is_reported_as_one() {
         let (client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
-        let _connection = Connection::start(stream, (), reports, &Journal::new(false));
+        let _connection = start(stream, (), reports);
         client.set_zero_linger().unwrap();
         drop(client);
         assert!(matches!(received.recv().await, Some(((), FromConnection::Reset))));

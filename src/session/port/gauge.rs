@@ -20,9 +20,10 @@ pub(super) struct Limits {
     pub session: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { each: MAX_QUEUED, all: MAX_QUEUED_IN_ALL, session: MIN_SESSION }
+impl Limits {
+    /// With so many bytes for one connection.
+    pub fn new(each: usize) -> Limits {
+        Limits { each, all: each.saturating_mul(ALL_PER_EACH), session: MIN_SESSION }
     }
 }
 
@@ -125,11 +126,9 @@ impl Load {
     }
 }
 
-/// What one slow reader may leave in memory before its whole session waits for it.
-const MAX_QUEUED: usize = 8 << 20;
-/// What all of them together may.
-const MAX_QUEUED_IN_ALL: usize = 32 << 20;
-/// What those of one session may whatever the others hold.
+/// All connections together may leave so many times in memory what one may.
+const ALL_PER_EACH: usize = 4;
+/// What those of one session may whatever the others hold, in bytes.
 const MIN_SESSION: usize = 4 << 20;
 
 #[cfg(test)]

@@ -7,48 +7,54 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::super::console::Console;
+use super::super::status::Status;
+use super::destination::Destination;
 use super::local_stream::LocalStream;
 use crate::notice;
+use crate::settings::{Settings, When};
 
-/// The connections of one port session, further sessions behind the port included.
+/// The connections of a run.
 #[derive(Debug)]
 pub(super) struct Journal {
-    /// Lines for stderr that the session's loop has not taken yet; `None` when nobody wants them there.
-    lines: Option<Mutex<Vec<String>>>,
+    /// What the loop has not shown yet, with the text for people; `None` when nobody wants it.
+    lines: Option<Mutex<Vec<(Status, String)>>>,
     count: AtomicU64,
 }
 
 impl Journal {
-    /// No connection yet. With `is_shown` the lines are kept for [`Journal::show`].
-    pub fn new(is_shown: bool) -> Arc<Journal> {
+    /// No connection yet.
+    pub fn new(settings: &Settings) -> Arc<Journal> {
+        let is_shown = settings.log_connections || settings.status == When::Json;
         Arc::new(Journal { lines: is_shown.then(Mutex::default), count: AtomicU64::new(0) })
     }
 
     /// Notes a connection that was accepted. Its end is noted when the entry is dropped.
-    pub fn open(self: &Arc<Journal>, stream: &LocalStream) -> Entry {
-        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let entry = Entry {
-            journal: Arc::clone(self),
-            name: format!("connection {number} from {}", stream.peer()),
-            since: Instant::now(),
-            counts: Arc::default(),
+    pub fn open(self: &Arc<Journal>, stream: &LocalStream, destination: Option<&Destination>) -> Entry {
+        let connection = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let (from, destination) = (stream.peer(), destination.map(Destination::to_string));
+        let name = match &destination {
+            Some(destination) => format!("connection {connection} from {from} to {destination}"),
+            None => format!("connection {connection} from {from}"),
         };
-        self.note(notice::connection_opened(&entry.name));
-        entry
+        self.note(
+            Status::ConnectionOpened { connection, from, destination },
+            notice::connection_opened(&name),
+        );
+        Entry { journal: Arc::clone(self), connection, name, since: Instant::now(), counts: Arc::default() }
     }
 
     /// Says on stderr what has become of connections since the last call, where that is asked for.
     pub fn show(&self, console: &mut Console) {
         let Some(lines) = &self.lines else { return };
-        for line in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
-            console.note(&line);
+        for (status, text) in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
+            console.note(&status, &text);
         }
     }
 
-    fn note(&self, line: String) {
-        tracing::info!("{line}");
+    fn note(&self, status: Status, text: String) {
+        tracing::info!("{text}");
         if let Some(lines) = &self.lines {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push((status, text));
         }
     }
 }
@@ -57,12 +63,18 @@ impl Journal {
 #[derive(Debug)]
 pub(super) struct Entry {
     journal: Arc<Journal>,
+    connection: u64,
     name: String,
     since: Instant,
     counts: Arc<ByteCounts>,
 }
 
 impl Entry {
+    /// Tells the connection from the others of the run.
+    pub fn number(&self) -> u64 {
+        self.connection
+    }
+
     /// What counts the connection's bytes.
     pub fn counts(&self) -> Arc<ByteCounts> {
         Arc::clone(&self.counts)
@@ -73,7 +85,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let sent = self.counts.sent.load(Ordering::Relaxed);
         let received = self.counts.received.load(Ordering::Relaxed);
-        self.journal.note(notice::connection_closed(&self.name, self.since.elapsed(), sent, received));
+        let lived = self.since.elapsed();
+        let text = notice::connection_closed(&self.name, lived, sent, received);
+        let (connection, seconds) = (self.connection, lived.as_secs_f64());
+        self.journal.note(Status::ConnectionClosed { connection, seconds, sent, received }, text);
     }
 }
 

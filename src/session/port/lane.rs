@@ -367,8 +367,8 @@ impl LaneEnd {
         let (end, reason) = match event {
             LinkEvent::GaveUp(reason @ GaveUp::SessionGone) => (End::TimedOut, reason.to_string()),
             LinkEvent::GaveUp(reason) => (End::Failed(notice::gave_up(reason)), reason.to_string()),
-            LinkEvent::Channel(Event::Closed(reason @ CloseReason::ByService(output))) => {
-                (End::Closed(output.clone()), reason.to_string())
+            LinkEvent::Channel(Event::Closed(CloseReason::ByService(output))) => {
+                (End::Closed(output.clone()), in_one_line(output))
             }
             LinkEvent::Channel(Event::Closed(reason)) => {
                 (End::Failed(reason.to_string()), reason.to_string())
@@ -387,6 +387,15 @@ impl LaneEnd {
 impl From<smux::Error> for LaneEnd {
     fn from(error: smux::Error) -> LaneEnd {
         LaneEnd::here(error.to_string())
+    }
+}
+
+/// The service's reason for a status line.
+fn in_one_line(output: &str) -> String {
+    let text = output.replace(char::is_control, " ");
+    match text.trim() {
+        "" => "closed by the service".to_owned(),
+        text => text.to_owned(),
     }
 }
 

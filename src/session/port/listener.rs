@@ -4,10 +4,12 @@
 //! the addresses it found for every later connection, one after the other inside its accept loop: a record that
 //! changes meanwhile wants a new session, and a dial that hangs keeps the session's later connections waiting.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -43,11 +45,18 @@ impl Listener {
         if properties.local_connection_type == "unix" {
             return Listener::bind_file(&properties.local_unix_socket);
         }
-        let text = properties.local_port_number.as_str();
-        let port = match text {
+        let port = match properties.local_port_number.as_str() {
             "" => 0,
             text => text.parse::<u16>().map_err(|_| ListenError::Port(text.to_owned()))?,
         };
+        Listener::bind_port(port, host).await
+    }
+
+    /// Listens on a TCP port, on `localhost` (both address families) or `host`. Port 0 is any free one.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
         let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
         let mut addresses = addresses(host, port, looked_up)?;
         let first = addresses.first().ok_or_else(|| {
@@ -66,6 +75,24 @@ impl Listener {
         Ok(Listener::Tcp { sockets, port })
     }
 
+    /// The TCP port, if it is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Listener::Tcp { port, .. } => Some(*port),
+            #[cfg(unix)]
+            Listener::Unix { .. } => None,
+        }
+    }
+
+    /// The socket file, if it is one.
+    pub fn socket(&self) -> Option<String> {
+        match self {
+            Listener::Tcp { .. } => None,
+            #[cfg(unix)]
+            Listener::Unix { path, .. } => Some(path.clone()),
+        }
+    }
+
     /// The line that says where we listen.
     pub fn notice(&self, session_id: &str) -> String {
         match self {
@@ -80,15 +107,16 @@ impl Listener {
     /// # Errors
     /// As the system's `accept`: out of descriptors, or a connection that was gone before it was taken.
     pub async fn accept(&self) -> io::Result<LocalStream> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<LocalStream>> {
         match self {
-            Listener::Tcp { sockets, .. } => {
-                let (stream, _) = accept_any(sockets).await?;
-                // Some systems refuse that for a client that has gone meanwhile, which its connection will find.
-                let _ = stream.set_nodelay(true);
-                Ok(LocalStream::Tcp(stream))
-            }
+            Listener::Tcp { sockets, .. } => poll_accept_any(sockets, cx).map_ok(LocalStream::Tcp),
             #[cfg(unix)]
-            Listener::Unix { socket, .. } => Ok(LocalStream::Unix(socket.accept().await?.0)),
+            Listener::Unix { socket, .. } => {
+                socket.poll_accept(cx).map_ok(|(stream, _)| LocalStream::Unix(stream))
+            }
         }
     }
 
@@ -219,16 +247,18 @@ fn system_words(error: &io::Error) -> String {
     }
 }
 
-async fn accept_any(sockets: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
-    std::future::poll_fn(|cx| {
-        for socket in sockets {
-            if let std::task::Poll::Ready(accepted) = socket.poll_accept(cx) {
-                return std::task::Poll::Ready(accepted);
-            }
+/// The next connection of several sockets.
+pub(super) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+    for socket in sockets {
+        if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+            return Poll::Ready(accepted.map(|(stream, _)| {
+                // Some systems refuse that for a client that has gone meanwhile, which its connection will find.
+                let _ = stream.set_nodelay(true);
+                stream
+            }));
         }
-        std::task::Poll::Pending
-    })
-    .await
+    }
+    Poll::Pending
 }
 
 /// A socket file that we made, removed at the end if it is still ours.

@@ -9,7 +9,9 @@
 //! |---|---|
 //! | `mux` | the loop: who is asked for events, what is said of them |
 //! | `basic` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
-//! | `listener` | where connections come from |
+//! | `listeners`, `listener`, `socks_listener` | where connections come from: ports, socket files, SOCKS clients |
+//! | `forward`, `destination`, `socks` | the forms of `SSM_PLUGIN_FORWARD`, of a request for a destination, of SOCKS |
+//! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
 //! | `lane` | one session from StartSession to its end |
 //! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
@@ -18,25 +20,38 @@
 
 mod basic;
 mod connection;
+mod destination;
+mod forward;
 mod gauge;
 mod journal;
 mod lane;
 mod listener;
+mod listeners;
 mod local_stream;
 mod mux;
 mod pool;
+mod pools;
+mod socks;
+mod socks_listener;
 mod streams;
 
+pub(super) use self::forward::{Forward, parse as parse_forwards};
 use self::listener::Listener;
 use super::console::Console;
 use super::ending::{Closing, End, ends_session};
 use super::state::Session;
+use super::status::{Kind, Status};
 use crate::notice;
 use crate::process::Signal;
 use crate::protocol::PortProperties;
+use crate::settings::Settings;
 
 /// Listens, and runs until the session ends or a signal comes.
-pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Closing) {
+pub(super) async fn run(
+    mut session: Session,
+    properties: &PortProperties,
+    forwards: Vec<Forward>,
+) -> (End, Closing) {
     let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -46,9 +61,20 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
         }
     };
     session.console.say(&listener.notice(&session.id));
+    session.console.tell(&Status::Ready {
+        kind: Kind::Port,
+        session: Some(session.id.clone()),
+        port: listener.port(),
+        socket: listener.socket(),
+        destination: None,
+    });
     let (end, mut closing) = if session.link.capabilities().multiplexing {
-        mux::run(session, listener).await
+        mux::run(session, listener, forwards).await
     } else {
+        let Settings { restart, socks, .. } = &session.settings;
+        if *restart || socks.is_some() || !forwards.is_empty() {
+            session.console.complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS need an agent after 3.0.196.0");
+        }
         let end = basic::run(&mut session, listener).await;
         let closing = session.into_closing(&end, true);
         (end, closing)

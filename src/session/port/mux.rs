@@ -1,107 +1,191 @@
 //! Port forwarding with agents after 3.0.196.0: many local connections at once, each a smux stream.
 
-use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::super::ending::{Closing, End, Reaper, Remains};
+use super::super::ending::{Closing, End};
 use super::super::state::{Front, Session, sleep_until, tell};
+use super::super::status::{Kind, Status};
 use super::Asked;
 use super::connection::{Connection, FromConnection};
+use super::destination::Destination;
+use super::forward::Forward;
 use super::gauge::{Budget, Limits};
 use super::journal::Journal;
 use super::lane::ConnectionNumber;
-use super::listener::{AcceptPause, Listener};
+use super::listener::Listener;
+use super::listeners::{Accepted, Listeners};
 use super::local_stream::LocalStream;
 use super::pool::{Plan, Pool, PoolEvent};
+use super::pools::{MAIN, PoolId, Pools};
+use super::socks::{self, Reply};
+use super::socks_listener::SocksListener;
 use crate::notice;
 
 /// Runs until the session ends without which there is nothing left, or a signal comes.
-pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) {
+pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forward>) -> (End, Closing) {
     let (first, mut front) = session.split(true);
     front.console.say(notice::WAITING_FOR_CONNECTIONS);
-    let budget = Budget::new(Limits::default());
-    let main = Pool::with_first(Plan::Fixed, first, front.starter.clone(), &budget);
-    let pools = Pools::new(main.with_sessions(front.settings.sessions));
+    let budget = Budget::new(Limits::new(front.settings.buffer));
+    let main = Pool::with_first(plan(&mut front), first, front.starter.clone(), &budget);
+    let pools = Pools::new(main.with_sessions(front.settings.sessions), &budget);
+    let mut listeners = Listeners::default();
+    listeners.add(MAIN, listener);
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
-    let journal = Journal::new(front.settings.log_connections);
-    let mut forward = Forward { front, pools, reports, journal, accepted: 0 };
-    let mut accept_pause = AcceptPause::default();
+    let journal = Journal::new(&front.settings);
+    let mut run = Run { front, pools, reports, journal, has_accepted: false };
+    run.listen_further(&mut listeners, forwards).await;
     let end = loop {
-        forward.pools.transmit();
-        forward.journal.show(&mut forward.front.console);
-        let Forward { front: Front { console, watch, .. }, pools, .. } = &mut forward;
-        let may_accept = accept_pause.is_over() && pools.may_take(MAIN);
+        run.pools.transmit();
+        run.journal.show(&mut run.front.console);
+        let Run { front: Front { console, watch, .. }, pools, .. } = &mut run;
+        listeners.set_wanted(|pool| pools.may_take(pool));
         let timeout = pools.next_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
-            (_, event) = pools.next() => if let Some(end) = forward.handle(event) { break end },
-            Some(((pool, number), report)) = from_connections.recv() => pools.handle_report(pool, number, report),
-            accepted = listener.accept(), if may_accept => match accepted {
-                Ok(stream) => {
-                    accept_pause.handle_success();
-                    forward.take(MAIN, stream);
-                }
-                Err(error) => {
-                    accept_pause.handle_failure(&error).into_iter().for_each(|text| console.status(&text));
+            (pool, event) = pools.next() => if let Some(end) = run.handle(pool, event) { break end },
+            Some(((pool, number), report)) = from_connections.recv() => {
+                pools.handle_report(pool, number, report);
+            }
+            accepted = listeners.accept() => match accepted {
+                Accepted::Port(pool, stream) => run.take(pool, stream),
+                Accepted::Socks(destination, stream) => run.take_socks(destination, stream),
+                Accepted::Failed(text) => {
+                    text.into_iter().for_each(|text| console.status(&text));
                     pools.hurry();
                 }
             },
-            () = accept_pause.wait() => {}
             // A local reader has made room: look again which sessions may be read.
             () = budget.progress() => {}
             () = sleep_until(timeout) => {
                 let events = pools.handle_timeout(Instant::now());
-                if let Some(end) = events.into_iter().find_map(|event| forward.handle(event)) {
+                if let Some(end) = events.into_iter().find_map(|(pool, event)| run.handle(pool, event)) {
                     break end;
                 }
             }
             signal = watch.recv() => match Asked::by(signal, console) {
-                Asked::Report => forward.report(),
+                Asked::Report => run.report(),
                 Asked::End => break End::Interrupted,
                 Asked::Nothing => {}
             },
             _ = console.drive() => {}
         }
     };
-    forward.journal.show(&mut forward.front.console);
-    let (remains, reaper) = forward.pools.give_up();
-    forward.journal.show(&mut forward.front.console);
-    (end, forward.front.into_closing(remains, reaper))
+    drop(listeners);
+    let (remains, reaper) = run.pools.give_up();
+    run.journal.show(&mut run.front.console);
+    (end, run.front.into_closing(remains, reaper))
+}
+
+/// Whether the port outlives its session.
+fn plan(front: &mut Front) -> Plan {
+    match (front.settings.restart, &front.starter) {
+        (false, _) => Plan::Fixed,
+        (true, Some(_)) => Plan::OnDemand,
+        (true, None) => {
+            front
+                .console
+                .complain("SSM_PLUGIN_RESTART has no effect: this caller passes no request to repeat");
+            Plan::Fixed
+        }
+    }
 }
 
 /// What the loop works on.
-struct Forward {
+struct Run {
     front: Front,
     pools: Pools,
     reports: mpsc::Sender<((PoolId, ConnectionNumber), FromConnection)>,
     journal: Arc<Journal>,
-    accepted: ConnectionNumber,
+    /// The port of argv has had a connection.
+    has_accepted: bool,
 }
 
-impl Forward {
+impl Run {
+    /// Opens the further ports and the SOCKS listener. One that cannot be opened is told; the others work.
+    async fn listen_further(&mut self, listeners: &mut Listeners, forwards: Vec<Forward>) {
+        let Run { front: Front { console, settings, starter, .. }, pools, .. } = self;
+        if forwards.is_empty() && settings.socks.is_none() {
+            return;
+        }
+        let Some(starter) = starter else {
+            console.complain("no further ports: this caller passes no request to take the target from");
+            return;
+        };
+        for Forward { local_port, destination } in forwards {
+            match Listener::bind_port(local_port, settings.local_host.as_deref()).await {
+                Ok(listener) => {
+                    let (port, name) = (listener.port(), Some(destination.to_string()));
+                    let pool = pools.add(destination, starter, settings.sessions);
+                    listeners.add(pool, listener);
+                    let status = Status::Ready {
+                        kind: Kind::Forward,
+                        session: None,
+                        port,
+                        socket: None,
+                        destination: name,
+                    };
+                    console.announce(&status);
+                }
+                Err(error) => console.complain(&format!("no port for {destination}: {error}")),
+            }
+        }
+        let Some(port) = settings.socks else { return };
+        match SocksListener::bind(port).await {
+            Ok(socks) => {
+                let port = Some(socks.port());
+                listeners.add_socks(socks);
+                let status =
+                    Status::Ready { kind: Kind::Socks, session: None, port, socket: None, destination: None };
+                console.announce(&status);
+            }
+            Err(error) => console.complain(&format!("no SOCKS proxy on port {port}: {error}")),
+        }
+    }
+
     /// Takes a local connection for a pool.
     fn take(&mut self, pool: PoolId, stream: LocalStream) {
-        if self.accepted == 0 {
+        if pool == MAIN && !std::mem::replace(&mut self.has_accepted, true) {
             self.front.console.say(&notice::connection_accepted_mux(&self.front.id));
         }
-        self.accepted += 1;
-        let number = self.accepted;
-        let connection = Connection::start(stream, (pool, number), self.reports.clone(), &self.journal);
+        let entry = self.journal.open(&stream, self.pools.destination(pool));
+        let number = entry.number();
+        let connection = Connection::start(stream, (pool, number), self.reports.clone(), entry);
         self.pools.take(pool, number, connection);
     }
 
-    fn handle(&mut self, event: PoolEvent) -> Option<End> {
+    /// Takes a SOCKS client's connection.
+    fn take_socks(&mut self, destination: Destination, stream: LocalStream) {
+        let entry = self.journal.open(&stream, Some(&destination));
+        let number = entry.number();
+        let Front { starter: Some(starter), settings, .. } = &self.front else { return };
+        let pool = self.pools.for_socks(destination, starter, settings.sessions);
+        let tag = (pool.unwrap_or(NO_POOL), number);
+        let connection = Connection::start(stream, tag, self.reports.clone(), entry);
+        match pool {
+            Some(pool) => self.pools.take(pool, number, connection),
+            None => {
+                connection.dismiss(&socks::reply(Reply::GeneralFailure));
+                self.front.console.status(notice::TOO_MANY_DESTINATIONS);
+            }
+        }
+    }
+
+    fn handle(&mut self, pool: PoolId, event: PoolEvent) -> Option<End> {
         let console = &mut self.front.console;
         match event {
             PoolEvent::Progress => {}
-            PoolEvent::Tell(event) => return tell(console, event),
-            PoolEvent::Status(text) => console.status(&text),
-            PoolEvent::Complaint(text) => console.complain(&text),
-            PoolEvent::Refused => console.say(notice::DESTINATION_FAILED),
+            PoolEvent::Link(event) => return tell(console, event),
+            PoolEvent::Tell(status) => console.tell(&status),
+            PoolEvent::Failure(text) => console.complain(&text),
+            PoolEvent::Refused => {
+                if pool == MAIN {
+                    console.say(notice::DESTINATION_FAILED);
+                }
+                let destination = self.pools.destination(pool).map(Destination::to_string);
+                console.tell(&Status::DestinationRefused { destination });
+            }
             PoolEvent::Over(end) => return Some(end),
         }
         None
@@ -115,94 +199,7 @@ impl Forward {
     }
 }
 
-/// Tells a pool from the others; never used twice.
-type PoolId = u32;
-
-/// All pools of the port, and the sessions that are being ended.
-struct Pools {
-    pools: BTreeMap<PoolId, Pool>,
-    reaper: Reaper,
-    cursor: PoolId,
-}
-
-impl Pools {
-    fn new(main: Pool) -> Pools {
-        Pools { pools: BTreeMap::from([(MAIN, main)]), reaper: Reaper::default(), cursor: MAIN }
-    }
-
-    async fn next(&mut self) -> (PoolId, PoolEvent) {
-        poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(PoolId, PoolEvent)> {
-        let Pools { pools, reaper, cursor } = self;
-        // Who has spoken comes last, so that one busy pool does not silence the others.
-        let last = *cursor;
-        let (after, before): (Vec<_>, Vec<_>) = pools.iter_mut().partition(|(id, _)| **id > last);
-        for (id, pool) in after.into_iter().chain(before) {
-            if let Poll::Ready(event) = pool.poll_event(cx) {
-                *cursor = *id;
-                pool.take_remains().into_iter().for_each(|remains| reaper.end(remains));
-                return Poll::Ready((*id, event));
-            }
-        }
-        Poll::Pending
-    }
-
-    fn may_take(&self, pool: PoolId) -> bool {
-        self.pools.get(&pool).is_some_and(Pool::may_take)
-    }
-
-    fn take(&mut self, pool: PoolId, number: ConnectionNumber, connection: Connection) {
-        if let Some(pool) = self.pools.get_mut(&pool) {
-            pool.take(number, connection);
-            pool.take_remains().into_iter().for_each(|remains| self.reaper.end(remains));
-        }
-    }
-
-    fn handle_report(&mut self, pool: PoolId, number: ConnectionNumber, report: FromConnection) {
-        if let Some(pool) = self.pools.get_mut(&pool) {
-            pool.handle_report(number, report);
-        }
-    }
-
-    fn transmit(&mut self) {
-        self.pools.values_mut().for_each(Pool::transmit);
-    }
-
-    fn hurry(&mut self) {
-        self.pools.values_mut().for_each(Pool::hurry);
-    }
-
-    fn next_timeout(&self) -> Option<Instant> {
-        self.pools.values().filter_map(Pool::next_timeout).min()
-    }
-
-    fn handle_timeout(&mut self, now: Instant) -> Vec<PoolEvent> {
-        let mut events = Vec::new();
-        for pool in self.pools.values_mut() {
-            events.extend(pool.handle_timeout(now));
-            pool.take_remains().into_iter().for_each(|remains| self.reaper.end(remains));
-        }
-        events
-    }
-
-    fn report(&mut self) -> Vec<String> {
-        let lines = self.pools.values_mut().filter_map(|pool| {
-            let count = pool.len();
-            let (id, link) = pool.oldest()?.session()?;
-            Some(notice::report(id, link.is_open(), &link.stats(), Some(count)))
-        });
-        lines.collect()
-    }
-
-    /// Closes all connections. What is to be ended at the service, and what is being ended.
-    fn give_up(self) -> (Vec<Remains>, Reaper) {
-        (self.pools.into_values().flat_map(Pool::give_up).collect(), self.reaper)
-    }
-}
-
-/// The pool of argv's destination.
-const MAIN: PoolId = 0;
+/// Of a connection that no pool takes: its reports reach nobody.
+const NO_POOL: PoolId = PoolId::MAX;
 /// Reports of connection tasks that wait for the loop.
 const REPORTS: usize = 64;

@@ -26,10 +26,14 @@ use tokio::time::Sleep;
 
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starter};
+use super::super::status::Status;
 use super::connection::{CHUNK, Connection, FromConnection};
+use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
-use crate::link::{Backoff, LinkEvent};
+use super::socks::{self, Reply};
+use crate::aws::Trouble;
+use crate::link::{Backoff, Link, LinkEvent};
 use crate::notice;
 
 /// When sessions are started.
@@ -46,12 +50,12 @@ pub(super) enum Plan {
 pub(super) enum PoolEvent {
     /// Something has moved: the streams may want to send.
     Progress,
-    /// Something for the user.
-    Tell(LinkEvent),
-    /// A line for stderr, where the settings want it.
-    Status(String),
+    /// Something of a session's connection for the user.
+    Link(LinkEvent),
+    /// A change of state.
+    Tell(Status),
     /// A line for stderr in any case.
-    Complaint(String),
+    Failure(String),
     /// The destination was refused.
     Refused,
     /// The end of the lane without which there is nothing left.
@@ -61,6 +65,12 @@ pub(super) enum PoolEvent {
 /// The lanes of one destination.
 pub(super) struct Pool {
     plan: Plan,
+    /// `None` for argv's.
+    destination: Option<Destination>,
+    /// Its connections wait for a reply.
+    speaks_socks: bool,
+    /// Since when there is no connection.
+    idle_since: Option<Instant>,
     /// How many lanes there may be.
     sessions: usize,
     /// Oldest first.
@@ -94,8 +104,10 @@ struct Retry {
     /// After a failure, until a session is ready.
     has_failed: bool,
     pause: Option<Pin<Box<Sleep>>>,
-    /// Until when connections are refused without asking.
-    refused_until: Option<Instant>,
+    /// Until when connections are refused without asking, and how.
+    refusal: Option<(Instant, Reply)>,
+    /// What SOCKS clients are told who have waited in vain.
+    reply: Reply,
     /// Before which a lane whose destination was refused is not replaced.
     refresh: Backoff,
     refresh_after: Option<Instant>,
@@ -109,6 +121,13 @@ impl Pool {
         pool
     }
 
+    /// Another destination, of the same target.
+    pub fn on_demand(destination: Destination, starter: &Starter, budget: &Arc<Budget>) -> Pool {
+        let starter = starter.with(destination.request(&starter.request));
+        let pool = Pool::new(Plan::OnDemand, Some(starter), budget);
+        Pool { destination: Some(destination), ..pool }
+    }
+
     fn new(plan: Plan, starter: Option<Starter>, budget: &Arc<Budget>) -> Pool {
         let backoff = match plan {
             Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, fastrand::u64(..)),
@@ -116,6 +135,9 @@ impl Pool {
         };
         Pool {
             plan,
+            destination: None,
+            speaks_socks: false,
+            idle_since: None,
             sessions: 1,
             lanes: Vec::new(),
             cursor: 0,
@@ -126,7 +148,8 @@ impl Pool {
                 backoff,
                 has_failed: false,
                 pause: None,
-                refused_until: None,
+                refusal: None,
+                reply: Reply::HostUnreachable,
                 refresh: Backoff::with_steps(FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
                 refresh_after: None,
             },
@@ -140,14 +163,29 @@ impl Pool {
         Pool { sessions, ..self }
     }
 
+    /// Whose connections wait for a SOCKS reply.
+    pub fn for_socks(self) -> Pool {
+        Pool { speaks_socks: true, ..self }
+    }
+
+    /// Where it leads; `None` for argv's destination.
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref()
+    }
+
+    /// Since when there is no connection; `None` while there are some.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
     /// How many connections there are, those that wait included.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.lanes.iter().map(Lane::len).sum::<usize>()
     }
 
-    /// The oldest lane, if it is ready.
-    pub fn oldest(&mut self) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.is_ready())
+    /// The id and the link of the oldest session that is ready.
+    pub fn oldest(&mut self) -> Option<(&str, &mut Link)> {
+        self.lanes.iter_mut().find_map(Lane::session)
     }
 
     /// Whether another connection may be accepted.
@@ -160,20 +198,20 @@ impl Pool {
     pub fn take(&mut self, number: ConnectionNumber, connection: Connection) {
         let now = Instant::now();
         self.refresh(now);
-        if let Some(lane) = self.least_loaded() {
-            return lane.open(number, connection, &[], true);
+        let wait = if self.speaks_socks { WAIT_SOCKS } else { WAIT };
+        let early = BytesMut::new();
+        let waiting = Waiting { connection, early, is_reading: true, has_ended: false, until: now + wait };
+        if self.lanes.iter().any(Lane::may_open) {
+            self.place(number, waiting);
+        } else if let Some((until, reply)) = self.retry.refusal
+            && now < until
+        {
+            self.refuse(waiting, reply);
+        } else if self.plan == Plan::OnDemand && self.waiting.len() < MAX_WAITING {
+            self.waiting.insert(number, waiting);
+        } else {
+            self.refuse(waiting, Reply::GeneralFailure);
         }
-        if self.plan == Plan::Fixed || self.retry.refused_until.is_some_and(|until| now < until) {
-            return;
-        }
-        let waiting = Waiting {
-            connection,
-            early: BytesMut::new(),
-            is_reading: true,
-            has_ended: false,
-            until: now + WAIT,
-        };
-        self.waiting.insert(number, waiting);
     }
 
     /// Takes what a connection's task reports.
@@ -190,6 +228,11 @@ impl Pool {
     /// Moves what the streams have to send into the channels.
     pub fn transmit(&mut self) {
         self.lanes.iter_mut().for_each(Lane::transmit);
+        if self.len() > 0 {
+            self.idle_since = None;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(Instant::now());
+        }
     }
 
     /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
@@ -222,22 +265,24 @@ impl Pool {
         let mut events = Vec::new();
         for index in (0..self.lanes.len()).rev() {
             match self.lanes[index].handle_timeout(now) {
-                Ok(true) => events.push(PoolEvent::Status(notice::READER_STALLS.to_owned())),
+                Ok(true) => events.push(PoolEvent::Tell(Status::ReaderStalled)),
                 Ok(false) => {}
                 Err(end) => events.push(self.handle_end(index, end)),
             }
         }
-        let before = self.waiting.len();
-        self.waiting.retain(|_, waiting| now < waiting.until);
-        if self.waiting.len() < before {
-            events.push(PoolEvent::Status(notice::WAITED_IN_VAIN.to_owned()));
+        let over: Vec<_> = self.waiting.extract_if(.., |_, waiting| waiting.until <= now).collect();
+        if !over.is_empty() {
+            events.push(PoolEvent::Tell(Status::Message { text: notice::WAITED_IN_VAIN.to_owned() }));
+        }
+        for (_, waiting) in over {
+            self.refuse(waiting, self.retry.reply);
         }
         events
     }
 
     /// What is to be ended at the service since this was asked last.
-    pub fn take_remains(&mut self) -> Vec<Remains> {
-        std::mem::take(&mut self.remains)
+    pub fn take_remains(&mut self) -> impl Iterator<Item = Remains> + use<> {
+        std::mem::take(&mut self.remains).into_iter()
     }
 
     /// Gives everything up. What is to be ended at the service.
@@ -284,24 +329,30 @@ impl Pool {
             LaneEvent::Progress => PoolEvent::Progress,
             LaneEvent::Ready => {
                 self.retry.has_failed = false;
-                self.retry.refused_until = None;
-                if self.plan == Plan::OnDemand {
+                self.retry.refusal = None;
+                self.retry.reply = Reply::HostUnreachable;
+                let is_told = self.plan == Plan::OnDemand;
+                if is_told {
                     self.told = None;
                 }
                 for (number, waiting) in std::mem::take(&mut self.waiting) {
                     self.place(number, waiting);
                 }
-                PoolEvent::Progress
+                let session = self.lanes[index].session().map(|(id, _)| id.to_owned()).unwrap_or_default();
+                PoolEvent::Tell(Status::SessionStarted { session, destination: self.name(), is_told })
             }
             LaneEvent::Refused => PoolEvent::Refused,
             // One of them speaks for all: the oldest.
-            LaneEvent::Tell(event) if index == 0 => PoolEvent::Tell(event),
+            LaneEvent::Tell(event) if index == 0 => PoolEvent::Link(event),
             LaneEvent::Tell(_) => PoolEvent::Progress,
             LaneEvent::Ended(end) => self.handle_end(index, end),
         }
     }
 
     fn place(&mut self, number: ConnectionNumber, waiting: Waiting) {
+        if self.speaks_socks {
+            waiting.connection.reply(&socks::reply(Reply::Succeeded));
+        }
         let Some(lane) = self.least_loaded() else {
             self.waiting.insert(number, waiting);
             return;
@@ -315,7 +366,7 @@ impl Pool {
     /// Drops a lane that is over, and plans the next attempt.
     fn handle_end(&mut self, index: usize, end: LaneEnd) -> PoolEvent {
         let mut lane = self.lanes.remove(index);
-        let was_ready = lane.is_ready();
+        let session = lane.session().map(|(id, _)| id.to_owned());
         let lived = lane.lived();
         self.remains.extend(lane.give_up(end.is_over()));
         if self.plan == Plan::Fixed && index == 0 {
@@ -327,30 +378,49 @@ impl Pool {
         } else {
             self.retry.pause_after_failure();
         }
-        let text = match (self.plan, was_ready) {
-            (Plan::Fixed, _) => {
-                let is_news = self.told.is_none();
-                let text = self.told.get_or_insert(notice::fewer_sessions(&end.reason));
-                return if is_news { PoolEvent::Status(text.clone()) } else { PoolEvent::Progress };
-            }
-            (Plan::OnDemand, true) => return PoolEvent::Status(notice::session_ended(&end.reason)),
-            (Plan::OnDemand, false) => notice::not_started(&end.reason),
-        };
-        let is_permanent = end.start_error.as_ref().is_some_and(|error| !error.is_transient());
+        if self.plan == Plan::Fixed {
+            let is_news = self.told.is_none();
+            let text = self.told.get_or_insert(notice::fewer_sessions(&end.reason)).clone();
+            return if is_news { PoolEvent::Tell(Status::Message { text }) } else { PoolEvent::Progress };
+        }
+        if let Some(session) = session {
+            let destination = self.name();
+            return PoolEvent::Tell(Status::SessionEnded { session, destination, reason: end.reason });
+        }
+        self.handle_failed_start(&end)
+    }
+
+    /// A session that connections wait for could not be started.
+    fn handle_failed_start(&mut self, end: &LaneEnd) -> PoolEvent {
+        let error = end.start_error.as_ref();
+        self.retry.reply = error.map_or(Reply::HostUnreachable, reply_for);
+        let is_permanent = error.is_some_and(|error| !error.is_transient());
         if is_permanent {
-            self.waiting.clear();
             self.retry.refuse();
+            for (_, waiting) in std::mem::take(&mut self.waiting) {
+                self.refuse(waiting, self.retry.reply);
+            }
+        }
+        let mut text = notice::not_started(self.name().as_deref(), &end.reason);
+        if let Some(advice) = error.and_then(StartError::advice) {
+            text = format!("{text}; {advice}");
         }
         if self.told.as_ref() == Some(&text) {
             return PoolEvent::Progress;
         }
         self.told = Some(text.clone());
-        let advice = end.start_error.as_ref().and_then(StartError::advice);
-        match (is_permanent, advice) {
-            (true, Some(advice)) => PoolEvent::Complaint(format!("{text}; {advice}")),
-            (true, None) => PoolEvent::Complaint(text),
-            (false, _) => PoolEvent::Status(text),
+        if is_permanent { PoolEvent::Failure(text) } else { PoolEvent::Tell(Status::Message { text }) }
+    }
+
+    /// Closes a connection that gets no session.
+    fn refuse(&self, waiting: Waiting, reply: Reply) {
+        if self.speaks_socks {
+            waiting.connection.dismiss(&socks::reply(reply));
         }
+    }
+
+    fn name(&self) -> Option<String> {
+        self.destination.as_ref().map(Destination::to_string)
     }
 
     /// Gives up lanes whose destination was refused and that nobody uses.
@@ -368,7 +438,9 @@ impl Pool {
             !is_stale
         });
         if self.lanes.len() < before {
-            self.retry.refresh_after = Some(now + self.retry.refresh.next_delay());
+            self.retry.refresh_after = Some(now + self.retry.refresh.delay_after_failure());
+        } else if self.lanes.iter().any(|lane| !lane.is_refused() && lane.len() > 0) {
+            self.retry.refresh.reset();
         }
     }
 }
@@ -406,7 +478,20 @@ impl Retry {
 
     /// As long as there is a pause, connections are refused.
     fn refuse(&mut self) {
-        self.refused_until = self.pause.as_ref().map(|pause| pause.deadline().into_std());
+        self.refusal = self.pause.as_ref().map(|pause| (pause.deadline().into_std(), self.reply));
+    }
+}
+
+/// The reply of RFC 1928 that comes closest to why there is no session.
+fn reply_for(error: &StartError) -> Reply {
+    match error {
+        StartError::Aws(error) => match error.trouble {
+            Trouble::Denied | Trouble::NoCredentials | Trouble::BadCredentials => Reply::NotAllowed,
+            Trouble::TargetNotConnected => Reply::HostUnreachable,
+            Trouble::Unreachable => Reply::NetworkUnreachable,
+            _ => Reply::GeneralFailure,
+        },
+        StartError::Url(_) => Reply::GeneralFailure,
     }
 }
 
@@ -425,6 +510,8 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 const MAX_WAITING: usize = 256;
 /// How long a connection waits for a session: longer than an instance takes to boot.
 const WAIT: Duration = Duration::from_secs(300);
+/// The same for a SOCKS client, which gives up itself before long.
+const WAIT_SOCKS: Duration = Duration::from_secs(30);
 /// The same for one whose client may have gone: it sends no more.
 const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
 /// Read from a connection while it waits. A stream's queue takes that at once.

@@ -23,6 +23,9 @@ pub(super) struct StartSession {
 }
 
 pub(super) fn start_session(service: &Arc<Service>, request: &StartSession) -> Result<Value, ApiError> {
+    if let Some((kind, message)) = service.refusal() {
+        return Err(ApiError::new(kind, message));
+    }
     let target = request.target.as_deref().ok_or_else(|| ApiError::missing("target"))?;
     let name = request.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
     let parameters = request.parameters.clone().unwrap_or_default();

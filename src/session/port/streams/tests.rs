@@ -28,6 +28,7 @@ impl World {
             self.streams.handle_input(id, request);
         }
         self.up();
+        self.events();
         id
     }
 
@@ -92,22 +93,26 @@ fn streams_take_turns() {
     for id in &uploads {
         world.streams.handle_input(*id, &[7; CHUNK]);
     }
-    let _ = world.streams.poll_transmit(1024).unwrap();
-    let key = world.streams.open().unwrap();
-    world.streams.handle_input(key, b"x");
     let mut sent = 0;
+    let mut key = None;
     let mut order = Vec::new();
     while let Some(bytes) = world.streams.poll_transmit(1024) {
         sent += bytes.len();
-        let _ = world.agent.handle_bytes(world.now, bytes);
+        world.agent.handle_bytes(world.now, bytes).unwrap();
         while let Some(event) = world.agent.poll_event() {
             if let smux::Event::Data(id, bytes) = event {
                 order.push((id, sent, bytes.len()));
             }
         }
+        // When each upload has had its first turn.
+        if sent >= 20 << 10 && key.is_none() {
+            key = Some((world.streams.open().unwrap(), sent));
+            world.streams.handle_input(key.unwrap().0, b"x");
+        }
     }
+    let (key, since) = key.unwrap();
     let (_, at, _) = order.iter().find(|(id, ..)| *id == key).expect("the key");
-    assert!(*at <= 2 * 4096, "it waited for {at} bytes");
+    assert!(at - since <= 2 * 4096, "it waited for {} bytes", at - since);
     let of = |id: &StreamId, until: usize| -> usize {
         order.iter().filter(|(other, at, _)| other == id && *at <= until).map(|(.., length)| length).sum()
     };

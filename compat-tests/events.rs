@@ -1,0 +1,134 @@
+//! JSON on stderr for tools (`SSM_PLUGIN_STATUS=json`).
+
+use std::io::{Read, Write};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::World;
+use crate::harness::api::Started;
+use crate::harness::net::{Server, connect, echo_through, opened_port};
+use crate::harness::process::{Finished, Running};
+use crate::harness::sim::{assert_all_ended, sim};
+
+/// All lines of stderr, each of which must be an object with a time.
+#[track_caller]
+fn events(finished: &Finished) -> Vec<Value> {
+    let events = finished.errors();
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for event in &events {
+        let time = event["time"].as_str().unwrap_or_default();
+        assert!(time.len() >= 20 && &time[10..11] == "T" && time.ends_with('Z'), "{event}");
+    }
+    events
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_life_of_a_port() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_RESTART", "1");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let port = opened_port(&plugin.stdout);
+    let mut stream = connect(port);
+    let from = stream.local_addr().expect("address").to_string();
+    stream.write_all(b"hello").expect("write");
+    stream.read_exact(&mut [0; 5]).expect("read");
+    sim.cut(started.id());
+    plugin.stderr.wait_for("\"resumed\"");
+    stream.write_all(b"again").expect("write");
+    stream.read_exact(&mut [0; 5]).expect("read");
+    drop(stream);
+    plugin.stderr.wait_for("\"connection_closed\"");
+    sim.close_session(started.id(), "idle");
+    plugin.stderr.wait_for("\"session_ended\"");
+    assert_eq!(echo_through(port, b"new"), b"new");
+    plugin.stderr.wait_for("\"connection_closed\"");
+    plugin.signal(Signal::INT);
+    let finished = plugin.finish();
+    finished.assert_ok();
+    let events = events(&finished);
+    let expected = [
+        "opening",
+        "ready",
+        "connection_opened",
+        "lost",
+        "resumed",
+        "connection_closed",
+        "session_ended",
+        "connection_opened",
+        "session_started",
+        "connection_closed",
+        "end",
+    ];
+    assert_eq!(names(&events), expected);
+    let id = started.id();
+    assert_eq!((&events[0]["session"], &events[1]["session"]), (&id.into(), &id.into()));
+    assert_eq!((&events[1]["kind"], &events[1]["port"]), (&"port".into(), &port.into()));
+    assert_eq!((&events[2]["connection"], &events[2]["from"]), (&1.into(), &from.into()));
+    assert!(events[3]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+    let closed = &events[5];
+    assert_eq!(
+        (&closed["connection"], &closed["sent"], &closed["received"]),
+        (&1.into(), &10.into(), &10.into())
+    );
+    assert!(closed["seconds"].is_f64());
+    assert_eq!((&events[6]["session"], &events[6]["reason"]), (&id.into(), &"idle".into()));
+    assert!(events[8]["session"].as_str().is_some_and(|other| other != id));
+    assert_eq!((&events[10]["cause"], &events[10]["reason"]), (&"interrupted".into(), &"".into()));
+    assert!(!finished.text().contains("\"event\""), "on stdout: {}", finished.text());
+    let secrets = sim.secrets();
+    let errors = finished.errors();
+    let is_secret =
+        |secret: &Vec<u8>| std::str::from_utf8(secret).is_ok_and(|secret| errors.contains(secret));
+    assert!(!secrets.iter().any(is_secret), "a secret: {errors}");
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn forwards_proxies_and_mistakes_are_objects_too() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_SOCKS", "0");
+    world.set("SSM_PLUGIN_FORWARD", "nonsense 0:db.internal:5432");
+    world.set("SSM_PLUGIN_NONSENSE", "1");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    opened_port(&plugin.stdout);
+    plugin.stderr.wait_for("\"socks\"");
+    plugin.signal(Signal::USR1);
+    plugin.stderr.wait_for("db.internal:5432: no session");
+    plugin.signal(Signal::INT);
+    let finished = plugin.finish();
+    finished.assert_ok();
+    let events = events(&finished);
+    let failures = |events: &[Value]| events.iter().filter(|event| event["event"] == "failure").count();
+    assert!(failures(&events) >= 2, "{events:#?}");
+    let ready: Vec<_> = events.iter().filter(|event| event["event"] == "ready").collect();
+    let kinds: Vec<_> = ready.iter().map(|event| event["kind"].as_str().unwrap_or_default()).collect();
+    assert_eq!(kinds, ["port", "forward", "socks"]);
+    assert_eq!(ready[1]["destination"], "db.internal:5432");
+    assert!(ready.iter().all(|event| event["port"].is_u64()), "{ready:#?}");
+}
+
+#[test]
+fn a_session_that_does_not_start() {
+    let (mut world, sim) = (World::new(), sim());
+    world.set("SSM_PLUGIN_STATUS", "json");
+    let mut started = Started::port(&sim.endpoint(), 1, 0);
+    started.response["StreamUrl"] = "wss://example.com/v1".into();
+    let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
+    finished.assert_ok();
+    let events = events(&finished);
+    assert_eq!(names(&events), ["opening", "end"]);
+    assert_eq!(events[1]["cause"], "not_started");
+    assert!(events[1]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+}

@@ -1,0 +1,320 @@
+//! A forwarded port that outlives its session (`SSM_PLUGIN_RESTART`).
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use ssm_sim::{ResumePolicy, SessionReport, SessionState, Sim};
+
+use crate::harness::World;
+use crate::harness::api::Started;
+use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
+use crate::harness::process::Running;
+use crate::harness::retry::uninterrupted;
+use crate::harness::sim::{assert_all_ended, sim, sim_with_agent};
+
+/// A port that outlives its sessions.
+struct Port {
+    plugin: Running,
+    port: u16,
+    first: String,
+}
+
+impl Port {
+    #[track_caller]
+    fn start(world: &mut World, started: &Started) -> Port {
+        world.set("SSM_PLUGIN_RESTART", "1");
+        world.set("SSM_PLUGIN_STATUS", "always");
+        let plugin = Running::spawn_without_stdin(&mut started.command(world));
+        let port = opened_port(&plugin.stdout);
+        Port { plugin, port, first: started.id().to_owned() }
+    }
+
+    /// Ends the port; its stdout and stderr.
+    #[track_caller]
+    fn end(self) -> (String, String) {
+        self.plugin.signal(Signal::INT);
+        let finished = self.plugin.finish();
+        finished.assert_ok();
+        (finished.text(), finished.errors())
+    }
+}
+
+/// The session that is not over, beside the first.
+#[track_caller]
+fn living(sim: &Sim, first: &str) -> String {
+    let is_living = |session: &SessionReport| session.state != SessionState::Ended && session.id != first;
+    let living: Vec<_> = sim.sessions().into_iter().filter(is_living).collect();
+    match living.as_slice() {
+        [one] => one.id.clone(),
+        other => panic!("not one session: {other:#?}"),
+    }
+}
+
+/// Closed without an answer.
+#[track_caller]
+fn assert_closed(stream: &mut TcpStream) {
+    let answer = uninterrupted(|| stream.read(&mut [0; 1]));
+    assert!(
+        matches!(&answer, Ok(0))
+            || answer.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+        "{answer:?}"
+    );
+}
+
+fn three_ends(sessions: usize) {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_SESSIONS", &sessions.to_string());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    assert_eq!(echo_through(port.port, b"first"), b"first");
+    let mut starts = sim.requests().start;
+    // Idle; terminated from outside; the agent gone, and back after a while.
+    for (round, output) in ["idle", "terminated", "agent"].into_iter().enumerate() {
+        let mut open = connect(port.port);
+        open.write_all(b"x").expect("write");
+        open.read_exact(&mut [0; 1]).expect("read");
+        // Further sessions are started as connections need them, not before.
+        let _second = (sessions > 1).then(|| {
+            let second = connect(port.port);
+            eventually("another session for another connection", || sim.requests().start > starts);
+            second
+        });
+        if output == "agent" {
+            sim.refuse_starts(Some("TargetNotConnected"));
+        }
+        for session in sim.sessions() {
+            if session.state != SessionState::Ended {
+                sim.close_session(&session.id, output);
+            }
+        }
+        port.plugin.stderr.wait_for("has ended (");
+        assert_closed(&mut open);
+        starts = sim.requests().start;
+        // An idle policy works only if nothing is started now.
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(sim.requests().start, starts, "a session was started that nobody needs");
+        if output == "agent" {
+            let mut waiting = connect(port.port);
+            waiting.write_all(b"waits").expect("write");
+            port.plugin
+                .stderr
+                .wait_for("no session for a local connection: ssm:StartSession failed: TargetNotConnected");
+            eventually("it is tried again", || sim.requests().start >= starts + 3);
+            sim.refuse_starts(None);
+            let mut answer = [0; 5];
+            waiting.read_exact(&mut answer).expect("the connection gets its session");
+            assert_eq!(&answer, b"waits");
+            // The whole of it: half-close, the answer, the end.
+            drop(waiting);
+        }
+        let text = format!("round {round}");
+        assert_eq!(echo_through(port.port, text.as_bytes()), text.as_bytes());
+        if output != "agent" && sessions == 1 {
+            assert_eq!(sim.requests().start, starts + 1);
+        }
+        starts = sim.requests().start;
+    }
+    let first = port.first.clone();
+    let (text, errors) = port.end();
+    assert_eq!(text.matches("Starting session with SessionId").count(), 1, "{text}");
+    assert_eq!(text.matches(" opened for sessionId").count(), 1, "{text}");
+    assert_eq!(text.matches("Connection accepted for session").count(), 1, "{text}");
+    let last =
+        format!("Terminate signal received, exiting.\n\n\nExiting session with sessionId: {first}.\n\n");
+    assert!(text.ends_with(&last), "{text}");
+    assert!(errors.matches("has ended (").count() >= 3, "{errors}");
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn three_ends_of_a_session() {
+    three_ends(1);
+}
+
+#[test]
+fn three_ends_of_several_sessions() {
+    three_ends(4);
+}
+
+/// smp#135, smp#136: the service has ended the session while we were away.
+#[test]
+fn a_session_that_cannot_be_resumed() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    assert_eq!(echo_through(port.port, b"before"), b"before");
+    sim.set_resume(ResumePolicy::TimedOut);
+    sim.cut(&port.first);
+    port.plugin
+        .stderr
+        .wait_for("has ended (the session has timed out), the next connection starts another\n");
+    assert_eq!(echo_through(port.port, b"after"), b"after");
+    let living = living(&sim, &port.first);
+    port.plugin.signal(Signal::USR1);
+    port.plugin.stderr.wait_for(&format!("session {living}: connected"));
+    port.end();
+}
+
+/// The same request as argv's, and none that the first session would have printed again.
+#[test]
+fn the_request_of_argv_is_repeated() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    sim.set_host("db.internal", "127.0.0.1");
+    let parameters =
+        json!({"host": ["db.internal"], "portNumber": [echo.port().to_string()], "localPortNumber": ["0"]});
+    let document = "AWS-StartPortForwardingSessionToRemoteHost";
+    let started = Started::at(&sim.endpoint(), Some(document), parameters);
+    let port = Port::start(&mut world, &started);
+    sim.close_session(&port.first, "");
+    port.plugin.stderr.wait_for("has ended (");
+    assert_eq!(echo_through(port.port, b"again"), b"again");
+    let last = sim.sessions().pop().expect("a session");
+    assert_eq!(last.document, document);
+    port.end();
+    assert_all_ended(&sim);
+}
+
+/// Said once, closed at once, and no request for each attempt of an impatient client.
+#[test]
+fn a_denied_start_is_told_once_and_does_not_spin() {
+    for (kind, advice) in [
+        ("AccessDeniedException", "allow ssm:StartSession"),
+        ("ExpiredTokenException", "sign in again"),
+        ("InvalidDocument", "InvalidDocument"),
+    ] {
+        let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+        let started = Started::port(&sim.endpoint(), echo.port(), 0);
+        let port = Port::start(&mut world, &started);
+        sim.close_session(&port.first, "");
+        port.plugin.stderr.wait_for("has ended (");
+        sim.refuse_starts(Some(kind));
+        let before = sim.requests().start;
+        let begin = Instant::now();
+        for _ in 0..100 {
+            assert_closed(&mut connect(port.port));
+        }
+        let asked = sim.requests().start - before;
+        let most = 4 + u64::from(begin.elapsed() > Duration::from_secs(5)) * begin.elapsed().as_secs();
+        assert!((1..=most).contains(&asked), "{kind}: {asked} requests in {:?}", begin.elapsed());
+        sim.refuse_starts(None);
+        eventually("the port stays", || {
+            let mut stream = connect(port.port);
+            stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
+        });
+        let (_, errors) = port.end();
+        let told: Vec<_> = errors.lines().filter(|line| line.contains("no session for a local")).collect();
+        assert!(told.len() == 1 && told[0].contains(advice), "{kind}: {errors}");
+        assert_all_ended(&sim);
+    }
+}
+
+/// Causes that pass are waited out by whoever waits, and by nobody else.
+#[test]
+fn a_client_that_goes_away_is_not_waited_for() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    sim.close_session(&port.first, "");
+    port.plugin.stderr.wait_for("has ended (");
+    sim.refuse_starts(Some("ThrottlingException"));
+    let before = sim.requests().start;
+    let waiting = connect(port.port);
+    eventually("it is tried", || sim.requests().start > before);
+    drop(waiting);
+    // What is under way may still come.
+    std::thread::sleep(Duration::from_millis(1500));
+    let settled = sim.requests().start;
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(sim.requests().start, settled, "a session is asked for that nobody needs");
+    sim.refuse_starts(None);
+    assert_eq!(echo_through(port.port, b"at last"), b"at last");
+    port.end();
+    assert_all_ended(&sim);
+}
+
+/// agent#261: the agent resolves the destination once for each session.
+#[test]
+fn a_database_that_has_moved_is_found_again() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    // Nobody listens there: the old address.
+    sim.set_host("db.internal", "127.0.0.9");
+    let parameters =
+        json!({"host": ["db.internal"], "portNumber": [echo.port().to_string()], "localPortNumber": ["0"]});
+    let document = "AWS-StartPortForwardingSessionToRemoteHost";
+    let started = Started::at(&sim.endpoint(), Some(document), parameters);
+    let port = Port::start(&mut world, &started);
+    let mut refused = connect(port.port);
+    refused.write_all(b"x").expect("write");
+    assert_closed(&mut refused);
+    drop(refused);
+    port.plugin.stdout.wait_for("Connection to destination port failed, check SSM Agent logs.\n");
+    sim.set_host("db.internal", "127.0.0.1");
+    eventually("the next connection finds it", || {
+        let mut stream = connect(port.port);
+        stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
+    });
+    assert!(sim.requests().start <= 3, "{} sessions", sim.requests().start);
+    port.end();
+    assert_all_ended(&sim);
+}
+
+/// A destination that is away for long does not cost a session for each attempt.
+#[test]
+fn a_destination_that_stays_away_costs_few_sessions() {
+    let (mut world, sim) = (World::new(), sim());
+    let unused =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind").local_addr().expect("address").port();
+    let started = Started::port(&sim.endpoint(), unused, 0);
+    let port = Port::start(&mut world, &started);
+    let begin = Instant::now();
+    for _ in 0..30 {
+        let mut stream = connect(port.port);
+        let _ = stream.write_all(b"x");
+        assert_closed(&mut stream);
+    }
+    let most = 3 + begin.elapsed().as_secs() / 2;
+    assert!(sim.requests().start <= most, "{} in {:?}", sim.requests().start, begin.elapsed());
+    port.end();
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn without_it_the_end_of_the_session_is_the_end() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let port = opened_port(&plugin.stdout);
+    assert_eq!(echo_through(port, b"x"), b"x");
+    sim.close_session(started.id(), "idle");
+    let finished = plugin.finish();
+    finished.assert_ok();
+    assert!(finished.text().ends_with(&format!("\n\nSessionId: {} : idle\n\n", started.id())));
+    assert_eq!(sim.requests().start, 1);
+}
+
+/// Callers that pass no request, and agents that carry one connection at a time: the port works, and one line says it.
+#[test]
+fn where_it_cannot_be() {
+    let (mut world, echo) = (World::new(), Server::echo());
+    let old = sim_with_agent(ssm_sim::agent::Generation::V3_0);
+    let port = Port::start(&mut world, &Started::port(&old.endpoint(), echo.port(), 0));
+    port.plugin.stderr.wait_for("need an agent after 3.0.196.0\n");
+    assert_eq!(echo_through(port.port, b"old"), b"old");
+    port.end();
+
+    let sim = sim();
+    let mut started = Started::port(&sim.endpoint(), echo.port(), 0);
+    started.request = Value::Null;
+    world.set("SSM_PLUGIN_RESTART", "1");
+    let mut command = world.plugin();
+    command.args([&started.response.to_string(), crate::harness::REGION, "StartSession"]);
+    let plugin = Running::spawn_without_stdin(&mut command);
+    let port = opened_port(&plugin.stdout);
+    plugin.stderr.wait_for("SSM_PLUGIN_RESTART has no effect");
+    assert_eq!(echo_through(port, b"legacy"), b"legacy");
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+}

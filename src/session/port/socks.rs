@@ -1,0 +1,238 @@
+//! SOCKS version 5 (RFC 1928), the server's half of the handshake, sans-IO.
+//!
+//! ```text
+//!  Greeting ── no authentication ─▶ Request ── CONNECT ─▶ Connect(destination) … then one reply
+//!      │ version, methods               │ command, address, port
+//!      └────────────────────────────────┴─▶ Refuse(bytes to send before the end)
+//! ```
+//!
+//! The handshake says how many bytes it wants next and never takes more, so that what the client sends behind its request
+//! stays in the socket. It holds 262 bytes at most.
+//!
+//! In scope: CONNECT with names and addresses, no authentication. BIND, UDP and other methods are refused as the RFC says.
+//! Out of scope: deadlines, sockets.
+//!
+//! Why not a crate: `fast-socks5` takes the socket with its errors, so that an unknown command cannot be answered, and
+//! brings second versions of crates that are linked already; `socks5-impl` is under the GPL.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::destination::{Destination, DestinationError};
+
+/// The state of one client's handshake.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    is_greeted: bool,
+    bytes: Vec<u8>,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Read so many bytes, exactly.
+    Read(usize),
+    /// Send these, then go on.
+    Send(&'static [u8]),
+    /// Connect; then the answer is [`reply`].
+    Connect(Destination),
+    /// Send these, then close. For people: why.
+    Refuse(Vec<u8>, &'static str),
+}
+
+/// How a request ends: the codes of RFC 1928, section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    Succeeded = 0,
+    GeneralFailure = 1,
+    NotAllowed = 2,
+    NetworkUnreachable = 3,
+    HostUnreachable = 4,
+    CommandNotSupported = 7,
+    AddressNotSupported = 8,
+}
+
+/// The server's answer to a request. The bound address is left unspecified: only the agent knows it.
+pub(super) fn reply(reply: Reply) -> [u8; 10] {
+    [VERSION, reply as u8, 0, IPV4, 0, 0, 0, 0, 0, 0]
+}
+
+impl Handshake {
+    /// What is to be done at the start.
+    pub fn start(&self) -> Step {
+        Step::Read(2)
+    }
+
+    /// Takes the bytes that were asked for, or goes on after an answer was sent (no bytes).
+    pub fn handle(&mut self, bytes: &[u8]) -> Step {
+        self.bytes.extend_from_slice(bytes);
+        if self.is_greeted { self.request() } else { self.greeting() }
+    }
+
+    /// `VER NMETHODS METHODS`.
+    fn greeting(&mut self) -> Step {
+        match self.bytes.as_slice() {
+            [] => Step::Read(2),
+            [version, ..] if *version != VERSION => {
+                Step::Refuse(Vec::new(), "it does not speak SOCKS version 5")
+            }
+            [_, count, methods @ ..] if methods.len() < usize::from(*count) => {
+                Step::Read(usize::from(*count) - methods.len())
+            }
+            [_, _, methods @ ..] if methods.contains(&NO_AUTHENTICATION) => {
+                self.is_greeted = true;
+                self.bytes.clear();
+                Step::Send(&[VERSION, NO_AUTHENTICATION])
+            }
+            _ => Step::Refuse(vec![VERSION, NO_ACCEPTABLE_METHOD], "it insists on authentication"),
+        }
+    }
+
+    /// `VER CMD RSV ATYP DST.ADDR DST.PORT`.
+    fn request(&mut self) -> Step {
+        let refuse = |code, why| Step::Refuse(reply(code).to_vec(), why);
+        let [version, command, _, kind, first, rest @ ..] = self.bytes.as_slice() else {
+            // The shortest part that tells the length of the rest.
+            return Step::Read(REQUEST_HEAD - self.bytes.len());
+        };
+        if *version != VERSION {
+            return Step::Refuse(Vec::new(), "it does not speak SOCKS version 5");
+        }
+        let length = match *kind {
+            IPV4 => 3 + 2,
+            NAME => usize::from(*first) + 2,
+            IPV6 => 15 + 2,
+            _ => return refuse(Reply::AddressNotSupported, "its address is of an unknown kind"),
+        };
+        if rest.len() < length {
+            return Step::Read(length - rest.len());
+        }
+        if *command != CONNECT {
+            return refuse(Reply::CommandNotSupported, "it asks for something else than CONNECT");
+        }
+        let (address, port) = rest.split_at(length - 2);
+        let port = u16::from_be_bytes([port[0], port[1]]);
+        let host = match (*kind, address) {
+            (IPV4, &[b, c, d]) => Ipv4Addr::new(*first, b, c, d).to_string(),
+            (IPV6, rest) => {
+                let mut octets = [*first; 16];
+                octets[1..].copy_from_slice(rest);
+                Ipv6Addr::from(octets).to_string()
+            }
+            (_, name) => String::from_utf8_lossy(name).into_owned(),
+        };
+        match Destination::new(&host, port) {
+            Ok(destination) => Step::Connect(destination),
+            Err(DestinationError::PortZero) => refuse(Reply::GeneralFailure, "it asks for port 0"),
+            Err(DestinationError::Host) => {
+                refuse(Reply::HostUnreachable, "it asks for a host that no session document takes")
+            }
+        }
+    }
+}
+
+const VERSION: u8 = 5;
+const NO_AUTHENTICATION: u8 = 0;
+const NO_ACCEPTABLE_METHOD: u8 = 0xff;
+const CONNECT: u8 = 1;
+const IPV4: u8 = 1;
+const NAME: u8 = 3;
+const IPV6: u8 = 4;
+/// Up to the address's first byte, which is a name's length.
+const REQUEST_HEAD: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Plays a client that has sent `bytes`: what was sent to it, and how it ended (`None`: more is wanted).
+    fn play(bytes: &[u8]) -> (Vec<u8>, Option<Step>, usize) {
+        let (mut handshake, mut rest, mut sent) = (Handshake::default(), bytes, Vec::new());
+        let mut step = handshake.start();
+        loop {
+            step = match step {
+                Step::Read(count) => {
+                    assert!(count > 0 && handshake.bytes.len() + count <= 262, "{count} more bytes");
+                    if rest.len() < count {
+                        return (sent, None, rest.len());
+                    }
+                    let (now, later) = rest.split_at(count);
+                    rest = later;
+                    handshake.handle(now)
+                }
+                Step::Send(bytes) => {
+                    sent.extend_from_slice(bytes);
+                    handshake.handle(&[])
+                }
+                end => return (sent, Some(end), rest.len()),
+            };
+        }
+    }
+
+    fn request(command: u8, kind: u8, address: &[u8], port: u16) -> Vec<u8> {
+        let mut bytes = vec![5, 1, 0, 5, command, 0, kind];
+        bytes.extend_from_slice(address);
+        bytes.extend_from_slice(&port.to_be_bytes());
+        bytes
+    }
+
+    fn name(name: &str) -> Vec<u8> {
+        [&[name.len() as u8], name.as_bytes()].concat()
+    }
+
+    fn connect(host: &str, port: u16) -> Option<Step> {
+        Some(Step::Connect(Destination { host: host.to_owned(), port }))
+    }
+
+    #[test]
+    fn connect_to_names_and_addresses() {
+        for (kind, address, host) in [
+            (IPV4, vec![10, 0, 0, 7], "10.0.0.7".to_owned()),
+            (IPV6, [&[0xfd][..], &[0; 14], &[1]].concat(), "fd00::1".to_owned()),
+            (NAME, name("db.internal"), "db.internal".to_owned()),
+            (NAME, name(&"a".repeat(255)), "a".repeat(255)),
+        ] {
+            let mut bytes = request(CONNECT, kind, &address, 5432);
+            let (sent, end, left) = play(&bytes);
+            assert_eq!((sent, end, left), (vec![5, 0], connect(&host, 5432), 0));
+            // What comes behind the request is the connection's.
+            bytes.extend_from_slice(b"GET /");
+            assert_eq!(play(&bytes).2, 5);
+            // In pieces of one byte more is wanted up to the last.
+            for end in 0..bytes.len() - 5 {
+                assert_eq!(play(&bytes[..end]).1, None, "{end} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_and_how() {
+        let refused = |bytes: &[u8]| match play(bytes).1 {
+            Some(Step::Refuse(answer, _)) => answer,
+            other => panic!("{bytes:?}: {other:?}"),
+        };
+        assert!(refused(b"GET / HTTP/1.1\r\n").is_empty());
+        assert!(refused(&[4, 1, 0, 80, 10, 0, 0, 1, 0]).is_empty(), "SOCKS 4");
+        assert_eq!(refused(&[5, 0]), [5, 0xff]);
+        assert_eq!(refused(&[5, 2, 1, 2]), [5, 0xff], "GSSAPI or a password");
+        assert_eq!(refused(&request(2, IPV4, &[10, 0, 0, 1], 80))[1], 7, "BIND");
+        assert_eq!(refused(&request(3, IPV4, &[10, 0, 0, 1], 80))[1], 7, "UDP ASSOCIATE");
+        assert_eq!(refused(&request(CONNECT, 2, &[10, 0, 0, 1], 80))[1], 8);
+        assert_eq!(refused(&request(CONNECT, IPV4, &[10, 0, 0, 1], 0))[1], 1);
+        assert_eq!(refused(&request(CONNECT, NAME, &name(""), 80))[1], 4);
+        assert_eq!(refused(&request(CONNECT, NAME, &name("a\"b.c"), 80))[1], 4);
+        assert_eq!(refused(&request(CONNECT, NAME, &[3, 0xff, 0xfe, 0xfd], 80))[1], 4);
+        assert!(refused(&[5, 1, 0, 4, 1, 0, 1, 1]).is_empty(), "another version in the request");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_client(bytes in proptest::collection::vec(any::<u8>(), 0..600), is_greeted in any::<bool>()) {
+            let bytes = if is_greeted { [&[5, 1, 0, 5, 1, 0][..], &bytes].concat() } else { bytes };
+            play(&bytes);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Changes of state, told on stderr: as text for people, or as JSON for tools (`SSM_PLUGIN_STATUS=json`).
+//!
+//! The manual page lists the events and their fields. They are kept: tools read them. A new one may come at any time.
+
+use std::time::SystemTime;
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::notice;
+
+/// One change of state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Status {
+    /// The session of argv is being opened.
+    Opening { session: String },
+    /// It is there, or a further listener is.
+    Ready {
+        kind: Kind,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        socket: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+    },
+    /// The connection to the service is lost and is being opened again.
+    Lost { reason: String },
+    /// It is back.
+    Resumed,
+    /// A session behind a port has started after the first.
+    SessionStarted {
+        session: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+        #[serde(skip)]
+        is_told: bool,
+    },
+    /// A session behind a port that outlives it has ended.
+    SessionEnded {
+        session: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+        reason: String,
+    },
+    /// A local connection was accepted.
+    ConnectionOpened {
+        connection: u64,
+        from: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+    },
+    /// It is over. Bytes to the remote and back.
+    ConnectionClosed { connection: u64, seconds: f64, sent: u64, received: u64 },
+    /// The agent could not reach the destination.
+    DestinationRefused {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+    },
+    /// A local reader has held up its session for long.
+    ReaderStalled,
+    /// Whatever else people are told.
+    Message { text: String },
+    /// What has gone wrong.
+    Failure { text: String },
+    /// The end of the program.
+    End { cause: &'static str, reason: String },
+}
+
+/// What is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Shell,
+    Command,
+    Ssh,
+    Port,
+    Forward,
+    Socks,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(flatten)]
+    status: &'a Status,
+}
+
+impl Status {
+    /// For people; `None` for what they are not told, or are told elsewhere.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Status::Lost { reason } => Some(notice::connecting_again(reason)),
+            Status::Resumed => Some(notice::RESUMED.to_owned()),
+            Status::SessionStarted { destination, is_told: true, .. } => {
+                Some(notice::session_started(destination.as_deref()))
+            }
+            Status::SessionEnded { destination, reason, .. } => {
+                Some(notice::session_ended(destination.as_deref(), reason))
+            }
+            Status::ReaderStalled => Some(notice::READER_STALLS.to_owned()),
+            Status::DestinationRefused { destination: Some(destination) } => {
+                Some(notice::destination_refused(destination))
+            }
+            Status::Ready {
+                kind: Kind::Forward, port: Some(port), destination: Some(destination), ..
+            } => Some(notice::forward_opened(*port, destination)),
+            Status::Ready { kind: Kind::Socks, port: Some(port), .. } => Some(notice::socks_opened(*port)),
+            Status::Message { text } | Status::Failure { text } => Some(text.clone()),
+            Status::Opening { .. }
+            | Status::Ready { .. }
+            | Status::SessionStarted { .. }
+            | Status::ConnectionOpened { .. }
+            | Status::ConnectionClosed { .. }
+            | Status::DestinationRefused { .. }
+            | Status::End { .. } => None,
+        }
+    }
+
+    /// The line for tools, with the time in UTC as in RFC 3339.
+    pub fn json(&self) -> Bytes {
+        let unix_ms =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let time = DateTime::from_millis(unix_ms as i64).fmt(Format::DateTime).unwrap_or_default();
+        // Strings, numbers and names of ours are no reason to fail.
+        let mut line = serde_json::to_vec(&Line { time, status: self }).unwrap_or_default();
+        line.push(b'\n');
+        line.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(status: &Status) -> Vec<String> {
+        let line: serde_json::Value = serde_json::from_slice(&status.json()).unwrap();
+        line.as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn one_object_a_line_with_the_time() {
+        let status = Status::Lost { reason: "line\nbreak \u{1b}[2J \"quoted\"".into() };
+        let line = String::from_utf8(status.json().to_vec()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(!line.contains('\u{1b}'));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["event"], "lost");
+        let time = value["time"].as_str().unwrap();
+        assert!(time.len() >= 20 && time.ends_with('Z') && &time[10..11] == "T", "{time}");
+    }
+
+    #[test]
+    fn fields_that_are_absent_are_left_out() {
+        let status = Status::SessionStarted { session: "s".into(), destination: None, is_told: true };
+        assert_eq!(fields(&status), ["event", "session", "time"]);
+    }
+}
