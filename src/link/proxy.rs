@@ -1,24 +1,24 @@
 //! Proxies: which one applies, and the tunnel through it.
 
+mod adapters;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tower_service::Service;
+use tower_service::Service as _;
 use url::Url;
 
+use self::adapters::{Connected, NoBody};
 use super::stream::MaybeTls;
 use super::tcp::{self, ConnectError};
 use super::tls::{self, TrustError};
@@ -446,46 +446,6 @@ fn words(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
-    }
-}
-
-/// The connection that SOCKS is to be spoken on, made already.
-struct Connected(Option<TokioIo<TcpStream>>);
-
-impl Service<Uri> for Connected {
-    type Response = TokioIo<TcpStream>;
-    type Error = std::io::Error;
-    type Future = std::future::Ready<std::io::Result<TokioIo<TcpStream>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        std::future::ready(self.0.take().ok_or_else(|| std::io::ErrorKind::NotConnected.into()))
-    }
-}
-
-/// The body of a request that has none.
-struct NoBody;
-
-impl Body for NoBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(0)
     }
 }
 

@@ -131,10 +131,7 @@ impl<C: Client> World<C> {
             steps += 1;
             self.switch();
             self.feed();
-            // Who drives a channel asks for more as soon as something has gone.
-            while self.send() {
-                self.feed();
-            }
+            self.send();
             let is_done = self.to_upload.is_empty()
                 && self.keystrokes.is_empty()
                 && self.client.channel().is_drained()
@@ -253,11 +250,8 @@ impl<C: Client> World<C> {
         }
     }
 
-    /// Whether anything of the client's has gone.
-    fn send(&mut self) -> bool {
-        let mut has_sent = false;
+    fn send(&mut self) {
         while let Some(packet) = self.client.poll_packet(self.now) {
-            has_sent = true;
             if let Packet::Frame(frame) = &packet {
                 self.count(frame);
             }
@@ -269,7 +263,6 @@ impl<C: Client> World<C> {
                 self.fly(false, Packet::Frame(frame));
             }
         }
-        has_sent
     }
 
     /// The service's count of data messages.
