@@ -92,6 +92,8 @@ fn three_ends(sessions: usize) {
         }
         port.plugin.stderr.wait_for("has ended (");
         assert_closed(&mut open);
+        // A request that was on its way when the sessions ended.
+        std::thread::sleep(Duration::from_millis(500));
         starts = sim.requests().start;
         // An idle policy works only if nothing is started now.
         std::thread::sleep(Duration::from_millis(700));

@@ -48,7 +48,8 @@
 //! asked for more → [`smux::Session::send`], a bounded queue per stream →
 //! [`smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
 //! Downwards [`smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
-//! reader stops nobody until it holds 8 MiB (all together: 32 MiB), then the whole session waits. Nothing is dropped.
+//! reader stops nobody until it holds 64 MiB (all together: 256 MiB; `SSM_PLUGIN_BUFFER`), then its session waits.
+//! Nothing is dropped. The sessions behind a port are lanes, the lanes of one destination a pool (`session::port`).
 //!
 //! *At the other end* the agent looks the destination's name up once, when the session begins, and dials those addresses
 //! for every later connection, one after the other inside its accept loop. So a name whose address changes wants a new
