@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: cargo for targets whose standard library the toolchain may lack.
 #
 # `have_target TARGET` says whether cargo can build for it; `install_target` gets what is missing from Debian:
@@ -17,16 +18,21 @@ have_target() { has_own_std "$1" || [ -e "$RUST_WEB/complete" ]; }
 # What the unpacked compiler needs at run time is asked of the packages: their names carry versions.
 rust_web_packages() {
   local std llvm
-  std=$(apt-cache depends libstd-rust-web-dev 2>/dev/null | grep -om1 'libstd-rust-web-[0-9.]*') || return 1
-  llvm=$(apt-cache depends "$std" | grep -om1 'libllvm[0-9]*') || return 1
+  std=$(dependency libstd-rust-web-dev libstd-rust-web-) && llvm=$(dependency "$std" libllvm) || return 1
   echo rustc-web libstd-rust-web-dev rust-web-src "$std" "$llvm"
+}
+
+# dependency PACKAGE NAME: what PACKAGE depends on whose name is NAME and a version.
+dependency() {
+  apt-cache depends "$1" 2>/dev/null |
+    awk -v name="$2" '$1 == "Depends:" && $2 ~ "^" name "[0-9.]+$" { found = $2 } END { print found; exit !found }'
 }
 
 install_target() {
   have_target "$1" && return
   local packages folder=$RUST_WEB.part
-  # shellcheck disable=SC2015 # either failing means the same
-  command -v apt-get >/dev/null && packages=$(rust_web_packages) || return 1
+  command -v apt-get >/dev/null || return 1
+  packages=$(rust_web_packages) || return 1
   rm -rf "$folder"
   mkdir -p "$folder/debs" "$folder/bin"
   # shellcheck disable=SC2086 # a list
