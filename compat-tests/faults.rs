@@ -361,7 +361,8 @@ fn spoilt_smux(bytes: impl Fn() -> Vec<u8> + Send + Sync + 'static) {
         }
         socket.close("the gateway has had enough");
     });
-    let mut running = Running::spawn(&mut Started::of(&gateway).command(&World::new()));
+    let world = World::new();
+    let mut running = Running::spawn(&mut Started::of(&gateway).command(&world));
     let _stdin = running.take_stdin();
     let port = opened_port(&running.stdout);
     let mut local = connect(port);
@@ -473,7 +474,8 @@ fn gateway_that_nobody_runs() {
         let gateway = Gateway::raw(|_| ());
         Started::of(&gateway)
     };
-    let mut running = Running::spawn(&mut started.command(&World::new()));
+    let world = World::new();
+    let mut running = Running::spawn(&mut started.command(&world));
     let _stdin = running.take_stdin();
     let finished = running.finish();
     finished.assert_ok();
