@@ -42,6 +42,7 @@ mod faults_link;
 mod further_ports;
 #[cfg(unix)]
 mod hostile;
+mod layers;
 mod library;
 #[cfg(unix)]
 mod lifetime;

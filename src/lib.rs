@@ -4,16 +4,22 @@
 //! runs the kind of session that the agent announces ([`session`]). The protocol itself ([`protocol`]) is a set of
 //! state machines without clock, socket or task, usable from other programs.
 //!
-//! # Layout
+//! # Layers
 //!
 //! ```text
-//! main ─▶ cli ─▶ session ─▶ settings ─▶ link ─▶ protocol
-//!    │              │                   └────▶ aws
-//!    │              └──▶ smux, term, process, notice
-//!    └────▶ doctor ─▶ settings, link, aws
+//! program
+//! doctor  session
+//! cli  notice  logging
+//! settings
+//! link
+//! aws  wire_log  term
+//! protocol  smux
+//! process  secret  files
+//! version
 //! ```
 //!
-//! No arrow runs back up.
+//! Each module uses those on lower lines only, and no two files use each other in a circle; a test reads the `use`
+//! lines and checks both.
 //!
 //! | module | what it knows |
 //! |---|---|

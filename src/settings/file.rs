@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{TABLE, Warning, shown};
+use super::table::{TABLE, Variable};
+use super::warning::{Warning, shown};
 use crate::files::{self, FileError};
 
 /// Where the settings file is looked for: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the
@@ -51,7 +52,7 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
     let mut values = BTreeMap::new();
     for (key, value) in table {
         let Some(row) = TABLE.iter().find(|row| row.key() == key) else {
-            warn(Warning::unknown(&key, TABLE.iter().map(super::Variable::key)).to_string());
+            warn(Warning::unknown(&key, TABLE.iter().map(Variable::key)).to_string());
             continue;
         };
         match value {

@@ -32,6 +32,20 @@ pub trait Kind: Describe {
     fn read(&self, value: &OsStr) -> Option<Self::Value>;
 }
 
+/// When to print status lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum When {
+    /// Only when stderr is a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+    /// Always, as JSON for tools.
+    Json,
+}
+
 /// Off by default.
 pub struct Flag;
 

@@ -1,6 +1,6 @@
 //! The texts made from the table: `--help` and the manual page.
 
-use super::TABLE;
+use super::table::TABLE;
 use crate::version::COMPATIBLE_VERSION;
 
 /// The text of `--help`, made from [`TABLE`].

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::kind::When;
 use super::kind::{Choice, Describe, File, Filter, Flag, Kind, Number, Port, Seconds, Text, Version};
-use super::{Reader, When};
+use super::name;
+use super::reader::Reader;
 use crate::version::COMPATIBLE_VERSION;
 use crate::{link, protocol};
 
@@ -22,12 +24,7 @@ pub struct Variable {
 impl Variable {
     /// Its name in the settings file: in lower case, without the prefix.
     pub fn key(&self) -> String {
-        self.name.strip_prefix(PREFIX).unwrap_or(self.name).to_ascii_lowercase()
-    }
-
-    /// Whether it is read by this program only.
-    pub fn is_ours(&self) -> bool {
-        self.name.starts_with(PREFIX)
+        name::key(self.name)
     }
 
     /// The default in words.
@@ -48,9 +45,6 @@ impl Variable {
 pub fn find(name: &str) -> Option<&'static Variable> {
     TABLE.iter().find(|row| row.name == name)
 }
-
-/// What the names of our own variables begin with.
-pub const PREFIX: &str = "SSM_PLUGIN_";
 
 /// Makes [`Settings`], [`TABLE`] and the reading of them from rows of field, kind with its default, name, meaning and
 /// source.

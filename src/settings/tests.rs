@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use std::path::PathBuf;
+
+use super::warning::distance;
 use super::*;
 use crate::{link, protocol};
 

@@ -1,6 +1,6 @@
 //! The local terminal: raw mode, size, standard streams.
 //!
-//! With [`crate::process`] the only module that may hold `unsafe`. It has the same face on every system; `windows`
+//! With [`crate::process`] the only module that may hold `unsafe`. It has the same interface on every system; `windows`
 //! stands in for the UNIX parts there.
 //!
 //! Nothing here sets `O_NONBLOCK`: the descriptors are inherited, the flag would be the caller's too
@@ -10,6 +10,7 @@
 // The keys of a console; terminals send theirs themselves.
 #[cfg(any(windows, test))]
 mod keys;
+mod limits;
 mod output;
 #[cfg(unix)]
 mod raw;
@@ -78,11 +79,6 @@ pub fn stdout_is_terminal() -> bool {
 /// would move the cursor where it was never entered.)
 pub const MODES_OFF: &[u8] =
     b"\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
-
-/// Bytes read from stdin at once.
-const READ_SIZE: usize = 64 * 1024;
-/// Reads that wait between the stdin thread and the session.
-const STDIN_CHUNKS: usize = 4;
 
 #[cfg(all(test, unix))]
 mod tests;

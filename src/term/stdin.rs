@@ -12,8 +12,8 @@ use rustix::termios::isatty;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::limits::{READ_SIZE, STDIN_CHUNKS};
 use super::raw::{in_background, without};
-use super::{READ_SIZE, STDIN_CHUNKS};
 use crate::process::watch_readable;
 
 /// Standard input. At most four reads (`STDIN_CHUNKS`) of 64 KiB are held in front of it.

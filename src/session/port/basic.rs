@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::super::ending::End;
 use super::super::state::{Session, sleep_until};
 use super::super::status::Status;
-use super::Asked;
+use super::asked::Asked;
 use super::connection::{Connection, FromConnection};
 use super::gauge::{Budget, Gauge, Limits};
 use super::journal::Journal;

@@ -18,6 +18,7 @@
 //! | `connection`, `gauge`, `local_stream` | one local connection: its task, what waits for its reader, its socket |
 //! | `journal` | what became of each connection |
 
+mod asked;
 mod basic;
 mod connection;
 mod destination;
@@ -37,12 +38,9 @@ mod streams;
 
 pub(super) use self::forward::{Forward, parse as parse_forwards};
 use self::listener::Listener;
-use super::console::Console;
-use super::ending::{Closing, End, ends_session};
+use super::ending::{Closing, End};
 use super::state::Session;
 use super::status::{Kind, Status};
-use crate::notice;
-use crate::process::Signal;
 use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
@@ -81,24 +79,4 @@ pub(super) async fn run(
     };
     closing.may_lose_words = true;
     (end, closing)
-}
-
-/// What a signal asks of a forwarded port.
-enum Asked {
-    End,
-    Report,
-    Nothing,
-}
-
-impl Asked {
-    fn by(signal: Signal, console: &mut Console) -> Asked {
-        match signal {
-            Signal::Usr1 => Asked::Report,
-            signal if ends_session(signal) || signal == Signal::Suspend => {
-                console.say(notice::TERMINATE_SIGNAL);
-                Asked::End
-            }
-            _ => Asked::Nothing,
-        }
-    }
 }

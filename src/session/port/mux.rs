@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::super::ending::{Closing, End};
 use super::super::state::{Front, Session, sleep_until, tell};
 use super::super::status::{Kind, Status};
-use super::Asked;
+use super::asked::Asked;
 use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::forward::Forward;

@@ -3,6 +3,7 @@ use std::os::unix::net::UnixStream;
 use proptest::prelude::*;
 
 use super::*;
+use crate::term::limits::{READ_SIZE, STDIN_CHUNKS};
 
 async fn read_to_end(stdin: &mut Stdin) -> Vec<u8> {
     let mut all = Vec::new();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::super::keys::{Keyboard, Utf16};
-use super::super::{READ_SIZE, STDIN_CHUNKS};
+use super::super::limits::{READ_SIZE, STDIN_CHUNKS};
 use super::console::{self, CONTROL_Z};
 use super::handle::{Event, Handle, Pipe, Standard, is_pipe, wait_for_either};
 use super::raw::is_raw;

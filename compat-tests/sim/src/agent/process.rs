@@ -32,7 +32,7 @@ pub(super) enum Interrupt {
 mod unix {
     use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-    use super::Interrupt;
+    use crate::agent::process::Interrupt;
 
     /// Kills a program's process group.
     pub(in super::super) fn kill_group(pid: u32) {
@@ -79,7 +79,7 @@ mod unix {
 /// The runtime kills the program itself; what it has started stays, and signals there are none.
 #[cfg(not(unix))]
 mod windows {
-    use super::Interrupt;
+    use crate::agent::process::Interrupt;
 
     pub(in super::super) fn kill_group(_pid: u32) {}
 

@@ -1,0 +1,26 @@
+//! Signals to a forwarded port.
+
+use super::super::console::Console;
+use super::super::ending::ends_session;
+use crate::notice;
+use crate::process::Signal;
+
+/// What a signal asks of a forwarded port.
+pub(super) enum Asked {
+    End,
+    Report,
+    Nothing,
+}
+
+impl Asked {
+    pub fn by(signal: Signal, console: &mut Console) -> Asked {
+        match signal {
+            Signal::Usr1 => Asked::Report,
+            signal if ends_session(signal) || signal == Signal::Suspend => {
+                console.say(notice::TERMINATE_SIGNAL);
+                Asked::End
+            }
+            _ => Asked::Nothing,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Reading of single settings from the environment and the settings file.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use super::kind::Kind;
+use super::name;
+use super::warning::{Warning, shown};
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An environment variable.
+    Environment,
+    /// The settings file.
+    File,
+}
+
+/// Reads the values of settings and collects warnings.
+pub(super) struct Reader<G> {
+    pub get: G,
+    /// The settings file's values, by the names of the variables.
+    pub file: BTreeMap<&'static str, String>,
+    pub warnings: Vec<Warning>,
+    pub set: Vec<(&'static str, Source)>,
+}
+
+impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
+    /// A setting's value, or its default: one that cannot be used costs a warning.
+    pub fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
+        let Some((value, source)) = self.given(name) else { return kind.default() };
+        kind.read(&value).unwrap_or_else(|| {
+            self.warn(name, source, &value, kind);
+            kind.default()
+        })
+    }
+
+    /// What is given for a setting. Nothing but white space is nothing.
+    fn given(&mut self, name: &'static str) -> Option<(OsString, Source)> {
+        let is_given = |value: &OsString| !value.as_encoded_bytes().trim_ascii().is_empty();
+        let found = match (self.get)(name).filter(is_given) {
+            Some(value) => (value, Source::Environment),
+            None => (self.file.get(name).map(OsString::from).filter(is_given)?, Source::File),
+        };
+        self.set.push((name, found.1));
+        Some(found)
+    }
+
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        let absolute = |name: &str| (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        if cfg!(windows) {
+            return absolute("LOCALAPPDATA");
+        }
+        absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+    }
+
+    fn warn(&mut self, name: &'static str, source: Source, value: &OsStr, kind: &impl Kind) {
+        let value = shown(&value.to_string_lossy());
+        let given = match source {
+            Source::File => format!("{} = {value:?} in the settings file", name::key(name)),
+            Source::Environment => format!("{name}={value:?}"),
+        };
+        let text = format!("{given} is not {}, using {}", kind.wanted(), kind.default_text());
+        self.warnings.push(Warning { text, is_minor: !name::is_ours(name) });
+    }
+}

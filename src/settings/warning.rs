@@ -1,0 +1,69 @@
+//! Warnings about settings that cannot be used.
+
+use std::fmt;
+
+/// Something about the settings that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    pub(super) text: String,
+    /// Not a mistake that somebody made for this program: the variables of another, the file of another user. Said by
+    /// `doctor` and in the log, not at every start.
+    pub is_minor: bool,
+}
+
+impl Warning {
+    pub(super) fn new(text: String) -> Warning {
+        Warning { text, is_minor: false }
+    }
+
+    pub(super) fn minor(text: String) -> Warning {
+        Warning { text, is_minor: true }
+    }
+
+    /// A name that no setting has, with the known one that looks most like it.
+    pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> Warning {
+        let nearest = known.map(|known| (distance(name, &known), known)).min();
+        let name = shown(name);
+        Warning::new(match nearest {
+            Some((errors, known)) if errors <= MAX_TYPOS => {
+                format!("unknown setting {name}; did you mean {known}?")
+            }
+            _ => format!("unknown setting {name}; see --help"),
+        })
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The beginning of something that may be long.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
+
+/// How many characters must be added, left out or replaced to get from one word to the other.
+pub(super) fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, left) in from.chars().take(MAX_SHOWN).enumerate() {
+        let mut corner = line;
+        let mut last = line + 1;
+        for (cell, right) in row.iter_mut().skip(1).zip(&to) {
+            let here = (corner + usize::from(left != *right)).min(*cell + 1).min(last + 1);
+            corner = std::mem::replace(cell, here);
+            last = here;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Characters of a bad name or value shown in its warning.
+const MAX_SHOWN: usize = 40;
+/// Further off, a name is not taken for a misspelt one.
+const MAX_TYPOS: usize = 3;
