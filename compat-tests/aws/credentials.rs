@@ -246,8 +246,8 @@ fn profile_file_that_blocks_costs_the_signature_only() {
             finished.assert_ok();
             let errors = finished.errors();
             let line = format!(
-                "session-manager-plugin: signing the connection failed: {} (from {variable}) is not a regular \
-                 file; opening without a signature\n",
+                "session-manager-plugin: signing the connection failed: {} (from {variable}) cannot be \
+                 read: it is not a regular file; opening without a signature\n",
                 path.display()
             );
             assert_eq!(errors, line);
