@@ -285,7 +285,7 @@ fn sizes_without_a_terminal() {
         let finished = run(&mut started.command(&world));
         finished.assert_ok();
         assert!(finished.text().contains(&format!("<{expected}>")), "{columns:?}: {}", finished.text());
-        let warned = columns == Some("wide");
-        assert_eq!(finished.errors().contains("COLUMNS=\"wide\""), warned, "{}", finished.errors());
+        // These variables are other programs' too: what is wrong with them is for `doctor` and the log.
+        assert_eq!(finished.errors(), "", "{columns:?}");
     }
 }
