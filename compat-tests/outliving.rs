@@ -13,7 +13,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
 use crate::harness::process::Running;
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_with_agent};
+use crate::harness::sim::{assert_all_ended, sim, sim_that_listens_late, sim_with_agent};
 
 /// A port that outlives its sessions.
 struct Port {
@@ -134,6 +134,24 @@ fn three_ends(sessions: usize) {
         format!("Terminate signal received, exiting.\n\n\nExiting session with sessionId: {first}.\n\n");
     assert!(text.ends_with(&last), "{text}");
     assert!(errors.matches("has ended (").count() >= 3, "{errors}");
+    assert_all_ended(&sim);
+}
+
+/// A connection that waits for its session has bytes ready when the handshake is complete.
+#[test]
+fn a_waiting_connection_reaches_an_agent_that_listens_late() {
+    let (mut world, sim, echo) = (World::new(), sim_that_listens_late(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    for round in 0..3 {
+        for session in sim.sessions().iter().filter(|session| session.state != SessionState::Ended) {
+            sim.close_session(&session.id, "idle");
+        }
+        port.plugin.stderr.wait_for("has ended (");
+        let text = format!("round {round}");
+        assert_eq!(echo_through(port.port, text.as_bytes()), text.as_bytes());
+    }
+    port.end();
     assert_all_ended(&sim);
 }
 

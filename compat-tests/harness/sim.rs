@@ -1,5 +1,7 @@
 //! Simulators as the tests want them.
 
+use std::time::Duration;
+
 use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, SessionState, Sim};
 
@@ -8,6 +10,15 @@ use super::PATIENCE;
 /// With the real agent's pacing and the service's message limit.
 pub fn sim() -> Sim {
     start(Config::default())
+}
+
+/// An agent that ignores input for a while after the handshake, as a real one may on a busy machine.
+pub fn sim_that_listens_late() -> Sim {
+    let deaf_after_handshake = Duration::from_millis(10);
+    start(Config {
+        agent: AgentOptions { deaf_after_handshake, ..AgentOptions::default() },
+        ..Config::default()
+    })
 }
 
 /// An older agent.

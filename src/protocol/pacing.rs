@@ -25,19 +25,28 @@ pub struct Pacer {
     empty_at: Option<Instant>,
     /// The last message took the last whole token.
     is_dry: bool,
+    /// No message goes before this time.
+    held_until: Option<Instant>,
 }
 
 impl Pacer {
     /// A full bucket for `rate` messages a second; 0 is no limit.
     pub fn new(rate: u32) -> Pacer {
-        Pacer { interval: (rate > 0).then(|| Duration::from_secs(1) / rate), empty_at: None, is_dry: false }
+        let interval = (rate > 0).then(|| Duration::from_secs(1) / rate);
+        Pacer { interval, empty_at: None, is_dry: false, held_until: None }
     }
 
     /// When the next message may go; a time in the past or `None` is now. One of many waits, when the bucket has run
     /// dry, until [`GROUP`] may go together: a wake-up, a write and a TLS record for each is what an upload costs.
     pub fn next_at(&self, is_one_of_many: bool) -> Option<Instant> {
         let tokens = if is_one_of_many && self.is_dry { GROUP } else { 1 };
-        Some(self.empty_at? + self.interval? * tokens)
+        let paced = self.empty_at.zip(self.interval).map(|(empty_at, interval)| empty_at + interval * tokens);
+        paced.max(self.held_until)
+    }
+
+    /// Lets no message go before `until`.
+    pub fn hold(&mut self, until: Instant) {
+        self.held_until = Some(until);
     }
 
     /// Whether a message may go now.
@@ -47,6 +56,7 @@ impl Pacer {
 
     /// Counts a message that goes now.
     pub fn take(&mut self, now: Instant) {
+        self.held_until = None;
         let Some(interval) = self.interval else { return };
         let full = now.checked_sub(interval * BURST);
         let level = match (self.empty_at, full) {

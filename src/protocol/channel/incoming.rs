@@ -1,6 +1,6 @@
 //! What a channel does with the messages that come: acknowledged, put in order, handed out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::api::{CloseReason, Event};
 use super::super::congestion::Ack;
@@ -60,7 +60,7 @@ impl Channel {
         self.stats.bytes_received += message.payload.len() as u64;
         let delivered = match message.payload_type {
             PayloadType::HandshakeRequest => self.handle_handshake_request(now, &message.payload),
-            PayloadType::HandshakeComplete => self.handle_handshake_complete(&message.payload),
+            PayloadType::HandshakeComplete => self.handle_handshake_complete(now, &message.payload),
             PayloadType::EncryptionChallengeRequest => self.handle_challenge(&message.payload),
             PayloadType::Output | PayloadType::Stderr | PayloadType::ExitCode => {
                 if matches!(self.state, State::Waiting { .. }) && message.payload_type == PayloadType::Output
@@ -115,11 +115,14 @@ impl Channel {
         Ok(())
     }
 
-    fn handle_handshake_complete(&mut self, body: &[u8]) -> Result<(), payload::PayloadError> {
+    fn handle_handshake_complete(&mut self, now: Instant, body: &[u8]) -> Result<(), payload::PayloadError> {
         let words = handshake::customer_message(body)?;
         if !words.is_empty() {
             self.events.push_back(Event::Notice(words));
         }
+        // The way there takes a part of the time that the agent needs.
+        let round_trip = self.sender.rtt().smoothed();
+        self.pacer.hold(now + AGENT_SETTLES.saturating_sub(round_trip));
         match self.handshake.session().cloned() {
             Some(kind) => self.become_ready(kind),
             None => self.close(CloseReason::UnknownSession),
@@ -181,3 +184,8 @@ impl Channel {
         }
     }
 }
+
+/// How long after its `HandshakeComplete` an agent may still acknowledge input and ignore it: it sends the message before
+/// it sets the flag that lets input through (agent source, `PerformHandshake`). What is between takes microseconds, or
+/// its machine's time to come back to it.
+const AGENT_SETTLES: Duration = Duration::from_millis(20);

@@ -1,5 +1,6 @@
 //! Tests of the channel as a whole.
 
+mod after_handshake;
 mod reopening;
 mod silent_agent;
 mod vectors;

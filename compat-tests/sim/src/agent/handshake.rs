@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::crypto::Cipher;
 use super::receive::{Input, Receiver};
@@ -86,6 +86,10 @@ pub(super) async fn perform(
         customer_message: customer_message(spec, kms.is_some(), &response.client_version),
     };
     send_json(sender, payload_type::HANDSHAKE_COMPLETE, &complete).await?;
+    let ends = Instant::now() + spec.options.deaf_after_handshake;
+    while let Ok(input) = timeout_at(ends, receiver.next()).await {
+        accept(receiver, input.ok_or(Failure::Closed)?).await?;
+    }
     Ok(Client { version: response.client_version })
 }
 

@@ -62,6 +62,10 @@ pub struct AgentOptions {
     pub always_handshake: bool,
     /// How long to wait before a shell's first output is read: 1 s with the real agent.
     pub shell_delay: Duration,
+    /// How long after the end of the handshake input is still acknowledged and ignored. The real agent says that the
+    /// handshake is complete before it sets the flag that lets input through; how long that takes is its machine's
+    /// business.
+    pub deaf_after_handshake: Duration,
     /// The rule that is not kept.
     pub broken: Option<Broken>,
 }
@@ -77,6 +81,7 @@ impl Default for AgentOptions {
             customer_message: String::new(),
             always_handshake: false,
             shell_delay: Duration::ZERO,
+            deaf_after_handshake: Duration::ZERO,
             broken: None,
         }
     }

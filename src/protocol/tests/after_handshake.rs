@@ -1,0 +1,85 @@
+//! The moment after the handshake: the agent still ignores what it acknowledges.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::from_agent;
+use crate::protocol::message::{Message, MessageType, PayloadType};
+use crate::protocol::{Channel, Config, Event, Flag, Input, SessionKind, Transmit};
+
+const MS: Duration = Duration::from_millis(1);
+const START: Duration = Duration::from_millis(100);
+
+/// What a channel sends until `until`, with the time of each data message.
+fn sent(channel: &mut Channel, mut now: Instant, until: Instant) -> Vec<(Instant, PayloadType)> {
+    let mut sent = Vec::new();
+    loop {
+        while let Some(transmit) = channel.poll_transmit(now) {
+            let Transmit::Binary(frame) = transmit else { continue };
+            let message = Message::decode(frame).unwrap();
+            if message.message_type == MessageType::InputStreamData {
+                sent.push((now, message.payload_type));
+            }
+        }
+        match channel.poll_timeout() {
+            Some((at, _)) if at.max(now) <= until => now = at.max(now),
+            _ => return sent,
+        }
+        channel.handle_timeout(now);
+    }
+}
+
+/// A channel whose handshake has just completed, at the time given back; our response was acknowledged after `rtt`.
+fn completed(rate: u32, rtt: Duration) -> (Channel, Instant) {
+    let start = Instant::now() + START;
+    let mut channel = Channel::new(Config { message_rate: rate, ..Config::default() }, 1);
+    channel.handle_open(start, 0, "token");
+    let request = br#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"type":"LocalPortForwarding"}}}]}"#;
+    let data = |sequence, payload_type, body: &'static [u8]| {
+        from_agent(MessageType::OutputStreamData, sequence, payload_type, Bytes::from_static(body))
+    };
+    channel.handle_frame(start, data(0, PayloadType::HandshakeRequest, request));
+    assert_eq!(sent(&mut channel, start, start).len(), 1);
+    let now = start + rtt;
+    let ack = br#"{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"00000000-0000-0000-0000-000000000001","AcknowledgedMessageSequenceNumber":0,"IsSequentialMessage":true}"#;
+    channel.handle_frame(
+        now,
+        from_agent(MessageType::Acknowledge, 0, PayloadType::Other(0), Bytes::from_static(ack)),
+    );
+    channel.handle_frame(now, data(1, PayloadType::HandshakeComplete, b"{}"));
+    assert!(matches!(channel.poll_event(), Some(Event::Ready(SessionKind::Port(_)))));
+    (channel, now)
+}
+
+#[test]
+fn the_first_data_waits_until_the_agent_listens() {
+    for rate in [900, 0] {
+        for input in [Input::Bytes(Bytes::from_static(b"x")), Input::Flag(Flag::TerminateSession)] {
+            let (mut channel, now) = completed(rate, MS);
+            assert!(channel.wants_input());
+            channel.send(input);
+            assert_eq!(sent(&mut channel, now, now + 10 * MS), []);
+            let sent = sent(&mut channel, now + 10 * MS, now + 30 * MS);
+            assert_eq!(sent.len(), 1);
+            assert!(sent[0].0 <= now + 20 * MS);
+        }
+    }
+}
+
+/// The agent has had that time while its message and ours were on their way.
+#[test]
+fn a_long_path_costs_no_time() {
+    let (mut channel, now) = completed(900, 25 * MS);
+    channel.send(Input::Bytes(Bytes::from_static(b"x")));
+    assert_eq!(sent(&mut channel, now, now).len(), 1);
+}
+
+#[test]
+fn later_data_goes_at_once() {
+    let (mut channel, now) = completed(900, MS);
+    let later = now + 25 * MS;
+    channel.handle_timeout(later);
+    channel.send(Input::Bytes(Bytes::from_static(b"x")));
+    assert_eq!(sent(&mut channel, later, later).len(), 1);
+}
