@@ -155,6 +155,74 @@ fn a_waiting_connection_reaches_an_agent_that_listens_late() {
     assert_all_ended(&sim);
 }
 
+/// Connections that have a session do not keep another one being asked for.
+#[test]
+fn further_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_SESSIONS", "2");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    let first = echoed(port.port);
+    sim.refuse_starts(Some("AccessDeniedException"));
+    let second = echoed(port.port);
+    port.plugin.stderr.wait_for("AccessDeniedException");
+    let starts = sim.requests().start;
+    // Longer than the first pauses between attempts.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sim.requests().start, starts);
+    drop((first, second));
+    port.end();
+}
+
+/// The end of a session whose connections were its own starts no other.
+#[test]
+fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_SESSIONS", "2");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    let open = [echoed(port.port), echoed(port.port), echoed(port.port)];
+    eventually("a second session", || {
+        sim.sessions().iter().filter(|session| session.state == SessionState::Connected).count() == 2
+    });
+    sim.close_session(&living(&sim, &port.first), "idle");
+    port.plugin.stderr.wait_for("has ended (");
+    let starts = sim.requests().start;
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(sim.requests().start, starts);
+    drop(open);
+    port.end();
+    assert_all_ended(&sim);
+}
+
+/// One that came when all streams were taken gets the first that is free again.
+#[test]
+fn a_connection_too_many_is_served_when_another_has_gone() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    let mut open: Vec<_> = (0..MAX_STREAMS).map(|_| echoed(port.port)).collect();
+    let mut late = connect(port.port);
+    late.write_all(b"z").expect("write");
+    // Reset, so that nothing waits for an answer.
+    let gone = open.pop().expect("one");
+    rustix::net::sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).expect("linger");
+    drop(gone);
+    late.read_exact(&mut [0; 1]).expect("it is served");
+    drop((open, late));
+    port.end();
+    assert_all_ended(&sim);
+}
+
+/// A connection that has its session.
+#[track_caller]
+fn echoed(port: u16) -> TcpStream {
+    let mut stream = connect(port);
+    stream.write_all(b"x").expect("write");
+    stream.read_exact(&mut [0; 1]).expect("read");
+    stream
+}
+
 #[test]
 fn three_ends_of_a_session() {
     three_ends(1);
@@ -344,3 +412,6 @@ fn where_it_cannot_be() {
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
 }
+
+/// As many as the product gives a session.
+const MAX_STREAMS: usize = 1024;

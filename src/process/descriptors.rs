@@ -20,6 +20,12 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// How many descriptors the process may have open.
+pub fn descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// Has the runtime wait until the descriptor is readable; gives it back if that cannot be (a file).
 ///
 /// # Errors

@@ -21,10 +21,10 @@ pub use self::env::take_var;
 pub use self::parent::Parent;
 pub use self::signal::Signal;
 #[cfg(windows)]
-pub use self::windows::{Signals, raise_descriptor_limit};
+pub use self::windows::{Signals, descriptor_limit, raise_descriptor_limit};
 #[cfg(unix)]
 pub use self::{
-    descriptors::{raise_descriptor_limit, watch_readable},
+    descriptors::{descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
     signals::Signals,
 };

@@ -65,8 +65,8 @@ impl Session {
 
     /// Prints the state of the session on stderr, since it was asked for.
     pub fn report(&mut self) {
-        let line = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
-        self.console.complain(&line);
+        let text = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
+        self.console.announce(&Status::Message { text });
     }
 
     /// The session for itself, to be run or ended, and what is left beside it. `reads_flags`: see [`Started`].

@@ -195,7 +195,8 @@ settings! {
 /// The most sessions that may share a port: each is an own StartSession at AWS.
 const MAX_SESSIONS: usize = 8;
 const MIN_BUFFER: usize = 1 << 20;
-const MAX_BUFFER: usize = 4 << 30;
+/// 4 GiB, or what a system of 32 bits can count.
+const MAX_BUFFER: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { usize::MAX };
 const MAX_MESSAGE_RATE: u32 = 1_000_000;
 const MIN_PAYLOAD: usize = 64;
 /// Live agents were seen to take single messages of this size.

@@ -193,8 +193,8 @@ impl Run {
 
     /// Prints the state on stderr, since it was asked for.
     fn report(&mut self) {
-        for line in self.pools.report() {
-            self.front.console.complain(&line);
+        for text in self.pools.report() {
+            self.front.console.announce(&Status::Message { text });
         }
     }
 }

@@ -35,6 +35,7 @@ use super::socks::{self, Reply};
 use crate::aws::Trouble;
 use crate::link::{Backoff, Link, LinkEvent};
 use crate::notice;
+use crate::process::descriptor_limit;
 
 /// When sessions are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +74,15 @@ pub(super) struct Pool {
     idle_since: Option<Instant>,
     /// How many lanes there may be.
     sessions: usize,
+    /// How many lanes the connections so far have asked for, on demand.
+    wanted: usize,
     /// Oldest first.
     lanes: Vec<Lane>,
     /// Where the next look for events begins, so that one busy session does not silence the others.
     cursor: usize,
     waiting: BTreeMap<ConnectionNumber, Waiting>,
+    /// How many connections may wait at a time; further ones wait in the listener.
+    max_waiting: usize,
     /// `None` where no further session can be started.
     starter: Option<Starter>,
     budget: Arc<Budget>,
@@ -139,9 +144,12 @@ impl Pool {
             speaks_socks: false,
             idle_since: None,
             sessions: 1,
+            wanted: 0,
             lanes: Vec::new(),
             cursor: 0,
             waiting: BTreeMap::new(),
+            // The session that they wait for needs descriptors, too.
+            max_waiting: MAX_WAITING.min(descriptor_limit() / 8),
             starter,
             budget: Arc::clone(budget),
             retry: Retry {
@@ -190,7 +198,7 @@ impl Pool {
 
     /// Whether another connection may be accepted.
     pub fn may_take(&self) -> bool {
-        let may_wait = self.plan == Plan::OnDemand && self.waiting.len() < MAX_WAITING;
+        let may_wait = self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting;
         may_wait || self.lanes.iter().any(Lane::may_open)
     }
 
@@ -198,16 +206,18 @@ impl Pool {
     pub fn take(&mut self, number: ConnectionNumber, connection: Connection) {
         let now = Instant::now();
         self.refresh(now);
+        self.wanted = self.sessions.min(self.len() + 1);
         let wait = if self.speaks_socks { WAIT_SOCKS } else { WAIT };
         let early = BytesMut::new();
         let waiting = Waiting { connection, early, is_reading: true, has_ended: false, until: now + wait };
-        if self.lanes.iter().any(Lane::may_open) {
+        // Those that came before are served before.
+        if self.waiting.is_empty() && self.lanes.iter().any(Lane::may_open) {
             self.place(number, waiting);
         } else if let Some((until, reply)) = self.retry.refusal
             && now < until
         {
             self.refuse(waiting, reply);
-        } else if self.plan == Plan::OnDemand && self.waiting.len() < MAX_WAITING {
+        } else if self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting {
             self.waiting.insert(number, waiting);
         } else {
             self.refuse(waiting, Reply::GeneralFailure);
@@ -227,6 +237,7 @@ impl Pool {
 
     /// Moves what the streams have to send into the channels.
     pub fn transmit(&mut self) {
+        self.place_waiting();
         self.lanes.iter_mut().for_each(Lane::transmit);
         if self.len() > 0 {
             self.idle_since = None;
@@ -301,7 +312,7 @@ impl Pool {
     fn target(&self) -> usize {
         match self.plan {
             Plan::Fixed => self.sessions,
-            Plan::OnDemand => self.sessions.min(self.len()),
+            Plan::OnDemand => self.wanted,
         }
     }
 
@@ -310,8 +321,9 @@ impl Pool {
         while self.lanes.len() < self.target()
             && let Some(starter) = &self.starter
         {
-            // After a failure, one tells whether it is over.
-            if self.retry.has_failed && self.lanes.iter().any(|lane| !lane.is_ready()) {
+            // After a failure, one tells whether it is over; on demand only if a connection waits for it.
+            let is_in_vain = self.plan == Plan::OnDemand && self.waiting.is_empty();
+            if self.retry.has_failed && (is_in_vain || self.lanes.iter().any(|lane| !lane.is_ready())) {
                 return;
             }
             if let Some(pause) = &mut self.retry.pause {
@@ -335,8 +347,12 @@ impl Pool {
                 if is_told {
                     self.told = None;
                 }
-                for (number, waiting) in std::mem::take(&mut self.waiting) {
-                    self.place(number, waiting);
+                self.place_waiting();
+                if self.speaks_socks && self.len() == 0 {
+                    // Whoever asked for it has gone; it counts among the few that there may be.
+                    let mut lane = self.lanes.remove(index);
+                    self.remains.extend(lane.give_up(false));
+                    return PoolEvent::Progress;
                 }
                 let session = self.lanes[index].session().map(|(id, _)| id.to_owned()).unwrap_or_default();
                 PoolEvent::Tell(Status::SessionStarted { session, destination: self.name(), is_told })
@@ -349,14 +365,24 @@ impl Pool {
         }
     }
 
-    fn place(&mut self, number: ConnectionNumber, waiting: Waiting) {
-        if self.speaks_socks {
-            waiting.connection.reply(&socks::reply(Reply::Succeeded));
+    /// Hands waiting connections to lanes that have room, oldest first.
+    fn place_waiting(&mut self) {
+        while self.lanes.iter().any(Lane::may_open)
+            && let Some((number, waiting)) = self.waiting.pop_first()
+        {
+            self.place(number, waiting);
         }
+    }
+
+    fn place(&mut self, number: ConnectionNumber, waiting: Waiting) {
+        let speaks_socks = self.speaks_socks;
         let Some(lane) = self.least_loaded() else {
             self.waiting.insert(number, waiting);
             return;
         };
+        if speaks_socks {
+            waiting.connection.reply(&socks::reply(Reply::Succeeded));
+        }
         lane.open(number, waiting.connection, &waiting.early, waiting.is_reading);
         if waiting.has_ended {
             lane.handle_report(number, &FromConnection::InputEnded);
@@ -369,6 +395,8 @@ impl Pool {
         let session = lane.session().map(|(id, _)| id.to_owned());
         let lived = lane.lived();
         self.remains.extend(lane.give_up(end.is_over()));
+        // What is not needed by those that wait is started for the next connection, should it come.
+        self.wanted = self.wanted.min(self.lanes.len() + self.waiting.len());
         if self.plan == Plan::Fixed && index == 0 {
             return PoolEvent::Over(end.end);
         }
@@ -506,7 +534,7 @@ const FIRST_REFRESH: Duration = Duration::from_secs(5);
 const LAST_REFRESH: Duration = Duration::from_secs(120);
 /// A session that lived so long was a good one: the next is not put off.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// Connections that wait at a time; further ones wait in the listener.
+/// Connections that wait at a time, where there are descriptors enough.
 const MAX_WAITING: usize = 256;
 /// How long a connection waits for a session: longer than an instance takes to boot.
 const WAIT: Duration = Duration::from_secs(300);
