@@ -168,8 +168,8 @@ pub fn proxy_ignored(name: &str) -> String {
 }
 
 /// Status: the connection is lost and is being opened again.
-pub fn connecting_again(reason: impl std::fmt::Display) -> String {
-    format!("connection lost ({reason}), connecting again")
+pub fn reconnecting(reason: impl std::fmt::Display) -> String {
+    format!("connection lost ({reason}), reconnecting")
 }
 
 /// Status: a local reader holds up a forwarding session.
@@ -230,7 +230,7 @@ pub const RESUMED: &str = "connection resumed";
 
 /// Status: no new connection could be made.
 pub fn gave_up(reason: impl std::fmt::Display) -> String {
-    format!("gave up connecting again: {reason}")
+    format!("gave up reconnecting: {reason}")
 }
 
 /// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
@@ -249,10 +249,10 @@ pub fn failure(text: &str) -> Bytes {
 
 /// The state of a session in one line, for SIGUSR1 and the escape `~#`.
 pub fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
-    let state = if is_open { "connected" } else { "connecting again" };
+    let state = if is_open { "connected" } else { "reconnecting" };
     let rtt = stats.rtt.as_secs_f64() * 1e3;
     let mut line = format!(
-        "session {id}: {state}, round trip {rtt:.1} ms, sent {} bytes in {} messages ({} again), \
+        "session {id}: {state}, round trip {rtt:.1} ms, sent {} bytes in {} messages ({} retransmitted), \
          received {} bytes in {} messages, {} bytes unacknowledged",
         stats.bytes_sent,
         stats.messages_sent,

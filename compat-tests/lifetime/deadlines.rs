@@ -113,8 +113,8 @@ fn a_network_that_stays_away() {
         let errors = finished.errors();
         let lines: Vec<&str> = errors.lines().collect();
         assert_eq!(lines.len(), 2, "{kind:?}: a line for each change of state: {errors}");
-        assert!(lines[0].contains("connection lost (") && lines[0].ends_with("connecting again"), "{errors}");
-        assert!(lines[1].contains("gave up connecting again: "), "{kind:?}: {errors}");
+        assert!(lines[0].contains("connection lost (") && lines[0].ends_with("reconnecting"), "{errors}");
+        assert!(lines[1].contains("gave up reconnecting: "), "{kind:?}: {errors}");
     }
 }
 
@@ -127,7 +127,7 @@ fn a_network_that_stays_away_from_a_terminal() {
     Kind::Shell.wait_until_up(&terminal.screen);
     sim.outage(Duration::from_secs(3600));
     terminal.wait_for("connection lost (");
-    terminal.wait_for("gave up connecting again: ");
+    terminal.wait_for("gave up reconnecting: ");
     assert!(terminal.finish_within(PROMPT).success());
     terminal.assert_restored();
 }
@@ -143,7 +143,7 @@ fn a_network_that_comes_back() {
     for _ in 0..2 {
         sim.cut(started.id());
         plugin.stderr.wait_for("connection lost (");
-        plugin.stderr.wait_for("connecting again\n");
+        plugin.stderr.wait_for("reconnecting\n");
         plugin.stderr.wait_for("connection resumed\n");
     }
     assert_eq!(crate::harness::net::echo_through(port, b"after"), b"after");

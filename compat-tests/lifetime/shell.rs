@@ -42,7 +42,7 @@ fn tilde_dot_works_while_the_network_is_away() {
     let (world, sim) = (World::new(), sim());
     let (mut terminal, _) = shell(&world, &sim);
     sim.outage(Duration::from_secs(3600));
-    terminal.wait_for("connecting again");
+    terminal.wait_for("reconnecting");
     terminal.send("\r~.");
     assert!(terminal.finish_within(PROMPT).success());
     terminal.assert_restored();

@@ -184,7 +184,7 @@ fn a_signal_while_the_network_is_away_ends_at_once() {
         let mut terminal = Terminal::spawn(&command);
         kind.wait_until_up(&terminal.screen);
         sim.outage(Duration::from_secs(3600));
-        terminal.wait_for("connecting again");
+        terminal.wait_for("reconnecting");
         terminal.signal(Signal::TERM);
         assert!(terminal.finish_within(PROMPT).success());
         terminal.assert_restored();

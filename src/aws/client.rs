@@ -17,8 +17,8 @@ use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::config::{self, AwsContext};
-use super::credentials::Kept;
-use super::error::{AwsError, Trouble};
+use super::credentials::CachedCredentials;
+use super::error::{AwsError, ErrorKind};
 use super::{credentials, endpoint, files, sign};
 use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
@@ -39,7 +39,7 @@ pub struct Opened {
 pub struct Client {
     context: AwsContext,
     loaded: OnceCell<Result<Loaded, String>>,
-    kept: Mutex<Option<Kept>>,
+    cached: Mutex<Option<CachedCredentials>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ struct Loaded {
 impl Client {
     /// Reads nothing and asks nobody yet.
     pub fn new(context: AwsContext) -> Client {
-        Client { context, loaded: OnceCell::new(), kept: Mutex::new(None) }
+        Client { context, loaded: OnceCell::new(), cached: Mutex::new(None) }
     }
 
     /// The headers that sign the opening of `url` as it will be asked for.
@@ -63,13 +63,13 @@ impl Client {
         let (loaded, credentials) = self.ready(CALL, SIGNING_LOOK_UP).await?;
         let region = loaded.config.region().map(|region| region.as_ref()).unwrap_or_default();
         sign::headers(url, region, &credentials, SystemTime::now())
-            .map_err(|reason| AwsError::new(CALL, Trouble::Refused, reason))
+            .map_err(|reason| AwsError::new(CALL, ErrorKind::Refused, reason))
     }
 
     /// A new token and a new stream URL for a session.
     ///
     /// # Errors
-    /// See [`AwsError`]; [`Trouble::SessionGone`] also when the service gives no token, which is its way to say that
+    /// See [`AwsError`]; [`ErrorKind::SessionGone`] also when the service gives no token, which is its way to say that
     /// the session has timed out.
     pub async fn resume(&self, session_id: &str) -> Result<Opened, AwsError> {
         const CALL: &str = "ssm:ResumeSession";
@@ -78,7 +78,7 @@ impl Client {
         let answer = self.answer(CALL, answer.await).await?;
         let token = answer.token_value.filter(|token| !token.is_empty());
         let token =
-            token.ok_or_else(|| AwsError::new(CALL, Trouble::SessionGone, "the session has timed out"))?;
+            token.ok_or_else(|| AwsError::new(CALL, ErrorKind::SessionGone, "the session has timed out"))?;
         Ok(Opened {
             session_id: session_id.to_owned(),
             stream_url: answer.stream_url.unwrap_or_default(),
@@ -122,7 +122,7 @@ impl Client {
             (Some(session_id), Some(stream_url), Some(token)) => {
                 Ok(Opened { session_id, stream_url, token: Secret::new(token) })
             }
-            _ => Err(AwsError::new(CALL, Trouble::Refused, "the answer is not complete")),
+            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the answer is not complete")),
         }
     }
 
@@ -132,7 +132,7 @@ impl Client {
     /// See [`AwsError`].
     pub async fn data_key(&self, session_id: &str, request: &DataKeyRequest) -> Result<DataKey, AwsError> {
         const CALL: &str = "kms:GenerateDataKey";
-        let refused = |reason: String| AwsError::new(CALL, Trouble::Refused, reason);
+        let refused = |reason: String| AwsError::new(CALL, ErrorKind::Refused, reason);
         let Some(target) = self.context.target.as_deref() else {
             return Err(refused("the caller did not say which target the session is for".into()));
         };
@@ -179,22 +179,22 @@ impl Client {
     }
 
     async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
-        let is_fresh = |kept: &&Kept| kept.is_fresh(SystemTime::now());
-        if self.kept.lock().await.as_ref().filter(is_fresh).is_none() {
+        let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
+        if self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
             // Each time: the files are read again below, and may have been mended meanwhile. Not under the lock: an
             // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
-            files::check().await.map_err(|reason| AwsError::new(call, Trouble::UnreadableFile, reason))?;
+            files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
         let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
-        let loaded = loaded.map_err(|reason| AwsError::new(call, Trouble::Refused, reason))?;
-        let mut kept = self.kept.lock().await;
-        if let Some(fresh) = kept.as_ref().filter(is_fresh) {
+        let loaded = loaded.map_err(|reason| AwsError::new(call, ErrorKind::Refused, reason))?;
+        let mut cached = self.cached.lock().await;
+        if let Some(fresh) = cached.as_ref().filter(is_fresh) {
             return Ok((loaded, fresh.credentials.clone()));
         }
         let profile = self.context.profile.as_deref();
         let found = credentials::look_up(&loaded.config, &loaded.provider_config, profile, wait).await;
         let found = found.map_err(|error| AwsError::credentials(call, &error))?;
-        *kept = Some(Kept { credentials: found.clone(), since: Instant::now() });
+        *cached = Some(CachedCredentials { credentials: found.clone(), since: Instant::now() });
         Ok((loaded, found))
     }
 
@@ -211,8 +211,8 @@ impl Client {
             Ok(answer) => return Ok(answer),
             Err(error) => AwsError::sdk(call, &error),
         };
-        if error.trouble == Trouble::BadCredentials {
-            *self.kept.lock().await = None;
+        if error.kind == ErrorKind::BadCredentials {
+            *self.cached.lock().await = None;
         }
         Err(error)
     }

@@ -40,12 +40,12 @@ pub(super) async fn look_up(
 
 /// Credentials, and when they were looked up.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedCredentials {
     pub credentials: Credentials,
     pub since: Instant,
 }
 
-impl Kept {
+impl CachedCredentials {
     /// Whether they may be used without looking again. Those without an end are kept for one attempt only: looking
     /// them up is cheap, and only that shows a change.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
@@ -126,7 +126,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let kept = |expiry: Option<Duration>, since: Instant| {
             let credentials = Credentials::new("a", "s", None, expiry.map(|left| now + left), "test");
-            Kept { credentials, since }.is_fresh(now)
+            CachedCredentials { credentials, since }.is_fresh(now)
         };
         let long_ago = Instant::now().checked_sub(KEPT_WITHOUT_END).unwrap();
         assert!(kept(Some(REFRESH_AHEAD + Duration::from_secs(1)), long_ago));

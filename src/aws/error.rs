@@ -10,7 +10,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// What kind of failure it is, for deciding what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum ErrorKind {
     /// There are no credentials, or they could not be had.
     NoCredentials,
     /// A profile file cannot be read without waiting for it, so no credentials were looked for.
@@ -33,14 +33,14 @@ pub enum Trouble {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
     /// For decisions.
-    pub trouble: Trouble,
+    pub kind: ErrorKind,
     call: &'static str,
     reason: String,
 }
 
 impl AwsError {
-    pub(super) fn new(call: &'static str, trouble: Trouble, reason: impl fmt::Display) -> AwsError {
-        AwsError { trouble, call, reason: shortened(reason.to_string()) }
+    pub(super) fn new(call: &'static str, kind: ErrorKind, reason: impl fmt::Display) -> AwsError {
+        AwsError { kind, call, reason: shortened(reason.to_string()) }
     }
 
     pub(super) fn credentials(call: &'static str, error: &CredentialsError) -> AwsError {
@@ -48,7 +48,7 @@ impl AwsError {
             CredentialsError::CredentialsNotLoaded(_) => "no AWS credentials were found".to_owned(),
             error => format!("no AWS credentials: {}", innermost(error)),
         };
-        AwsError::new(call, Trouble::NoCredentials, reason)
+        AwsError::new(call, ErrorKind::NoCredentials, reason)
     }
 
     pub(super) fn sdk<E>(call: &'static str, error: &SdkError<E, HttpResponse>) -> AwsError
@@ -56,16 +56,16 @@ impl AwsError {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let Some(service) = error.as_service_error() else {
-            return AwsError::new(call, Trouble::Unreachable, innermost(error));
+            return AwsError::new(call, ErrorKind::Unreachable, innermost(error));
         };
         let code = service.code().unwrap_or("unknown error");
-        let trouble = match error.raw_response().map(|response| response.status().as_u16()) {
-            Some(status) => trouble(code, status),
-            None => Trouble::Unreachable,
+        let kind = match error.raw_response().map(|response| response.status().as_u16()) {
+            Some(status) => kind_of(code, status),
+            None => ErrorKind::Unreachable,
         };
         match service.message().filter(|message| !message.is_empty()) {
-            Some(message) => AwsError::new(call, trouble, format_args!("{code}: {message}")),
-            None => AwsError::new(call, trouble, code),
+            Some(message) => AwsError::new(call, kind, format_args!("{code}: {message}")),
+            None => AwsError::new(call, kind, code),
         }
     }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for AwsError {
 impl Error for AwsError {}
 
 /// By the code first; services answer many of them with status 400.
-fn trouble(code: &str, status: u16) -> Trouble {
+fn kind_of(code: &str, status: u16) -> ErrorKind {
     match code {
         "ExpiredToken"
         | "ExpiredTokenException"
@@ -90,14 +90,14 @@ fn trouble(code: &str, status: u16) -> Trouble {
         | "SignatureDoesNotMatch"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
-        | "IncompleteSignatureException" => Trouble::BadCredentials,
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Trouble::Denied,
-        "TargetNotConnected" => Trouble::TargetNotConnected,
-        "DoesNotExistException" => Trouble::SessionGone,
-        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => Trouble::Unreachable,
-        _ if status >= 500 || status == 429 => Trouble::Unreachable,
-        _ if status == 401 || status == 403 => Trouble::Denied,
-        _ => Trouble::Refused,
+        | "IncompleteSignatureException" => ErrorKind::BadCredentials,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorKind::Denied,
+        "TargetNotConnected" => ErrorKind::TargetNotConnected,
+        "DoesNotExistException" => ErrorKind::SessionGone,
+        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => ErrorKind::Unreachable,
+        _ if status >= 500 || status == 429 => ErrorKind::Unreachable,
+        _ if status == 401 || status == 403 => ErrorKind::Denied,
+        _ => ErrorKind::Refused,
     }
 }
 
@@ -154,12 +154,12 @@ mod tests {
 
     #[test]
     fn codes_decide_before_the_status() {
-        assert_eq!(trouble("ExpiredTokenException", 400), Trouble::BadCredentials);
-        assert_eq!(trouble("AccessDeniedException", 400), Trouble::Denied);
-        assert_eq!(trouble("DoesNotExistException", 400), Trouble::SessionGone);
-        assert_eq!(trouble("InternalServerError", 500), Trouble::Unreachable);
-        assert_eq!(trouble("NotFoundException", 400), Trouble::Refused);
-        assert_eq!(trouble("unknown error", 403), Trouble::Denied);
+        assert_eq!(kind_of("ExpiredTokenException", 400), ErrorKind::BadCredentials);
+        assert_eq!(kind_of("AccessDeniedException", 400), ErrorKind::Denied);
+        assert_eq!(kind_of("DoesNotExistException", 400), ErrorKind::SessionGone);
+        assert_eq!(kind_of("InternalServerError", 500), ErrorKind::Unreachable);
+        assert_eq!(kind_of("NotFoundException", 400), ErrorKind::Refused);
+        assert_eq!(kind_of("unknown error", 403), ErrorKind::Denied);
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn long_answers_are_cut_and_stay_on_one_line() {
-        let error = AwsError::new("kms:GenerateDataKey", Trouble::Refused, "ä\n".repeat(LONGEST_REASON));
+        let error = AwsError::new("kms:GenerateDataKey", ErrorKind::Refused, "ä\n".repeat(LONGEST_REASON));
         let text = error.to_string();
         assert!(text.starts_with("kms:GenerateDataKey failed: ä ä"), "{text}");
         assert!(!text.contains('\n') && text.ends_with("...") && text.chars().count() < LONGEST_REASON + 40);

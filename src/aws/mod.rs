@@ -21,4 +21,4 @@ mod sign;
 
 pub use self::client::{Client, Opened};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
-pub use self::error::{AwsError, Trouble};
+pub use self::error::{AwsError, ErrorKind};

@@ -6,7 +6,7 @@ use super::identity::{CONFIG_FILE, Identity};
 use super::network::Route;
 use super::options::Options;
 use super::report::{Check, Status};
-use crate::aws::{AwsContext, Client, Trouble};
+use crate::aws::{AwsContext, Client, ErrorKind};
 use crate::settings::Settings;
 
 /// Whether there are credentials, looked up as a session would. Names their source, never the secret.
@@ -71,11 +71,11 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
         }
         Err(error) => {
             let check = Check::failure(NAME, format!("{source}; {error}"));
-            check.advice(match error.trouble {
-                Trouble::NoCredentials if source.contains("SSO") => {
+            check.advice(match error.kind {
+                ErrorKind::NoCredentials if source.contains("SSO") => {
                     format!("aws sso login --profile {}", identity.profile)
                 }
-                Trouble::NoCredentials => {
+                ErrorKind::NoCredentials => {
                     "aws configure, or aws sso login, or a role for this machine".to_owned()
                 }
                 _ => "try aws sts get-caller-identity with the same settings".to_owned(),

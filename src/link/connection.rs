@@ -88,9 +88,9 @@ impl Connection {
         self.reconnect.poll_attempt(now)
     }
 
-    /// The attempt has opened a websocket, on which `token` is presented; `trouble` is what did not work beside that.
-    pub fn handle_opened(&mut self, now: Instant, wall: SystemTime, token: &str, trouble: Option<String>) {
-        self.events.extend(trouble.map(LinkEvent::Trouble));
+    /// The attempt has opened a websocket, on which `token` is presented; `warning` is what did not work beside that.
+    pub fn handle_opened(&mut self, now: Instant, wall: SystemTime, token: &str, warning: Option<String>) {
+        self.events.extend(warning.map(LinkEvent::Warning));
         let unix_ms = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         self.channel.handle_open(now, unix_ms as u64, token);
         let interval = self.config.ping_interval;
@@ -99,12 +99,12 @@ impl Connection {
     }
 
     /// The attempt has failed.
-    pub fn handle_open_failed(&mut self, now: Instant, failure: OpenFailure, trouble: Option<String>) {
+    pub fn handle_open_failed(&mut self, now: Instant, failure: OpenFailure, warning: Option<String>) {
         tracing::info!(error = %failure, "cannot open the websocket");
         if let Some(recorder) = &self.recorder {
             recorder.event("not opened", &failure.to_string());
         }
-        self.events.extend(self.reconnect.handle_failed(now, failure, trouble));
+        self.events.extend(self.reconnect.handle_failed(now, failure, warning));
     }
 
     /// Something has come on the websocket.

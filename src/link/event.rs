@@ -15,7 +15,7 @@ pub enum LinkEvent {
     /// The connection is back.
     Resumed,
     /// What stands in the way of getting it back as it should be. It is tried further.
-    Trouble(String),
+    Warning(String),
     /// There will be no connection (any more). Nothing follows.
     GaveUp(GaveUp),
 }

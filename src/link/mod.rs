@@ -207,16 +207,16 @@ impl Link {
     }
 
     fn handle_attempted(&mut self, attempted: Attempted) {
-        let Attempted { opener, outcome, trouble } = attempted;
+        let Attempted { opener, outcome, warning } = attempted;
         let opener = self.opener.insert(opener);
         let now = Instant::now().into_std();
         match outcome {
             Ok(socket) => {
                 let token = opener.take_token();
-                self.connection.handle_opened(now, SystemTime::now(), token.expose(), trouble);
+                self.connection.handle_opened(now, SystemTime::now(), token.expose(), warning);
                 self.wire = Wire::Open(Box::new(OpenSocket::new(socket)));
             }
-            Err(failure) => self.connection.handle_open_failed(now, failure, trouble),
+            Err(failure) => self.connection.handle_open_failed(now, failure, warning),
         }
     }
 

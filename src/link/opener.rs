@@ -21,7 +21,7 @@ use super::error::{OpenError, OpenFailure};
 use super::network::Network;
 use super::stream_url::{self, StreamUrlError};
 use super::websocket::{self, Dial, Socket};
-use crate::aws::{self, AwsError, Trouble};
+use crate::aws::{self, AwsError, ErrorKind};
 use crate::secret::Secret;
 
 /// What there is to open.
@@ -47,7 +47,7 @@ pub(super) struct Attempted {
     pub opener: Opener,
     pub outcome: Result<Socket, OpenFailure>,
     /// What did not work beside that, and the user may want to know.
-    pub trouble: Option<String>,
+    pub warning: Option<String>,
 }
 
 pub(super) type Opening = Pin<Box<dyn Future<Output = Attempted> + Send>>;
@@ -77,8 +77,8 @@ impl Opener {
     pub fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
         Box::pin(async move {
             let refusal = if again { self.resume().await.err() } else { None };
-            if let Some(Refusal::Aws(AwsError { trouble: Trouble::SessionGone, .. })) = &refusal {
-                return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), trouble: None };
+            if let Some(Refusal::Aws(AwsError { kind: ErrorKind::SessionGone, .. })) = &refusal {
+                return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), warning: None };
             }
             let (signature, unsigned) = match self.sign(again, refusal.as_ref()).await {
                 Ok(headers) => (headers, None),
@@ -87,17 +87,17 @@ impl Opener {
                     (HeaderMap::new(), Some(error))
                 }
             };
-            let trouble = match (&refusal, &unsigned) {
+            let warning = match (&refusal, &unsigned) {
                 (Some(refusal), _) => refusal.is_news().then(|| refusal.to_string()),
                 // Who has no credentials knows that; who has some does not expect to be without.
-                (None, Some(error)) if error.trouble == Trouble::UnreadableFile => {
+                (None, Some(error)) if error.kind == ErrorKind::UnreadableFile => {
                     let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
                     is_news.then(|| format!("{error}; opening without a signature"))
                 }
                 _ => None,
             };
             let outcome = self.dial(signature, unsigned, open_by).await;
-            Attempted { opener: self, outcome, trouble }
+            Attempted { opener: self, outcome, warning }
         })
     }
 
@@ -126,7 +126,7 @@ impl Opener {
             (Some(_), _) if !again && !self.target.sign_first => Ok(HeaderMap::new()),
             // Looking again now would find none either.
             (Some(_), Some(Refusal::Aws(error)))
-                if matches!(error.trouble, Trouble::NoCredentials | Trouble::UnreadableFile) =>
+                if matches!(error.kind, ErrorKind::NoCredentials | ErrorKind::UnreadableFile) =>
             {
                 Err(error.clone())
             }
@@ -165,9 +165,9 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the connection's own trouble does not say it already.
+    /// Whether the connection's own failure does not say it already.
     fn is_news(&self) -> bool {
-        !matches!(self, Refusal::Aws(AwsError { trouble: Trouble::Unreachable, .. }))
+        !matches!(self, Refusal::Aws(AwsError { kind: ErrorKind::Unreachable, .. }))
     }
 }
 

@@ -100,7 +100,7 @@ impl Reconnect {
         &mut self,
         now: Instant,
         failure: OpenFailure,
-        trouble: Option<String>,
+        warning: Option<String>,
     ) -> Option<LinkEvent> {
         if matches!(failure, OpenFailure::SessionGone) {
             return Some(self.give_up(GaveUp::SessionGone));
@@ -108,21 +108,21 @@ impl Reconnect {
         if !self.was_open && failure.is_permanent() {
             return Some(self.give_up(GaveUp::Open(failure)));
         }
-        let reason = match &trouble {
-            Some(trouble) => format!("{failure} ({trouble})"),
+        let reason = match &warning {
+            Some(warning) => format!("{failure} ({warning})"),
             None => failure.to_string(),
         };
         let event = if self.was_open {
             // The lost connection was told already.
-            trouble
+            warning
         } else {
-            // Said once, while there is time for further attempts; the trouble is a part of it.
+            // Said once, while there is time for further attempts; the warning is a part of it.
             let is_over = self.deadline.is_some_and(|at| at <= now + NEARLY_OVER);
             let is_news = self.last_failure.is_none() && !is_over;
             is_news.then(|| format!("not connected yet: {reason}"))
         };
         self.retry(now, reason);
-        event.map(LinkEvent::Trouble)
+        event.map(LinkEvent::Warning)
     }
 
     /// The websocket works: the service has sent something on it, or has answered a ping and not closed it for our
@@ -223,9 +223,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn trouble(event: Option<LinkEvent>) -> String {
+    fn warning(event: Option<LinkEvent>) -> String {
         match event {
-            Some(LinkEvent::Trouble(trouble)) => trouble,
+            Some(LinkEvent::Warning(warning)) => warning,
             other => panic!("{other:?}"),
         }
     }
@@ -273,11 +273,11 @@ mod tests {
     }
 
     #[test]
-    fn a_first_failure_is_told_once_with_its_trouble() {
+    fn a_first_failure_is_told_once_with_its_warning() {
         let start = Instant::now();
         let mut reconnect = reconnect(start);
         assert!(reconnect.poll_attempt(start).is_some());
-        let told = trouble(reconnect.handle_failed(start, unreachable(), Some("no profile".into())));
+        let told = warning(reconnect.handle_failed(start, unreachable(), Some("no profile".into())));
         assert_eq!(told, "not connected yet: host did not open a websocket within 1s (no profile)");
         assert!(reconnect.poll_attempt(start).is_some());
         assert!(reconnect.handle_failed(start, unreachable(), None).is_none());
@@ -295,7 +295,7 @@ mod tests {
         let mut later = open(start);
         later.handle_lost(start + SECOND, "cut".into());
         assert!(later.poll_attempt(start + SECOND).is_some());
-        let told = trouble(later.handle_failed(start + SECOND, refused(403), Some("no new token".into())));
+        let told = warning(later.handle_failed(start + SECOND, refused(403), Some("no new token".into())));
         assert_eq!(told, "no new token");
         assert!(later.poll_timeout().is_some());
     }

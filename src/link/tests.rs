@@ -283,8 +283,8 @@ fn a_network_that_is_not_there_is_given_up_after_half_a_minute() {
     let told = &outcome.client.told;
     let Some((at, GaveUp::OpenTimeout { .. })) = outcome.client.end() else { panic!("{told:?}") };
     assert_eq!(at, SECOND * 30);
-    let troubles = told.iter().filter(|(_, event)| matches!(event, LinkEvent::Trouble(_))).count();
-    assert_eq!((troubles, told.len()), (1, 2), "{told:?}");
+    let warnings = told.iter().filter(|(_, event)| matches!(event, LinkEvent::Warning(_))).count();
+    assert_eq!((warnings, told.len()), (1, 2), "{told:?}");
 }
 
 /// Shortly before the end it comes back, every time.

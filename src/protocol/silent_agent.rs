@@ -2,7 +2,7 @@
 //!
 //! Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing would
 //! never get its input. An agent that has taken a message and still asks for no handshake has none: it asks before it
-//! takes anything (PROTOCOL 4).
+//! takes anything (the agent skips it, agent source).
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::aws::{self, AwsError, Trouble};
+use crate::aws::{self, AwsError, ErrorKind};
 use crate::link::stream_url::StreamUrlError;
 use crate::link::{self, Link, Network};
 
@@ -43,7 +43,7 @@ impl Starter {
         Box::pin(async move {
             let opened = match aws.start(&request).await {
                 // Those at hand may have expired since they were looked up; now others are looked for.
-                Err(error) if error.trouble == Trouble::BadCredentials => aws.start(&request).await?,
+                Err(error) if error.kind == ErrorKind::BadCredentials => aws.start(&request).await?,
                 opened => opened?,
             };
             let url = network.stream_url(&opened.stream_url)?;
@@ -72,7 +72,7 @@ impl StartError {
     pub fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {
-                matches!(error.trouble, Trouble::Unreachable | Trouble::TargetNotConnected)
+                matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TargetNotConnected)
             }
             StartError::Url(_) => false,
         }
@@ -81,11 +81,11 @@ impl StartError {
     /// What to do against a cause that does not pass.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
-            StartError::Aws(error) => match error.trouble {
-                Trouble::NoCredentials | Trouble::BadCredentials => {
+            StartError::Aws(error) => match error.kind {
+                ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
                     Some("sign in again (such as with aws sso login), the next connection tries again")
                 }
-                Trouble::Denied => Some("allow ssm:StartSession for the target and the document"),
+                ErrorKind::Denied => Some("allow ssm:StartSession for the target and the document"),
                 _ => None,
             },
             StartError::Url(_) => None,

@@ -112,7 +112,7 @@ pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
         LinkEvent::Lost(reason) => console.tell(&Status::Lost { reason }),
         LinkEvent::Resumed => console.tell(&Status::Resumed),
         LinkEvent::WantsInput => {}
-        LinkEvent::Trouble(trouble) => console.status(&trouble),
+        LinkEvent::Warning(text) => console.status(&text),
         LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
         LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
         LinkEvent::Channel(event) => match event {

@@ -95,7 +95,7 @@ impl Status {
     /// For people; `None` for what they are not told, or are told elsewhere.
     pub fn text(&self) -> Option<String> {
         match self {
-            Status::Lost { reason } => Some(notice::connecting_again(reason)),
+            Status::Lost { reason } => Some(notice::reconnecting(reason)),
             Status::Resumed => Some(notice::RESUMED.to_owned()),
             Status::SessionStarted { destination, is_told: true, .. } => {
                 Some(notice::session_started(destination.as_deref()))

@@ -54,7 +54,7 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Settings {
             $(
-                #[doc = concat!("`", $name, "`: ", $meaning, ".")]
+                #[doc = concat!("`", $name, "`\n\n```text\n", $meaning, "\n```")]
                 pub $field: <$kind as Kind>::Value,
             )*
             /// The user's directory for state, from `XDG_STATE_HOME` or the home directory.

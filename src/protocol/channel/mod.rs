@@ -122,7 +122,7 @@ pub struct Channel {
     epoch: Option<(Instant, u64)>,
     state: State,
     is_connected: bool,
-    /// While the agent is paused: when a message last went out in spite of that.
+    /// Set while the agent is paused: when the pause began, or when the last probe was sent.
     paused: Option<Instant>,
     /// The session was told that the agent is not connected.
     is_pause_told: bool,
@@ -190,7 +190,7 @@ impl Channel {
             .to_json(),
         );
         self.is_connected = true;
-        // Whether the agent is there, a new socket tells anew: nothing is held back, and nothing said before it is heard.
+        // A new socket tells afresh whether the agent is connected: an earlier pause is forgotten.
         self.paused = None;
         self.acks.handle_reopen();
         self.sender.handle_reopen(now);

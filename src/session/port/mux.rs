@@ -24,7 +24,7 @@ use super::socks::{self, Reply};
 use super::socks_listener::SocksListener;
 use crate::notice;
 
-/// Runs until the session ends without which there is nothing left, or a signal comes.
+/// Runs until the main session ends for good or a signal arrives.
 pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forward>) -> (End, Closing) {
     let (first, mut front) = session.split(true);
     front.console.say(notice::WAITING_FOR_CONNECTIONS);

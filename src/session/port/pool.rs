@@ -5,7 +5,7 @@
 //!
 //! | [`Plan`] | sessions are started | a lane that ends |
 //! |---|---|---|
-//! | `Fixed` | all at once | is replaced, with backoff, said once |
+//! | `Fixed` | all at once | is replaced, with backoff, said once; the end of the first is the end of the run |
 //! | `OnDemand` | as connections need them, one for each up to the number allowed | is replaced for the next connection that needs it |
 //!
 //! After a failure one session at a time is tried, with backoff, and on demand only while a connection waits. A cause that
@@ -32,7 +32,7 @@ use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
 use super::socks::{self, Reply};
-use crate::aws::Trouble;
+use crate::aws::ErrorKind;
 use crate::link::{Backoff, Link, LinkEvent};
 use crate::notice;
 use crate::process::descriptor_limit;
@@ -66,9 +66,9 @@ pub(super) enum PoolEvent {
 /// The lanes of one destination.
 pub(super) struct Pool {
     plan: Plan,
-    /// `None` for argv's.
+    /// `None` for the destination of the command line.
     destination: Option<Destination>,
-    /// Its connections wait for a reply.
+    /// Whether its connections wait for a SOCKS reply.
     speaks_socks: bool,
     /// Since when there is no connection.
     idle_since: Option<Instant>,
@@ -166,17 +166,17 @@ impl Pool {
         }
     }
 
-    /// With up to so many lanes; one, unless this is called.
+    /// With up to this many lanes; one, unless this is called.
     pub fn with_sessions(self, sessions: usize) -> Pool {
         Pool { sessions, ..self }
     }
 
-    /// Whose connections wait for a SOCKS reply.
+    /// For connections that wait for a SOCKS reply.
     pub fn for_socks(self) -> Pool {
         Pool { speaks_socks: true, ..self }
     }
 
-    /// Where it leads; `None` for argv's destination.
+    /// Where it leads; `None` for the destination of the command line.
     pub fn destination(&self) -> Option<&Destination> {
         self.destination.as_ref()
     }
@@ -246,7 +246,7 @@ impl Pool {
         }
     }
 
-    /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
+    /// Out of descriptors: ends every half-closed connection now instead of waiting for the remote to be quiet.
     pub fn hurry(&mut self) {
         self.lanes.iter_mut().for_each(Lane::hurry);
     }
@@ -513,20 +513,20 @@ impl Retry {
 /// The reply of RFC 1928 that comes closest to why there is no session.
 fn reply_for(error: &StartError) -> Reply {
     match error {
-        StartError::Aws(error) => match error.trouble {
-            Trouble::Denied | Trouble::NoCredentials | Trouble::BadCredentials => Reply::NotAllowed,
-            Trouble::TargetNotConnected => Reply::HostUnreachable,
-            Trouble::Unreachable => Reply::NetworkUnreachable,
+        StartError::Aws(error) => match error.kind {
+            ErrorKind::Denied | ErrorKind::NoCredentials | ErrorKind::BadCredentials => Reply::NotAllowed,
+            ErrorKind::TargetNotConnected => Reply::HostUnreachable,
+            ErrorKind::Unreachable => Reply::NetworkUnreachable,
             _ => Reply::GeneralFailure,
         },
         StartError::Url(_) => Reply::GeneralFailure,
     }
 }
 
-/// Before a session that keeps a fixed number is tried again, at first and at last.
+/// Shortest and longest delay before a lane of a `Fixed` pool is replaced.
 const FIRST_RETRY_FIXED: Duration = Duration::from_secs(2);
 const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
-/// The same while a connection waits.
+/// The same for a pool on demand, while a connection waits.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
 /// Between two replacements of a session whose destination was refused, at first (after one at once) and at last.
