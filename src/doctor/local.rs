@@ -75,12 +75,13 @@ async fn plugin_on_path() -> Check {
     };
     let mut lines = Vec::new();
     for path in &found {
-        let what = match is_this_program(path) {
-            true => "this program".to_owned(),
-            false => match output(path, &["--version"]).await {
+        let what = if is_this_program(path) {
+            "this program".to_owned()
+        } else {
+            match output(path, &["--version"]).await {
                 Ok(version) => format!("another one, version {version}"),
                 Err(reason) => format!("another one, which does not start: {reason}"),
-            },
+            }
         };
         lines.push(format!("{}: {what}", path.display()));
     }

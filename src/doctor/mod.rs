@@ -31,7 +31,7 @@ use crate::settings::Loaded;
 /// Makes all checks.
 pub async fn examine(options: &Options, loaded: &Loaded) -> Report {
     let identity = Identity::read(options).await;
-    let route = Route::new(options, &loaded.settings, &identity).await;
+    let route = Route::new(options, &loaded.settings, &identity);
     let (cli, plugin, credentials, clock, dns, websocket) = tokio::join!(
         limited("aws-cli", local::aws_cli()),
         limited("plugin", local::plugin()),

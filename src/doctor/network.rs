@@ -25,7 +25,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub async fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
+    pub fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
         let network = Network::new(settings.stream_hosts(), identity.ca_bundle.clone());
         let region = identity.region.as_deref();
         let text = match (&options.url, region) {

@@ -126,9 +126,10 @@ impl Controller {
     pub fn on_loss(&mut self, now: Instant, sent_at: Instant) {
         let is_answered = self.recovered_at.is_some_and(|at| sent_at <= at);
         if !is_answered && self.is_limited() {
-            let target = match self.is_backlogged() {
-                true => self.carried().max(self.window / 2),
-                false => (2 * self.carried()).max(self.window / 8 * 7),
+            let target = if self.is_backlogged() {
+                self.carried().max(self.window / 2)
+            } else {
+                (2 * self.carried()).max(self.window / 8 * 7)
             };
             self.shrink(now, target);
         }

@@ -102,9 +102,10 @@ impl Console {
 
     /// A failure, on stderr in any case.
     pub fn complain(&mut self, text: &str) {
-        let line = match self.is_json {
-            true => Status::Failure { text: text.to_owned() }.json(),
-            false => notice::failure(text),
+        let line = if self.is_json {
+            Status::Failure { text: text.to_owned() }.json()
+        } else {
+            notice::failure(text)
         };
         self.err.push(line);
     }

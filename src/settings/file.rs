@@ -15,9 +15,12 @@ use crate::files::{self, FileError};
 /// system's usual place (`~/.config`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `None` without a home.
 pub fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = || match cfg!(windows) {
-        true => absolute("LOCALAPPDATA"),
-        false => absolute("HOME").map(|home| home.join(BELOW_HOME)),
+    let usual = || {
+        if cfg!(windows) {
+            absolute("LOCALAPPDATA")
+        } else {
+            absolute("HOME").map(|home| home.join(BELOW_HOME))
+        }
     };
     absolute("XDG_CONFIG_HOME").or_else(usual).map(|dir| dir.join(DIRECTORY).join(FILE))
 }

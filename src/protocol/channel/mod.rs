@@ -314,10 +314,7 @@ impl Channel {
         if !sends_data {
             return None;
         }
-        let frame = match self.may_resend() {
-            true => self.sender.poll_lost(now)?,
-            false => self.next_message(now)?,
-        };
+        let frame = if self.may_resend() { self.sender.poll_lost(now)? } else { self.next_message(now)? };
         self.pacer.take(now);
         if let Some(last) = &mut self.paused {
             *last = now;
@@ -356,9 +353,10 @@ impl Channel {
             _ => None,
         };
         let give_up = self.sender.unacknowledged_since().map(|at| {
-            let (wait, reason) = match self.is_stalled {
-                false => (UNACKNOWLEDGED_NOTICE.min(self.config.give_up_after), "stall notice"),
-                true => (self.config.give_up_after, "giving up"),
+            let (wait, reason) = if self.is_stalled {
+                (self.config.give_up_after, "giving up")
+            } else {
+                (UNACKNOWLEDGED_NOTICE.min(self.config.give_up_after), "stall notice")
             };
             (at + wait, reason)
         });

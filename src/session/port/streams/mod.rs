@@ -96,10 +96,11 @@ impl Streams {
         if !bytes.is_empty() {
             self.handle_input(id, bytes);
         }
-        match is_reading {
-            true => self.starved.remove(&id),
-            false => self.starved.insert(id),
-        };
+        if is_reading {
+            self.starved.remove(&id);
+        } else {
+            self.starved.insert(id);
+        }
     }
 
     /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
@@ -185,9 +186,10 @@ impl Streams {
 
     /// Says whether the local readers take what comes. While they do not, the channel is not read.
     pub fn set_room(&mut self, now: Instant, has_room: bool) {
-        match has_room {
-            true => self.held_up = None,
-            false => _ = self.held_up.get_or_insert((now, false)),
+        if has_room {
+            self.held_up = None;
+        } else {
+            self.held_up.get_or_insert((now, false));
         }
         self.smux.set_reading(now, has_room);
     }
