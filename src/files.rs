@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// A directory, a pipe, a device.
     #[error("it is not a regular file")]
     NotRegular,
@@ -20,13 +20,13 @@ pub enum FileError {
 
 impl FileError {
     /// Whether there is no such file.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         matches!(self, FileError::Io(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
     }
 
     /// Whether the file is not ours to read.
-    pub fn is_denied(&self) -> bool {
+    pub(crate) fn is_denied(&self) -> bool {
         matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
 }
@@ -35,7 +35,7 @@ impl FileError {
 ///
 /// # Errors
 /// See [`FileError`].
-pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     copy(path, most, &mut bytes)?;
     Ok(bytes)
@@ -45,7 +45,7 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
 ///
 /// # Errors
 /// See [`FileError`].
-pub fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError> {
+pub(crate) fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError> {
     // Before it is opened: a pipe keeps whoever opens it waiting.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
@@ -58,7 +58,7 @@ pub fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError
 ///
 /// # Errors
 /// As the system gives them; also for a pipe that nobody reads.
-pub fn append_private(path: &Path) -> io::Result<File> {
+pub(crate) fn append_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -77,7 +77,7 @@ pub fn append_private(path: &Path) -> io::Result<File> {
 }
 
 /// Bytes of a file of certificates to trust. The largest systems' stores have a quarter of a megabyte.
-pub const MAX_CERTIFICATES: u64 = 16 << 20;
+pub(crate) const MAX_CERTIFICATES: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

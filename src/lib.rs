@@ -75,6 +75,8 @@
 
 // The book above leads to the private modules, too: `cargo doc --document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
+// What other programs can use is `pub`, all else says how far it reaches.
+#![warn(unreachable_pub)]
 
 pub mod aws;
 #[doc(hidden)]

@@ -24,13 +24,13 @@ use crate::settings::Settings;
 /// Keeps the log's writer alive; the rest is written when it is dropped.
 #[derive(Debug)]
 #[must_use = "the log ends when this is dropped"]
-pub struct Guard {
+pub(crate) struct Guard {
     _worker: WorkerGuard,
 }
 
 /// Starts logging for the session `id` if the settings ask for it. A bad filter or a place that cannot be written costs one
 /// line on stderr, never the session.
-pub fn start(settings: &Settings, id: &str) -> Option<Guard> {
+pub(crate) fn start(settings: &Settings, id: &str) -> Option<Guard> {
     let filter = settings.log.as_deref()?;
     match try_start(filter, settings, id) {
         Ok(guard) => Some(guard),
@@ -71,7 +71,7 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
     open(settings)?;
     let daily = || settings.state_dir.as_ref().map(|state| state.join(DIRECTORY));
     settings.log_file.clone().or_else(daily).context("no home directory")

@@ -16,23 +16,24 @@ use crate::settings::When;
 use crate::term;
 
 /// Without any argument. Installers search for it; the CLI runs this before `ecs execute-command`.
-pub const INSTALLED: &str =
+pub(crate) const INSTALLED: &str =
     "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n\n";
 
 /// The operation is not `StartSession`. Has no newline.
-pub const INVALID_OPERATION: &str = "Invalid Operation";
+pub(crate) const INVALID_OPERATION: &str = "Invalid Operation";
 
 /// A multiplexed port session, right after its port line.
-pub const WAITING_FOR_CONNECTIONS: &str = "Waiting for connections...\n";
+pub(crate) const WAITING_FOR_CONNECTIONS: &str = "Waiting for connections...\n";
 
 /// The agent could not reach the destination port (flag 3).
-pub const DESTINATION_FAILED: &str = "\nConnection to destination port failed, check SSM Agent logs.\n";
+pub(crate) const DESTINATION_FAILED: &str =
+    "\nConnection to destination port failed, check SSM Agent logs.\n";
 
 /// A port session got SIGINT, SIGQUIT or SIGTSTP; [`exiting`] follows.
-pub const TERMINATE_SIGNAL: &str = "Terminate signal received, exiting.\n";
+pub(crate) const TERMINATE_SIGNAL: &str = "Terminate signal received, exiting.\n";
 
 /// Answer to `~?`, for stderr of a terminal in raw mode: the official plugin's text since 1.2.835, and a line for `~#`.
-pub const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
+pub(crate) const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
     \r\n  ~? - this help message\
     \r\n  ~~ - send the ~ character to the remote target\
     \r\n  ~- - disable escape sequences for the rest of this session\
@@ -41,49 +42,49 @@ pub const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
     \r\n(Note that escapes are only recognized immediately after newline.)\r\n";
 
 /// Answer to `~-`, likewise.
-pub const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
+pub(crate) const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
 /// Mintty without winpty: what works there, and how the rest does. On stderr.
-pub const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) hands over whole lines, no single keys; ports, SSH and \
+pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) hands over whole lines, no single keys; ports, SSH and \
     commands work as they are, a shell works with winpty before the command or in Windows Terminal";
 
 /// The answer to `--version`.
-pub fn version(reported: &str) -> String {
+pub(crate) fn version(reported: &str) -> String {
     format!("{reported}\n")
 }
 
 /// One or two words that are no request.
-pub fn unknown_operation(word: &str) -> String {
+pub(crate) fn unknown_operation(word: &str) -> String {
     format!("\nUnknown operation {word}. \nUse session-manager-plugin --version to check the version.\n\n")
 }
 
 /// The first line of every session.
-pub fn starting_session(id: &str) -> String {
+pub(crate) fn starting_session(id: &str) -> String {
     format!("\nStarting session with SessionId: {id}\n")
 }
 
 /// The session could not be started, or ended with an error.
-pub fn cannot_start(reason: impl std::fmt::Display) -> String {
+pub(crate) fn cannot_start(reason: impl std::fmt::Display) -> String {
     format!("Cannot perform start session: {reason}\n")
 }
 
 /// The agent's message to the customer, from the end of the handshake; nothing if there is none.
-pub fn customer_message(message: &str) -> String {
+pub(crate) fn customer_message(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!("{message}\n") }
 }
 
 /// The channel was closed without output, or a port session ends at a signal.
-pub fn exiting(id: &str) -> String {
+pub(crate) fn exiting(id: &str) -> String {
     format!("\n\nExiting session with sessionId: {id}.\n\n")
 }
 
 /// The channel was closed: with `output` if the service gave a reason, like [`exiting`] if not.
-pub fn channel_closed(id: &str, output: &str) -> String {
+pub(crate) fn channel_closed(id: &str, output: &str) -> String {
     if output.is_empty() { exiting(id) } else { format!("\n\nSessionId: {id} : {output}\n\n") }
 }
 
 /// What to do about the reason that the agent gave for closing the channel, for stderr; `None` where its words say all.
-pub fn advice(output: &str) -> Option<&'static str> {
+pub(crate) fn advice(output: &str) -> Option<&'static str> {
     // Agent source, `validateParameters` of its port plugin. Since 3.3.4851.0 that includes loopback.
     let host = output.trim().strip_prefix("Forwarding to IP address ")?.strip_suffix(" is forbidden.")?;
     let is_loopback = match host.parse::<IpAddr>() {
@@ -94,28 +95,28 @@ pub fn advice(output: &str) -> Option<&'static str> {
 }
 
 /// The session cannot be resumed any more.
-pub fn timed_out(id: &str) -> String {
+pub(crate) fn timed_out(id: &str) -> String {
     format!("Session: {id} timed out.\n")
 }
 
 /// A local TCP listener is open.
-pub fn port_opened(port: u16, id: &str) -> String {
+pub(crate) fn port_opened(port: u16, id: &str) -> String {
     format!("Port {port} opened for sessionId {id}.\n")
 }
 
 /// A local UNIX socket is open.
 #[cfg_attr(not(unix), expect(dead_code, reason = "there is none to open"))]
-pub fn unix_socket_opened(path: &str, id: &str) -> String {
+pub(crate) fn unix_socket_opened(path: &str, id: &str) -> String {
     format!("Unix socket {path} opened for sessionId {id}.\n")
 }
 
 /// The first connection of a multiplexed port session.
-pub fn connection_accepted_mux(id: &str) -> String {
+pub(crate) fn connection_accepted_mux(id: &str) -> String {
     format!("\nConnection accepted for session [{id}]\n")
 }
 
 /// The first connection of a basic port session.
-pub fn connection_accepted_basic(id: &str) -> String {
+pub(crate) fn connection_accepted_basic(id: &str) -> String {
     format!("Connection accepted for session {id}.\n")
 }
 
@@ -123,14 +124,14 @@ pub fn connection_accepted_basic(id: &str) -> String {
 ///
 /// Silent unless stderr is a terminal or the setting says otherwise.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     enabled: bool,
     last: String,
 }
 
 impl Status {
     /// Follows the setting `SSM_PLUGIN_STATUS`.
-    pub fn new(when: When) -> Status {
+    pub(crate) fn new(when: When) -> Status {
         let enabled = match when {
             When::Auto => std::io::stderr().is_terminal(),
             When::Always | When::Json => true,
@@ -142,7 +143,7 @@ impl Status {
     /// The line to write on stderr for `text`, or `None` if it is to stay silent: switched off, or the
     /// same as the line before. Ends the line as the terminal's mode needs it.
     #[must_use]
-    pub fn line(&mut self, text: &str) -> Option<Bytes> {
+    pub(crate) fn line(&mut self, text: &str) -> Option<Bytes> {
         if !self.enabled || self.last == text {
             return None;
         }
@@ -152,70 +153,70 @@ impl Status {
 }
 
 /// A local connection of a forwarded port was accepted, on stderr where the settings want it.
-pub fn connection_opened(name: &str) -> String {
+pub(crate) fn connection_opened(name: &str) -> String {
     format!("{name} opened")
 }
 
 /// A local connection of a forwarded port is over: how long it lived, bytes to the remote and back.
-pub fn connection_closed(name: &str, lived: Duration, sent: u64, received: u64) -> String {
+pub(crate) fn connection_closed(name: &str, lived: Duration, sent: u64, received: u64) -> String {
     let seconds = lived.as_secs_f64();
     format!("{name} closed after {seconds:.1} s, sent {sent} bytes, received {received} bytes")
 }
 
 /// Status: a proxy variable that is read by neither the AWS CLI nor the official plugin does not count.
-pub fn proxy_ignored(name: &str) -> String {
+pub(crate) fn proxy_ignored(name: &str) -> String {
     format!("{name} is ignored: it is not the URL of a proxy (http, https or socks5)")
 }
 
 /// Status: the connection is lost and is being opened again.
-pub fn reconnecting(reason: impl std::fmt::Display) -> String {
+pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
     format!("connection lost ({reason}), reconnecting")
 }
 
 /// Status: a local reader holds up a forwarding session.
-pub const READER_STALLS: &str =
+pub(crate) const READER_STALLS: &str =
     "a local connection does not read what has come for it; its session waits for that";
 
 /// Status: a further session behind a port is not there.
-pub fn fewer_sessions(reason: impl std::fmt::Display) -> String {
+pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
     format!("going on with fewer sessions: {reason}")
 }
 
 /// Status: a session behind a port that outlives it has ended.
-pub fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
     format!("the session{} has ended ({reason}), the next connection starts another", to(destination))
 }
 
 /// Status: a session has started since a connection needs it.
-pub fn session_started(destination: Option<&str>) -> String {
+pub(crate) fn session_started(destination: Option<&str>) -> String {
     format!("a session{} has started", to(destination))
 }
 
 /// Status: what a further local port is for.
-pub fn forward_opened(port: u16, destination: &str) -> String {
+pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
     format!("port {port} leads to {destination}")
 }
 
 /// Status: where SOCKS clients find us.
-pub fn socks_opened(port: u16) -> String {
+pub(crate) fn socks_opened(port: u16) -> String {
     format!("SOCKS5 proxy on 127.0.0.1:{port}")
 }
 
 /// Status: the agent could not reach a destination that is not argv's.
-pub fn destination_refused(destination: &str) -> String {
+pub(crate) fn destination_refused(destination: &str) -> String {
     format!("the connection to {destination} failed, see the log of the SSM agent")
 }
 
 /// Status: a session that a connection waits for could not be started.
-pub fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
     format!("no session{} for a local connection: {reason}", to(destination))
 }
 
 /// Status: a SOCKS client asks for one destination more than there may be.
-pub const TOO_MANY_DESTINATIONS: &str = "a SOCKS client was refused: too many destinations are in use";
+pub(crate) const TOO_MANY_DESTINATIONS: &str = "a SOCKS client was refused: too many destinations are in use";
 
 /// The state of a destination without a session.
-pub fn no_session(connections: usize) -> String {
+pub(crate) fn no_session(connections: usize) -> String {
     match connections {
         0 => "no session, the next connection starts one".to_owned(),
         count => format!("no session yet, {count} connections wait for one"),
@@ -223,18 +224,18 @@ pub fn no_session(connections: usize) -> String {
 }
 
 /// Status: a connection was closed since there was no session for it.
-pub const WAITED_IN_VAIN: &str = "a local connection has waited too long for a session and was closed";
+pub(crate) const WAITED_IN_VAIN: &str = "a local connection has waited too long for a session and was closed";
 
 /// Status: the session goes on over a new connection.
-pub const RESUMED: &str = "connection resumed";
+pub(crate) const RESUMED: &str = "connection resumed";
 
 /// Status: no new connection could be made.
-pub fn gave_up(reason: impl std::fmt::Display) -> String {
+pub(crate) fn gave_up(reason: impl std::fmt::Display) -> String {
     format!("gave up reconnecting: {reason}")
 }
 
 /// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
-pub fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
+pub(crate) fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
     format!("the terminal stays in line mode: {reason}")
 }
 
@@ -243,12 +244,12 @@ fn to(destination: Option<&str>) -> String {
 }
 
 /// A failure, as a line for stderr.
-pub fn failure(text: &str) -> Bytes {
+pub(crate) fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())
 }
 
 /// The state of a session in one line, for SIGUSR1 and the escape `~#`.
-pub fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
+pub(crate) fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
     let state = if is_open { "connected" } else { "reconnecting" };
     let rtt = stats.rtt.as_secs_f64() * 1e3;
     let mut line = format!(

@@ -232,7 +232,7 @@ fn timeouts(whole: Duration) -> TimeoutConfig {
 
 /// The opening does not wait longer: without a signature it may still succeed. Long enough for a credential process
 /// or a call to SSO; the metadata service, which people on laptops do not have, is asked for a second at most.
-pub const SIGNING_LOOK_UP: Duration = Duration::from_secs(5);
+pub(super) const SIGNING_LOOK_UP: Duration = Duration::from_secs(5);
 /// For calls that cannot do without credentials.
 const CALL_LOOK_UP: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -48,7 +48,7 @@ pub(super) struct CachedCredentials {
 impl CachedCredentials {
     /// Whether they may be used without looking again. Those without an end are kept for one attempt only: looking
     /// them up is cheap, and only that shows a change.
-    pub fn is_fresh(&self, now: SystemTime) -> bool {
+    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
         match self.credentials.expiry() {
             Some(expiry) => expiry > now + REFRESH_AHEAD,
             None => self.since.elapsed() < KEPT_WITHOUT_END,

@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use self::identity::Identity;
 use self::network::Route;
-pub use self::options::Options;
-pub use self::report::{Check, Report};
+pub(crate) use self::options::Options;
+pub(crate) use self::report::{Check, Report};
 use crate::settings::Loaded;
 
 /// Makes all checks.
-pub async fn examine(options: &Options, loaded: &Loaded) -> Report {
+pub(crate) async fn examine(options: &Options, loaded: &Loaded) -> Report {
     let identity = Identity::read(options).await;
     let route = Route::new(options, &loaded.settings, &identity);
     let (cli, plugin, credentials, clock, dns, websocket) = tokio::join!(
@@ -68,7 +68,7 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
 }
 
 /// How long one check may take; they run side by side.
-pub const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

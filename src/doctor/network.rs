@@ -25,7 +25,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
+    pub(super) fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
         let network = Network::new(settings.stream_hosts(), identity.ca_bundle.clone());
         let region = identity.region.as_deref();
         let text = match (&options.url, region) {
@@ -48,7 +48,7 @@ impl Route {
     }
 
     /// The URL that a session's signature would be for.
-    pub fn for_signing(&self) -> Option<Url> {
+    pub(super) fn for_signing(&self) -> Option<Url> {
         self.stream.clone().ok()
     }
 }

@@ -2,7 +2,7 @@
 
 /// The arguments after `doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Answer in JSON.
     pub json: bool,
     /// The region instead of the environment's or the profile's.
@@ -18,7 +18,7 @@ impl Options {
     ///
     /// # Errors
     /// A sentence about the argument that is not understood.
-    pub fn parse(arguments: &[String]) -> Result<Options, String> {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Options, String> {
         let mut options = Options::default();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {

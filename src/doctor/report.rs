@@ -8,7 +8,7 @@ use crate::version::COMPATIBLE_VERSION;
 /// How a check has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     /// As it should be.
     Ok,
     /// Sessions work, but something is not as one would want it.
@@ -32,7 +32,7 @@ impl Status {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// Its name, one word.
     pub name: &'static str,
     /// How it has ended.
@@ -74,19 +74,19 @@ impl Check {
 
 /// All checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     /// In the order of showing.
     pub checks: Vec<Check>,
 }
 
 impl Report {
     /// Whether something must be done.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.count(Status::Failure) > 0
     }
 
     /// Aligned lines.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let mut text = format!("session-manager-plugin {version} (compatible with {COMPATIBLE_VERSION})\n\n");
         for check in &self.checks {
@@ -107,7 +107,7 @@ impl Report {
     }
 
     /// One JSON object and a newline.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "compatible": COMPATIBLE_VERSION,

@@ -14,17 +14,17 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// For connections, with the jitter drawn from `seed`.
-    pub fn new(seed: u64) -> Backoff {
+    pub(crate) fn new(seed: u64) -> Backoff {
         Backoff::with_steps(FIRST_STEP, MAX_STEP, seed)
     }
 
     /// After one attempt at once, steps that begin with `first` and double up to `longest`.
-    pub fn with_steps(first: Duration, longest: Duration, seed: u64) -> Backoff {
+    pub(crate) fn with_steps(first: Duration, longest: Duration, seed: u64) -> Backoff {
         Backoff { attempts: 0, first, longest, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// How long to wait before the next attempt. The first comes at once: after an ordinary cut it succeeds.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(crate) fn next_delay(&mut self) -> Duration {
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);
         let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
@@ -33,13 +33,13 @@ impl Backoff {
     }
 
     /// The same where the first attempt at once was the one that has failed.
-    pub fn delay_after_failure(&mut self) -> Duration {
+    pub(crate) fn delay_after_failure(&mut self) -> Duration {
         self.attempts = self.attempts.max(1);
         self.next_delay()
     }
 
     /// An attempt has succeeded.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that wants to be opened at once, at `host`.
-    pub fn new(now: Instant, config: Config, host: String, seed: u64) -> Connection {
+    pub(super) fn new(now: Instant, config: Config, host: String, seed: u64) -> Connection {
         Connection {
             channel: Channel::new(config.channel.clone(), seed),
             reconnect: Reconnect::new(now, &config, host, seed),
@@ -45,28 +45,28 @@ impl Connection {
     }
 
     /// The channel, to be asked.
-    pub fn channel(&self) -> &Channel {
+    pub(super) fn channel(&self) -> &Channel {
         &self.channel
     }
 
     /// The channel, for the session's input.
-    pub fn channel_mut(&mut self) -> &mut Channel {
+    pub(super) fn channel_mut(&mut self) -> &mut Channel {
         &mut self.channel
     }
 
     /// Whether a websocket is open.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.liveness.is_some()
     }
 
     /// Whether an attempt is under way.
-    pub fn is_opening(&self) -> bool {
+    pub(super) fn is_opening(&self) -> bool {
         self.reconnect.is_opening()
     }
 
     /// The next event; with `deliver` false none of the channel's.
     #[must_use]
-    pub fn poll_event(&mut self, deliver: bool) -> Option<LinkEvent> {
+    pub(super) fn poll_event(&mut self, deliver: bool) -> Option<LinkEvent> {
         self.input_waits |= !self.channel.wants_input();
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -84,12 +84,18 @@ impl Connection {
 
     /// The attempt to open a websocket that is to be made now.
     #[must_use]
-    pub fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
+    pub(super) fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
         self.reconnect.poll_attempt(now)
     }
 
     /// The attempt has opened a websocket, on which `token` is presented; `warning` is what did not work beside that.
-    pub fn handle_opened(&mut self, now: Instant, wall: SystemTime, token: &str, warning: Option<String>) {
+    pub(super) fn handle_opened(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        token: &str,
+        warning: Option<String>,
+    ) {
         self.events.extend(warning.map(LinkEvent::Warning));
         let unix_ms = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         self.channel.handle_open(now, unix_ms as u64, token);
@@ -99,7 +105,7 @@ impl Connection {
     }
 
     /// The attempt has failed.
-    pub fn handle_open_failed(&mut self, now: Instant, failure: OpenFailure, warning: Option<String>) {
+    pub(super) fn handle_open_failed(&mut self, now: Instant, failure: OpenFailure, warning: Option<String>) {
         tracing::info!(error = %failure, "cannot open the websocket");
         if let Some(recorder) = &self.recorder {
             recorder.event("not opened", &failure.to_string());
@@ -108,7 +114,7 @@ impl Connection {
     }
 
     /// Something has come on the websocket.
-    pub fn handle_message(&mut self, now: Instant, message: Message) {
+    pub(super) fn handle_message(&mut self, now: Instant, message: Message) {
         if let Some(liveness) = &mut self.liveness {
             liveness.handle_received();
         }
@@ -136,7 +142,7 @@ impl Connection {
     }
 
     /// The websocket is gone.
-    pub fn handle_lost(&mut self, now: Instant, reason: String) {
+    pub(super) fn handle_lost(&mut self, now: Instant, reason: String) {
         if self.liveness.take().is_none() {
             return;
         }
@@ -149,13 +155,13 @@ impl Connection {
     }
 
     /// Whether the websocket should be read now.
-    pub fn wants_frames(&self) -> bool {
+    pub(super) fn wants_frames(&self) -> bool {
         self.channel.wants_frames()
     }
 
     /// What to write to the websocket next. Ask only when it has room: what is given must go.
     #[must_use]
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
         if self.liveness.as_mut()?.poll_ping() {
             return Some(Message::Ping(Bytes::new()));
         }
@@ -164,13 +170,13 @@ impl Connection {
     }
 
     /// What is still to be written to the websocket before it is closed for good.
-    pub fn last_messages(&mut self) -> Vec<Message> {
+    pub(super) fn last_messages(&mut self) -> Vec<Message> {
         let recorder = self.recorder.as_ref();
         self.channel.drain_acknowledgements().map(|transmit| message(recorder, transmit)).collect()
     }
 
     /// Compares the clocks, to notice that the machine was asleep; to be called whenever there is an occasion.
-    pub fn handle_clocks(&mut self, now: Instant, wall: SystemTime) {
+    pub(super) fn handle_clocks(&mut self, now: Instant, wall: SystemTime) {
         if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_clocks(now, wall)) {
             tracing::info!("the machine was asleep");
         }
@@ -179,7 +185,7 @@ impl Connection {
     /// When [`Connection::handle_timeout`] and the `poll_*` are due again, and why. With `reads` false nobody reads the
     /// websocket, and no answer is missed.
     #[must_use]
-    pub fn poll_timeout(&mut self, reads: bool) -> Option<(Instant, &'static str)> {
+    pub(super) fn poll_timeout(&mut self, reads: bool) -> Option<(Instant, &'static str)> {
         let liveness = self.liveness.as_ref().map(|liveness| liveness.poll_timeout(reads));
         [self.channel.poll_timeout(), liveness, self.reconnect.poll_timeout()]
             .into_iter()
@@ -188,7 +194,7 @@ impl Connection {
     }
 
     /// Does what is due; may be called at any time.
-    pub fn handle_timeout(&mut self, now: Instant, reads: bool) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, reads: bool) {
         self.channel.handle_timeout(now);
         if let Some(event) = self.reconnect.handle_timeout(now) {
             self.liveness = None;

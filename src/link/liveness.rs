@@ -22,19 +22,19 @@ struct Clocks {
 
 impl Liveness {
     /// For a websocket opened at `now`, with its first ping at `first_ping` and the others each `interval`.
-    pub fn new(now: Instant, wall: SystemTime, interval: Duration, first_ping: Instant) -> Liveness {
+    pub(super) fn new(now: Instant, wall: SystemTime, interval: Duration, first_ping: Instant) -> Liveness {
         let clocks = Clocks { now, wall };
         Liveness { interval, next_ping: first_ping, is_ping_due: false, answer_by: None, clocks }
     }
 
     /// Something has come on the websocket: data, a pong, anything.
-    pub fn handle_received(&mut self) {
+    pub(super) fn handle_received(&mut self) {
         self.answer_by = None;
     }
 
     /// Compares the clocks; to be called whenever there is an occasion. Whether the machine was asleep: then a ping
     /// is due at once and waits for its answer for [`AWAKE_TIMEOUT`] only, since most sockets do not survive that.
-    pub fn handle_clocks(&mut self, now: Instant, wall: SystemTime) -> bool {
+    pub(super) fn handle_clocks(&mut self, now: Instant, wall: SystemTime) -> bool {
         let was_asleep = self.clocks.have_parted(now, wall);
         if was_asleep {
             self.is_ping_due = true;
@@ -45,13 +45,13 @@ impl Liveness {
 
     /// Whether a ping is to be sent now.
     #[must_use]
-    pub fn poll_ping(&mut self) -> bool {
+    pub(super) fn poll_ping(&mut self) -> bool {
         std::mem::take(&mut self.is_ping_due)
     }
 
     /// When [`Liveness::handle_timeout`] is due, and why. Answers are waited for only while somebody `reads`.
     #[must_use]
-    pub fn poll_timeout(&self, reads: bool) -> (Instant, &'static str) {
+    pub(super) fn poll_timeout(&self, reads: bool) -> (Instant, &'static str) {
         let ping = (self.next_ping, "ping");
         match self.answer_by.filter(|_| reads) {
             Some(at) if at <= self.next_ping => (at, "answer to a ping"),
@@ -61,7 +61,7 @@ impl Liveness {
 
     /// Does what is due; may be called at any time. Whether the websocket is dead.
     #[must_use]
-    pub fn handle_timeout(&mut self, now: Instant, reads: bool) -> bool {
+    pub(super) fn handle_timeout(&mut self, now: Instant, reads: bool) -> bool {
         if reads && self.answer_by.is_some_and(|at| at <= now) {
             return true;
         }

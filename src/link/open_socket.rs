@@ -19,12 +19,12 @@ pub(super) struct OpenSocket {
 }
 
 impl OpenSocket {
-    pub fn new(socket: Socket) -> OpenSocket {
+    pub(super) fn new(socket: Socket) -> OpenSocket {
         OpenSocket { socket, must_flush: false }
     }
 
     /// Writes what there is to write and reads one message. Gives the message, or why the websocket is gone.
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
@@ -46,7 +46,7 @@ impl OpenSocket {
     }
 
     /// Hands what was written to the network, as far as that takes it now.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
         if self.must_flush
             && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
         {
@@ -57,12 +57,12 @@ impl OpenSocket {
     }
 
     /// Whether something waits for the network to take it.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.must_flush
     }
 
     /// Writes what is left and says goodbye.
-    pub async fn close(mut self, last: Vec<Message>) {
+    pub(super) async fn close(mut self, last: Vec<Message>) {
         for message in last {
             if self.socket.feed(message).await.is_err() {
                 return;

@@ -63,18 +63,18 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub fn new(target: Target) -> Opener {
+    pub(super) fn new(target: Target) -> Opener {
         Opener { target, unused: None, unreadable_is_told: false }
     }
 
     /// The token that the websocket of the last attempt is to be opened with. It counts as used from here on.
-    pub fn take_token(&mut self) -> Arc<Secret> {
+    pub(super) fn take_token(&mut self) -> Arc<Secret> {
         self.unused = None;
         Arc::clone(&self.target.token)
     }
 
     /// Starts an attempt; `again` if the session's first token has been used. It ends before `open_by`.
-    pub fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
+    pub(super) fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
         Box::pin(async move {
             let refusal = if again { self.resume().await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { kind: ErrorKind::SessionGone, .. })) = &refusal {

@@ -12,7 +12,7 @@ use super::websocket;
 
 /// What a server says to a request.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The HTTP status; 101 has opened a websocket.
     pub status: StatusCode,
     /// The headers.
@@ -23,7 +23,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// What stands in the way, or that there was no answer within `limit`.
-pub async fn ask(network: &Network, url: &Url, limit: Duration) -> Result<Answer, OpenError> {
+pub(crate) async fn ask(network: &Network, url: &Url, limit: Duration) -> Result<Answer, OpenError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let answer = async {
         let proxy = network.proxy().for_url(url)?;

@@ -52,7 +52,7 @@ pub(super) struct Attempt {
 
 impl Reconnect {
     /// For a link that starts at `now`; `seed` is for the backoff's jitter.
-    pub fn new(now: Instant, config: &Config, host: String, seed: u64) -> Reconnect {
+    pub(super) fn new(now: Instant, config: &Config, host: String, seed: u64) -> Reconnect {
         Reconnect {
             host,
             open_timeout: config.open_timeout,
@@ -68,7 +68,7 @@ impl Reconnect {
 
     /// The attempt that is due now. It ends with [`Reconnect::handle_opened`] or [`Reconnect::handle_failed`].
     #[must_use]
-    pub fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
+    pub(super) fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
         match self.phase {
             Phase::Waiting { until } if until <= now => {
                 self.phase = Phase::Opening;
@@ -80,13 +80,13 @@ impl Reconnect {
     }
 
     /// Whether an attempt is under way.
-    pub fn is_opening(&self) -> bool {
+    pub(super) fn is_opening(&self) -> bool {
         self.phase == Phase::Opening
     }
 
     /// The attempt has opened a websocket. When that is to be pinged first, if not after the usual interval: an idle
     /// session has nothing else to tell by that it has come back.
-    pub fn handle_opened(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn handle_opened(&mut self, now: Instant) -> Option<Instant> {
         self.phase = Phase::Open { since: now, is_proven: false };
         if std::mem::replace(&mut self.was_open, true) {
             return Some(now + STEADY_AFTER);
@@ -96,7 +96,7 @@ impl Reconnect {
     }
 
     /// The attempt has failed, with what else did not work on the way.
-    pub fn handle_failed(
+    pub(super) fn handle_failed(
         &mut self,
         now: Instant,
         failure: OpenFailure,
@@ -127,7 +127,7 @@ impl Reconnect {
 
     /// The websocket works: the service has sent something on it, or has answered a ping and not closed it for our
     /// token. Says so where one had been lost.
-    pub fn handle_proof(&mut self) -> Option<LinkEvent> {
+    pub(super) fn handle_proof(&mut self) -> Option<LinkEvent> {
         match &mut self.phase {
             Phase::Open { is_proven, .. } if !*is_proven => *is_proven = true,
             _ => return None,
@@ -138,7 +138,7 @@ impl Reconnect {
     }
 
     /// The websocket is gone. Says so only for one that had worked.
-    pub fn handle_lost(&mut self, now: Instant, reason: String) -> Option<LinkEvent> {
+    pub(super) fn handle_lost(&mut self, now: Instant, reason: String) -> Option<LinkEvent> {
         let Phase::Open { since, is_proven } = self.phase else { return None };
         // One that was closed at once shall not be followed by another at once, for ever.
         if is_proven && now.saturating_duration_since(since) >= STEADY_AFTER {
@@ -152,7 +152,7 @@ impl Reconnect {
 
     /// When [`Reconnect::poll_attempt`] or [`Reconnect::handle_timeout`] is due, and why.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let attempt = match self.phase {
             Phase::Waiting { until } => Some((until, "next attempt")),
             Phase::Over => return None,
@@ -163,7 +163,7 @@ impl Reconnect {
     }
 
     /// Gives up when it is time; may be called at any time.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<LinkEvent> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<LinkEvent> {
         if self.deadline.is_none_or(|at| at > now) {
             return None;
         }

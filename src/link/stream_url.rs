@@ -33,7 +33,7 @@ pub enum StreamUrlError {
 ///
 /// # Errors
 /// [`StreamUrlError`] says what is wrong.
-pub fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
+pub(crate) fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
     let url = Url::parse(text).map_err(|_| StreamUrlError::Malformed)?;
     check(&url, allowed)?;
     Ok(url)
@@ -44,7 +44,7 @@ pub fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
 ///
 /// # Errors
 /// When `host` is none, or may not be opened by the rules of [`parse`].
-pub fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
+pub(crate) fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
     let malformed = || StreamUrlError::OtherMalformed(host.to_owned());
     let other = Url::parse(&format!("{}://{host}/", url.scheme())).map_err(|_| malformed())?;
     let is_host_alone = other.path() == "/"
@@ -64,7 +64,7 @@ pub fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url,
 }
 
 /// Whether the URL was presigned: it must then be opened as it is, and cannot be resumed.
-pub fn is_presigned(url: &Url) -> bool {
+pub(crate) fn is_presigned(url: &Url) -> bool {
     url.query_pairs().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-amz-"))
 }
 

@@ -47,7 +47,7 @@ pub enum TrustError {
 /// # Errors
 /// When the bundle cannot be read or holds no certificate, and when there is no certificate at all. A system store
 /// that is partly unreadable is logged: the rest may be all that is needed.
-pub fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TrustError> {
+pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TrustError> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
@@ -76,7 +76,7 @@ pub fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>,
 ///
 /// # Errors
 /// When the file cannot be read, is no PEM, or holds no certificate.
-pub fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+pub(crate) fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let unreadable = |reason: String| TrustError::Unreadable { path: path.to_owned(), reason };
     let pem = files::read(path, files::MAX_CERTIFICATES).map_err(|error| unreadable(error.to_string()))?;
     let certificates = CertificateDer::pem_slice_iter(&pem)

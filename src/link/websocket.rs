@@ -24,7 +24,7 @@ pub(super) type Socket = WebSocketStream<Stream>;
 
 /// One websocket to open.
 #[derive(Clone, Debug)]
-pub struct Dial {
+pub(super) struct Dial {
     /// Where: a URL that [`Network::stream_url`] gave.
     pub url: Url,
     /// What the request shall say beside the upgrade itself: the signature.

@@ -13,7 +13,7 @@
 /// For the start of `main`, after the arguments have been read: [`std::env::args_os`] gives the overwritten ones from
 /// then on. Only on Linux, only while the process has a single thread, and only if the kernel's word about the place
 /// agrees with its copy of the arguments; else nothing happens and the answer is false.
-pub fn hide_argument(position: usize) -> bool {
+pub(crate) fn hide_argument(position: usize) -> bool {
     #[cfg(target_os = "linux")]
     return linux::hide(position).is_some();
     #[cfg(not(target_os = "linux"))]

@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Raises the limit towards what the administrator allows. Shells set it low (256 on macOS, 1,024 on Linux), and each
 /// forwarded connection takes one; programs of the official plugin's language do the same when they start.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
     if limit.current.is_some_and(|current| current < most) {
@@ -21,7 +21,7 @@ pub fn raise_descriptor_limit() {
 }
 
 /// How many descriptors the process may have open.
-pub fn descriptor_limit() -> usize {
+pub(crate) fn descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -30,7 +30,7 @@ pub fn descriptor_limit() -> usize {
 ///
 /// # Errors
 /// The descriptor itself.
-pub fn watch_readable(descriptor: OwnedFd) -> Result<AsyncFd<OwnedFd>, OwnedFd> {
+pub(crate) fn watch_readable(descriptor: OwnedFd) -> Result<AsyncFd<OwnedFd>, OwnedFd> {
     // SAFETY: an `OwnedFd` stays open, and the same descriptor, until the `AsyncFd` that owns it is gone.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
     watched.map_err(|error| error.into_parts().0)

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 ///
 /// For the start of `main`: while the process has further threads the variable is only read. (Where
 /// threads cannot be counted, outside Linux, calling it in time is up to the caller.)
-pub fn take_var(name: &str) -> Option<OsString> {
+pub(crate) fn take_var(name: &str) -> Option<OsString> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return None;
     }

@@ -5,13 +5,13 @@
 use rustix::process::Pid;
 
 /// Our process group.
-pub fn group() -> libc::pid_t {
+pub(crate) fn group() -> libc::pid_t {
     // SAFETY: `getpgrp` takes and gives a number only.
     unsafe { libc::getpgrp() }
 }
 
 /// The group of another process; `None` if there is no such process.
-pub fn group_of(id: Pid) -> Option<libc::pid_t> {
+pub(crate) fn group_of(id: Pid) -> Option<libc::pid_t> {
     // SAFETY: `getpgid` takes and gives numbers only.
     let group = unsafe { libc::getpgid(id.as_raw_pid()) };
     (group >= 0).then_some(group)

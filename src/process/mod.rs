@@ -16,14 +16,14 @@ mod signals;
 #[cfg(windows)]
 mod windows;
 
-pub use self::argv::hide_argument;
-pub use self::env::take_var;
-pub use self::parent::Parent;
-pub use self::signal::Signal;
+pub(crate) use self::argv::hide_argument;
+pub(crate) use self::env::take_var;
+pub(crate) use self::parent::Parent;
+pub(crate) use self::signal::Signal;
 #[cfg(windows)]
-pub use self::windows::{Signals, descriptor_limit, raise_descriptor_limit};
+pub(crate) use self::windows::{Signals, descriptor_limit, raise_descriptor_limit};
 #[cfg(unix)]
-pub use self::{
+pub(crate) use self::{
     descriptors::{descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
     signals::Signals,

@@ -3,7 +3,7 @@
 /// A signal, by what it means to a session.
 #[cfg_attr(windows, expect(dead_code, reason = "there are Ctrl-C, Ctrl-Break and the closed console only"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// SIGINT, Ctrl-C.
     Interrupt,
     /// SIGQUIT, Ctrl-\.
@@ -26,7 +26,7 @@ impl Signal {
     /// The byte a terminal would have sent for it: the official plugin passes these three on to the
     /// remote shell.
     #[must_use]
-    pub fn control_byte(self) -> Option<u8> {
+    pub(crate) fn control_byte(self) -> Option<u8> {
         match self {
             Signal::Interrupt => Some(0x03),
             Signal::Quit => Some(0x1c),

@@ -13,7 +13,7 @@ use super::signal::Signal;
 /// The stream of signals. From [`Signals::install`] on, none of them ends the process any more, also
 /// when this has been dropped.
 #[derive(Debug)]
-pub struct Signals(Vec<(Signal, unix::Signal)>);
+pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
     /// Starts to listen; needs a tokio runtime with IO. A SIGHUP ignored from the start (`nohup`) stays
@@ -21,7 +21,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses a handler.
-    pub fn install() -> io::Result<Signals> {
+    pub(crate) fn install() -> io::Result<Signals> {
         let mut streams = Vec::new();
         for (what, kind) in kinds() {
             if what == Signal::Hangup && is_ignored(kind) {
@@ -33,7 +33,7 @@ impl Signals {
     }
 
     /// The next signal, the most urgent first. Several of one kind may come as one. Cancel-safe.
-    pub async fn recv(&mut self) -> Signal {
+    pub(crate) async fn recv(&mut self) -> Signal {
         poll_fn(|context| {
             for (what, stream) in &mut self.0 {
                 if let Poll::Ready(Some(())) = stream.poll_recv(context) {

@@ -8,7 +8,7 @@ use super::Signal;
 
 /// The console's control events.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     interrupt: CtrlC,
     quit: CtrlBreak,
     close: CtrlClose,
@@ -19,12 +19,12 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses a handler.
-    pub fn install() -> io::Result<Signals> {
+    pub(crate) fn install() -> io::Result<Signals> {
         Ok(Signals { interrupt: ctrl_c()?, quit: ctrl_break()?, close: ctrl_close()? })
     }
 
     /// The next event. Cancel-safe.
-    pub async fn recv(&mut self) -> Signal {
+    pub(crate) async fn recv(&mut self) -> Signal {
         tokio::select! {
             Some(()) = self.close.recv() => Signal::Hangup,
             Some(()) = self.interrupt.recv() => Signal::Interrupt,
@@ -35,9 +35,9 @@ impl Signals {
 }
 
 /// How many sockets the process may have open: the system has no small limit.
-pub fn descriptor_limit() -> usize {
+pub(crate) fn descriptor_limit() -> usize {
     usize::MAX
 }
 
 /// Sockets have no such limit here.
-pub fn raise_descriptor_limit() {}
+pub(crate) fn raise_descriptor_limit() {}

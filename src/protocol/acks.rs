@@ -25,7 +25,7 @@ pub(super) struct Acks {
 
 impl Acks {
     /// One more to be written.
-    pub fn push(&mut self, now: Instant, ack: Bytes) {
+    pub(super) fn push(&mut self, now: Instant, ack: Bytes) {
         while self.recent.len() >= MAX_RECENT
             || self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RECENT)
         {
@@ -42,12 +42,12 @@ impl Acks {
     }
 
     /// Whether so many wait to be written that no more may come up: the peer sends and does not read.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= MAX_WAITING
     }
 
     /// The next one to write now; with `has_company` because something else is written with it.
-    pub fn pop(&mut self, now: Instant, has_company: bool) -> Option<Bytes> {
+    pub(super) fn pop(&mut self, now: Instant, has_company: bool) -> Option<Bytes> {
         if !has_company && self.due_at.is_some_and(|at| at > now) {
             return None;
         }
@@ -57,27 +57,27 @@ impl Acks {
     }
 
     /// Until when [`Acks::pop`] has nothing to give by itself; `None` if nothing waits, or nothing has to.
-    pub fn due_at(&self) -> Option<Instant> {
+    pub(super) fn due_at(&self) -> Option<Instant> {
         self.due_at.filter(|_| !self.waiting.is_empty())
     }
 
     /// All that wait, at once.
-    pub fn drain(&mut self) -> impl Iterator<Item = Bytes> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Bytes> {
         self.waiting.drain(..)
     }
 
     /// Nothing waits for company any more.
-    pub fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.due_at = None;
     }
 
     /// The socket is gone: nothing is written until the next one.
-    pub fn handle_lost(&mut self) {
+    pub(super) fn handle_lost(&mut self) {
         self.waiting.clear();
     }
 
     /// There is a new socket: says again what the old one may have lost.
-    pub fn handle_reopen(&mut self) {
+    pub(super) fn handle_reopen(&mut self) {
         self.waiting = self.recent.iter().map(|(_, ack)| ack.clone()).collect();
         self.due_at = None;
     }

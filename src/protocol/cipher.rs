@@ -23,7 +23,7 @@ impl std::fmt::Debug for DataKey {
 }
 
 /// Both directions of an encrypted session. The keys are wiped when it is dropped.
-pub struct Cipher {
+pub(super) struct Cipher {
     decrypt: Aes256Gcm,
     encrypt: Aes256Gcm,
     nonce_prefix: [u8; 4],
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Cipher {
 
 /// A message that does not decrypt, or more messages than nonces.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum CipherError {
+pub(super) enum CipherError {
     /// The tag is wrong: another key, or damage.
     #[error("message cannot be decrypted with this session's key")]
     Decrypt,
@@ -50,7 +50,7 @@ pub enum CipherError {
 impl Cipher {
     /// A cipher for a session. Nonces are the prefix and a counter: as a data key belongs to one process and one
     /// session, none is used twice under it, reconnects included.
-    pub fn new(key: &DataKey, nonce_prefix: [u8; 4]) -> Cipher {
+    pub(super) fn new(key: &DataKey, nonce_prefix: [u8; 4]) -> Cipher {
         let (agent, client) = key.plaintext.as_chunks::<{ DATA_KEY_LENGTH / 2 }>().0.split_at(1);
         Cipher {
             decrypt: Aes256Gcm::new((&agent[0]).into()),
@@ -64,7 +64,7 @@ impl Cipher {
     ///
     /// # Errors
     /// [`CipherError::Exhausted`] after 2^64 messages.
-    pub fn encrypt(&mut self, plaintext: &[u8]) -> Result<Bytes, CipherError> {
+    pub(super) fn encrypt(&mut self, plaintext: &[u8]) -> Result<Bytes, CipherError> {
         let mut nonce = [0; NONCE_LENGTH];
         nonce[..4].copy_from_slice(&self.nonce_prefix);
         nonce[4..].copy_from_slice(&self.sent.to_be_bytes());
@@ -84,7 +84,7 @@ impl Cipher {
     ///
     /// # Errors
     /// [`CipherError::Decrypt`] when it was not encrypted with this session's key.
-    pub fn decrypt(&self, sealed: &[u8]) -> Result<Bytes, CipherError> {
+    pub(super) fn decrypt(&self, sealed: &[u8]) -> Result<Bytes, CipherError> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LENGTH>().ok_or(CipherError::Decrypt)?;
         let (ciphertext, tag) = rest.split_last_chunk::<TAG_LENGTH>().ok_or(CipherError::Decrypt)?;
         let mut plaintext = BytesMut::from(ciphertext);
@@ -98,7 +98,7 @@ impl Cipher {
 const NONCE_LENGTH: usize = 12;
 const TAG_LENGTH: usize = 16;
 /// How much longer a payload gets, in bytes.
-pub const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
+pub(super) const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 
 #[cfg(test)]
 mod tests {

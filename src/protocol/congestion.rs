@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// What an acknowledgement tells.
 #[derive(Clone, Copy, Debug)]
-pub struct Ack {
+pub(super) struct Ack {
     /// How much it acknowledged.
     pub bytes: usize,
     /// What it says about the path, unless the message was sent twice.
@@ -25,7 +25,7 @@ pub struct Ack {
 
 /// What a message that was sent once says about the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub(super) struct Sample {
     /// From its sending to its acknowledgement.
     pub rtt: Duration,
     /// Bytes a second that were acknowledged in that time.
@@ -33,14 +33,14 @@ pub struct Sample {
 }
 
 /// The most that a window of at most `max` bytes comes to, for messages of up to `payload` bytes.
-pub fn limit(max: usize, payload: usize) -> usize {
+pub(super) fn limit(max: usize, payload: usize) -> usize {
     max.max(MIN_MESSAGES * payload.max(1))
 }
 
 /// The congestion controller: its window grows by what is acknowledged while round-trip times stay near their floor.
 /// Windows and amounts are payload bytes.
 #[derive(Debug)]
-pub struct Controller {
+pub(super) struct Controller {
     window: usize,
     max: usize,
     step: usize,
@@ -79,7 +79,7 @@ struct Queue {
 
 impl Controller {
     /// A window of at most `max` bytes for messages of up to `payload` bytes.
-    pub fn new(max: usize, payload: usize) -> Controller {
+    pub(super) fn new(max: usize, payload: usize) -> Controller {
         let step = payload.max(1);
         let max = limit(max, payload);
         Controller {
@@ -99,12 +99,12 @@ impl Controller {
     }
 
     /// How much may be unacknowledged.
-    pub fn window(&self) -> usize {
+    pub(super) fn window(&self) -> usize {
         self.window
     }
 
     /// A message was acknowledged.
-    pub fn on_ack(&mut self, now: Instant, ack: Ack) {
+    pub(super) fn on_ack(&mut self, now: Instant, ack: Ack) {
         self.round.is_limited |= ack.is_limited;
         self.smoothed_rtt = ack.smoothed_rtt;
         if let Some(Sample { rtt, delivery_rate }) = ack.sample {
@@ -123,7 +123,7 @@ impl Controller {
     }
 
     /// A message first sent at `sent_at` is taken for lost.
-    pub fn on_loss(&mut self, now: Instant, sent_at: Instant) {
+    pub(super) fn on_loss(&mut self, now: Instant, sent_at: Instant) {
         let is_answered = self.recovered_at.is_some_and(|at| sent_at <= at);
         if !is_answered && self.is_limited() {
             let target = if self.is_backlogged() {
@@ -136,13 +136,13 @@ impl Controller {
     }
 
     /// The service or the agent asked us to stop.
-    pub fn on_pause(&mut self) {
+    pub(super) fn on_pause(&mut self) {
         self.window = self.smallest();
         self.threshold = self.max / 2;
     }
 
     /// A new connection, perhaps over another path.
-    pub fn on_reopen(&mut self) {
+    pub(super) fn on_reopen(&mut self) {
         self.floor = None;
         self.fastest = None;
         self.round = Round::default();
@@ -234,7 +234,7 @@ impl MaxRate {
 }
 
 /// The default limit: 256 KiB unacknowledged with 1,024-byte payloads is reported stable at the service.
-pub const DEFAULT_MAX_WINDOW: usize = 256 << 10;
+pub(super) const DEFAULT_MAX_WINDOW: usize = 256 << 10;
 /// The first window, as much as one burst of the pacer in full default messages.
 const INITIAL: usize = 128 << 10;
 /// The smallest window, in full messages, and in bytes where those are small.

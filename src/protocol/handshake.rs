@@ -97,7 +97,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub fn new(client_version: String) -> Handshake {
+    pub(super) fn new(client_version: String) -> Handshake {
         Handshake {
             client_version,
             capabilities: Capabilities::default(),
@@ -108,16 +108,16 @@ impl Handshake {
     }
 
     /// What the agent can do; nothing before its request.
-    pub fn capabilities(&self) -> Capabilities {
+    pub(super) fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
     /// The session kind that the request named, if it was one we know.
-    pub fn session(&self) -> Option<&SessionKind> {
+    pub(super) fn session(&self) -> Option<&SessionKind> {
         self.session.as_ref()
     }
 
-    pub fn handle_request(&mut self, payload: &[u8]) -> Result<Step, PayloadError> {
+    pub(super) fn handle_request(&mut self, payload: &[u8]) -> Result<Step, PayloadError> {
         let request: HandshakeRequest =
             serde_json::from_slice(payload).map_err(|_| PayloadError("handshake request"))?;
         let version = request.agent_version.as_deref().and_then(AgentVersion::parse);
@@ -144,7 +144,7 @@ impl Handshake {
 
     /// Takes the data key, or the reason why there is none, and gives the response, with the cipher from now on.
     /// `None` when no key was asked for.
-    pub fn handle_data_key(
+    pub(super) fn handle_data_key(
         &mut self,
         result: Result<DataKey, String>,
         nonce_prefix: [u8; 4],

@@ -33,14 +33,14 @@ pub(super) enum Next {
 
 impl Outgoing {
     /// An answer of the handshake. It does not wait for the session to be ready.
-    pub fn push_answer(&mut self, payload_type: PayloadType, body: Bytes) {
+    pub(super) fn push_answer(&mut self, payload_type: PayloadType, body: Bytes) {
         if self.answers.len() >= MAX_ANSWERS {
             return tracing::warn!("dropped an answer: the agent asks and takes none");
         }
         self.answers.push_back((payload_type, body));
     }
 
-    pub fn push(&mut self, input: Input) {
+    pub(super) fn push(&mut self, input: Input) {
         match input {
             Input::Bytes(bytes) if bytes.is_empty() => {}
             Input::Bytes(bytes) => {
@@ -53,20 +53,20 @@ impl Outgoing {
     }
 
     /// User data that waits, in bytes.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub fn has_answers(&self) -> bool {
+    pub(super) fn has_answers(&self) -> bool {
         !self.answers.is_empty()
     }
 
-    pub fn has_input(&self) -> bool {
+    pub(super) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
 
     /// Takes what the next message carries: at most `limit` bytes of user data. Input only when the session is ready.
-    pub fn pop(&mut self, limit: usize, is_ready: bool) -> Option<Next> {
+    pub(super) fn pop(&mut self, limit: usize, is_ready: bool) -> Option<Next> {
         if let Some((payload_type, body)) = self.answers.pop_front() {
             return Some(Next::Control(payload_type, body));
         }

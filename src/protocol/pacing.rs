@@ -8,17 +8,17 @@
 use std::time::{Duration, Instant};
 
 /// The default rate, messages a second.
-pub const DEFAULT_RATE: u32 = 900;
+pub(super) const DEFAULT_RATE: u32 = 900;
 /// How many messages may go at once after a rest. With the default rate any two seconds hold at most
 /// 128 + 2 × 900 = 1,928 messages, under the 2,000 that are known to be too many.
-pub const BURST: u32 = 128;
+pub(super) const BURST: u32 = 128;
 
 /// How many messages of a bulk go together, where the rate is what limits it: four each four milliseconds.
 const GROUP: u32 = 4;
 
 /// A token bucket; one token is one data message.
 #[derive(Clone, Debug)]
-pub struct Pacer {
+pub(super) struct Pacer {
     /// `None`: no limit.
     interval: Option<Duration>,
     /// When the bucket would be empty if nothing were sent; the bucket is full when this lies `BURST` intervals back.
@@ -31,31 +31,31 @@ pub struct Pacer {
 
 impl Pacer {
     /// A full bucket for `rate` messages a second; 0 is no limit.
-    pub fn new(rate: u32) -> Pacer {
+    pub(super) fn new(rate: u32) -> Pacer {
         let interval = (rate > 0).then(|| Duration::from_secs(1) / rate);
         Pacer { interval, empty_at: None, is_dry: false, held_until: None }
     }
 
     /// When the next message may go; a time in the past or `None` is now. One of many waits, when the bucket has run
     /// dry, until [`GROUP`] may go together: a wake-up, a write and a TLS record for each is what an upload costs.
-    pub fn next_at(&self, is_one_of_many: bool) -> Option<Instant> {
+    pub(super) fn next_at(&self, is_one_of_many: bool) -> Option<Instant> {
         let tokens = if is_one_of_many && self.is_dry { GROUP } else { 1 };
         let paced = self.empty_at.zip(self.interval).map(|(empty_at, interval)| empty_at + interval * tokens);
         paced.max(self.held_until)
     }
 
     /// Lets no message go before `until`.
-    pub fn hold(&mut self, until: Instant) {
+    pub(super) fn hold(&mut self, until: Instant) {
         self.held_until = Some(until);
     }
 
     /// Whether a message may go now.
-    pub fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
+    pub(super) fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
         self.next_at(is_one_of_many).is_none_or(|at| at <= now)
     }
 
     /// Counts a message that goes now.
-    pub fn take(&mut self, now: Instant) {
+    pub(super) fn take(&mut self, now: Instant) {
         self.held_until = None;
         let Some(interval) = self.interval else { return };
         let full = now.checked_sub(interval * BURST);

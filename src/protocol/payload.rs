@@ -18,7 +18,7 @@ pub(super) struct OpenDataChannel<'a> {
 }
 
 impl OpenDataChannel<'_> {
-    pub fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         to_json(self)
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub fn handle(&mut self, mut message: Message) -> Verdict {
+    pub(super) fn handle(&mut self, mut message: Message) -> Verdict {
         let number = message.sequence;
         if number == self.expected {
             self.expected += 1;
@@ -53,7 +53,7 @@ impl Receiver {
     }
 
     /// The next message whose turn has come.
-    pub fn poll_ready(&mut self) -> Option<Message> {
+    pub(super) fn poll_ready(&mut self) -> Option<Message> {
         let message = self.held.remove(&self.expected)?;
         self.held_bytes -= message.payload.len();
         self.expected += 1;

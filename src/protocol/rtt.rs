@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A smoothed round-trip time with its variation, as in RFC 6298, and the gains both ends of this protocol use.
 #[derive(Clone, Copy, Debug)]
-pub struct Rtt {
+pub(super) struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
     floor: Duration,
@@ -20,7 +20,7 @@ impl Default for Rtt {
 impl Rtt {
     /// Takes the time from sending a message to its acknowledgement. Never one of a message that was sent twice:
     /// which sending was acknowledged is not known (Karn's rule).
-    pub fn sample(&mut self, rtt: Duration) {
+    pub(super) fn sample(&mut self, rtt: Duration) {
         self.latest = rtt;
         self.floor = self.floor.min(rtt);
         match self.smoothed {
@@ -37,27 +37,27 @@ impl Rtt {
     }
 
     /// The smoothed time; 100 ms (the official plugin's) before the first sample.
-    pub fn smoothed(&self) -> Duration {
+    pub(super) fn smoothed(&self) -> Duration {
         self.smoothed.unwrap_or(INITIAL)
     }
 
     /// The smallest time seen; the smoothed one before the first sample.
-    pub fn floor(&self) -> Duration {
+    pub(super) fn floor(&self) -> Duration {
         self.floor.min(self.smoothed())
     }
 
     /// The last sample.
-    pub fn latest(&self) -> Duration {
+    pub(super) fn latest(&self) -> Duration {
         self.latest
     }
 
     /// How much the samples vary.
-    pub fn variation(&self) -> Duration {
+    pub(super) fn variation(&self) -> Duration {
         self.variation
     }
 
     /// How long to wait for an acknowledgement before sending again.
-    pub fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         let spread = GRANULARITY.max(self.variation * 4);
         (self.smoothed() + spread).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
     }

@@ -87,36 +87,36 @@ struct Delivered {
 
 impl Sender {
     /// The number of the next new message.
-    pub fn next_sequence(&self) -> i64 {
+    pub(super) fn next_sequence(&self) -> i64 {
         self.base + self.outstanding.len() as i64
     }
 
-    pub fn rtt(&self) -> &Rtt {
+    pub(super) fn rtt(&self) -> &Rtt {
         &self.rtt
     }
 
     /// Payload bytes not yet acknowledged.
-    pub fn outstanding_bytes(&self) -> usize {
+    pub(super) fn outstanding_bytes(&self) -> usize {
         self.outstanding_bytes
     }
 
     /// Messages not yet acknowledged.
-    pub fn outstanding_messages(&self) -> usize {
+    pub(super) fn outstanding_messages(&self) -> usize {
         self.outstanding_messages
     }
 
     /// How many numbers lie between the oldest outstanding message and the next one.
-    pub fn span(&self) -> usize {
+    pub(super) fn span(&self) -> usize {
         self.outstanding.len()
     }
 
     /// How often a message was sent again.
-    pub fn resent(&self) -> u64 {
+    pub(super) fn resent(&self) -> u64 {
         self.resent
     }
 
     /// Takes a new message that is sent now; it must carry [`Sender::next_sequence`].
-    pub fn push(&mut self, now: Instant, frame: Bytes, payload: usize) {
+    pub(super) fn push(&mut self, now: Instant, frame: Bytes, payload: usize) {
         let (sending, number) = (self.sendings, self.next_sequence());
         self.sendings += 1;
         self.in_flight.push_back((sending, number));
@@ -138,7 +138,7 @@ impl Sender {
     }
 
     /// Takes an acknowledgement. `None` when it names nothing outstanding.
-    pub fn handle_ack(&mut self, now: Instant, number: i64) -> Option<Acked> {
+    pub(super) fn handle_ack(&mut self, now: Instant, number: i64) -> Option<Acked> {
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         let entry = self.outstanding.get_mut(index)?.take()?;
         self.outstanding_bytes -= entry.payload;
@@ -168,7 +168,7 @@ impl Sender {
     }
 
     /// Finds lost messages and gives the time at which the latest of them was sent, if there are any.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
         let mut latest_loss = None;
         if self.timeout_at().is_some_and(|at| at <= now) {
             let timeout = self.rtt.timeout();
@@ -209,7 +209,7 @@ impl Sender {
     }
 
     /// When [`Sender::handle_timeout`] is next due, and why.
-    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
+    pub(super) fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
         let overtaken = self.overtaken().map(|(_, sent_at)| sent_at + self.reordering_allowance());
         let overtaken = overtaken.map(|at| (at, "loss detection"));
         let probe = self.tail_probe_at().map(|at| (at, "tail loss probe"));
@@ -218,19 +218,19 @@ impl Sender {
     }
 
     /// Payload bytes on their way: not acknowledged, and not taken for lost.
-    pub fn in_flight_bytes(&self) -> usize {
+    pub(super) fn in_flight_bytes(&self) -> usize {
         self.outstanding_bytes - self.lost_bytes
     }
 
     /// The payload bytes of the lost message that is sent again next; none of them count for one that is sent to see
     /// whether the path is alive.
-    pub fn next_lost(&self) -> Option<usize> {
+    pub(super) fn next_lost(&self) -> Option<usize> {
         let entry = self.entry(*self.lost.first()?)?;
         Some(if self.is_probing { 0 } else { entry.payload })
     }
 
     /// The oldest lost message, to be sent again now.
-    pub fn poll_lost(&mut self, now: Instant) -> Option<Bytes> {
+    pub(super) fn poll_lost(&mut self, now: Instant) -> Option<Bytes> {
         let number = self.lost.pop_first()?;
         let sending = self.sendings;
         let index = usize::try_from(number - self.base).ok()?;
@@ -246,7 +246,7 @@ impl Sender {
     }
 
     /// A new connection: whatever is outstanding may have been lost with the old one.
-    pub fn handle_reopen(&mut self, now: Instant) {
+    pub(super) fn handle_reopen(&mut self, now: Instant) {
         self.in_flight.clear();
         self.lost_bytes = self.outstanding_bytes;
         let numbers = self.base..;
@@ -258,12 +258,12 @@ impl Sender {
     }
 
     /// How long outstanding data has seen no acknowledgement at all.
-    pub fn unacknowledged_for(&self, now: Instant) -> Duration {
+    pub(super) fn unacknowledged_for(&self, now: Instant) -> Duration {
         self.unacknowledged_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Since when that is, if there is any.
-    pub fn unacknowledged_since(&self) -> Option<Instant> {
+    pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
         self.unacknowledged_since
     }
 

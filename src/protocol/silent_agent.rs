@@ -31,7 +31,7 @@ pub(super) enum NextStep {
 
 impl SilentAgent {
     /// There is a new socket: an agent that was to speak, or to answer, has its time again.
-    pub fn handle_open(&mut self, now: Instant) {
+    pub(super) fn handle_open(&mut self, now: Instant) {
         match self {
             SilentAgent::Unconnected => *self = SilentAgent::Since(now),
             SilentAgent::Since(at) | SilentAgent::Heard(at) => *at = now,
@@ -40,14 +40,14 @@ impl SilentAgent {
     }
 
     /// Something of ours was acknowledged.
-    pub fn handle_ack(&mut self, now: Instant) {
+    pub(super) fn handle_ack(&mut self, now: Instant) {
         if *self == SilentAgent::Asked {
             *self = SilentAgent::Heard(now);
         }
     }
 
     /// When [`SilentAgent::handle_timeout`] is due.
-    pub fn ends_at(&self) -> Option<Instant> {
+    pub(super) fn ends_at(&self) -> Option<Instant> {
         match self {
             SilentAgent::Since(at) | SilentAgent::Heard(at) => Some(*at + PATIENCE),
             SilentAgent::Unconnected | SilentAgent::Asked => None,
@@ -55,7 +55,7 @@ impl SilentAgent {
     }
 
     /// What is to be done, once it has lasted.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<NextStep> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<NextStep> {
         if self.ends_at().is_none_or(|at| at > now) {
             return None;
         }

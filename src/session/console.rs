@@ -12,7 +12,7 @@ use crate::term::{Output, stdout_is_terminal};
 
 /// Writes the session's bytes and our own sentences, in order, without ever blocking the session.
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     out: Output,
     err: Output,
     status: notice::Status,
@@ -29,7 +29,7 @@ pub struct Console {
 
 /// Why stdout takes no more.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// Its reader has gone, and wants to know nothing more: a pipe or a connection that was closed, a terminal.
     #[error("the reader of stdout has gone")]
     ReaderGone,
@@ -43,7 +43,7 @@ impl Console {
     ///
     /// # Errors
     /// When the process has no descriptor left.
-    pub fn open(settings: &Settings) -> io::Result<Console> {
+    pub(crate) fn open(settings: &Settings) -> io::Result<Console> {
         Ok(Console {
             out: Output::stdout()?,
             err: Output::stderr()?,
@@ -57,19 +57,19 @@ impl Console {
     }
 
     /// From here on stdout carries the remote's bytes and nothing else (SSH sessions).
-    pub fn keep_clean(&mut self) {
+    pub(crate) fn keep_clean(&mut self) {
         self.is_clean = true;
     }
 
     /// A sentence of the plugin, on stdout.
-    pub fn say(&mut self, sentence: &str) {
+    pub(crate) fn say(&mut self, sentence: &str) {
         if !self.is_quiet && !self.is_clean {
             self.out.push(Bytes::copy_from_slice(sentence.as_bytes()));
         }
     }
 
     /// Bytes of the remote.
-    pub fn write(&mut self, bytes: Bytes) {
+    pub(crate) fn write(&mut self, bytes: Bytes) {
         self.out.push(bytes);
     }
 
@@ -91,17 +91,17 @@ impl Console {
     }
 
     /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
-    pub fn answer(&mut self, text: &'static str) {
+    pub(crate) fn answer(&mut self, text: &'static str) {
         self.err.push(Bytes::from_static(text.as_bytes()));
     }
 
     /// A line about the state of the connection, on stderr, where the settings want it.
-    pub fn status(&mut self, text: &str) {
+    pub(crate) fn status(&mut self, text: &str) {
         self.tell(&Status::Message { text: text.to_owned() });
     }
 
     /// A failure, on stderr in any case.
-    pub fn complain(&mut self, text: &str) {
+    pub(crate) fn complain(&mut self, text: &str) {
         let line = if self.is_json {
             Status::Failure { text: text.to_owned() }.json()
         } else {
@@ -118,7 +118,7 @@ impl Console {
     }
 
     /// Whether more of the remote's bytes may be written.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.out.has_room()
     }
 
@@ -126,7 +126,7 @@ impl Console {
     ///
     /// # Errors
     /// When stdout takes no more; once, since a session that goes on without it has nothing more to drive.
-    pub async fn drive(&mut self) -> Result<(), WriteError> {
+    pub(crate) async fn drive(&mut self) -> Result<(), WriteError> {
         if self.has_failed {
             std::future::pending::<()>().await;
         }
@@ -139,7 +139,7 @@ impl Console {
     ///
     /// # Errors
     /// When stdout has not taken all, whether [`Console::drive`] has said so or not.
-    pub async fn flush(&mut self) -> Result<(), WriteError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
         let flushed = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
         let _ = tokio::time::timeout(ERR_FLUSH_TIMEOUT, self.err.flush()).await;
         flushed.unwrap_or(Ok(())).map_err(|error| self.write_error(error))

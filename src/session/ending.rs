@@ -84,13 +84,13 @@ pub(super) struct Reaper(JoinSet<()>);
 
 impl Reaper {
     /// Begins to end a session.
-    pub fn end(&mut self, remains: Remains) {
+    pub(super) fn end(&mut self, remains: Remains) {
         while self.0.try_join_next().is_some() {}
         self.0.spawn(end(remains).in_current_span());
     }
 
     /// Waits until all are ended, for [`TERMINATE_TIMEOUT`] at most.
-    pub async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         let ended = async { while self.0.join_next().await.is_some() {} };
         if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
             tracing::warn!("the end of a session was not confirmed in time");
@@ -155,7 +155,7 @@ pub(super) struct Closing {
 
 impl Closing {
     /// Says the last words, ends what must be ended, writes what is to be written. Whether all went well.
-    pub async fn finish(mut self, end: End) -> bool {
+    pub(super) async fn finish(mut self, end: End) -> bool {
         let mut is_well = true;
         self.console.tell(&end.status());
         let was_told = matches!(end, End::Interrupted | End::Terminated);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 /// What a chunk of input asks for, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Bytes for the remote.
     Send(Bytes),
     /// `~.`: end the session.
@@ -32,7 +32,7 @@ pub enum Action {
 
 /// Finds escape sequences in typed input, however it is cut into chunks.
 #[derive(Debug, Default)]
-pub struct Escape {
+pub(crate) struct Escape {
     state: State,
 }
 
@@ -52,13 +52,13 @@ enum State {
 impl Escape {
     /// At the start of a session, which counts as the start of a line.
     #[must_use]
-    pub fn new() -> Escape {
+    pub(crate) fn new() -> Escape {
         Escape::default()
     }
 
     /// The actions of one chunk. Input after `~.` in the same chunk is dropped.
     #[must_use]
-    pub fn input(&mut self, chunk: Bytes) -> Vec<Action> {
+    pub(crate) fn input(&mut self, chunk: Bytes) -> Vec<Action> {
         let mut out = Output::default();
         for (at, &byte) in chunk.iter().enumerate() {
             match self.state {
@@ -105,7 +105,7 @@ impl Escape {
 
     /// The input has ended: the tilde that is still held, if any.
     #[must_use]
-    pub fn finish(&mut self) -> Option<Bytes> {
+    pub(crate) fn finish(&mut self) -> Option<Bytes> {
         let held = self.state == State::Tilde;
         self.state = State::Inside;
         held.then_some(Bytes::from_static(TILDE))

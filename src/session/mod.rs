@@ -13,9 +13,9 @@
 //! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, console, watch
 //! ```
 
-pub mod console;
+pub(crate) mod console;
 mod ending;
-pub mod escape;
+pub(crate) mod escape;
 mod opening;
 mod port;
 mod shell;
@@ -44,7 +44,7 @@ use crate::wire_log::Recording;
 
 /// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
 /// status where the agent sends it and 255 for failures of our own.
-pub async fn run(
+pub(crate) async fn run(
     start: StartSession,
     settings: Settings,
     recording: Option<Recording>,
@@ -86,7 +86,7 @@ pub async fn run(
 }
 
 /// A line for stderr about something that has gone wrong before a session runs, as the settings want it.
-pub fn failure_line(settings: &Settings, text: &str) -> Bytes {
+pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
     match settings.status {
         When::Json => Status::Failure { text: text.to_owned() }.json(),
         _ => notice::failure(text),

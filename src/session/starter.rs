@@ -33,12 +33,12 @@ pub(super) struct Starter {
 
 impl Starter {
     /// The same with another request.
-    pub fn with(&self, request: Value) -> Starter {
+    pub(super) fn with(&self, request: Value) -> Starter {
         Starter { request: Arc::new(request), ..self.clone() }
     }
 
     /// Starts a port session.
-    pub fn start(&self) -> Starting {
+    pub(super) fn start(&self) -> Starting {
         let Starter { aws, network, config, request } = self.clone();
         Box::pin(async move {
             let opened = match aws.start(&request).await {
@@ -69,7 +69,7 @@ pub(super) enum StartError {
 
 impl StartError {
     /// Whether trying again may help although nobody does anything: the instance is on its way, the network is away.
-    pub fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {
                 matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TargetNotConnected)
@@ -79,7 +79,7 @@ impl StartError {
     }
 
     /// What to do against a cause that does not pass.
-    pub fn advice(&self) -> Option<&'static str> {
+    pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
             StartError::Aws(error) => match error.kind {
                 ErrorKind::NoCredentials | ErrorKind::BadCredentials => {

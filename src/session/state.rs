@@ -34,7 +34,10 @@ pub(super) struct Session {
 
 impl Session {
     /// Asks KMS, beside the session's loop: pings go on meanwhile.
-    pub fn data_key(&self, request: DataKeyRequest) -> impl Future<Output = Result<DataKey, String>> + use<> {
+    pub(super) fn data_key(
+        &self,
+        request: DataKeyRequest,
+    ) -> impl Future<Output = Result<DataKey, String>> + use<> {
         let (aws, id, legacy) = (Arc::clone(&self.aws), self.id.clone(), self.legacy);
         async move {
             if legacy {
@@ -45,7 +48,7 @@ impl Session {
     }
 
     /// What every kind of session does with an event that its own loop has no use for.
-    pub fn handle(&mut self, event: LinkEvent) -> Option<End> {
+    pub(super) fn handle(&mut self, event: LinkEvent) -> Option<End> {
         match event {
             LinkEvent::Channel(Event::ExitCode { code, text }) => {
                 self.exit_code = code;
@@ -64,13 +67,13 @@ impl Session {
     }
 
     /// Prints the state of the session on stderr, since it was asked for.
-    pub fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         let text = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
         self.console.announce(&Status::Message { text });
     }
 
     /// The session for itself, to be run or ended, and what is left beside it. `reads_flags`: see [`Started`].
-    pub fn split(self, reads_flags: bool) -> (Started, Front) {
+    pub(super) fn split(self, reads_flags: bool) -> (Started, Front) {
         let aws = Some(self.aws).filter(|_| !self.is_presigned);
         let started = Started { id: self.id.clone(), link: self.link, aws, reads_flags };
         let Session { id, settings, console, watch, starter, .. } = self;
@@ -78,7 +81,7 @@ impl Session {
     }
 
     /// For the end of a run that has used the session as a whole.
-    pub fn into_closing(self, end: &End, reads_flags: bool) -> Closing {
+    pub(super) fn into_closing(self, end: &End, reads_flags: bool) -> Closing {
         let (session, front) = self.split(reads_flags);
         let remains = match end {
             End::Closed(_) | End::TimedOut => Remains::Over(Box::new(session)),
@@ -100,7 +103,7 @@ pub(super) struct Front {
 
 impl Front {
     /// For the end of the run.
-    pub fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
+    pub(super) fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
         let Front { id, console, watch, .. } = self;
         Closing { id, console, watch, remains, reaper, may_lose_words: false }
     }

@@ -93,7 +93,7 @@ struct Line<'a> {
 
 impl Status {
     /// For people; `None` for what they are not told, or are told elsewhere.
-    pub fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         match self {
             Status::Lost { reason } => Some(notice::reconnecting(reason)),
             Status::Resumed => Some(notice::RESUMED.to_owned()),
@@ -123,7 +123,7 @@ impl Status {
     }
 
     /// The line for tools, with the time in UTC as in RFC 3339.
-    pub fn json(&self) -> Bytes {
+    pub(super) fn json(&self) -> Bytes {
         let unix_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let time = DateTime::from_millis(unix_ms as i64).fmt(Format::DateTime).unwrap_or_default();

@@ -13,17 +13,17 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Starts to listen.
-    pub fn start(parent: Parent, outlives_parent: bool) -> io::Result<Watch> {
+    pub(super) fn start(parent: Parent, outlives_parent: bool) -> io::Result<Watch> {
         Ok(Watch { signals: Signals::install()?, parent: (!outlives_parent).then_some(parent) })
     }
 
     /// From here on the parent's death is nothing to us.
-    pub fn outlive_parent(&mut self) {
+    pub(super) fn outlive_parent(&mut self) {
         self.parent = None;
     }
 
     /// The next signal. Cancel-safe.
-    pub async fn recv(&mut self) -> Signal {
+    pub(super) async fn recv(&mut self) -> Signal {
         tokio::select! {
             signal = self.signals.recv() => signal,
             () = death(&mut self.parent) => {

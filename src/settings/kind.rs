@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The words for a kind of setting.
-pub trait Describe {
+pub(crate) trait Describe {
     /// The default, as `--help` shows it.
     fn default_text(&self) -> String;
 
@@ -21,7 +21,7 @@ pub trait Describe {
 }
 
 /// A kind of setting: its default and how a value is read.
-pub trait Kind: Describe {
+pub(crate) trait Kind: Describe {
     /// What the program works with.
     type Value;
 
@@ -34,7 +34,7 @@ pub trait Kind: Describe {
 
 /// When to print status lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum When {
+pub(crate) enum When {
     /// Only when stderr is a terminal.
     #[default]
     Auto,
@@ -47,7 +47,7 @@ pub enum When {
 }
 
 /// Off by default.
-pub struct Flag;
+pub(crate) struct Flag;
 
 impl Describe for Flag {
     fn default_text(&self) -> String {
@@ -76,7 +76,7 @@ impl Kind for Flag {
 }
 
 /// A text, with the words for having none.
-pub struct Text(pub &'static str);
+pub(crate) struct Text(pub &'static str);
 
 impl Describe for Text {
     fn default_text(&self) -> String {
@@ -101,7 +101,7 @@ impl Kind for Text {
 }
 
 /// A file's name, of any bytes, with the words for having none.
-pub struct File(pub &'static str);
+pub(crate) struct File(pub &'static str);
 
 impl Describe for File {
     fn default_text(&self) -> String {
@@ -126,7 +126,7 @@ impl Kind for File {
 }
 
 /// A filter of diagnostics. `off` and `0` are none.
-pub struct Filter;
+pub(crate) struct Filter;
 
 impl Describe for Filter {
     fn default_text(&self) -> String {
@@ -152,7 +152,7 @@ impl Kind for Filter {
 }
 
 /// A whole number between two others, both included.
-pub struct Number<T> {
+pub(crate) struct Number<T> {
     pub default: T,
     pub least: T,
     pub most: T,
@@ -185,7 +185,7 @@ impl<T: Copy + Display + FromStr + PartialOrd> Kind for Number<T> {
 }
 
 /// A port number, or none.
-pub struct Port;
+pub(crate) struct Port;
 
 impl Describe for Port {
     fn default_text(&self) -> String {
@@ -210,7 +210,7 @@ impl Kind for Port {
 }
 
 /// A time in whole seconds, up to a day.
-pub struct Seconds(pub Duration);
+pub(crate) struct Seconds(pub Duration);
 
 impl Seconds {
     const NUMBERS: Number<u64> = Number { default: 1, least: 1, most: 86_400 };
@@ -239,7 +239,7 @@ impl Kind for Seconds {
 }
 
 /// One of some words. The first is the default.
-pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
+pub(crate) struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
 impl<T> Describe for Choice<T> {
     fn default_text(&self) -> String {
@@ -270,7 +270,7 @@ impl<T: Copy + Default> Kind for Choice<T> {
 }
 
 /// Four numbers, the form of all versions of the official plugin: the AWS CLI takes fewer, the service may not.
-pub struct Version(pub &'static str);
+pub(crate) struct Version(pub &'static str);
 
 impl Describe for Version {
     fn default_text(&self) -> String {

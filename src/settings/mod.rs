@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-pub use self::file::config_file;
-pub use self::kind::When;
-pub use self::name::PREFIX;
-pub use self::page::{help, manual};
+pub(crate) use self::file::config_file;
+pub(crate) use self::kind::When;
+pub(crate) use self::name::PREFIX;
+pub(crate) use self::page::{help, manual};
 use self::reader::Reader;
-pub use self::reader::Source;
-pub use self::table::{Settings, TABLE};
-pub use self::warning::Warning;
+pub(crate) use self::reader::Source;
+pub(crate) use self::table::{Settings, TABLE};
+pub(crate) use self::warning::Warning;
 use crate::link::StreamHosts;
 
 impl Settings {
     /// Reads this process's environment and the user's settings file.
-    pub fn load() -> Loaded {
+    pub(crate) fn load() -> Loaded {
         let get = |name: &str| std::env::var_os(name);
         let file = config_file(get);
         let names = std::env::vars_os().map(|(name, _)| name);
@@ -37,7 +37,7 @@ impl Settings {
     }
 
     /// The hosts that stream URLs lead to beside AWS's.
-    pub fn stream_hosts(&self) -> StreamHosts {
+    pub(crate) fn stream_hosts(&self) -> StreamHosts {
         StreamHosts { allowed: self.allow_stream_host.clone(), instead: self.stream_host.clone() }
     }
 }
@@ -51,7 +51,7 @@ impl Default for Settings {
 
 /// Settings with where they come from.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// What could not be used.
@@ -62,7 +62,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// From an environment (`get`, and the `names` of its variables) and the settings file at `path`, if there is one.
-    pub fn from(
+    pub(crate) fn from(
         get: impl Fn(&str) -> Option<OsString>,
         names: impl Iterator<Item = OsString>,
         path: Option<&Path>,

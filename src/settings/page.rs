@@ -4,7 +4,7 @@ use super::table::TABLE;
 use crate::version::COMPATIBLE_VERSION;
 
 /// The text of `--help`, made from [`TABLE`].
-pub fn help() -> String {
+pub(crate) fn help() -> String {
     let mut text = format!(
         "session-manager-plugin {VERSION} (compatible with {COMPATIBLE_VERSION})\n\n\
          Called by the AWS CLI:\n  \
@@ -22,7 +22,7 @@ pub fn help() -> String {
 }
 
 /// The manual page in roff (man(7)), made from [`TABLE`]. It has no date: the same source gives the same page.
-pub fn manual() -> String {
+pub(crate) fn manual() -> String {
     let mut text = format!(
         ".\\\" Made by session-manager-plugin --man. Changes belong into src/settings.\n\
          .TH SESSION\\-MANAGER\\-PLUGIN 1 \"\" \"session\\-manager\\-plugin {VERSION}\" \"User Commands\"\n\

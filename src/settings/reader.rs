@@ -10,7 +10,7 @@ use super::warning::{Warning, shown};
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// An environment variable.
     Environment,
     /// The settings file.
@@ -28,7 +28,7 @@ pub(super) struct Reader<G> {
 
 impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
     /// A setting's value, or its default: one that cannot be used costs a warning.
-    pub fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
+    pub(super) fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
         let Some((value, source)) = self.given(name) else { return kind.default() };
         kind.read(&value).unwrap_or_else(|| {
             self.warn(name, source, &value, kind);
@@ -47,7 +47,7 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         Some(found)
     }
 
-    pub fn state_dir(&self) -> Option<PathBuf> {
+    pub(super) fn state_dir(&self) -> Option<PathBuf> {
         let absolute = |name: &str| (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if cfg!(windows) {
             return absolute("LOCALAPPDATA");

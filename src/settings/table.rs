@@ -11,7 +11,7 @@ use crate::{link, protocol};
 
 /// One setting, as it is described.
 #[derive(Clone, Copy)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// The environment variable's name.
     pub name: &'static str,
     /// What it does, for `--help`.
@@ -23,17 +23,17 @@ pub struct Variable {
 
 impl Variable {
     /// Its name in the settings file: in lower case, without the prefix.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         name::key(self.name)
     }
 
     /// The default in words.
-    pub fn default_text(&self) -> String {
+    pub(crate) fn default_text(&self) -> String {
         self.kind.default_text()
     }
 
     /// What it does, with the numbers it takes.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self.kind.range() {
             Some(range) => format!("{} ({range})", self.meaning),
             None => self.meaning.to_owned(),
@@ -42,7 +42,7 @@ impl Variable {
 }
 
 /// The row of the variable `name`.
-pub fn find(name: &str) -> Option<&'static Variable> {
+pub(super) fn find(name: &str) -> Option<&'static Variable> {
     TABLE.iter().find(|row| row.name == name)
 }
 
@@ -52,7 +52,7 @@ macro_rules! settings {
     ($($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $source:literal;)*) => {
         /// The settings of one run.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct Settings {
+        pub(crate) struct Settings {
             $(
                 #[doc = concat!("`", $name, "`\n\n```text\n", $meaning, "\n```")]
                 pub $field: <$kind as Kind>::Value,
@@ -71,7 +71,7 @@ macro_rules! settings {
         }
 
         /// All settings, in the order `--help` shows them.
-        pub const TABLE: &[Variable] = &[
+        pub(crate) const TABLE: &[Variable] = &[
             $(Variable { name: $name, meaning: $meaning, source: $source, kind: &$value },)*
         ];
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Something about the settings that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
+pub(crate) struct Warning {
     pub(super) text: String,
     /// Not a mistake that somebody made for this program: the variables of another, the file of another user. Said by
     /// `doctor` and in the log, not at every start.

@@ -28,11 +28,11 @@ use std::io::IsTerminal;
 
 use crate::protocol::TerminalSize;
 
-pub use self::output::Output;
+pub(crate) use self::output::Output;
 #[cfg(windows)]
-pub use self::windows::{RawMode, Stdin, is_raw, settled};
+pub(crate) use self::windows::{RawMode, Stdin, is_raw, settled};
 #[cfg(unix)]
-pub use self::{
+pub(crate) use self::{
     raw::{RawMode, is_raw, settled},
     stdin::Stdin,
 };
@@ -40,7 +40,7 @@ pub use self::{
 /// The size of the first of stdout, stderr and stdin that knows one, else `fallback`. A terminal
 /// that says 0 does not know.
 #[must_use]
-pub fn current_size(fallback: TerminalSize) -> TerminalSize {
+pub(crate) fn current_size(fallback: TerminalSize) -> TerminalSize {
     #[cfg(unix)]
     let known = size::of_standard_streams();
     #[cfg(windows)]
@@ -50,7 +50,7 @@ pub fn current_size(fallback: TerminalSize) -> TerminalSize {
 
 /// Whether stdin is a terminal: the condition for raw mode, escapes and size changes.
 #[must_use]
-pub fn stdin_is_terminal() -> bool {
+pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
@@ -58,7 +58,7 @@ pub fn stdin_is_terminal() -> bool {
 /// none, named `\msys-…-pty0-from-master`, which the standard library looks at. No console is behind it that could be
 /// put into raw mode.
 #[must_use]
-pub fn stdin_is_pipe_terminal() -> bool {
+pub(crate) fn stdin_is_pipe_terminal() -> bool {
     #[cfg(unix)]
     return false;
     #[cfg(windows)]
@@ -69,7 +69,7 @@ pub fn stdin_is_pipe_terminal() -> bool {
 
 /// Whether stdout is a terminal.
 #[must_use]
-pub fn stdout_is_terminal() -> bool {
+pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
@@ -77,7 +77,7 @@ pub fn stdout_is_terminal() -> bool {
 /// bracketed paste, mouse reports, focus reports, application keys, a hidden cursor, colours. For stdout,
 /// if that is a terminal, after a shell that did not end by itself. (The alternate screen stays: leaving it
 /// would move the cursor where it was never entered.)
-pub const MODES_OFF: &[u8] =
+pub(crate) const MODES_OFF: &[u8] =
     b"\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
 
 #[cfg(all(test, unix))]

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 /// Bytes waiting from which on [`Output::has_room`] is false.
-pub const OUTPUT_QUEUE: usize = 1 << 20;
+pub(super) const OUTPUT_QUEUE: usize = 1 << 20;
 
 /// A byte stream to a terminal, pipe, socket or file.
 ///
@@ -17,7 +17,7 @@ pub const OUTPUT_QUEUE: usize = 1 << 20;
 /// writes in order. The queue takes whatever is pushed: who fills it looks at
 /// [`has_room`](Output::has_room) first.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     shared: Arc<Shared>,
     threaded: bool,
 }
@@ -27,7 +27,7 @@ impl Output {
     ///
     /// # Errors
     /// If the process has no descriptor left.
-    pub fn stdout() -> io::Result<Output> {
+    pub(crate) fn stdout() -> io::Result<Output> {
         Ok(Output::on(Sink::stdout()?))
     }
 
@@ -35,7 +35,7 @@ impl Output {
     ///
     /// # Errors
     /// If the process has no descriptor left.
-    pub fn stderr() -> io::Result<Output> {
+    pub(crate) fn stderr() -> io::Result<Output> {
         Ok(Output::on(Sink::stderr()?))
     }
 
@@ -45,7 +45,7 @@ impl Output {
     }
 
     /// Takes bytes. After an error (the reader is gone) they are dropped.
-    pub fn push(&mut self, mut bytes: Bytes) {
+    pub(crate) fn push(&mut self, mut bytes: Bytes) {
         let mut state = self.shared.lock();
         if state.waiting == 0 && state.failed.is_none() {
             match self.shared.sink.write_now(&bytes) {
@@ -70,13 +70,13 @@ impl Output {
 
     /// Whether fewer than [`OUTPUT_QUEUE`] bytes are waiting.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.shared.lock().waiting < OUTPUT_QUEUE
     }
 
     /// Whether all has been written.
     #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.shared.lock().waiting == 0
     }
 
@@ -84,7 +84,7 @@ impl Output {
     ///
     /// # Errors
     /// The error that ended the stream, each time: `BrokenPipe` when its reader is gone.
-    pub async fn drive(&mut self) -> io::Result<()> {
+    pub(crate) async fn drive(&mut self) -> io::Result<()> {
         loop {
             {
                 let mut state = self.shared.lock();
@@ -102,7 +102,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`drive`](Output::drive).
-    pub async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         loop {
             {
                 let state = self.shared.lock();

@@ -25,7 +25,7 @@ use crate::process;
 /// behind stdout (`aws … | sed 's/\r$//'`) it is others who write there, and theirs are plain newlines.
 #[derive(Debug)]
 #[must_use = "the terminal is restored when this is dropped"]
-pub struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Puts the terminal on stdin into raw mode; `None` if stdin is no terminal.
@@ -34,7 +34,7 @@ impl RawMode {
     ///
     /// # Errors
     /// If the terminal does not take the mode.
-    pub fn enter() -> io::Result<Option<RawMode>> {
+    pub(crate) fn enter() -> io::Result<Option<RawMode>> {
         if !super::stdin_is_terminal() {
             return Ok(None);
         }
@@ -61,7 +61,7 @@ impl RawMode {
     ///
     /// # Errors
     /// If the terminal does not take the mode.
-    pub fn reenter(&self) -> io::Result<()> {
+    pub(crate) fn reenter(&self) -> io::Result<()> {
         match &*lock() {
             Some(saved) if !in_background(&saved.fd) => saved.apply(&saved.raw),
             _ => Ok(()),
@@ -82,7 +82,7 @@ impl Drop for RawMode {
 /// itself, and then it is the shell's, or takes it as it is, and then it must not stay raw. Bash does the latter when
 /// the job has ended by itself (`timeout --foreground … aws …`), and its line editor may be faster than we: that one is
 /// let finish its line ([`settled`]).
-pub fn restore() {
+pub(super) fn restore() {
     if let Some(saved) = lock().take() {
         if !in_background(&saved.fd) || saved.is_untouched() {
             // Nothing better could be done about a terminal that is gone.
@@ -103,7 +103,7 @@ pub fn restore() {
 
 /// Resolves when [`restore`] has done all it can: at once, or, where a line editor works with our modes, when that has
 /// given them back, at the latest after 30 s ([`EDITING`]). Cancel-safe for a process that ends.
-pub async fn settled() {
+pub(crate) async fn settled() {
     let edited = EDITED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(edited) = edited {
         let _ = edited.await;
@@ -112,7 +112,7 @@ pub async fn settled() {
 
 /// Whether the terminal is in raw mode through us, so that a line needs `\r\n`.
 #[must_use]
-pub fn is_raw() -> bool {
+pub(crate) fn is_raw() -> bool {
     RAW.load(Ordering::Acquire)
 }
 

@@ -23,7 +23,7 @@ use crate::process::watch_readable;
 /// runtime can wait for, have a thread. (Not `tokio::io::stdin`: the end of the process would wait for
 /// the user's next line.)
 #[derive(Debug)]
-pub struct Stdin {
+pub(crate) struct Stdin {
     source: Source,
     ended: bool,
 }
@@ -39,7 +39,7 @@ impl Stdin {
     ///
     /// # Errors
     /// If the process has no descriptor or thread left.
-    pub fn open() -> io::Result<Stdin> {
+    pub(crate) fn open() -> io::Result<Stdin> {
         Stdin::on(io::stdin().as_fd().try_clone_to_owned()?)
     }
 
@@ -58,7 +58,7 @@ impl Stdin {
     ///
     /// # Errors
     /// A read error; the input has then ended too.
-    pub async fn read(&mut self) -> io::Result<Bytes> {
+    pub(crate) async fn read(&mut self) -> io::Result<Bytes> {
         if self.ended {
             return Ok(Bytes::new());
         }

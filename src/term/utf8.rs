@@ -9,7 +9,7 @@ pub(super) struct Utf8 {
 
 impl Utf8 {
     /// The text so far. What is no UTF-8 becomes U+FFFD; the beginning of a character waits for its rest.
-    pub fn text(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn text(&mut self, bytes: &[u8]) -> String {
         let mut all = std::mem::take(&mut self.held);
         all.extend_from_slice(bytes);
         let (mut text, mut rest) = (String::with_capacity(all.len()), all.as_slice());

@@ -36,7 +36,7 @@ use crate::protocol::Transmit;
 
 /// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown. A file that
 /// cannot be written costs one line on stderr, never the session.
-pub fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
+pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
     let path = path?;
     match Guard::start(path, payloads) {
         Ok(guard) => Some(guard),
@@ -51,13 +51,13 @@ pub fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
 
 /// A recording under way, as links are told of it.
 #[derive(Debug, Clone)]
-pub struct Recording {
+pub(crate) struct Recording {
     shared: Arc<Shared>,
 }
 
 impl Recording {
     /// A recorder for one more connection.
-    pub fn recorder(&self) -> Recorder {
+    pub(crate) fn recorder(&self) -> Recorder {
         let channel = self.shared.channels.fetch_add(1, Ordering::Relaxed);
         Recorder { shared: Arc::clone(&self.shared), channel }
     }
@@ -66,7 +66,7 @@ impl Recording {
 /// Keeps the recording going. Dropped, it writes what is left, for at most a second.
 #[derive(Debug)]
 #[must_use = "the recording ends when this is dropped"]
-pub struct Guard {
+pub(crate) struct Guard {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -93,7 +93,7 @@ impl Guard {
     }
 
     /// For the links that are to be recorded.
-    pub fn recording(&self) -> Recording {
+    pub(crate) fn recording(&self) -> Recording {
         Recording { shared: Arc::clone(&self.shared) }
     }
 }
@@ -114,14 +114,14 @@ impl Drop for Guard {
 
 /// Records one connection's frames. Never waits.
 #[derive(Debug, Clone)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     shared: Arc<Shared>,
     channel: usize,
 }
 
 impl Recorder {
     /// Something we send. The token of the text frame that opens a channel is left out.
-    pub fn sent(&self, transmit: &Transmit) {
+    pub(crate) fn sent(&self, transmit: &Transmit) {
         match transmit {
             Transmit::Text(text) => self.push(0, What::Line(line::opening(text))),
             Transmit::Binary(frame) => self.frame(From::Client, frame),
@@ -129,7 +129,7 @@ impl Recorder {
     }
 
     /// A binary frame that has come.
-    pub fn received(&self, frame: &Bytes) {
+    pub(crate) fn received(&self, frame: &Bytes) {
         self.frame(From::Agent, frame);
     }
 
@@ -138,7 +138,7 @@ impl Recorder {
     }
 
     /// Something that happened to the connection.
-    pub fn event(&self, event: &'static str, reason: &str) {
+    pub(crate) fn event(&self, event: &'static str, reason: &str) {
         let reason: String = reason.chars().take(MAX_REASON).collect();
         self.push(0, What::Line(json!({"event": event, "reason": reason})));
     }

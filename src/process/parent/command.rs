@@ -14,7 +14,7 @@ pub(super) struct Command {
 
 impl Command {
     /// Whether this is the AWS CLI, see [`identity`].
-    pub fn is_aws_cli(&self) -> bool {
+    pub(super) fn is_aws_cli(&self) -> bool {
         identity::is_aws_cli(self.executable.as_deref(), &self.arguments)
     }
 }

@@ -48,7 +48,7 @@ use self::windows::Process;
 ///
 /// Not `PR_SET_PDEATHSIG`: that follows the *thread* that made us, and a start can miss it.
 #[derive(Debug)]
-pub struct Parent {
+pub(crate) struct Parent {
     caller: Caller,
 }
 
@@ -62,7 +62,7 @@ enum Caller {
 
 impl Parent {
     /// Looks who called; to be called first thing.
-    pub fn find() -> Parent {
+    pub(crate) fn find() -> Parent {
         let last_command = std::env::var_os("_");
         for _ in 0..TRIES {
             let Some(process) = Process::parent() else { break };
@@ -84,7 +84,7 @@ impl Parent {
 
     /// Resolves when the AWS CLI that called us has died; never, if another program has called us. Needs a runtime
     /// with IO and time. Cancel-safe.
-    pub async fn death(&mut self) {
+    pub(crate) async fn death(&mut self) {
         match &mut self.caller {
             Caller::AwsCli(process) => process.exit().await,
             Caller::DeadAwsCli => {}

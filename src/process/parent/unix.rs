@@ -29,29 +29,29 @@ enum End {
 
 impl Process {
     /// The parent now; `None` when it is in another PID namespace (`docker exec`, `unshare --pid`).
-    pub fn parent() -> Option<Process> {
+    pub(super) fn parent() -> Option<Process> {
         let id = getppid()?;
         Some(Process { id, end: system::exit_descriptor(id).map_or(End::Polled, End::Descriptor) })
     }
 
     /// What it was started as; `None` if it is gone or cannot be seen.
-    pub fn command(&self) -> Option<Command> {
+    pub(super) fn command(&self) -> Option<Command> {
         system::command(self.id)
     }
 
     /// Whether it is still our parent.
-    pub fn is_parent(&self) -> bool {
+    pub(super) fn is_parent(&self) -> bool {
         getppid() == Some(self.id)
     }
 
     /// Whether it is in another process group than the one we were born into: a child is born into its parent's.
-    pub fn may_have_adopted_us(&self) -> bool {
+    pub(super) fn may_have_adopted_us(&self) -> bool {
         let ours = group();
         ours != getpid().as_raw_pid() && group_of(self.id) != Some(ours)
     }
 
     /// Resolves when it has died. Cancel-safe.
-    pub async fn exit(&mut self) {
+    pub(super) async fn exit(&mut self) {
         if let End::Descriptor(_) = self.end
             && let End::Descriptor(descriptor) = std::mem::replace(&mut self.end, End::Polled)
             && let Ok(watched) = watch_readable(descriptor)

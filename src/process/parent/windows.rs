@@ -38,7 +38,7 @@ enum End {
 impl Process {
     /// The process that started us; `None` if it has ended and its id was given to a younger one, or it is another
     /// user's.
-    pub fn parent() -> Option<Process> {
+    pub(crate) fn parent() -> Option<Process> {
         let mut basic = PROCESS_BASIC_INFORMATION::default();
         let length = size_of::<PROCESS_BASIC_INFORMATION>();
         // SAFETY: takes no pointers; the answer needs no closing.
@@ -56,26 +56,26 @@ impl Process {
     }
 
     /// What it was started as.
-    pub fn command(&self) -> Option<Command> {
+    pub(crate) fn command(&self) -> Option<Command> {
         let End::Handle(handle) = &self.end else { return None };
         let handle = handle.as_raw_handle();
         Some(Command { executable: executable(handle), arguments: arguments(handle).unwrap_or_default() })
     }
 
     /// Whether it still runs.
-    pub fn is_parent(&self) -> bool {
+    pub(crate) fn is_parent(&self) -> bool {
         let End::Handle(handle) = &self.end else { return true };
         // SAFETY: the handle is open.
         unsafe { WaitForSingleObject(handle.as_raw_handle(), 0) == WAIT_TIMEOUT }
     }
 
     /// There is no adoption.
-    pub fn may_have_adopted_us(&self) -> bool {
+    pub(crate) fn may_have_adopted_us(&self) -> bool {
         false
     }
 
     /// Resolves when it has ended. Cancel-safe.
-    pub async fn exit(&mut self) {
+    pub(crate) async fn exit(&mut self) {
         if let End::Handle(_) = self.end
             && let End::Handle(handle) = std::mem::replace(&mut self.end, End::Unseen)
         {

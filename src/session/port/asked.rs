@@ -13,7 +13,7 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    pub fn by(signal: Signal, console: &mut Console) -> Asked {
+    pub(super) fn by(signal: Signal, console: &mut Console) -> Asked {
         match signal {
             Signal::Usr1 => Asked::Report,
             signal if ends_session(signal) || signal == Signal::Suspend => {

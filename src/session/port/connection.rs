@@ -52,7 +52,7 @@ enum Down {
 
 impl Connection {
     /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
-    pub fn start<T: Copy + Send + 'static>(
+    pub(super) fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
@@ -88,35 +88,35 @@ impl Connection {
     }
 
     /// What waits for its reader counts for this session from here on. To be called before [`Connection::write`].
-    pub fn join(&self, gauge: &Arc<Gauge>) {
+    pub(super) fn join(&self, gauge: &Arc<Gauge>) {
         self.load.join(gauge);
     }
 
     /// Asks for the next chunk.
-    pub fn grant(&self) {
+    pub(super) fn grant(&self) {
         self.credit.notify_one();
     }
 
     /// Queues bytes for the local side.
-    pub fn write(&self, bytes: Bytes) {
+    pub(super) fn write(&self, bytes: Bytes) {
         self.load.add(bytes.len());
         let _ = self.down.send(Down::Data(bytes));
     }
 
     /// Answers the local side in our own name, before anything of the remote.
-    pub fn reply(&self, bytes: &[u8]) {
+    pub(super) fn reply(&self, bytes: &[u8]) {
         let _ = self.down.send(Down::Reply(Bytes::copy_from_slice(bytes)));
     }
 
     /// Answers, and closes the connection in its own time.
-    pub fn dismiss(mut self, bytes: &[u8]) {
+    pub(super) fn dismiss(mut self, bytes: &[u8]) {
         self.reply(bytes);
         self.end();
         self.is_dismissed = true;
     }
 
     /// The remote side has ended: after what is queued, the local side sees the end too.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         // Whatever the local side still sends is read and dropped from here on.
         self.credit.notify_one();
         let _ = self.down.send(Down::End);

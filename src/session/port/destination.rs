@@ -27,7 +27,7 @@ impl Destination {
     ///
     /// # Errors
     /// See [`DestinationError`].
-    pub fn new(host: &str, port: u16) -> Result<Destination, DestinationError> {
+    pub(super) fn new(host: &str, port: u16) -> Result<Destination, DestinationError> {
         if port == 0 {
             return Err(DestinationError::PortZero);
         }
@@ -51,7 +51,7 @@ impl Destination {
     }
 
     /// The request for a session to it: as argv's, of the same target for the same reason, with AWS's own documents.
-    pub fn request(&self, argv: &Value) -> Value {
+    pub(super) fn request(&self, argv: &Value) -> Value {
         let port = self.port.to_string();
         let (document, parameters) = if self.is_loopback() {
             ("AWS-StartPortForwardingSession", json!({"portNumber": [port]}))

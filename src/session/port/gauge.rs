@@ -22,7 +22,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// With so many bytes for one connection.
-    pub fn new(each: usize) -> Limits {
+    pub(super) fn new(each: usize) -> Limits {
         Limits { each, all: each.saturating_mul(ALL_PER_EACH), session: MIN_SESSION }
     }
 }
@@ -37,12 +37,12 @@ pub(super) struct Budget {
 
 impl Budget {
     /// Nothing waits yet.
-    pub fn new(limits: Limits) -> Arc<Budget> {
+    pub(super) fn new(limits: Limits) -> Arc<Budget> {
         Arc::new(Budget { limits, total: AtomicUsize::new(0), progress: Notify::new() })
     }
 
     /// Resolves when some session may have room again. Cancel-safe.
-    pub async fn progress(&self) {
+    pub(super) async fn progress(&self) {
         self.progress.notified().await;
     }
 }
@@ -58,19 +58,19 @@ pub(super) struct Gauge {
 
 impl Gauge {
     /// For one session.
-    pub fn new(budget: Arc<Budget>) -> Arc<Gauge> {
+    pub(super) fn new(budget: Arc<Budget>) -> Arc<Gauge> {
         Arc::new(Gauge { budget, own: AtomicUsize::new(0), full: AtomicUsize::new(0) })
     }
 
     /// Whether more may be read from the channel.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let Limits { all, session, .. } = self.budget.limits;
         self.full.load(Ordering::Relaxed) == 0
             && (self.own.load(Ordering::Relaxed) < session || self.budget.total.load(Ordering::Relaxed) < all)
     }
 
     /// Resolves when there may be room again. Cancel-safe.
-    pub async fn progress(&self) {
+    pub(super) async fn progress(&self) {
         self.budget.progress().await;
     }
 }
@@ -84,12 +84,12 @@ pub(super) struct Load {
 
 impl Load {
     /// The session that the connection belongs to from here on; only the first counts.
-    pub fn join(&self, gauge: &Arc<Gauge>) {
+    pub(super) fn join(&self, gauge: &Arc<Gauge>) {
         let _ = self.gauge.set(Arc::clone(gauge));
     }
 
     /// So many bytes wait in addition.
-    pub fn add(&self, bytes: usize) {
+    pub(super) fn add(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let each = gauge.budget.limits.each;
         let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
@@ -101,7 +101,7 @@ impl Load {
     }
 
     /// So many bytes have been taken by the reader, or are given up.
-    pub fn remove(&self, bytes: usize) {
+    pub(super) fn remove(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let Limits { each, all, .. } = gauge.budget.limits;
         let had_room = gauge.has_room();
@@ -121,7 +121,7 @@ impl Load {
     }
 
     /// Nothing waits any more: the connection is gone.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.remove(self.queued.load(Ordering::Relaxed));
     }
 }

@@ -23,13 +23,17 @@ pub(super) struct Journal {
 
 impl Journal {
     /// No connection yet.
-    pub fn new(settings: &Settings) -> Arc<Journal> {
+    pub(super) fn new(settings: &Settings) -> Arc<Journal> {
         let is_shown = settings.log_connections || settings.status == When::Json;
         Arc::new(Journal { lines: is_shown.then(Mutex::default), count: AtomicU64::new(0) })
     }
 
     /// Notes a connection that was accepted. Its end is noted when the entry is dropped.
-    pub fn open(self: &Arc<Journal>, stream: &LocalStream, destination: Option<&Destination>) -> Entry {
+    pub(super) fn open(
+        self: &Arc<Journal>,
+        stream: &LocalStream,
+        destination: Option<&Destination>,
+    ) -> Entry {
         let connection = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let (from, destination) = (stream.peer(), destination.map(Destination::to_string));
         let name = match &destination {
@@ -44,7 +48,7 @@ impl Journal {
     }
 
     /// Says on stderr what has become of connections since the last call, where that is asked for.
-    pub fn show(&self, console: &mut Console) {
+    pub(super) fn show(&self, console: &mut Console) {
         let Some(lines) = &self.lines else { return };
         for (status, text) in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
             console.note(&status, &text);
@@ -71,12 +75,12 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Tells the connection from the others of the run.
-    pub fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.connection
     }
 
     /// What counts the connection's bytes.
-    pub fn counts(&self) -> Arc<ByteCounts> {
+    pub(super) fn counts(&self) -> Arc<ByteCounts> {
         Arc::clone(&self.counts)
     }
 }
@@ -101,12 +105,12 @@ pub(super) struct ByteCounts {
 
 impl ByteCounts {
     /// Read from the local side, for the remote.
-    pub fn add_sent(&self, bytes: usize) {
+    pub(super) fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Written to the local side.
-    pub fn add_received(&self, bytes: usize) {
+    pub(super) fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

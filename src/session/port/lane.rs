@@ -83,12 +83,12 @@ type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>> + Send>>;
 
 impl Lane {
     /// A session that is being started.
-    pub fn starting(starting: Starting, budget: &Arc<Budget>) -> Lane {
+    pub(super) fn starting(starting: Starting, budget: &Arc<Budget>) -> Lane {
         Lane::new(State::Starting(starting), budget)
     }
 
     /// A session whose handshake is over.
-    pub fn ready(session: Started, budget: &Arc<Budget>) -> Lane {
+    pub(super) fn ready(session: Started, budget: &Arc<Budget>) -> Lane {
         let streams = new_streams(&session.link);
         let lane = Lane::new(State::Ready(Box::new(session), Box::new(streams)), budget);
         Lane { ready_since: Some(Instant::now()), ..lane }
@@ -107,7 +107,7 @@ impl Lane {
     }
 
     /// The session's id and link, once it is ready.
-    pub fn session(&mut self) -> Option<(&str, &mut Link)> {
+    pub(super) fn session(&mut self) -> Option<(&str, &mut Link)> {
         match &mut self.state {
             State::Ready(session, _) => Some((&session.id, &mut session.link)),
             _ => None,
@@ -115,37 +115,43 @@ impl Lane {
     }
 
     /// Whether it has become ready and has not ended.
-    pub fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready(..))
     }
 
     /// How long it has been ready.
-    pub fn lived(&self) -> Option<Duration> {
+    pub(super) fn lived(&self) -> Option<Duration> {
         self.ready_since.map(|since| since.elapsed())
     }
 
     /// How many connections it carries.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.connections.len()
     }
 
     /// Whether another connection can be taken.
-    pub fn may_open(&self) -> bool {
+    pub(super) fn may_open(&self) -> bool {
         self.streams().is_some_and(Streams::may_open)
     }
 
     /// Whether a local reader holds up the session.
-    pub fn is_held_up(&self) -> bool {
+    pub(super) fn is_held_up(&self) -> bool {
         self.streams().is_some_and(Streams::is_held_up)
     }
 
     /// Whether the destination was refused, and nothing has come from it since.
-    pub fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.is_refused
     }
 
     /// Takes a connection, with what has been read from it before. `is_reading`: a chunk was asked for and has not come.
-    pub fn open(&mut self, number: ConnectionNumber, connection: Connection, early: &[u8], is_reading: bool) {
+    pub(super) fn open(
+        &mut self,
+        number: ConnectionNumber,
+        connection: Connection,
+        early: &[u8],
+        is_reading: bool,
+    ) {
         let State::Ready(_, streams) = &mut self.state else { return };
         match streams.open() {
             Ok(id) => {
@@ -159,7 +165,7 @@ impl Lane {
     }
 
     /// Takes what a connection's task reports. Whether the connection is this lane's.
-    pub fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
+    pub(super) fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
         let Some(&id) = self.streams_of.get(&number) else { return false };
         let State::Ready(_, streams) = &mut self.state else { return false };
         match report {
@@ -174,7 +180,7 @@ impl Lane {
     }
 
     /// Moves what the streams have to send into the channel, and tells the connections what to do.
-    pub fn transmit(&mut self) {
+    pub(super) fn transmit(&mut self) {
         let State::Ready(session, streams) = &mut self.state else { return };
         // For the deadline of the notice that a reader stalls.
         streams.set_room(Instant::now(), self.gauge.has_room());
@@ -189,7 +195,7 @@ impl Lane {
     }
 
     /// The next event. Pends while there is nothing to tell.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LaneEvent> {
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LaneEvent> {
         loop {
             let _named = self.span.clone().entered();
             match &mut self.state {
@@ -232,7 +238,7 @@ impl Lane {
     }
 
     /// When [`Lane::handle_timeout`] is due.
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.streams().and_then(Streams::next_timeout)
     }
 
@@ -240,7 +246,7 @@ impl Lane {
     ///
     /// # Errors
     /// The end of the lane.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<bool, LaneEnd> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<bool, LaneEnd> {
         let _named = self.span.clone().entered();
         let State::Ready(_, streams) = &mut self.state else { return Ok(false) };
         streams.set_room(now, self.gauge.has_room());
@@ -249,14 +255,14 @@ impl Lane {
     }
 
     /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
-    pub fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         if let State::Ready(_, streams) = &mut self.state {
             streams.hurry();
         }
     }
 
     /// Gives the lane up, its connections with it. What must be ended at the service, if anything.
-    pub fn give_up(&mut self, is_over: bool) -> Option<Remains> {
+    pub(super) fn give_up(&mut self, is_over: bool) -> Option<Remains> {
         self.connections.clear();
         self.streams_of.clear();
         match std::mem::replace(&mut self.state, State::Ended) {
@@ -379,7 +385,7 @@ impl LaneEnd {
     }
 
     /// Whether the service knows: it has ended the session itself.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.end, End::Closed(_) | End::TimedOut)
     }
 }

@@ -41,7 +41,10 @@ impl Listener {
     ///
     /// # Errors
     /// The official plugin's words, `listen tcp 127.0.0.1:<port>: bind: address already in use`.
-    pub async fn bind(properties: &PortProperties, host: Option<&str>) -> Result<Listener, ListenError> {
+    pub(super) async fn bind(
+        properties: &PortProperties,
+        host: Option<&str>,
+    ) -> Result<Listener, ListenError> {
         if properties.local_connection_type == "unix" {
             return Listener::bind_file(&properties.local_unix_socket);
         }
@@ -56,7 +59,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
+    pub(super) async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
         let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
         let mut addresses = addresses(host, port, looked_up)?;
         let first = addresses.first().ok_or_else(|| {
@@ -76,7 +79,7 @@ impl Listener {
     }
 
     /// The TCP port, if it is one.
-    pub fn port(&self) -> Option<u16> {
+    pub(super) fn port(&self) -> Option<u16> {
         match self {
             Listener::Tcp { port, .. } => Some(*port),
             #[cfg(unix)]
@@ -85,7 +88,7 @@ impl Listener {
     }
 
     /// The socket file, if it is one.
-    pub fn socket(&self) -> Option<String> {
+    pub(super) fn socket(&self) -> Option<String> {
         match self {
             Listener::Tcp { .. } => None,
             #[cfg(unix)]
@@ -94,7 +97,7 @@ impl Listener {
     }
 
     /// The line that says where we listen.
-    pub fn notice(&self, session_id: &str) -> String {
+    pub(super) fn notice(&self, session_id: &str) -> String {
         match self {
             Listener::Tcp { port, .. } => notice::port_opened(*port, session_id),
             #[cfg(unix)]
@@ -106,11 +109,11 @@ impl Listener {
     ///
     /// # Errors
     /// As the system's `accept`: out of descriptors, or a connection that was gone before it was taken.
-    pub async fn accept(&self) -> io::Result<LocalStream> {
+    pub(super) async fn accept(&self) -> io::Result<LocalStream> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<LocalStream>> {
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<LocalStream>> {
         match self {
             Listener::Tcp { sockets, .. } => poll_accept_any(sockets, cx).map_ok(LocalStream::Tcp),
             #[cfg(unix)]
@@ -193,25 +196,25 @@ pub(super) struct AcceptPause {
 
 impl AcceptPause {
     /// Whether the next connection may be asked for.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.until.is_none()
     }
 
     /// Waits for its end; for ever while there is none. Cancel-safe.
-    pub async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         sleep_until(self.until).await;
         self.until = None;
     }
 
     /// An accept has failed. What to say of it, once until one succeeds.
-    pub fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
+    pub(super) fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
         self.until = Some(Instant::now() + ACCEPT_PAUSE);
         let is_news = !std::mem::replace(&mut self.was_told, true);
         is_news.then(|| format!("cannot accept a connection: {error}"))
     }
 
     /// A connection was accepted.
-    pub fn handle_success(&mut self) {
+    pub(super) fn handle_success(&mut self) {
         self.was_told = false;
     }
 }

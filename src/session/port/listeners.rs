@@ -39,22 +39,22 @@ pub(super) enum Accepted {
 
 impl Listeners {
     /// Adds a listener, whose connections are for `pool`.
-    pub fn add(&mut self, pool: PoolId, listener: Listener) {
+    pub(super) fn add(&mut self, pool: PoolId, listener: Listener) {
         self.ports.push(Port { pool, listener, is_wanted: true });
     }
 
     /// Adds the SOCKS listener.
-    pub fn add_socks(&mut self, socks: SocksListener) {
+    pub(super) fn add_socks(&mut self, socks: SocksListener) {
         self.socks = Some(socks);
     }
 
     /// Says which pools take connections. Those of the others wait in their listeners.
-    pub fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool) {
+    pub(super) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool) {
         self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.pool));
     }
 
     /// What comes next. Cancel-safe.
-    pub async fn accept(&mut self) -> Accepted {
+    pub(super) async fn accept(&mut self) -> Accepted {
         loop {
             let Listeners { ports, socks, pause } = self;
             let may_accept = pause.is_over();

@@ -17,7 +17,7 @@ pub(super) enum LocalStream {
 
 impl LocalStream {
     /// Who is at the other end, for people.
-    pub fn peer(&self) -> String {
+    pub(super) fn peer(&self) -> String {
         match self {
             LocalStream::Tcp(stream) => {
                 stream.peer_addr().map_or_else(|_| "nowhere".to_owned(), |peer| peer.to_string())

@@ -120,14 +120,19 @@ struct Retry {
 
 impl Pool {
     /// The destination of argv: `first` is its session. `starter`: for further ones.
-    pub fn with_first(plan: Plan, first: Started, starter: Option<Starter>, budget: &Arc<Budget>) -> Pool {
+    pub(super) fn with_first(
+        plan: Plan,
+        first: Started,
+        starter: Option<Starter>,
+        budget: &Arc<Budget>,
+    ) -> Pool {
         let mut pool = Pool::new(plan, starter, budget);
         pool.lanes.push(Lane::ready(first, budget));
         pool
     }
 
     /// Another destination, of the same target.
-    pub fn on_demand(destination: Destination, starter: &Starter, budget: &Arc<Budget>) -> Pool {
+    pub(super) fn on_demand(destination: Destination, starter: &Starter, budget: &Arc<Budget>) -> Pool {
         let starter = starter.with(destination.request(&starter.request));
         let pool = Pool::new(Plan::OnDemand, Some(starter), budget);
         Pool { destination: Some(destination), ..pool }
@@ -167,43 +172,43 @@ impl Pool {
     }
 
     /// With up to this many lanes; one, unless this is called.
-    pub fn with_sessions(self, sessions: usize) -> Pool {
+    pub(super) fn with_sessions(self, sessions: usize) -> Pool {
         Pool { sessions, ..self }
     }
 
     /// For connections that wait for a SOCKS reply.
-    pub fn for_socks(self) -> Pool {
+    pub(super) fn for_socks(self) -> Pool {
         Pool { speaks_socks: true, ..self }
     }
 
     /// Where it leads; `None` for the destination of the command line.
-    pub fn destination(&self) -> Option<&Destination> {
+    pub(super) fn destination(&self) -> Option<&Destination> {
         self.destination.as_ref()
     }
 
     /// Since when there is no connection; `None` while there are some.
-    pub fn idle_since(&self) -> Option<Instant> {
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         self.idle_since
     }
 
     /// How many connections there are, those that wait included.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.lanes.iter().map(Lane::len).sum::<usize>()
     }
 
     /// The id and the link of the oldest session that is ready.
-    pub fn oldest(&mut self) -> Option<(&str, &mut Link)> {
+    pub(super) fn oldest(&mut self) -> Option<(&str, &mut Link)> {
         self.lanes.iter_mut().find_map(Lane::session)
     }
 
     /// Whether another connection may be accepted.
-    pub fn may_take(&self) -> bool {
+    pub(super) fn may_take(&self) -> bool {
         let may_wait = self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting;
         may_wait || self.lanes.iter().any(Lane::may_open)
     }
 
     /// Takes a connection.
-    pub fn take(&mut self, number: ConnectionNumber, connection: Connection) {
+    pub(super) fn take(&mut self, number: ConnectionNumber, connection: Connection) {
         let now = Instant::now();
         self.refresh(now);
         self.wanted = self.sessions.min(self.len() + 1);
@@ -225,7 +230,7 @@ impl Pool {
     }
 
     /// Takes what a connection's task reports.
-    pub fn handle_report(&mut self, number: ConnectionNumber, report: FromConnection) {
+    pub(super) fn handle_report(&mut self, number: ConnectionNumber, report: FromConnection) {
         if self.lanes.iter_mut().any(|lane| lane.handle_report(number, &report)) {
             return;
         }
@@ -236,7 +241,7 @@ impl Pool {
     }
 
     /// Moves what the streams have to send into the channels.
-    pub fn transmit(&mut self) {
+    pub(super) fn transmit(&mut self) {
         self.place_waiting();
         self.lanes.iter_mut().for_each(Lane::transmit);
         if self.len() > 0 {
@@ -247,12 +252,12 @@ impl Pool {
     }
 
     /// Out of descriptors: ends every half-closed connection now instead of waiting for the remote to be quiet.
-    pub fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         self.lanes.iter_mut().for_each(Lane::hurry);
     }
 
     /// The next event. Pends while there is nothing to tell.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PoolEvent> {
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PoolEvent> {
         self.start_lanes(cx);
         let count = self.lanes.len();
         for offset in 0..count {
@@ -266,13 +271,13 @@ impl Pool {
     }
 
     /// When [`Pool::handle_timeout`] is due.
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(Lane::next_timeout);
         lanes.chain(self.waiting.values().map(|waiting| waiting.until)).min()
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<PoolEvent> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<PoolEvent> {
         let mut events = Vec::new();
         for index in (0..self.lanes.len()).rev() {
             match self.lanes[index].handle_timeout(now) {
@@ -292,12 +297,12 @@ impl Pool {
     }
 
     /// What is to be ended at the service since this was asked last.
-    pub fn take_remains(&mut self) -> impl Iterator<Item = Remains> + use<> {
+    pub(super) fn take_remains(&mut self) -> impl Iterator<Item = Remains> + use<> {
         std::mem::take(&mut self.remains).into_iter()
     }
 
     /// Gives everything up. What is to be ended at the service.
-    pub fn give_up(mut self) -> Vec<Remains> {
+    pub(super) fn give_up(mut self) -> Vec<Remains> {
         let open = self.lanes.iter_mut().filter_map(|lane| lane.give_up(false));
         self.remains.extend(open);
         self.remains

@@ -31,7 +31,7 @@ pub(super) struct Pools {
 
 impl Pools {
     /// With the pool of argv's destination.
-    pub fn new(main: Pool, budget: &Arc<Budget>) -> Pools {
+    pub(super) fn new(main: Pool, budget: &Arc<Budget>) -> Pools {
         Pools {
             pools: BTreeMap::from([(MAIN, main)]),
             socks: BTreeMap::new(),
@@ -43,13 +43,13 @@ impl Pools {
     }
 
     /// Adds the pool of a further port.
-    pub fn add(&mut self, destination: Destination, starter: &Starter, sessions: usize) -> PoolId {
+    pub(super) fn add(&mut self, destination: Destination, starter: &Starter, sessions: usize) -> PoolId {
         self.insert(Pool::on_demand(destination, starter, &self.budget).with_sessions(sessions))
     }
 
     /// The pool of a SOCKS client's destination. When there are [`MAX_SOCKS_POOLS`], the one that is idle for the longest
     /// time makes room; `None` if all are in use.
-    pub fn for_socks(
+    pub(super) fn for_socks(
         &mut self,
         destination: Destination,
         starter: &Starter,
@@ -85,12 +85,12 @@ impl Pools {
     }
 
     /// The destination of a pool; `None` for argv's.
-    pub fn destination(&self, pool: PoolId) -> Option<&Destination> {
+    pub(super) fn destination(&self, pool: PoolId) -> Option<&Destination> {
         self.pools.get(&pool).and_then(Pool::destination)
     }
 
     /// The next event of any pool. Cancel-safe.
-    pub async fn next(&mut self) -> (PoolId, PoolEvent) {
+    pub(super) async fn next(&mut self) -> (PoolId, PoolEvent) {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
@@ -111,12 +111,12 @@ impl Pools {
     }
 
     /// Whether a pool takes another connection.
-    pub fn may_take(&self, pool: PoolId) -> bool {
+    pub(super) fn may_take(&self, pool: PoolId) -> bool {
         self.pools.get(&pool).is_some_and(Pool::may_take)
     }
 
     /// Hands a connection to a pool.
-    pub fn take(&mut self, pool: PoolId, number: ConnectionNumber, connection: Connection) {
+    pub(super) fn take(&mut self, pool: PoolId, number: ConnectionNumber, connection: Connection) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.take(number, connection);
             pool.take_remains().for_each(|remains| self.reaper.end(remains));
@@ -124,30 +124,30 @@ impl Pools {
     }
 
     /// Takes what a connection's task reports.
-    pub fn handle_report(&mut self, pool: PoolId, number: ConnectionNumber, report: FromConnection) {
+    pub(super) fn handle_report(&mut self, pool: PoolId, number: ConnectionNumber, report: FromConnection) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.handle_report(number, report);
         }
     }
 
     /// Moves what the streams have to send into the channels.
-    pub fn transmit(&mut self) {
+    pub(super) fn transmit(&mut self) {
         self.pools.values_mut().for_each(Pool::transmit);
     }
 
     /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
-    pub fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         self.pools.values_mut().for_each(Pool::hurry);
     }
 
     /// When [`Pools::handle_timeout`] is due.
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         let idle = self.socks.values().filter_map(|id| Some(self.pools.get(id)?.idle_since()? + SOCKS_IDLE));
         self.pools.values().filter_map(Pool::next_timeout).chain(idle).min()
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(PoolId, PoolEvent)> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<(PoolId, PoolEvent)> {
         let mut events = Vec::new();
         for (id, pool) in &mut self.pools {
             events.extend(pool.handle_timeout(now).into_iter().map(|event| (*id, event)));
@@ -161,7 +161,7 @@ impl Pools {
     }
 
     /// The state of each pool's oldest session.
-    pub fn report(&mut self) -> Vec<String> {
+    pub(super) fn report(&mut self) -> Vec<String> {
         let lines = self.pools.values_mut().map(|pool| {
             let count = pool.len();
             let name = pool.destination().map(|destination| format!("{destination}: ")).unwrap_or_default();
@@ -175,7 +175,7 @@ impl Pools {
     }
 
     /// Closes all connections. What is to be ended at the service, and what is being ended.
-    pub fn give_up(self) -> (Vec<Remains>, Reaper) {
+    pub(super) fn give_up(self) -> (Vec<Remains>, Reaper) {
         (self.pools.into_values().flat_map(Pool::give_up).collect(), self.reaper)
     }
 }

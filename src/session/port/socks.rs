@@ -58,12 +58,12 @@ pub(super) fn reply(reply: Reply) -> [u8; 10] {
 
 impl Handshake {
     /// What is to be done at the start.
-    pub fn start(&self) -> Step {
+    pub(super) fn start(&self) -> Step {
         Step::Read(2)
     }
 
     /// Takes the bytes that were asked for, or goes on after an answer was sent (no bytes).
-    pub fn handle(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn handle(&mut self, bytes: &[u8]) -> Step {
         self.bytes.extend_from_slice(bytes);
         if self.is_greeted { self.request() } else { self.greeting() }
     }

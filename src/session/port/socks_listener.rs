@@ -29,7 +29,7 @@ impl SocksListener {
     ///
     /// # Errors
     /// As the system's `bind`.
-    pub async fn bind(port: u16) -> io::Result<SocksListener> {
+    pub(super) async fn bind(port: u16) -> io::Result<SocksListener> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = first.local_addr()?.port();
         let mut sockets = vec![first];
@@ -41,7 +41,7 @@ impl SocksListener {
     }
 
     /// Where it listens.
-    pub fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.port
     }
 
@@ -50,7 +50,7 @@ impl SocksListener {
     ///
     /// # Errors
     /// As the system's `accept`.
-    pub async fn accept(&mut self, may_accept: bool) -> io::Result<(TcpStream, Destination)> {
+    pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<(TcpStream, Destination)> {
         loop {
             let has_room = self.handshakes.len() < MAX_HANDSHAKES;
             tokio::select! {

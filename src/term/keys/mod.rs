@@ -14,7 +14,7 @@ pub(super) struct Utf16 {
 
 impl Utf16 {
     /// Appends what `unit` completes, as UTF-8. A half without its other half becomes U+FFFD.
-    pub fn push(&mut self, unit: u16, out: &mut Vec<u8>) {
+    pub(super) fn push(&mut self, unit: u16, out: &mut Vec<u8>) {
         if let Some(first) = self.held.take() {
             match char::decode_utf16([first, unit]).next() {
                 Some(Ok(character)) => return append(character, out),
@@ -55,7 +55,7 @@ pub(super) struct Keyboard {
 
 impl Keyboard {
     /// Appends what the event sends.
-    pub fn press(&mut self, key: Key, out: &mut Vec<u8>) {
+    pub(super) fn press(&mut self, key: Key, out: &mut Vec<u8>) {
         if !key.is_down {
             // A character spelt on the numeric pad comes when Alt is released.
             if key.code == code::ALT && key.unit != 0 {
@@ -182,38 +182,38 @@ const ESCAPE: u8 = 0x1b;
 
 /// Virtual key codes (winuser.h).
 pub(super) mod code {
-    pub const BACKSPACE: u16 = 0x08;
-    pub const TAB: u16 = 0x09;
-    pub const ALT: u16 = 0x12;
-    pub const SPACE: u16 = 0x20;
-    pub const PAGE_UP: u16 = 0x21;
-    pub const PAGE_DOWN: u16 = 0x22;
-    pub const END: u16 = 0x23;
-    pub const HOME: u16 = 0x24;
-    pub const LEFT: u16 = 0x25;
-    pub const UP: u16 = 0x26;
-    pub const RIGHT: u16 = 0x27;
-    pub const DOWN: u16 = 0x28;
-    pub const INSERT: u16 = 0x2d;
-    pub const DELETE: u16 = 0x2e;
-    pub const TWO: u16 = 0x32;
-    pub const A: u16 = 0x41;
-    pub const Z: u16 = 0x5a;
-    pub const F1: u16 = 0x70;
+    pub(crate) const BACKSPACE: u16 = 0x08;
+    pub(crate) const TAB: u16 = 0x09;
+    pub(crate) const ALT: u16 = 0x12;
+    pub(crate) const SPACE: u16 = 0x20;
+    pub(crate) const PAGE_UP: u16 = 0x21;
+    pub(crate) const PAGE_DOWN: u16 = 0x22;
+    pub(crate) const END: u16 = 0x23;
+    pub(crate) const HOME: u16 = 0x24;
+    pub(crate) const LEFT: u16 = 0x25;
+    pub(crate) const UP: u16 = 0x26;
+    pub(crate) const RIGHT: u16 = 0x27;
+    pub(crate) const DOWN: u16 = 0x28;
+    pub(crate) const INSERT: u16 = 0x2d;
+    pub(crate) const DELETE: u16 = 0x2e;
+    pub(crate) const TWO: u16 = 0x32;
+    pub(crate) const A: u16 = 0x41;
+    pub(crate) const Z: u16 = 0x5a;
+    pub(crate) const F1: u16 = 0x70;
     /// The key that US keyboards have left of 1.
-    pub const BACKQUOTE: u16 = 0xc0;
+    pub(crate) const BACKQUOTE: u16 = 0xc0;
     /// Characters that a program typed.
-    pub const PACKET: u16 = 0xe7;
+    pub(crate) const PACKET: u16 = 0xe7;
 }
 
 /// Flags of `dwControlKeyState` (wincon.h).
 pub(super) mod state {
-    pub const RIGHT_ALT: u32 = 0x01;
-    pub const LEFT_ALT: u32 = 0x02;
-    pub const RIGHT_CONTROL: u32 = 0x04;
-    pub const LEFT_CONTROL: u32 = 0x08;
-    pub const SHIFT: u32 = 0x10;
-    pub const ENHANCED: u32 = 0x100;
+    pub(crate) const RIGHT_ALT: u32 = 0x01;
+    pub(crate) const LEFT_ALT: u32 = 0x02;
+    pub(crate) const RIGHT_CONTROL: u32 = 0x04;
+    pub(crate) const LEFT_CONTROL: u32 = 0x08;
+    pub(crate) const SHIFT: u32 = 0x10;
+    pub(crate) const ENHANCED: u32 = 0x100;
 }
 
 #[cfg(test)]

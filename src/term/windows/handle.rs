@@ -37,7 +37,7 @@ unsafe impl Sync for Handle {}
 
 impl Standard {
     /// The stream's handle; `None` for a process that was started without.
-    pub fn get(self) -> Option<Handle> {
+    pub(crate) fn get(self) -> Option<Handle> {
         let which = match self {
             Standard::Input => STD_INPUT_HANDLE,
             Standard::Output => STD_OUTPUT_HANDLE,
@@ -50,12 +50,12 @@ impl Standard {
 }
 
 impl Handle {
-    pub fn raw(self) -> HANDLE {
+    pub(crate) fn raw(self) -> HANDLE {
         self.0
     }
 
     /// Reads and writes as a file, whose place in it the system keeps.
-    pub fn as_file(self) -> ManuallyDrop<std::fs::File> {
+    pub(crate) fn as_file(self) -> ManuallyDrop<std::fs::File> {
         // SAFETY: the handle is open, and stays so, since the file is never dropped.
         ManuallyDrop::new(unsafe { std::fs::File::from_raw_handle(self.0) })
     }
@@ -79,7 +79,7 @@ pub(in super::super) struct Pipe {
 impl Pipe {
     /// # Errors
     /// If the system has no event left.
-    pub fn new(handle: Handle) -> io::Result<Pipe> {
+    pub(crate) fn new(handle: Handle) -> io::Result<Pipe> {
         // SAFETY: only asks whether it is a pipe: all places for answers may be null.
         let is_named =
             unsafe { GetNamedPipeInfo(handle.0, null_mut(), null_mut(), null_mut(), null_mut()) } != 0;
@@ -91,7 +91,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As the system's.
-    pub fn read(&self, buffer: &mut [u8], stop: &Event) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8], stop: &Event) -> io::Result<usize> {
         loop {
             let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
             let start = |operation: *mut OVERLAPPED| {
@@ -112,7 +112,7 @@ impl Pipe {
     ///
     /// # Errors
     /// [`io::ErrorKind::BrokenPipe`] when the other end is closed, in whatever way the system says so.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let start = |operation: *mut OVERLAPPED| {
             // SAFETY: `bytes` is at least `length` long and outlives the operation, which `run` waits for.
@@ -166,7 +166,7 @@ pub(in super::super) struct Event(OwnedHandle);
 impl Event {
     /// # Errors
     /// If the system has none left.
-    pub fn new() -> io::Result<Event> {
+    pub(crate) fn new() -> io::Result<Event> {
         // SAFETY: the pointers may be null: no attributes, no name.
         let handle = unsafe { CreateEventW(null(), 1, 0, null()) };
         if handle.is_null() {
@@ -176,18 +176,18 @@ impl Event {
         Ok(Event(unsafe { OwnedHandle::from_raw_handle(handle) }))
     }
 
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         // SAFETY: the handle is open.
         unsafe { SetEvent(self.raw()) };
     }
 
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         let handle = self.raw();
         // SAFETY: one open handle, no wait.
         unsafe { WaitForMultipleObjects(1, &raw const handle, 0, 0) == WAIT_OBJECT_0 }
     }
 
-    pub fn raw(&self) -> HANDLE {
+    pub(crate) fn raw(&self) -> HANDLE {
         self.0.as_raw_handle()
     }
 }

@@ -7,9 +7,9 @@ mod sink;
 mod stdin;
 
 pub(super) use self::console::size;
-pub use self::raw::{RawMode, is_raw, settled};
+pub(crate) use self::raw::{RawMode, is_raw, settled};
 pub(super) use self::sink::Sink;
-pub use self::stdin::Stdin;
+pub(crate) use self::stdin::Stdin;
 
 use self::handle::{Standard, is_pipe};
 

@@ -15,14 +15,14 @@ use super::handle::{Handle, Standard};
 /// sequences, so that AltGr, arrows and function keys reach the remote (smp#36, smp#140).
 #[derive(Debug)]
 #[must_use = "the console is restored when this is dropped"]
-pub struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Puts the console into raw mode; `None` if stdin is no console.
     ///
     /// # Errors
     /// If the console does not take the mode; it is then as it was.
-    pub fn enter() -> io::Result<Option<RawMode>> {
+    pub(crate) fn enter() -> io::Result<Option<RawMode>> {
         let Some(input) = Standard::Input.get() else { return Ok(None) };
         let Some(input_mode) = mode(input) else { return Ok(None) };
         PANIC_HOOK.call_once(restore_on_panic);
@@ -46,7 +46,7 @@ impl RawMode {
     ///
     /// # Errors
     /// None.
-    pub fn reenter(&self) -> io::Result<()> {
+    pub(crate) fn reenter(&self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -58,7 +58,7 @@ impl Drop for RawMode {
 }
 
 /// Gives the console its modes back if [`RawMode`] changed them.
-pub fn restore() {
+pub(crate) fn restore() {
     if let Some(saved) = lock().take() {
         for (handle, mode) in [Some(saved.input), saved.output].into_iter().flatten() {
             // Nothing better could be done about a console that is gone.
@@ -69,12 +69,12 @@ pub fn restore() {
 
 /// Whether the console is in raw mode through us.
 #[must_use]
-pub fn is_raw() -> bool {
+pub(crate) fn is_raw() -> bool {
     lock().is_some()
 }
 
 /// There are no shells with job control here: at once.
-pub async fn settled() {}
+pub(crate) async fn settled() {}
 
 /// Consoles that cannot translate keys refuse the flag for it, and hand over keys, which [`super::stdin`] translates.
 fn set_input(input: Handle, before: CONSOLE_MODE) -> io::Result<()> {

@@ -20,11 +20,11 @@ pub(in super::super) enum Sink {
 }
 
 impl Sink {
-    pub fn stdout() -> io::Result<Sink> {
+    pub(crate) fn stdout() -> io::Result<Sink> {
         Sink::on(Standard::Output)
     }
 
-    pub fn stderr() -> io::Result<Sink> {
+    pub(crate) fn stderr() -> io::Result<Sink> {
         Sink::on(Standard::Error)
     }
 
@@ -38,12 +38,12 @@ impl Sink {
     }
 
     /// Nothing says here whether a write would block.
-    pub fn write_now(&self, _bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_now(&self, _bytes: &[u8]) -> io::Result<usize> {
         Ok(0)
     }
 
     /// Writes some of `batch`, waiting as long as it takes.
-    pub fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
+    pub(crate) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
         let joined;
         let bytes = match batch {
             [] => return Ok(0),

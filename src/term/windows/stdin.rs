@@ -16,7 +16,7 @@ use super::raw::is_raw;
 /// Standard input. A console in raw mode is read key by key, so that no key means the end; in line mode ^Z at the
 /// beginning of a line does.
 #[derive(Debug)]
-pub struct Stdin {
+pub(crate) struct Stdin {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     stop: Arc<Event>,
 }
@@ -28,7 +28,7 @@ impl Stdin {
     ///
     /// # Errors
     /// If the process has no thread or event left.
-    pub fn open() -> io::Result<Stdin> {
+    pub(crate) fn open() -> io::Result<Stdin> {
         let (sender, chunks) = mpsc::channel(STDIN_CHUNKS);
         let stop = Arc::new(Event::new()?);
         if let Some(handle) = Standard::Input.get() {
@@ -44,7 +44,7 @@ impl Stdin {
     ///
     /// # Errors
     /// A read error.
-    pub async fn read(&mut self) -> io::Result<Bytes> {
+    pub(crate) async fn read(&mut self) -> io::Result<Bytes> {
         self.chunks.recv().await.unwrap_or(Ok(Bytes::new()))
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub fn new(output: impl IntoIterator<Item = (Instant, Bytes)>) -> Agent {
+    pub(super) fn new(output: impl IntoIterator<Item = (Instant, Bytes)>) -> Agent {
         let mut to_send = VecDeque::new();
         for (at, mut bytes) in output {
             while !bytes.is_empty() {
@@ -52,7 +52,7 @@ impl Agent {
         }
     }
 
-    pub fn envelope(&self, message_type: MessageType, payload: Bytes) -> Message {
+    pub(super) fn envelope(&self, message_type: MessageType, payload: Bytes) -> Message {
         Message {
             message_type,
             created_ms: 1,
@@ -65,7 +65,7 @@ impl Agent {
     }
 
     /// Takes a frame and gives the acknowledgement, if it is data.
-    pub fn handle_frame(&mut self, now: Instant, frame: Bytes) -> Option<Bytes> {
+    pub(super) fn handle_frame(&mut self, now: Instant, frame: Bytes) -> Option<Bytes> {
         let message = Message::decode(frame).unwrap();
         match message.message_type {
             MessageType::Acknowledge => {
@@ -98,7 +98,7 @@ impl Agent {
     }
 
     /// A new message if it is its time, and the oldest again if that is due.
-    pub fn poll(&mut self, now: Instant) -> Vec<Bytes> {
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Bytes> {
         let mut out = Vec::new();
         if self.may_send_at.is_none_or(|at| at <= now)
             && self.unacknowledged.len() < MAX_UNACKNOWLEDGED
@@ -122,14 +122,14 @@ impl Agent {
     }
 
     /// When to poll again.
-    pub fn next_at(&self) -> Option<Instant> {
+    pub(super) fn next_at(&self) -> Option<Instant> {
         let resend = self.unacknowledged.front().map(|(_, _, sent)| *sent + RESEND_AFTER);
         let new = self.to_send.front().filter(|_| self.unacknowledged.len() < MAX_UNACKNOWLEDGED);
         let new = new.map(|(at, _)| self.may_send_at.map_or(*at, |pause| pause.max(*at)));
         [resend, new].into_iter().flatten().min()
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.to_send.is_empty() && self.unacknowledged.is_empty()
     }
 }

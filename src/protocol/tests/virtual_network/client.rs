@@ -51,7 +51,7 @@ pub(crate) struct BareChannel {
 }
 
 impl BareChannel {
-    pub fn new(channel: Channel) -> BareChannel {
+    pub(crate) fn new(channel: Channel) -> BareChannel {
         BareChannel { channel, is_open: false }
     }
 }

@@ -89,7 +89,7 @@ impl World {
 
 impl<C: Client> World<C> {
     /// With the client that `client` makes for the start of the run.
-    pub fn with_client(
+    pub(crate) fn with_client(
         client: impl FnOnce(Instant) -> C,
         seed: u64,
         wire: Wire,
@@ -125,7 +125,7 @@ impl<C: Client> World<C> {
     }
 
     /// Runs until everything has arrived both ways and is acknowledged, or `limit` has passed.
-    pub fn run(mut self, expected: usize, limit: Duration) -> Outcome<C> {
+    pub(crate) fn run(mut self, expected: usize, limit: Duration) -> Outcome<C> {
         let mut steps = 0;
         while self.closed.is_none() && !self.client.is_over() && self.now - self.start < limit {
             steps += 1;

@@ -50,12 +50,12 @@ pub(crate) struct Bottleneck {
 
 impl Wire {
     /// Whether the seed decides what happens to a frame.
-    pub fn is_random(&self) -> bool {
+    pub(crate) fn is_random(&self) -> bool {
         let chances = [self.loss_up, self.loss_down, self.loss_acks, self.repeat];
         chances.into_iter().any(|chance| chance > 0.0) || !self.jitter.is_zero()
     }
 
-    pub fn losing(share: f64, delay: Duration) -> Wire {
+    pub(crate) fn losing(share: f64, delay: Duration) -> Wire {
         Wire { loss_up: share, loss_down: share, delay, ..Wire::default() }
     }
 }

@@ -62,7 +62,7 @@ struct Stream {
 
 impl Streams {
     /// No streams yet. With `keepalive_off` the agent wants no keepalives.
-    pub fn new(keepalive_off: bool, now: Instant) -> Streams {
+    pub(super) fn new(keepalive_off: bool, now: Instant) -> Streams {
         let mut config = smux::Config::new(smux::Role::Client);
         config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
         Streams {
@@ -76,7 +76,7 @@ impl Streams {
     }
 
     /// Whether another stream can be opened.
-    pub fn may_open(&self) -> bool {
+    pub(super) fn may_open(&self) -> bool {
         self.smux.stream_count() < MAX_STREAMS
     }
 
@@ -84,7 +84,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the session has failed or has no more stream ids.
-    pub fn open(&mut self) -> Result<StreamId, smux::OpenError> {
+    pub(super) fn open(&mut self) -> Result<StreamId, smux::OpenError> {
         let id = self.smux.open()?;
         self.streams.insert(id, Stream::default());
         Ok(id)
@@ -92,7 +92,7 @@ impl Streams {
 
     /// Takes what was read from a connection before it had a stream. Unless the connection `is_reading` already, the next
     /// chunk is asked for when there is room.
-    pub fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
+    pub(super) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
         if !bytes.is_empty() {
             self.handle_input(id, bytes);
         }
@@ -104,7 +104,7 @@ impl Streams {
     }
 
     /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
-    pub fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
+    pub(super) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_ended {
             // Read and dropped: nobody listens at the other side.
@@ -122,7 +122,7 @@ impl Streams {
     }
 
     /// A connection sends no more; it may still be reading.
-    pub fn handle_input_end(&mut self, now: Instant, id: StreamId) {
+    pub(super) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.is_ended && stream.has_traffic => {
                 stream.half_closed = Some(now);
@@ -134,7 +134,7 @@ impl Streams {
     }
 
     /// A connection is gone.
-    pub fn handle_closed(&mut self, id: StreamId) {
+    pub(super) fn handle_closed(&mut self, id: StreamId) {
         if self.streams.contains_key(&id) {
             self.remove(id);
         }
@@ -144,7 +144,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent does not speak smux (any more). The events before that are there to be had.
-    pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
+    pub(super) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
         let handled = self.smux.handle_bytes(now, bytes);
         while let Some(event) = self.smux.poll_event() {
             match event {
@@ -158,13 +158,13 @@ impl Streams {
 
     /// What connections are to do, in order.
     #[must_use]
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
     /// At most `max` bytes for the channel, filled from the streams in turns.
     #[must_use]
-    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+    pub(super) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.smux.poll_transmit(max);
         if bytes.is_some() {
             self.feed();
@@ -173,7 +173,7 @@ impl Streams {
     }
 
     /// Asks for more where room has come up.
-    pub fn feed(&mut self) {
+    pub(super) fn feed(&mut self) {
         let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
         self.starved.retain(|id| {
             let has_room = smux.send_capacity(*id) >= CHUNK;
@@ -185,7 +185,7 @@ impl Streams {
     }
 
     /// Says whether the local readers take what comes. While they do not, the channel is not read.
-    pub fn set_room(&mut self, now: Instant, has_room: bool) {
+    pub(super) fn set_room(&mut self, now: Instant, has_room: bool) {
         if has_room {
             self.held_up = None;
         } else {
@@ -195,12 +195,12 @@ impl Streams {
     }
 
     /// Whether a local reader held up the session when that was said last.
-    pub fn is_held_up(&self) -> bool {
+    pub(super) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
     }
 
     /// Whether a local reader has held up the session for so long that it is worth telling; true once each time.
-    pub fn take_stall(&mut self, now: Instant) -> bool {
+    pub(super) fn take_stall(&mut self, now: Instant) -> bool {
         match &mut self.held_up {
             Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
             _ => false,
@@ -209,7 +209,7 @@ impl Streams {
 
     /// When [`Streams::handle_timeout`] and [`Streams::take_stall`] are due.
     #[must_use]
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
         let quiet = self.half_closed.first().map(|(since, _)| {
             if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
@@ -222,7 +222,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent has been silent for too long, where keepalives are on.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
         while let Some((since, id)) = self.half_closed.first().copied()
             && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
         {
@@ -232,7 +232,7 @@ impl Streams {
     }
 
     /// Keeps no stream waiting any more whose local input has ended: its connection's descriptor is needed.
-    pub fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         while let Some((since, id)) = self.half_closed.first().copied() {
             self.finish_half_closed(since, id);
         }
