@@ -87,7 +87,10 @@ pub(super) async fn perform(
     };
     send_json(sender, payload_type::HANDSHAKE_COMPLETE, &complete).await?;
     let ends = Instant::now() + spec.options.deaf_after_handshake;
-    while let Ok(input) = timeout_at(ends, receiver.next()).await {
+    // Asked for first: what is there already is taken even at the end.
+    while Instant::now() < ends
+        && let Ok(input) = timeout_at(ends, receiver.next()).await
+    {
         accept(receiver, input.ok_or(Failure::Closed)?).await?;
     }
     Ok(Client { version: response.client_version })
