@@ -23,6 +23,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`program`] | the order of a run: arguments, settings, log, session |
 //! | [`cli`] | the positional argv contract |
 //! | [`settings`] | every environment variable we read, with its default |
 //! | [`notice`] | every sentence that is printed, byte for byte |
@@ -36,6 +37,10 @@
 //! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
+//! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
+//!
+//! `.github/CONTRIBUTING.md` says where a payload type, a setting or a kind of session is added, and how each part is
+//! tested.
 //!
 //! # Where a byte goes
 //!
@@ -43,7 +48,7 @@
 //! open only while [`link::Link::wants_input`] → [`protocol::Channel::send`], where it waits to be joined with others
 //! into one message → [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered,
 //! encoded once; one handle on the frame is kept until it is acknowledged → websocket, flushed when a burst ends. Its
-//! acknowledgement removes it, feeds the round-trip time (unless it was sent twice) and opens the window.
+//! acknowledgement removes it, feeds the round-trip time (with few exceptions not if it was sent twice) and opens the window.
 //!
 //! *Printed.* Websocket → [`protocol::Channel::handle_frame`]: decoded without a copy, acknowledged, put in order
 //! (a duplicate is acknowledged again and dropped, an early one acknowledged and held), decrypted →

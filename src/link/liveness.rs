@@ -27,15 +27,15 @@ impl Liveness {
         Liveness { interval, next_ping: first_ping, is_ping_due: false, answer_by: None, clocks }
     }
 
-    /// Something has come on the websocket: data, a pong, anything.
+    /// Anything has arrived on the websocket: data, a pong, any frame.
     pub(super) fn handle_received(&mut self) {
         self.answer_by = None;
     }
 
-    /// Compares the clocks; to be called whenever there is an occasion. Whether the machine was asleep: then a ping
+    /// Compares the clocks; call it at every opportunity. Returns true if the machine was asleep: then a ping
     /// is due at once and waits for its answer for [`AWAKE_TIMEOUT`] only, since most sockets do not survive that.
     pub(super) fn handle_clocks(&mut self, now: Instant, wall: SystemTime) -> bool {
-        let was_asleep = self.clocks.have_parted(now, wall);
+        let was_asleep = self.clocks.have_diverged(now, wall);
         if was_asleep {
             self.is_ping_due = true;
             self.answer_by = Some(now + AWAKE_TIMEOUT.min(self.interval));
@@ -43,7 +43,7 @@ impl Liveness {
         was_asleep
     }
 
-    /// Whether a ping is to be sent now.
+    /// Returns true if a ping is to be sent now.
     #[must_use]
     pub(super) fn poll_ping(&mut self) -> bool {
         std::mem::take(&mut self.is_ping_due)
@@ -59,7 +59,7 @@ impl Liveness {
         }
     }
 
-    /// Does what is due; may be called at any time. Whether the websocket is dead.
+    /// Does what is due; may be called at any time. Returns true if the websocket is dead.
     #[must_use]
     pub(super) fn handle_timeout(&mut self, now: Instant, reads: bool) -> bool {
         if reads && self.answer_by.is_some_and(|at| at <= now) {
@@ -76,7 +76,7 @@ impl Liveness {
 
 impl Clocks {
     /// Whether the wall clock has left the monotonic one behind since the last comparison.
-    fn have_parted(&mut self, now: Instant, wall: SystemTime) -> bool {
+    fn have_diverged(&mut self, now: Instant, wall: SystemTime) -> bool {
         let passed = now.saturating_duration_since(self.now);
         if passed < COMPARE_AFTER {
             return false;
@@ -87,11 +87,11 @@ impl Clocks {
     }
 }
 
-/// After a sleep most sockets are dead: an answer is waited for only so long.
+/// After a sleep most sockets are dead: an answer is waited for only this long.
 const AWAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The clocks are not compared more often.
 const COMPARE_AFTER: Duration = Duration::from_secs(1);
-/// A wall clock that is so much ahead was not merely set right.
+/// A wall clock that is this much ahead was not merely corrected.
 const SLEEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Opening, opening again, and giving up.
+//! Policy of connecting: first attempts, reconnecting, giving up.
 //!
 //! ```text
 //!            opened                 lost
@@ -7,8 +7,9 @@
 //!     └────────────────────────────────────────────┘     … until the deadline
 //! ```
 //!
-//! A websocket counts as proven when something has come on it. One that was closed before did not really open: it
-//! resets neither the deadline nor the backoff, so a service that accepts and closes at once is not asked for ever.
+//! A websocket counts as proven to work when the service has sent a frame of the data channel or has answered a ping on
+//! it. One that was closed before that resets neither the deadline nor the backoff, so a service that accepts and closes at
+//! once is not asked for ever.
 
 use std::time::{Duration, Instant};
 
@@ -190,7 +191,7 @@ impl Reconnect {
 
 /// With so little time left for opening, a failure is told when that is over, not twice.
 const NEARLY_OVER: Duration = Duration::from_millis(200);
-/// A connection that lived so long was a good one.
+/// A connection that lasted this long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

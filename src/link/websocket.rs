@@ -51,7 +51,7 @@ pub(super) async fn open(request: Dial, open_by: Option<Instant>) -> Result<Sock
     })
 }
 
-/// For one attempt when there is so much time left for all; in tenths of a second, which are for reading.
+/// Time for one attempt when this much is left for all of them; rounded to tenths of a second for the message.
 fn attempt_timeout(left: Duration) -> Duration {
     let tenths = left.saturating_sub(ATTEMPT_RESERVE).as_millis() / 100;
     Duration::from_millis(tenths as u64 * 100).clamp(MIN_ATTEMPT, ATTEMPT_TIMEOUT)
@@ -113,7 +113,7 @@ const ATTEMPT_RESERVE: Duration = Duration::from_millis(50);
 /// When there is no time left at all, whoever waits for the attempt gives it up first.
 const MIN_ATTEMPT: Duration = Duration::from_millis(100);
 const READ_BUFFER: usize = 64 << 10;
-/// Written out when so much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.
+/// Written out when this much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.
 const WRITE_BUFFER: usize = 32 << 10;
 /// The library's default has no bound.
 const MAX_WRITE_BUFFER: usize = MAX_FRAME + (256 << 10);

@@ -41,14 +41,14 @@ impl Acks {
         }
     }
 
-    /// Whether so many wait to be written that no more may come up: the peer sends and does not read.
+    /// Returns true while too many wait to be written: no further frames should be read, since the peer sends and does not read.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= MAX_WAITING
     }
 
-    /// The next one to write now; with `has_company` because something else is written with it.
-    pub(super) fn pop(&mut self, now: Instant, has_company: bool) -> Option<Bytes> {
-        if !has_company && self.due_at.is_some_and(|at| at > now) {
+    /// The next one to write now. `with_data`: data is written at the same time, so that it need not wait for others.
+    pub(super) fn pop(&mut self, now: Instant, with_data: bool) -> Option<Bytes> {
+        if !with_data && self.due_at.is_some_and(|at| at > now) {
             return None;
         }
         let ack = self.waiting.pop_front()?;
@@ -56,7 +56,7 @@ impl Acks {
         Some(ack)
     }
 
-    /// Until when [`Acks::pop`] has nothing to give by itself; `None` if nothing waits, or nothing has to.
+    /// When a waiting acknowledgement is written in any case; `None` if there is none.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.due_at.filter(|_| !self.waiting.is_empty())
     }
@@ -66,7 +66,7 @@ impl Acks {
         self.waiting.drain(..)
     }
 
-    /// Nothing waits for company any more.
+    /// What waits is written with the next write.
     pub(super) fn release(&mut self) {
         self.due_at = None;
     }
@@ -86,10 +86,10 @@ impl Acks {
 /// How long an acknowledgement may wait for others: a fiftieth of the time after which an agent sends again at the
 /// earliest (200 ms).
 const SHARED_FOR: Duration = Duration::from_millis(4);
-/// So many do not wait for more.
+/// This many do not wait for more.
 const MAX_SHARED: usize = 16;
-/// How long before the last acknowledgement one may have been sent and be lost: more than a round trip, so that at the
-/// rate that agents keep to it is a thousand frames at most.
+/// After a lost socket, acknowledgements up to this old are sent again. Longer than a round trip; at the rate that agents
+/// keep to, it is a thousand frames at most.
 const RECENT: Duration = Duration::from_secs(1);
 const MAX_RECENT: usize = 4_096;
 /// About 3 MB of frames.

@@ -105,7 +105,7 @@ pub enum Event {
     PortRefused,
     /// The agent is not connected (true), or is again (false).
     Paused(bool),
-    /// Nothing that was sent has been acknowledged for so long: a destination that does not read, or a dead path.
+    /// Nothing that was sent has been acknowledged for this long: a destination that does not read, or a dead path.
     Stalled(Duration),
     /// The session has ended. Nothing follows.
     Closed(CloseReason),

@@ -10,12 +10,12 @@
 
 use std::time::{Duration, Instant};
 
-/// What an acknowledgement tells.
+/// One acknowledgement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ack {
-    /// How much it acknowledged.
+    /// Bytes that it acknowledged.
     pub bytes: usize,
-    /// What it says about the path, unless the message was sent twice.
+    /// What it says about the path; `None` for most messages that were sent twice.
     pub sample: Option<Sample>,
     /// The smoothed round-trip time.
     pub smoothed_rtt: Duration,

@@ -18,8 +18,8 @@ impl Default for Rtt {
 }
 
 impl Rtt {
-    /// Takes the time from sending a message to its acknowledgement. Never one of a message that was sent twice:
-    /// which sending was acknowledged is not known (Karn's rule).
+    /// Takes the time from sending a message to its acknowledgement. Messages that were sent twice give no sample, since
+    /// it is not known which sending was acknowledged (Karn's rule); `send` knows the two exceptions.
     pub(super) fn sample(&mut self, rtt: Duration) {
         self.latest = rtt;
         self.floor = self.floor.min(rtt);

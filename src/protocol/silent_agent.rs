@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 /// What is known of the agent before its first message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum SilentAgent {
-    /// There was no socket yet.
+    /// No socket has been open yet.
     #[default]
     Unconnected,
-    /// There is a socket since then.
+    /// A socket has been open since this time.
     Since(Instant),
-    /// It was sent a message.
+    /// It was sent a message, to find out whether it runs a session.
     Asked,
-    /// It acknowledged that then.
-    Heard(Instant),
+    /// It acknowledged that message at this time.
+    Answered(Instant),
 }
 
 /// What is to be done about an agent that has been silent for a while.
@@ -34,7 +34,7 @@ impl SilentAgent {
     pub(super) fn handle_open(&mut self, now: Instant) {
         match self {
             SilentAgent::Unconnected => *self = SilentAgent::Since(now),
-            SilentAgent::Since(at) | SilentAgent::Heard(at) => *at = now,
+            SilentAgent::Since(at) | SilentAgent::Answered(at) => *at = now,
             SilentAgent::Asked => {}
         }
     }
@@ -42,14 +42,14 @@ impl SilentAgent {
     /// Something of ours was acknowledged.
     pub(super) fn handle_ack(&mut self, now: Instant) {
         if *self == SilentAgent::Asked {
-            *self = SilentAgent::Heard(now);
+            *self = SilentAgent::Answered(now);
         }
     }
 
     /// When [`SilentAgent::handle_timeout`] is due.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         match self {
-            SilentAgent::Since(at) | SilentAgent::Heard(at) => Some(*at + PATIENCE),
+            SilentAgent::Since(at) | SilentAgent::Answered(at) => Some(*at + PATIENCE),
             SilentAgent::Unconnected | SilentAgent::Asked => None,
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub struct KeepAlive {
     /// A NOP is sent this often, whatever else is sent.
     pub interval: Duration,
-    /// The session has failed when nothing arrived for so long.
+    /// The session fails when nothing has arrived for this long.
     pub timeout: Duration,
 }
 

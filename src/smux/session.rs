@@ -53,8 +53,11 @@ pub struct Counters {
 /// [`close`](Self::close) (what is queued still goes), [`reset`](Self::reset) (nothing more, either way). An id is good
 /// until then and until [`Event::Fin`]; afterwards calls with it do nothing.
 ///
-/// It lasts until any method gives an [`Error`]: from then on all of them give the same one, and nothing is to be
-/// sent. There is no goodbye in the protocol; whoever drops a session ends its carrier.
+/// It lasts until any method returns an [`Error`]: from then on opening and all `handle_*` return the same one, and there is
+/// nothing to send. The protocol has no goodbye; whoever drops a session ends its carrier.
+///
+/// With keepalive, [`set_reading`](Self::set_reading) says when the owner stops taking bytes, so that the silence that it
+/// causes itself is not taken for a dead peer.
 ///
 /// ```
 /// use std::time::Instant;

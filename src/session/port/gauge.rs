@@ -21,7 +21,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// With so many bytes for one connection.
+    /// With this many bytes for one connection.
     pub(super) fn new(each: usize) -> Limits {
         Limits { each, all: each.saturating_mul(ALL_PER_EACH), session: MIN_SESSION }
     }
@@ -126,7 +126,7 @@ impl Load {
     }
 }
 
-/// All connections together may leave so many times in memory what one may.
+/// Limit for the whole process, as a multiple of the limit for one connection.
 const ALL_PER_EACH: usize = 4;
 /// What those of one session may whatever the others hold, in bytes.
 const MIN_SESSION: usize = 4 << 20;

@@ -13,6 +13,7 @@
 //! | `forward`, `destination`, `socks` | the forms of `SSM_PLUGIN_FORWARD`, of a request for a destination, of SOCKS |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
+//! | `waiting`, `retry` | connections without a lane yet; delays and refusals after a failed start |
 //! | `lane` | one session from StartSession to its end |
 //! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
 //! | `connection`, `gauge`, `local_stream` | one local connection: its task, what waits for its reader, its socket |
@@ -32,9 +33,11 @@ mod local_stream;
 mod mux;
 mod pool;
 mod pools;
+mod retry;
 mod socks;
 mod socks_listener;
 mod streams;
+mod waiting;
 
 pub(super) use self::forward::{Forward, parse as parse_forwards};
 use self::listener::Listener;

@@ -16,35 +16,25 @@
 //! refused and that has no living connection, for the next connection to find a database that has moved.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::time::Sleep;
 
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starter};
 use super::super::status::Status;
-use super::connection::{CHUNK, Connection, FromConnection};
+use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
+use super::retry::{Plan, Retry, reply_for};
 use super::socks::{self, Reply};
-use crate::aws::ErrorKind;
-use crate::link::{Backoff, Link, LinkEvent};
+use super::waiting::Waiting;
+use crate::link::{Link, LinkEvent};
 use crate::notice;
 use crate::process::descriptor_limit;
-
-/// When sessions are started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
-    /// At once, and again when they end; without the first there is nothing left.
-    Fixed,
-    /// When connections need them.
-    OnDemand,
-}
 
 /// What a pool tells the loop.
 #[derive(Debug)]
@@ -93,31 +83,6 @@ pub(super) struct Pool {
     told: Option<String>,
 }
 
-/// A connection without a lane.
-struct Waiting {
-    connection: Connection,
-    early: BytesMut,
-    /// A chunk was asked for and has not come.
-    is_reading: bool,
-    has_ended: bool,
-    until: Instant,
-}
-
-/// When the next session may be started.
-struct Retry {
-    backoff: Backoff,
-    /// After a failure, until a session is ready.
-    has_failed: bool,
-    pause: Option<Pin<Box<Sleep>>>,
-    /// Until when connections are refused without asking, and how.
-    refusal: Option<(Instant, Reply)>,
-    /// What SOCKS clients are told who have waited in vain.
-    reply: Reply,
-    /// Before which a lane whose destination was refused is not replaced.
-    refresh: Backoff,
-    refresh_after: Option<Instant>,
-}
-
 impl Pool {
     /// The destination of argv: `first` is its session. `starter`: for further ones.
     pub(super) fn with_first(
@@ -139,10 +104,6 @@ impl Pool {
     }
 
     fn new(plan: Plan, starter: Option<Starter>, budget: &Arc<Budget>) -> Pool {
-        let backoff = match plan {
-            Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, fastrand::u64(..)),
-            Plan::OnDemand => Backoff::with_steps(FIRST_RETRY, LAST_RETRY, fastrand::u64(..)),
-        };
         Pool {
             plan,
             destination: None,
@@ -157,15 +118,7 @@ impl Pool {
             max_waiting: MAX_WAITING.min(descriptor_limit() / 8),
             starter,
             budget: Arc::clone(budget),
-            retry: Retry {
-                backoff,
-                has_failed: false,
-                pause: None,
-                refusal: None,
-                reply: Reply::HostUnreachable,
-                refresh: Backoff::with_steps(FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
-                refresh_after: None,
-            },
+            retry: Retry::new(plan),
             remains: Vec::new(),
             told: None,
         }
@@ -478,66 +431,7 @@ impl Pool {
     }
 }
 
-impl Waiting {
-    /// Whether the connection still waits for something.
-    fn handle_report(&mut self, report: FromConnection) -> bool {
-        match report {
-            FromConnection::Data(bytes) => {
-                self.early.extend_from_slice(&bytes);
-                self.is_reading = self.early.len() <= MAX_EARLY - CHUNK;
-                if self.is_reading {
-                    self.connection.grant();
-                }
-            }
-            // Whoever has said nothing and sends no more wants nothing, most likely: a probe.
-            FromConnection::InputEnded if self.early.is_empty() => return false,
-            FromConnection::InputEnded => {
-                self.is_reading = false;
-                self.has_ended = true;
-                self.until = self.until.min(Instant::now() + WAIT_HALF_CLOSED);
-            }
-            FromConnection::Reset | FromConnection::Closed => return false,
-        }
-        true
-    }
-}
-
-impl Retry {
-    fn pause_after_failure(&mut self) {
-        self.has_failed = true;
-        let delay = self.backoff.delay_after_failure();
-        self.pause = Some(Box::pin(tokio::time::sleep(delay)));
-    }
-
-    /// As long as there is a pause, connections are refused.
-    fn refuse(&mut self) {
-        self.refusal = self.pause.as_ref().map(|pause| (pause.deadline().into_std(), self.reply));
-    }
-}
-
-/// The reply of RFC 1928 that comes closest to why there is no session.
-fn reply_for(error: &StartError) -> Reply {
-    match error {
-        StartError::Aws(error) => match error.kind {
-            ErrorKind::Denied | ErrorKind::NoCredentials | ErrorKind::BadCredentials => Reply::NotAllowed,
-            ErrorKind::TargetNotConnected => Reply::HostUnreachable,
-            ErrorKind::Unreachable => Reply::NetworkUnreachable,
-            _ => Reply::GeneralFailure,
-        },
-        StartError::Url(_) => Reply::GeneralFailure,
-    }
-}
-
-/// Shortest and longest delay before a lane of a `Fixed` pool is replaced.
-const FIRST_RETRY_FIXED: Duration = Duration::from_secs(2);
-const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
-/// The same for a pool on demand, while a connection waits.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(8);
-/// Between two replacements of a session whose destination was refused, at first (after one at once) and at last.
-const FIRST_REFRESH: Duration = Duration::from_secs(5);
-const LAST_REFRESH: Duration = Duration::from_secs(120);
-/// A session that lived so long was a good one: the next is not put off.
+/// A session that lasted this long was a good one: the next is started without delay.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// Connections that wait at a time, where there are descriptors enough.
 const MAX_WAITING: usize = 256;
@@ -545,7 +439,3 @@ const MAX_WAITING: usize = 256;
 const WAIT: Duration = Duration::from_secs(300);
 /// The same for a SOCKS client, which gives up itself before long.
 const WAIT_SOCKS: Duration = Duration::from_secs(30);
-/// The same for one whose client may have gone: it sends no more.
-const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
-/// Read from a connection while it waits. A stream's queue takes that at once.
-const MAX_EARLY: usize = 2 * CHUNK;

@@ -29,7 +29,7 @@ pub(super) struct Handshake {
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Read so many bytes, exactly.
+    /// Read exactly this many bytes.
     Read(usize),
     /// Send these, then go on.
     Send(&'static [u8]),

@@ -199,7 +199,7 @@ impl Streams {
         self.held_up.is_some()
     }
 
-    /// Whether a local reader has held up the session for so long that it is worth telling; true once each time.
+    /// Returns true, once each time, when a local reader has held up the session for long enough to be reported.
     pub(super) fn take_stall(&mut self, now: Instant) -> bool {
         match &mut self.held_up {
             Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
@@ -277,7 +277,7 @@ impl Streams {
     }
 }
 
-/// The agent's smux lets so many streams wait for its accept loop; further connections wait in the listener.
+/// The agent's smux lets this many streams wait for its accept loop; further connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
 /// How long the remote must have been quiet after the end of the local input until it is told.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);

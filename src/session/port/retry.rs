@@ -1,0 +1,88 @@
+//! Delays and refusals after a session could not be started.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use super::super::starter::StartError;
+use super::socks::Reply;
+use crate::aws::ErrorKind;
+use crate::link::Backoff;
+
+/// When sessions are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// At once, and again when they end; without the first there is nothing left.
+    Fixed,
+    /// When connections need them.
+    OnDemand,
+}
+
+/// When the next session of a pool may be started.
+pub(super) struct Retry {
+    pub backoff: Backoff,
+    /// After a failure, until a session is ready.
+    pub has_failed: bool,
+    pub pause: Option<Pin<Box<Sleep>>>,
+    /// Until when connections are refused without asking, and how.
+    pub refusal: Option<(Instant, Reply)>,
+    /// What SOCKS clients are told who have waited in vain.
+    pub reply: Reply,
+    /// Before which a lane whose destination was refused is not replaced.
+    pub refresh: Backoff,
+    pub refresh_after: Option<Instant>,
+}
+
+impl Retry {
+    /// Nothing has failed yet.
+    pub(super) fn new(plan: Plan) -> Retry {
+        let backoff = match plan {
+            Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, fastrand::u64(..)),
+            Plan::OnDemand => Backoff::with_steps(FIRST_RETRY, LAST_RETRY, fastrand::u64(..)),
+        };
+        Retry {
+            backoff,
+            has_failed: false,
+            pause: None,
+            refusal: None,
+            reply: Reply::HostUnreachable,
+            refresh: Backoff::with_steps(FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
+            refresh_after: None,
+        }
+    }
+
+    pub(super) fn pause_after_failure(&mut self) {
+        self.has_failed = true;
+        let delay = self.backoff.delay_after_failure();
+        self.pause = Some(Box::pin(tokio::time::sleep(delay)));
+    }
+
+    /// As long as there is a pause, connections are refused.
+    pub(super) fn refuse(&mut self) {
+        self.refusal = self.pause.as_ref().map(|pause| (pause.deadline().into_std(), self.reply));
+    }
+}
+
+/// The reply of RFC 1928 that comes closest to why there is no session.
+pub(super) fn reply_for(error: &StartError) -> Reply {
+    match error {
+        StartError::Aws(error) => match error.kind {
+            ErrorKind::Denied | ErrorKind::NoCredentials | ErrorKind::BadCredentials => Reply::NotAllowed,
+            ErrorKind::TargetNotConnected => Reply::HostUnreachable,
+            ErrorKind::Unreachable => Reply::NetworkUnreachable,
+            _ => Reply::GeneralFailure,
+        },
+        StartError::Url(_) => Reply::GeneralFailure,
+    }
+}
+
+/// Shortest and longest delay before a lane of a `Fixed` pool is replaced.
+const FIRST_RETRY_FIXED: Duration = Duration::from_secs(2);
+const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
+/// The same for a pool on demand, while a connection waits.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(8);
+/// Between two replacements of a session whose destination was refused, at first (after one at once) and at last.
+const FIRST_REFRESH: Duration = Duration::from_secs(5);
+const LAST_REFRESH: Duration = Duration::from_secs(120);

@@ -1,0 +1,46 @@
+//! Connections that wait for a session.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::connection::{CHUNK, Connection, FromConnection};
+
+/// A connection without a lane.
+pub(super) struct Waiting {
+    pub connection: Connection,
+    pub early: BytesMut,
+    /// A chunk was asked for and has not come.
+    pub is_reading: bool,
+    pub has_ended: bool,
+    pub until: Instant,
+}
+
+impl Waiting {
+    /// Whether the connection still waits for something.
+    pub(super) fn handle_report(&mut self, report: FromConnection) -> bool {
+        match report {
+            FromConnection::Data(bytes) => {
+                self.early.extend_from_slice(&bytes);
+                self.is_reading = self.early.len() <= MAX_EARLY - CHUNK;
+                if self.is_reading {
+                    self.connection.grant();
+                }
+            }
+            // Whoever has said nothing and sends no more wants nothing, most likely: a probe.
+            FromConnection::InputEnded if self.early.is_empty() => return false,
+            FromConnection::InputEnded => {
+                self.is_reading = false;
+                self.has_ended = true;
+                self.until = self.until.min(Instant::now() + WAIT_HALF_CLOSED);
+            }
+            FromConnection::Reset | FromConnection::Closed => return false,
+        }
+        true
+    }
+}
+
+/// The same for one whose client may have gone: it sends no more.
+const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// Read from a connection while it waits. A stream's queue takes that at once.
+const MAX_EARLY: usize = 2 * CHUNK;
