@@ -96,14 +96,14 @@ fn another_plugin_is_found_first_or_none() {
     install(&world, "session-manager-plugin", "#!/bin/sh\necho 1.2.707.0\n");
     let url = channel(&sim);
     let (finished, report) = doctor(&world, &["--url", &url]);
-    assert_check(&report, "plugin", "warning", "another one, version 1.2.707.0");
+    assert_check(&report, "plugin", "warning", "a different program, version 1.2.707.0");
     assert_eq!(finished.status.code(), Some(0), "a warning is no failure");
     install(&world, "session-manager-plugin", "#!/bin/sh\nexit 3\n");
     assert_check(&doctor(&world, &["--url", &url]).1, "plugin", "warning", "does not start");
     world.set("PATH", "/nowhere");
     let (finished, report) = doctor(&world, &["--url", &url]);
-    assert_check(&report, "plugin", "failure", "no session-manager-plugin on the PATH");
-    assert_check(&report, "aws-cli", "warning", "no aws on the PATH");
+    assert_check(&report, "plugin", "failure", "no session-manager-plugin is on the PATH");
+    assert_check(&report, "aws-cli", "warning", "no aws is on the PATH");
     assert_eq!(finished.status.code(), Some(1));
 }
 
@@ -277,7 +277,7 @@ fn something_between_that_does_not_pass_websockets() {
     let sim = sim();
     let world = world(&sim);
     for (answer, words) in [
-        ("200 OK\r\nContent-Type: text/html", "does not pass websockets"),
+        ("200 OK\r\nContent-Type: text/html", "does not let websockets through"),
         ("302 Found\r\nLocation: http://portal.example/", "captive portal"),
         ("403 Forbidden\r\nContent-Type: text/html", "proxy or filter"),
         ("502 Bad Gateway", "502 Bad Gateway"),

@@ -108,16 +108,23 @@ fn flood(size: usize) -> Server {
     })
 }
 
-#[test]
-fn a_stalled_reader_beside_a_running_transfer() {
-    const SIZE: usize = 6_000_000;
-    let (sim, server) = (unpaced_sim(), flood(SIZE));
-    let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);
+/// A connection that asks for a flood and does not read it, and one that asks for another.
+#[track_caller]
+fn stalled_and_running(forward: &Forward) -> (TcpStream, TcpStream) {
     let mut stalled = connect(forward.port);
     stalled.write_all(&[1]).expect("write");
     await_byte(&stalled);
     let mut running = connect(forward.port);
     running.write_all(&[2]).expect("write");
+    (stalled, running)
+}
+
+#[test]
+fn a_stalled_reader_beside_a_running_transfer() {
+    const SIZE: usize = 6_000_000;
+    let (sim, server) = (unpaced_sim(), flood(SIZE));
+    let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);
+    let (mut stalled, mut running) = stalled_and_running(&forward);
     let mut bytes = vec![0; SIZE];
     running.read_exact(&mut bytes).expect("the transfer beside the stalled one");
     assert!(bytes == random_bytes(2, SIZE), "other bytes");
@@ -132,11 +139,7 @@ fn a_reader_that_never_reads_and_leaves_frees_the_others() {
     const SIZE: usize = 24_000_000;
     let (sim, server) = (unpaced_sim(), flood(SIZE));
     let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);
-    let mut stalled = connect(forward.port);
-    stalled.write_all(&[1]).expect("write");
-    await_byte(&stalled);
-    let mut running = connect(forward.port);
-    running.write_all(&[2]).expect("write");
+    let (stalled, mut running) = stalled_and_running(&forward);
     let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

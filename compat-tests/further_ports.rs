@@ -12,12 +12,12 @@ use crate::harness::net::{Server, connect, echo_through, eventually, opened_port
 use crate::harness::process::Running;
 use crate::harness::sim::{assert_all_ended, sim};
 
-/// The local port of `port <n> leads to <destination>`.
+/// The local port of `port <n> forwards to <destination>`.
 #[track_caller]
 pub fn leads_to(plugin: &Running, destination: &str) -> u16 {
     plugin.stderr.wait_for("session-manager-plugin: port ");
     let line = plugin.stderr.wait_for("\n");
-    let number = line.strip_suffix(&format!(" leads to {destination}\n"));
+    let number = line.strip_suffix(&format!(" forwards to {destination}\n"));
     number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
 }
 
@@ -86,7 +86,7 @@ fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
     sim.close_session(&second.id, "idle");
     plugin
         .stderr
-        .wait_for(&format!("the session to {name} has ended (idle), the next connection starts another\n"));
+        .wait_for(&format!("the session to {name} has ended (idle); the next connection starts another\n"));
     assert_eq!(echo_through(port, b"two"), b"two");
     assert_eq!(sim.requests().start, 3);
     sim.close_session(started.id(), "over");
@@ -133,9 +133,9 @@ fn a_refused_destination_is_named() {
     let port = leads_to(&plugin, &format!("db.internal:{unused}"));
     let mut stream = connect(port);
     let _ = stream.read(&mut [0]);
-    plugin
-        .stderr
-        .wait_for(&format!("the connection to db.internal:{unused} failed, see the log of the SSM agent\n"));
+    plugin.stderr.wait_for(&format!(
+        "the connection to db.internal:{unused} failed; see the SSM Agent log on the instance\n"
+    ));
     plugin.signal(Signal::INT);
     let finished = plugin.finish();
     finished.assert_ok();
@@ -157,7 +157,7 @@ fn mistakes() {
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     for line in [
         "SSM_PLUGIN_FORWARD: \"nonsense\" is not <local port>:<host>:<port>, such as 15432:db.internal:5432\n",
-        "SSM_PLUGIN_FORWARD: \"1:db.internal:0\": port 0 is nobody's\n",
+        "SSM_PLUGIN_FORWARD: \"1:db.internal:0\": port 0 is not a valid destination port\n",
         "SSM_PLUGIN_FORWARD: \"5:a\\\"b.c:1\": the host has characters that the session document does not allow",
         "bind: address already in use\n",
     ] {

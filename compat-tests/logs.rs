@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
+use crate::harness::greeting::greeted;
 use crate::harness::process::{Finished, Running};
 use crate::harness::sim::{assert_all_ended, sim};
 use crate::harness::wire;
@@ -16,16 +17,7 @@ use crate::harness::wire;
 /// A short session, with a hundred lines and more to log at `trace`.
 #[track_caller]
 fn greet(world: &World) -> Finished {
-    let gateway = Gateway::scripted(|socket: &mut Socket| {
-        for _ in 0..100 {
-            let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
-            socket.acknowledged(number);
-        }
-        socket.close("");
-    });
-    let mut running = Running::spawn(&mut Started::of(&gateway).command(world));
-    let _stdin = running.take_stdin();
-    running.finish()
+    greeted(world, 100)
 }
 
 #[track_caller]

@@ -109,7 +109,7 @@ fn three_ends(sessions: usize) {
             waiting.write_all(b"waits").expect("write");
             port.plugin
                 .stderr
-                .wait_for("no session for a local connection: ssm:StartSession failed: TargetNotConnected");
+                .wait_for("could not start a session for a local connection: ssm:StartSession failed: TargetNotConnected");
             eventually("it is tried again", || sim.requests().start >= starts + 3);
             sim.refuse_starts(None);
             let mut answer = [0; 5];
@@ -244,7 +244,7 @@ fn a_session_that_cannot_be_resumed() {
     sim.cut(&port.first);
     port.plugin
         .stderr
-        .wait_for("has ended (the session has timed out), the next connection starts another\n");
+        .wait_for("has ended (the session has timed out); the next connection starts another\n");
     assert_eq!(echo_through(port.port, b"after"), b"after");
     let living = living(&sim, &port.first);
     port.plugin.signal(Signal::USR1);
@@ -299,7 +299,8 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
             stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
         });
         let (_, errors) = port.end();
-        let told: Vec<_> = errors.lines().filter(|line| line.contains("no session for a local")).collect();
+        let told: Vec<_> =
+            errors.lines().filter(|line| line.contains("could not start a session for a local")).collect();
         assert!(told.len() == 1 && told[0].contains(advice), "{kind}: {errors}");
         assert_all_ended(&sim);
     }

@@ -10,6 +10,7 @@ use ssm_sim::{Sim, Way};
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
+use crate::harness::greeting::greeted;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running, run};
 use crate::harness::pty::Pty;
@@ -27,14 +28,7 @@ fn world(file: &str) -> World {
 
 #[track_caller]
 fn greet(world: &World) -> Finished {
-    let gateway = Gateway::scripted(|socket: &mut Socket| {
-        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
-        socket.acknowledged(number);
-        socket.close("");
-    });
-    let mut running = Running::spawn(&mut Started::of(&gateway).command(world));
-    let _stdin = running.take_stdin();
-    running.finish()
+    greeted(world, 1)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sessions whose connection is stdin and stdout (`AWS-StartSSHSession`): 8-bit clean, and what their end means.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -72,14 +72,7 @@ fn bytes_before_the_session_is_up_are_kept() {
 
 #[test]
 fn end_of_input_does_not_lose_the_answer() {
-    let server = Server::start(|mut stream| {
-        let mut line = [0; 7];
-        if stream.read_exact(&mut line).is_ok() {
-            std::thread::sleep(Duration::from_millis(300));
-            let _ = stream.write_all(b"the answer");
-        }
-    });
-    let (world, sim) = (World::new(), sim());
+    let (world, sim, server) = (World::new(), sim(), Server::late_answer());
     let (mut running, _) = connection(&world, &sim, server.port());
     running.send("request");
     running.close_stdin();

@@ -46,7 +46,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// See [`FileError`].
 pub(crate) fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError> {
-    // Before it is opened: a pipe keeps whoever opens it waiting.
+    // Checked before opening: opening a pipe would block.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
     }

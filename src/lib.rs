@@ -26,9 +26,9 @@
 //! | [`program`] | the order of a run: arguments, settings, log, session |
 //! | [`cli`] | the positional argv contract |
 //! | [`settings`] | every environment variable we read, with its default |
-//! | [`notice`] | every sentence that is printed, byte for byte |
+//! | [`notice`] | what callers parse, byte for byte, and the status lines |
 //! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
-//! | [`link`] | a websocket with a clock: opening, pings, opening again |
+//! | [`link`] | one websocket after another, with a clock: opening, pings, reconnecting |
 //! | [`protocol`] | envelope, handshake, delivery, pacing, encryption |
 //! | [`smux`] | many connections over the bytes of one channel |
 //! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
@@ -42,13 +42,27 @@
 //! `.github/CONTRIBUTING.md` says where a payload type, a setting or a kind of session is added, and how each part is
 //! tested.
 //!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | data channel | the conversation with the agent, from handshake to close; outlives a websocket |
+//! | websocket | one TCP connection to the service that carries the channel's frames, until it is lost |
+//! | link | a data channel together with the websockets that carry it |
+//! | connection | for `link`: the state behind a link; for ports: one local client's TCP or UNIX connection |
+//! | stream | one of the smux streams in a channel; each carries one local connection |
+//! | lane | one session behind a forwarded port, from StartSession to its end |
+//! | pool | the lanes to one destination |
+//! | `Started` | the answer of StartSession: session id, stream URL, token |
+//!
 //! # Where a byte goes
 //!
 //! *Typed.* The terminal in raw mode → the stdin thread → a bounded channel → the shell's loop, whose arm for input is
-//! open only while [`link::Link::wants_input`] → [`protocol::Channel::send`], where it waits to be joined with others
-//! into one message → [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered,
+//! open only while [`link::Link::wants_input`]; it filters the escapes that begin with `~` → [`link::Link::send`] →
+//! [`protocol::Channel::send`], where it waits to be joined with others into one message → [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered,
 //! encoded once; one handle on the frame is kept until it is acknowledged → websocket, flushed when a burst ends. Its
-//! acknowledgement removes it, feeds the round-trip time (with few exceptions not if it was sent twice) and opens the window.
+//! acknowledgement removes it, feeds the round-trip time (rarely if it was sent twice: `protocol::rtt`) and opens the
+//! window.
 //!
 //! *Printed.* Websocket → [`protocol::Channel::handle_frame`]: decoded without a copy, acknowledged, put in order
 //! (a duplicate is acknowledged again and dropped, an early one acknowledged and held), decrypted →
@@ -68,8 +82,9 @@
 //!
 //! # Invariants
 //!
-//! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; a lint denies it there.
-//! 2. Only [`link`] calls a [`protocol::Channel`]. Nothing inside a link awaits: it is one poll function.
+//! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; lints deny the calls that
+//!    `clippy.toml` lists.
+//! 2. In this program only [`link`] calls a [`protocol::Channel`]. Nothing inside a link awaits: it is one poll function.
 //! 3. Only [`session`] writes to stdout, through one console; SSH sessions keep it to the remote's bytes.
 //! 4. The process ends in `main` and nowhere else; an ending is a value that unwinds through the raw-mode guard.
 //! 5. Nothing from the network panics the process: lengths are checked, unreadable frames are counted and dropped.

@@ -1,9 +1,9 @@
-//! Every sentence that users and calling programs read, byte for byte.
+//! What callers parse, byte for byte, and the status lines.
 //!
-//! Callers parse these (Ansible waits for `Starting session with SessionId:`, tunnels for
-//! `Port N opened`), so they are the official plugin's to the last newline. All of them belong on
-//! stdout, except [`Status`] lines and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`], [`report`]),
-//! which are for a person at the terminal and go to stderr.
+//! Ansible waits for `Starting session with SessionId:`, tunnels for `Port N opened`: what goes to stdout is the official
+//! plugin's to the last newline. [`Status`] lines and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`],
+//! [`report`]) are for a person at the terminal and go to stderr. Errors have their texts at their types, and
+//! `doctor` has its own.
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -45,8 +45,8 @@ pub(crate) const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
 pub(crate) const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
 /// Mintty without winpty: what works there, and how the rest does. On stderr.
-pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) hands over whole lines, no single keys; ports, SSH and \
-    commands work as they are, a shell works with winpty before the command or in Windows Terminal";
+pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends whole lines, not single keys; ports, SSH and \
+    commands work as usual; for a shell, put winpty before the command or use Windows Terminal";
 
 /// The answer to `--version`.
 pub(crate) fn version(reported: &str) -> String {
@@ -165,7 +165,7 @@ pub(crate) fn connection_closed(name: &str, lived: Duration, sent: u64, received
 
 /// Status: a proxy variable that is read by neither the AWS CLI nor the official plugin does not count.
 pub(crate) fn proxy_ignored(name: &str) -> String {
-    format!("{name} is ignored: it is not the URL of a proxy (http, https or socks5)")
+    format!("{name} is ignored: it is not a proxy URL (http, https or socks5)")
 }
 
 /// Status: the connection is lost and is being opened again.
@@ -175,16 +175,16 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 
 /// Status: a local reader holds up a forwarding session.
 pub(crate) const READER_STALLS: &str =
-    "a local connection does not read what has come for it; its session waits for that";
+    "a local client has stopped reading; its session is paused until it reads again";
 
 /// Status: a further session behind a port is not there.
 pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
-    format!("going on with fewer sessions: {reason}")
+    format!("continuing with fewer sessions: {reason}")
 }
 
 /// Status: a session behind a port that outlives it has ended.
 pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("the session{} has ended ({reason}), the next connection starts another", to(destination))
+    format!("the session{} has ended ({reason}); the next connection starts another", to(destination))
 }
 
 /// Status: a session has started since a connection needs it.
@@ -194,7 +194,7 @@ pub(crate) fn session_started(destination: Option<&str>) -> String {
 
 /// Status: what a further local port is for.
 pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
-    format!("port {port} leads to {destination}")
+    format!("port {port} forwards to {destination}")
 }
 
 /// Status: where SOCKS clients find us.
@@ -204,12 +204,12 @@ pub(crate) fn socks_opened(port: u16) -> String {
 
 /// Status: the agent could not reach a destination that is not argv's.
 pub(crate) fn destination_refused(destination: &str) -> String {
-    format!("the connection to {destination} failed, see the log of the SSM agent")
+    format!("the connection to {destination} failed; see the SSM Agent log on the instance")
 }
 
 /// Status: a session that a connection waits for could not be started.
 pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("no session{} for a local connection: {reason}", to(destination))
+    format!("could not start a session{} for a local connection: {reason}", to(destination))
 }
 
 /// Status: a SOCKS client asks for one destination more than there may be.
@@ -218,13 +218,13 @@ pub(crate) const TOO_MANY_DESTINATIONS: &str = "a SOCKS client was refused: too 
 /// The state of a destination without a session.
 pub(crate) fn no_session(connections: usize) -> String {
     match connections {
-        0 => "no session, the next connection starts one".to_owned(),
-        count => format!("no session yet, {count} connections wait for one"),
+        0 => "no session; the next connection starts one".to_owned(),
+        count => format!("no session yet; connections waiting: {count}"),
     }
 }
 
 /// Status: a connection was closed since there was no session for it.
-pub(crate) const WAITED_IN_VAIN: &str = "a local connection has waited too long for a session and was closed";
+pub(crate) const WAITED_IN_VAIN: &str = "a local connection was closed: no session was ready in time";
 
 /// Status: the session goes on over a new connection.
 pub(crate) const RESUMED: &str = "connection resumed";
@@ -275,8 +275,8 @@ fn render(text: &str, raw: bool) -> Bytes {
     Bytes::from(format!("{start}{STATUS_PREFIX}{text}{end}"))
 }
 
-const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not take the instance itself for a remote host: for a port \
-    of the instance use the document AWS-StartPortForwardingSession, without host";
+const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not accept the instance itself as a remote host: to reach a \
+    port of the instance, use the document AWS-StartPortForwardingSession, without host";
 const STATUS_PREFIX: &str = "session-manager-plugin: ";
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     };
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
     let status = runtime.block_on(session::run(start, settings, recording, parent));
-    // A thread that still waits for the terminal or a resolver shall not hold the end up.
+    // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(status)
 }
@@ -83,7 +83,7 @@ fn fail(text: &str, settings: &Settings) -> ExitCode {
     if settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
 }
 
-/// A reader that is gone wants to know nothing more.
+/// A reader that is gone needs no message.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

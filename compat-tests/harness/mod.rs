@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod gateway;
+pub mod greeting;
 mod group;
 pub mod net;
 pub mod output;

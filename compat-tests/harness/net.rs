@@ -51,6 +51,17 @@ impl Server {
         })
     }
 
+    /// Answers `request` with `the answer`, which takes longer than the end of the request takes to arrive.
+    pub fn late_answer() -> Server {
+        Server::start(|mut stream| {
+            let mut request = [0; 7];
+            if stream.read_exact(&mut request).is_ok() {
+                std::thread::sleep(Duration::from_millis(300));
+                let _ = stream.write_all(b"the answer");
+            }
+        })
+    }
+
     /// Sends `line` as soon as somebody connects, then closes.
     pub fn greeting(line: &'static str) -> Server {
         Server::start(move |mut stream| {

@@ -25,18 +25,7 @@ impl Pty {
     #[track_caller]
     pub fn spawn(command: &Command) -> Pty {
         let pair = native_pty_system().openpty(size(80, 24)).expect("a pty");
-        let mut builder = CommandBuilder::new(command.get_program());
-        builder.args(command.get_args());
-        builder.env_clear();
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                builder.env(name, value);
-            }
-        }
-        if let Some(dir) = command.get_current_dir() {
-            builder.cwd(dir);
-        }
-        let child = pair.slave.spawn_command(builder).expect("start on a pty");
+        let child = pair.slave.spawn_command(builder(command)).expect("start on a pty");
         drop(pair.slave);
         let screen = Output::read(pair.master.try_clone_reader().expect("pty reader"));
         let writer = pair.master.take_writer().expect("pty writer");
@@ -88,6 +77,22 @@ impl Drop for Pty {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `command` for a pty: its words, directory and environment, and nothing of ours.
+pub fn builder(command: &Command) -> CommandBuilder {
+    let mut builder = CommandBuilder::new(command.get_program());
+    builder.args(command.get_args());
+    builder.env_clear();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            builder.env(name, value);
+        }
+    }
+    if let Some(dir) = command.get_current_dir() {
+        builder.cwd(dir);
+    }
+    builder
 }
 
 fn size(cols: u16, rows: u16) -> PtySize {

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, SlavePty, native_pty_system};
+use portable_pty::{Child, ExitStatus, MasterPty, PtySize, SlavePty, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::harness::output::Output;
+use crate::harness::pty::builder;
 use crate::lifetime::processes;
 
 /// A program that leads a session on a pty. The other end stays open until this is dropped: the kernel resets the
@@ -29,19 +30,8 @@ impl Terminal {
     pub fn spawn(command: &Command) -> Terminal {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pty");
-        let mut builder = CommandBuilder::new(command.get_program());
-        builder.args(command.get_args());
-        builder.env_clear();
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                builder.env(name, value);
-            }
-        }
-        if let Some(dir) = command.get_current_dir() {
-            builder.cwd(dir);
-        }
         let before = modes(&*pair.master);
-        let child = pair.slave.spawn_command(builder).expect("start on a pty");
+        let child = pair.slave.spawn_command(builder(command)).expect("start on a pty");
         let screen = Output::read(pair.master.try_clone_reader().expect("pty reader"));
         let writer = pair.master.take_writer().expect("pty writer");
         Terminal { master: pair.master, writer, _slave: pair.slave, child, before, screen, ended: false }

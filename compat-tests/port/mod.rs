@@ -217,15 +217,7 @@ fn local_host_setting_names_the_address() {
 
 #[test]
 fn half_close_still_brings_the_answer() {
-    let server = Server::start(|mut stream| {
-        let mut line = [0; 7];
-        if stream.read_exact(&mut line).is_ok() {
-            // An answer that takes longer than the end of the request takes to arrive.
-            std::thread::sleep(Duration::from_millis(300));
-            let _ = stream.write_all(b"the answer");
-        }
-    });
-    let (world, sim) = (World::new(), sim());
+    let (world, sim, server) = (World::new(), sim(), Server::late_answer());
     let forward = Forward::to(&world, &sim, server.port());
     let mut local = connect(forward.port);
     local.write_all(b"request").expect("write");

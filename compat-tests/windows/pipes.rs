@@ -74,7 +74,7 @@ fn git_bash_is_told_what_works() {
     let plugin = Started::of(&gateway).command(&world);
     let pipe = "--stdin=msys-dd50a72ab4668b33-pty0-from-master";
     let mut running = Running::spawn(&mut driver(&world, DRIVER, pipe, &plugin));
-    running.stderr.wait_for("this terminal (Git Bash, mintty) hands over whole lines");
+    running.stderr.wait_for("this terminal (Git Bash, mintty) sends whole lines");
     running
         .send(format!("type {}\n", "exit\n".bytes().map(|byte| format!("{byte:04x}")).collect::<String>()));
     running.stdout.wait_for("Exiting session");
@@ -167,6 +167,6 @@ fn doctor_finds_what_windows_would() {
     let finished = run(&mut driver(&world, DRIVER, "--no-console", &plugin));
     let text = finished.text();
     assert!(text.contains("aws-cli/2.15.3"), "aws.cmd is found: {text}");
-    assert!(text.contains("there is no session-manager-plugin on the PATH"), "a .cmd is not started: {text}");
+    assert!(text.contains("no session-manager-plugin is on the PATH"), "a .cmd is not started: {text}");
     assert!(text.contains("eu-west-1, from profile there"), "the profile is read: {text}");
 }

@@ -122,7 +122,7 @@ impl Client {
             (Some(session_id), Some(stream_url), Some(token)) => {
                 Ok(Opened { session_id, stream_url, token: Secret::new(token) })
             }
-            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the answer is not complete")),
+            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the answer is incomplete")),
         }
     }
 
@@ -134,7 +134,7 @@ impl Client {
         const CALL: &str = "kms:GenerateDataKey";
         let refused = |reason: String| AwsError::new(CALL, ErrorKind::Refused, reason);
         let Some(target) = self.context.target.as_deref() else {
-            return Err(refused("the caller did not say which target the session is for".into()));
+            return Err(refused("the caller did not name the session's target".into()));
         };
         let (loaded, credentials) = self.ready(CALL, CALL_LOOK_UP).await?;
         let kms = aws_sdk_kms::config::Builder::from(&loaded.config)

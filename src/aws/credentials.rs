@@ -63,7 +63,7 @@ async fn chain(
     provider_config: &ProviderConfig,
     profile: Option<&str>,
 ) -> SharedCredentialsProvider {
-    // One attempt: who is not on an instance shall not wait for one.
+    // One attempt: a machine that is not an instance should not wait long for the metadata service.
     let imds = imds::Client::builder()
         .configure(provider_config)
         .max_attempts(1)

@@ -8,24 +8,24 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// What kind of failure it is, for deciding what to do next.
+/// The kind of failure, for deciding what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There are no credentials, or they could not be had.
+    /// There are no credentials, or looking them up failed.
     NoCredentials,
     /// A profile file cannot be read without waiting for it, so no credentials were looked for.
     UnreadableFile,
-    /// The service does not take these credentials: expired, or unknown. Others may do.
+    /// The service rejects these credentials as expired or unknown. Others may work.
     BadCredentials,
-    /// The service knows who asks, and does not allow it.
+    /// The service accepts the credentials, but they do not allow the call.
     Denied,
     /// The target's agent is not connected to the service (yet).
     TargetNotConnected,
     /// The session is over.
     SessionGone,
-    /// The service refuses the request otherwise.
+    /// The service refuses the request for any other reason.
     Refused,
-    /// No answer, or one that asks to come again.
+    /// No answer, or one that asks to try again later.
     Unreachable,
 }
 
@@ -111,7 +111,7 @@ fn innermost(error: &dyn Error) -> String {
     }
     let last = texts.pop().unwrap_or_default();
     match texts.pop() {
-        // A bare cause like "connection refused" wants its context.
+        // A bare cause like "connection refused" needs its context.
         Some(context) if last.len() < SHORT_REASON && !context.contains(&last) => {
             format!("{context}: {last}")
         }
@@ -130,7 +130,7 @@ fn shortened(text: String) -> String {
 }
 
 const SHORT_REASON: usize = 60;
-/// Characters of a service's words that are repeated.
+/// How many characters of a service's message are repeated.
 const LONGEST_REASON: usize = 600;
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
     let files = match &identity.files {
         Ok(files) => files,
         Err(reason) => {
-            return Check::failure(NAME, format!("the profiles cannot be read: {reason}"))
+            return Check::failure(NAME, format!("cannot read the profiles: {reason}"))
                 .advice(format!("fix {CONFIG_FILE} and {CREDENTIALS_FILE}"));
         }
     };
@@ -102,7 +102,7 @@ fn source(options: &Options, identity: &Identity, files: &ProfileSet) -> String 
             return kind.to_owned();
         }
     }
-    "neither keys nor a profile with credentials: the metadata service is left".to_owned()
+    "neither keys nor a profile with credentials; only the metadata service remains".to_owned()
 }
 
 /// The access key's id in an `Authorization` header, shortened. It is no secret, but nobody needs the whole.

@@ -57,7 +57,7 @@ impl Identity {
             }
             Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
             None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
-            None => Check::failure(NAME, "none: neither the environment nor the profile names one")
+            None => Check::failure(NAME, "none: neither the environment nor the profile sets one")
                 .advice(format!("set AWS_DEFAULT_REGION, or region in {CONFIG_FILE}")),
         }
     }

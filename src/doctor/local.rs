@@ -42,13 +42,13 @@ pub(super) async fn plugin() -> Check {
     let with =
         |text: &str| Check { found: format!("{}\n{USUAL_PLACE}: {text}", check.found), ..check.clone() };
     if !is_program(usual) {
-        return with("missing; Ansible's aws_ssm before 9.1 looks only there");
+        return with("missing; Ansible's aws_ssm before 9.1 looks nowhere else");
     }
     // What the PATH leads to is told already.
     if is_this_program(usual) || check.found.contains(USUAL_PLACE) {
         return check;
     }
-    let other = with("another one; Ansible's aws_ssm before 9.1 takes that");
+    let other = with("a different program; Ansible's aws_ssm before 9.1 uses that one");
     match check.status {
         Status::Ok => Check { status: Status::Warning, ..other }
             .advice("make it a link to this program, or set ansible_aws_ssm_plugin"),
@@ -69,7 +69,7 @@ async fn plugin_on_path() -> Check {
         let dir = this.as_deref().and_then(Path::parent).map(|dir| dir.display().to_string());
         return Check::failure(
             NAME,
-            "there is no session-manager-plugin on the PATH: the AWS CLI will not find one",
+            "no session-manager-plugin is on the PATH: the AWS CLI will not find one",
         )
         .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
     };
@@ -79,8 +79,8 @@ async fn plugin_on_path() -> Check {
             "this program".to_owned()
         } else {
             match output(path, &["--version"]).await {
-                Ok(version) => format!("another one, version {version}"),
-                Err(reason) => format!("another one, which does not start: {reason}"),
+                Ok(version) => format!("a different program, version {version}"),
+                Err(reason) => format!("a different program, which does not start: {reason}"),
             }
         };
         lines.push(format!("{}: {what}", path.display()));
@@ -90,15 +90,15 @@ async fn plugin_on_path() -> Check {
         return Check::ok(NAME, text);
     }
     Check::warning(NAME, text)
-        .advice("the AWS CLI takes the first; put this program's directory before it in PATH")
+        .advice("the AWS CLI uses the first on the PATH; put this program's directory before it")
 }
 
 /// Its version, and how it will call us.
 pub(super) async fn aws_cli() -> Check {
     const NAME: &str = "aws-cli";
     let Some(path) = on_path("aws").into_iter().next() else {
-        return Check::warning(NAME, "there is no aws on the PATH")
-            .advice("aws ssm start-session needs the AWS CLI; other callers may do without");
+        return Check::warning(NAME, "no aws is on the PATH")
+            .advice("aws ssm start-session needs the AWS CLI; other callers may not");
     };
     let words = match output(&path, &["--version"]).await {
         Ok(words) => words,
@@ -116,18 +116,18 @@ pub(super) async fn aws_cli() -> Check {
         .advice("update it: current versions pass it in the environment"),
         Some(_) => Check::ok(NAME, found),
         None => Check::warning(NAME, format!("{found}; this is no version of the AWS CLI that is known"))
-            .advice("look at what the first aws on the PATH is"),
+            .advice("check what the first aws on the PATH is"),
     }
 }
 
 pub(super) fn terminal() -> Check {
     const NAME: &str = "terminal";
     if !stdin_is_terminal() {
-        return Check::skipped(NAME, "stdin is no terminal: input ends with it, output goes on to its end");
+        return Check::skipped(NAME, "stdin is not a terminal; input stops at end of file, output continues");
     }
     if let Err(error) = RawMode::enter().map(drop) {
-        return Check::failure(NAME, format!("raw mode is refused: {error}"))
-            .advice("keys will come line by line; start the session from an ordinary terminal");
+        return Check::failure(NAME, format!("the terminal refuses raw mode: {error}"))
+            .advice("input will be sent line by line; start the session from an ordinary terminal");
     }
     let unknown = TerminalSize { cols: 0, rows: 0 };
     let size = match current_size(unknown) {
@@ -137,7 +137,7 @@ pub(super) fn terminal() -> Check {
     if stdin_is_pipe_terminal() {
         return Check::warning(NAME, format!("{size}, of Git Bash (mintty): whole lines, no single keys"))
             .advice(
-                "shells need winpty before the command, or Windows Terminal; ports and SSH work as they are",
+                "for shells, put winpty before the command or use Windows Terminal; ports and SSH work as usual",
             );
     }
     let term = std::env::var("TERM").unwrap_or_default();
@@ -154,7 +154,7 @@ pub(super) fn log(settings: &Settings) -> Check {
     let check = match logging::check(settings) {
         Ok(path) => Check::ok("log", format!("{state}; {} can be written", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
-            .advice("name a place that can be written in SSM_PLUGIN_LOG_FILE"),
+            .advice("set SSM_PLUGIN_LOG_FILE to a writable path"),
     };
     with_official_configuration(check, &official_log_configuration())
 }

@@ -61,9 +61,8 @@ pub(crate) async fn examine(options: &Options, loaded: &Loaded) -> Report {
 
 async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Check {
     tokio::time::timeout(CHECK_TIMEOUT, check).await.unwrap_or_else(|_| {
-        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
-            "something on the way takes packets and answers nothing: look at firewalls, VPN and proxies",
-        )
+        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))
+            .advice("something on the way drops packets silently: check firewalls, VPN and proxies")
     })
 }
 

@@ -102,7 +102,7 @@ pub(super) fn proxy(route: &Route) -> Check {
         Ok(None) => match route.network.proxy().ignored(url) {
             Some(name) => {
                 Check::warning(NAME, format!("none for this host; {}", notice::proxy_ignored(name)))
-                    .advice("unset it, or set HTTPS_PROXY if the way leads through a proxy")
+                    .advice("unset it, or set HTTPS_PROXY if a proxy is needed")
             }
             None => Check::ok(NAME, "none for this host"),
         },
@@ -111,7 +111,7 @@ pub(super) fn proxy(route: &Route) -> Check {
     }
 }
 
-/// Whose certificates are trusted.
+/// The certificates that are trusted.
 pub(super) fn trust(route: &Route) -> Check {
     const NAME: &str = "trust";
     let is_plain = |url: &Url| matches!(url.scheme(), "ws" | "http");
@@ -138,7 +138,7 @@ pub(super) async fn clock(route: &Route) -> Check {
     let after = SystemTime::now();
     let date = answer.headers.get("date").and_then(|value| value.to_str().ok());
     let Some(theirs) = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok()) else {
-        return Check::skipped(NAME, "the service did not say its time");
+        return Check::skipped(NAME, "the service's answer has no date");
     };
     judge_clock(DateTime::from(before).secs(), DateTime::from(after).secs(), theirs.secs())
 }
@@ -153,11 +153,10 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
         0..=2 => Check::ok(NAME, "as the service's"),
         3..=MAX_SKEW => Check::ok(NAME, text),
         seconds if seconds <= REFUSED_SKEW => {
-            Check::warning(NAME, text).advice("set the clock; from 5 minutes on AWS refuses all signatures")
+            Check::warning(NAME, text).advice("set the clock; AWS refuses signatures that are 5 minutes off")
         }
-        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures")).advice(
-            "set the clock (on a laptop or in WSL often after sleep: sudo hwclock -s, or restart NTP)",
-        ),
+        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures"))
+            .advice("set the clock (after sleep, on a laptop or in WSL: sudo hwclock -s, or restart NTP)"),
     }
 }
 
@@ -197,9 +196,9 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
                 .advice(format!("ask for wss://{host} to be allowed, or set HTTPS_PROXY and NO_PROXY"))
         }
         status if status.is_server_error() => Check::failure(NAME, format!("{host} answers {status}"))
-            .advice("a gateway on the way has no connection, or the service has trouble; try again, then look at both"),
+            .advice("a gateway on the way cannot connect, or the service has problems; try again, then check both"),
         status => Check::failure(NAME, format!("{host} answers {status} instead of opening one"))
-            .advice("something on the way does not pass websockets: a proxy, a captive portal, a filter"),
+            .advice("something on the way does not let websockets through: a proxy, a captive portal, a filter"),
     }
 }
 
@@ -212,10 +211,10 @@ fn advice(error: &OpenError) -> &'static str {
         OpenError::Proxy(_) => "fix HTTPS_PROXY, or name the host in NO_PROXY",
         OpenError::Trust(_) => "see trust",
         OpenError::Tls { .. } => {
-            "if a company's proxy opens TLS, name the PEM file of its authority in AWS_CA_BUNDLE"
+            "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its authority"
         }
         OpenError::Status { .. } | OpenError::Upgrade { .. } => {
-            "something on the way does not pass websockets"
+            "something on the way does not let websockets through"
         }
     }
 }

@@ -22,16 +22,16 @@ pub(super) struct Connection {
     config: Config,
     channel: Channel,
     reconnect: Reconnect,
-    /// Here while a websocket is open.
+    /// `Some` while a websocket is open.
     liveness: Option<Liveness>,
     events: VecDeque<LinkEvent>,
-    /// The session was told to wait with its input.
+    /// The channel had no room for input since the last [`LinkEvent::WantsInput`].
     input_waits: bool,
     recorder: Option<Recorder>,
 }
 
 impl Connection {
-    /// One that wants to be opened at once, at `host`.
+    /// A link's state at the start: the first attempt, to `host`, is due at once.
     pub(super) fn new(now: Instant, config: Config, host: String, seed: u64) -> Connection {
         Connection {
             channel: Channel::new(config.channel.clone(), seed),
@@ -44,7 +44,7 @@ impl Connection {
         }
     }
 
-    /// The channel, to be asked.
+    /// The channel, for its counters and state.
     pub(super) fn channel(&self) -> &Channel {
         &self.channel
     }
@@ -88,7 +88,8 @@ impl Connection {
         self.reconnect.poll_attempt(now)
     }
 
-    /// The attempt has opened a websocket, on which `token` is presented; `warning` is what did not work beside that.
+    /// The attempt has opened a websocket, on which `token` is presented; `warning` is a problem that
+    /// did not prevent it.
     pub(super) fn handle_opened(
         &mut self,
         now: Instant,
@@ -113,7 +114,7 @@ impl Connection {
         self.events.extend(self.reconnect.handle_failed(now, failure, warning));
     }
 
-    /// Something has come on the websocket.
+    /// A message has arrived on the websocket.
     pub(super) fn handle_message(&mut self, now: Instant, message: Message) {
         if let Some(liveness) = &mut self.liveness {
             liveness.handle_received();
@@ -159,7 +160,7 @@ impl Connection {
         self.channel.wants_frames()
     }
 
-    /// What to write to the websocket next. Ask only when it has room: what is given must go.
+    /// What to write to the websocket next. Call it only when there is room: what it returns must be written.
     #[must_use]
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
         if self.liveness.as_mut()?.poll_ping() {
@@ -175,15 +176,15 @@ impl Connection {
         self.channel.drain_acknowledgements().map(|transmit| message(recorder, transmit)).collect()
     }
 
-    /// Compares the clocks, to notice that the machine was asleep; to be called whenever there is an occasion.
+    /// Compares the clocks, to notice that the machine was asleep. Call it as often as is convenient.
     pub(super) fn handle_clocks(&mut self, now: Instant, wall: SystemTime) {
         if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_clocks(now, wall)) {
             tracing::info!("the machine was asleep");
         }
     }
 
-    /// When [`Connection::handle_timeout`] and the `poll_*` are due again, and why. With `reads` false nobody reads the
-    /// websocket, and no answer is missed.
+    /// When [`Connection::handle_timeout`] and the `poll_*` are due again, and why. With `reads` false the websocket
+    /// is not read, so a missing answer to a ping means nothing.
     #[must_use]
     pub(super) fn poll_timeout(&mut self, reads: bool) -> Option<(Instant, &'static str)> {
         let liveness = self.liveness.as_ref().map(|liveness| liveness.poll_timeout(reads));

@@ -20,11 +20,11 @@ pub enum GaveUp {
     /// The first opening took too long.
     #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
     OpenTimeout {
-        /// The host asked.
+        /// The stream URL's host.
         host: String,
         /// The time given.
         timeout: Duration,
-        /// What the last attempt met.
+        /// The last attempt's error.
         reason: String,
     },
     /// A lost connection did not come back in time.
@@ -32,7 +32,7 @@ pub enum GaveUp {
     Reconnect {
         /// The time given.
         timeout: Duration,
-        /// What the last attempt met.
+        /// The last attempt's error.
         reason: String,
     },
 }
@@ -40,10 +40,10 @@ pub enum GaveUp {
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
-    /// No websocket.
+    /// The websocket did not open.
     #[error("{0}")]
     Websocket(#[from] OpenError),
-    /// No websocket for a request without a signature, which is the likely reason.
+    /// The websocket did not open, probably because the request was unsigned.
     #[error("{error}; the request was not signed: {unsigned}")]
     Unsigned {
         /// The refusal.
@@ -57,7 +57,7 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
-    /// Whether trying again soon cannot help.
+    /// Whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenFailure::Websocket(error) | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
@@ -69,13 +69,13 @@ impl OpenFailure {
 /// Why a websocket could not be opened. No text holds the URL's query, the token or a proxy's password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The name has no address, or nobody answers there.
+    /// The name has no address, or nothing answers there.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The proxy gives no connection.
+    /// The proxy refused or failed.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    /// There is nobody to trust.
+    /// No trusted certificates could be loaded.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The TLS handshake failed.
@@ -113,7 +113,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether trying again soon cannot help.
+    /// Whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenError::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),

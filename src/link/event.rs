@@ -8,14 +8,14 @@ use crate::protocol::Event;
 pub enum LinkEvent {
     /// From the data channel.
     Channel(Event),
-    /// There is room for input again, after [`Link::wants_input`](super::Link::wants_input) had said no.
+    /// There is room for input again, after [`Link::wants_input`](super::Link::wants_input) was false.
     WantsInput,
-    /// The connection is lost and is being opened again; why.
+    /// The connection is lost and is being opened again, with the reason.
     Lost(String),
     /// The connection is back.
     Resumed,
-    /// What stands in the way of getting it back as it should be. It is tried further.
+    /// A problem while connecting that does not stop the attempts.
     Warning(String),
-    /// There will be no connection (any more). Nothing follows.
+    /// There will be no connection any more. The last event.
     GaveUp(GaveUp),
 }

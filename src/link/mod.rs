@@ -3,6 +3,18 @@
 //! What a link decides is in `connection`, a state machine without sockets and clocks; [`Link`] is the pump that moves
 //! it on: it makes the attempts, owns the websocket and the timer.
 //!
+//! | file | what it knows |
+//! |---|---|
+//! | `connection` | the state of a link: the channel, `reconnect` and, while a websocket is open, `liveness` |
+//! | `reconnect`, `backoff` | when to open a websocket, how often, and when to give up |
+//! | `liveness` | pings, missing answers, and that the machine was asleep |
+//! | `opener` | one attempt: resume, sign, open |
+//! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
+//! | `tcp`, `proxy`, `tls`, `websocket`, `stream` | the layers of one attempt |
+//! | `open_socket` | an open websocket, written in bursts |
+//! | `probe` | a websocket opened for `doctor` only |
+//! | `config`, `event`, `error` | what goes in and what comes out |
+//!
 //! Nothing here awaits: [`Link::next`] is one poll function, so that sending, receiving, pings, deadlines and
 //! reconnecting never wait for each other. (An `async fn next` that awaited its flush before it read deadlocked when
 //! both ends flooded a small socket.)
@@ -56,7 +68,7 @@ use crate::protocol::{Capabilities, DataKey, Input, Stats};
 pub struct Link {
     connection: Connection,
     wire: Wire,
-    /// Here unless an attempt is under way.
+    /// `None` while an attempt is under way: the attempt owns it.
     opener: Option<Opener>,
     timer: Pin<Box<Sleep>>,
 }
@@ -80,8 +92,8 @@ impl Link {
         }
     }
 
-    /// The next event. With `deliver` false, no frame is read and no channel event is given: whoever takes the output
-    /// is slow, and shall not be handed more. Everything else goes on. Cancel-safe.
+    /// The next event. With `deliver` false, no frame is read and no channel event is returned, because the consumer of
+    /// the output is slow. Everything else goes on. Cancel-safe.
     pub async fn next(&mut self, deliver: bool) -> LinkEvent {
         poll_fn(|cx| self.poll(cx, deliver)).await
     }
@@ -101,7 +113,7 @@ impl Link {
         self.connection.channel().wants_input()
     }
 
-    /// How many bytes that may be.
+    /// How many bytes of user data [`Link::send`] has room for.
     pub fn input_room(&self) -> usize {
         self.connection.channel().input_room()
     }
@@ -136,7 +148,7 @@ impl Link {
         self.connection.channel().stats()
     }
 
-    /// Says goodbye on the websocket, for at most [`CLOSE_TIMEOUT`].
+    /// Sends the last acknowledgements and closes the websocket, within [`CLOSE_TIMEOUT`].
     pub async fn close(mut self) {
         if let Wire::Open(socket) = self.wire {
             let last = self.connection.last_messages();
@@ -234,7 +246,7 @@ impl Link {
     }
 }
 
-/// How long a goodbye may take.
+/// How long closing the websocket may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the deadlines of what is sent are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);

@@ -61,7 +61,7 @@ impl OpenSocket {
         self.must_flush
     }
 
-    /// Writes what is left and says goodbye.
+    /// Writes what is left and closes the websocket.
     pub(super) async fn close(mut self, last: Vec<Message>) {
         for message in last {
             if self.socket.feed(message).await.is_err() {

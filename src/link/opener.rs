@@ -24,7 +24,7 @@ use super::websocket::{self, Dial, Socket};
 use crate::aws::{self, AwsError, ErrorKind};
 use crate::secret::Secret;
 
-/// What there is to open.
+/// The session to connect to, and how.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The session's id, for ResumeSession.
@@ -33,20 +33,20 @@ pub struct Target {
     pub url: Url,
     /// The token that the opening frame presents.
     pub token: Arc<Secret>,
-    /// The way there.
+    /// How hosts are reached: stream hosts, proxy, trust.
     pub network: Arc<Network>,
-    /// Whom to ask for signatures and new tokens; `None` opens unsigned, and again with the same token.
+    /// Signs the opening and gets new tokens; `None` opens unsigned, always with the same token.
     pub aws: Option<Arc<aws::Client>>,
     /// Whether credentials are looked up to sign the opening with the first token. Later ones are signed in any case.
     pub sign_first: bool,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 pub(super) struct Attempted {
     /// For the next one.
     pub opener: Opener,
     pub outcome: Result<Socket, OpenFailure>,
-    /// What did not work beside that, and the user may want to know.
+    /// A problem that did not decide the outcome, but that the user may want to know of.
     pub warning: Option<String>,
 }
 
@@ -56,9 +56,9 @@ pub(super) type Opening = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 #[derive(Debug)]
 pub(super) struct Opener {
     target: Target,
-    /// Since when there is a token that was not presented yet, after the first.
+    /// When a token arrived that has not been presented yet; `None` for the first token.
     unused: Option<Instant>,
-    /// That no credentials can be looked for is said once.
+    /// The warning about unreadable credentials has been given; it is given once.
     unreadable_is_told: bool,
 }
 
@@ -89,7 +89,7 @@ impl Opener {
             };
             let warning = match (&refusal, &unsigned) {
                 (Some(refusal), _) => refusal.is_news().then(|| refusal.to_string()),
-                // Who has no credentials knows that; who has some does not expect to be without.
+                // Users without credentials know it; users with a broken file do not expect to go unsigned.
                 (None, Some(error)) if error.kind == ErrorKind::UnreadableFile => {
                     let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
                     is_news.then(|| format!("{error}; opening without a signature"))
@@ -171,5 +171,5 @@ impl Refusal {
     }
 }
 
-/// How long a new token is taken to be good that could not be presented.
+/// How long an unused token is assumed to stay valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);

@@ -114,7 +114,7 @@ impl Reconnect {
             None => failure.to_string(),
         };
         let event = if self.was_open {
-            // The lost connection was told already.
+            // The loss has been reported already.
             warning
         } else {
             // Said once, while there is time for further attempts; the warning is a part of it.
@@ -141,7 +141,7 @@ impl Reconnect {
     /// The websocket is gone. Says so only for one that had worked.
     pub(super) fn handle_lost(&mut self, now: Instant, reason: String) -> Option<LinkEvent> {
         let Phase::Open { since, is_proven } = self.phase else { return None };
-        // One that was closed at once shall not be followed by another at once, for ever.
+        // A socket that was closed at once must not be followed by another at once, for ever.
         if is_proven && now.saturating_duration_since(since) >= STEADY_AFTER {
             self.backoff.reset();
         }
@@ -189,7 +189,7 @@ impl Reconnect {
     }
 }
 
-/// With so little time left for opening, a failure is told when that is over, not twice.
+/// With this little time left for opening, a failure is reported when the time is up, not twice.
 const NEARLY_OVER: Duration = Duration::from_millis(200);
 /// A connection that lasted this long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const SEEDS: u64 = 8;
 
-/// A link with the clocks of the virtual network, and what it told.
+/// A link with the clocks of the virtual network, and the events it gave.
 struct VirtualLink {
     connection: Connection,
     start: Instant,

@@ -27,13 +27,13 @@ pub(super) type Socket = WebSocketStream<Stream>;
 pub(super) struct Dial {
     /// Where: a URL that [`Network::stream_url`] gave.
     pub url: Url,
-    /// What the request shall say beside the upgrade itself: the signature.
+    /// Headers beside those of the upgrade itself: the signature.
     pub headers: HeaderMap,
     /// The way there.
     pub network: Arc<Network>,
 }
 
-/// Opens a websocket within [`ATTEMPT_TIMEOUT`], and a little before `open_by`: what the attempt met is to be told then.
+/// Opens a websocket within [`ATTEMPT_TIMEOUT`], and a little before `open_by`, so that its error is known by then.
 ///
 /// # Errors
 /// [`OpenError`] says what stood in the way.

@@ -10,7 +10,7 @@ use super::pacing::DEFAULT_RATE;
 use super::payload::{Flag, TerminalSize};
 use crate::version::COMPATIBLE_VERSION;
 
-/// What a channel is told about its session and its limits.
+/// A channel's session and limits.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The client version reported to service and agent. Agents decide on it: a low one switches smux keepalives
@@ -81,7 +81,7 @@ pub enum Input {
     Flag(Flag),
 }
 
-/// What a session is told.
+/// Events for the session.
 #[derive(Debug)]
 pub enum Event {
     /// The session may start.

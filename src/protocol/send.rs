@@ -58,7 +58,7 @@ pub(super) struct Sender {
     last_timeout: Option<Instant>,
     /// Whether the tail was probed since the last acknowledgement.
     is_tail_probed: bool,
-    /// Since when outstanding data has seen no acknowledgement while connected.
+    /// When the present silence began: outstanding data, connected, and no acknowledgement.
     unacknowledged_since: Option<Instant>,
     resent: u64,
 }

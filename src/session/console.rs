@@ -10,30 +10,30 @@ use crate::notice;
 use crate::settings::{Settings, When};
 use crate::term::{Output, stdout_is_terminal};
 
-/// Writes the session's bytes and our own sentences, in order, without ever blocking the session.
+/// Writes the session's bytes and our own messages, in order, without ever blocking the session.
 #[derive(Debug)]
 pub(crate) struct Console {
     out: Output,
     err: Output,
     status: notice::Status,
-    /// For tools instead of people.
+    /// Status events are JSON, for tools.
     is_json: bool,
     is_quiet: bool,
-    /// Stdout belongs to the remote alone from here on.
+    /// Only the remote's bytes go to stdout from here on.
     is_clean: bool,
-    /// Asked at the start: one that has gone does not answer as a terminal any more.
+    /// Asked at the start, because a terminal that has hung up no longer answers as one.
     is_terminal: bool,
-    /// Stdout takes no more.
+    /// Writing to stdout has failed; nothing more is written.
     has_failed: bool,
 }
 
-/// Why stdout takes no more.
+/// Why writing to stdout has failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// Its reader has gone, and wants to know nothing more: a pipe or a connection that was closed, a terminal.
+    /// Its reader has gone, and needs no message: a closed pipe or connection, a terminal that hung up.
     #[error("the reader of stdout has gone")]
     ReaderGone,
-    /// What was written to it is lost: a full disk.
+    /// Writing failed, and output is lost: a full disk, for example.
     #[error("cannot write to stdout: {0}")]
     Failed(io::Error),
 }

@@ -1,4 +1,4 @@
-//! Ending sessions at the other side, and the last words.
+//! Ending sessions at the agent and the service, and the final message.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::term;
 pub(super) enum End {
     /// The service closed the channel; its reason, empty for none.
     Closed(String),
-    /// Nothing more to do here: input and output have ended.
+    /// Input and output have ended.
     Finished,
-    /// Whoever reads our output is gone.
+    /// The reader of stdout is gone.
     ReaderGone,
-    /// A signal ended a port session, which has its own words for that.
+    /// A signal ended a port session, which has a message of its own for that.
     Interrupted,
     /// A signal, an escape or the death of our parent asked for it.
     Terminated,
@@ -33,7 +33,7 @@ pub(super) enum End {
     TimedOut,
     /// It could not be started.
     NotStarted(String),
-    /// It could not go on.
+    /// It cannot continue.
     Failed(String),
 }
 
@@ -186,7 +186,7 @@ impl Closing {
         self.end_sessions().await;
         let written = tokio::select! {
             written = self.console.flush() => written,
-            // A reader that takes nothing shall not keep us from ending when we are told to, or have been.
+            // A reader that takes nothing must not keep us from ending on request.
             () = until_told_to_end(&mut self.watch) => Ok(()),
             () = tokio::time::sleep(LAST_WRITES), if was_told => Ok(()),
         };
@@ -225,5 +225,5 @@ pub(super) fn ends_session(signal: Signal) -> bool {
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
-/// What may still be written after we were told to end.
+/// How long output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);

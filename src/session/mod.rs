@@ -160,7 +160,7 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
                 LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
                     return Err(End::NotStarted(reason.to_string()));
                 }
-                // The service may say so before the agent has come for the first time.
+                // The service may say so before the agent has connected for the first time.
                 LinkEvent::Channel(Event::Paused(_) | Event::Stalled(_)) => {}
                 LinkEvent::GaveUp(GaveUp::SessionGone) => return Err(End::TimedOut),
                 LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),

@@ -111,7 +111,7 @@ struct Shell {
     fallback: TerminalSize,
     size: Option<TerminalSize>,
     is_line_start: bool,
-    /// How often the remote terminal was told that the input has ended, and when it is told again.
+    /// How often the end of input has been sent to the remote terminal, and when it is sent again.
     ends_sent: u32,
     next_end: Option<Instant>,
 }

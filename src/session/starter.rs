@@ -13,7 +13,7 @@ use crate::link::{self, Link, Network};
 pub(super) struct Started {
     pub id: String,
     pub link: Link,
-    /// Who can end it, where it was opened with credentials of ours.
+    /// Ends it at the service, if it was opened with credentials of ours.
     pub aws: Option<Arc<aws::Client>>,
     /// Its agent reads the flag that ends a session: that of a port session.
     pub reads_flags: bool,
@@ -56,7 +56,7 @@ impl Starter {
     }
 }
 
-/// Why there is no session.
+/// Why a session was not started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     /// StartSession failed.
@@ -83,9 +83,9 @@ impl StartError {
         match self {
             StartError::Aws(error) => match error.kind {
                 ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
-                    Some("sign in again (such as with aws sso login), the next connection tries again")
+                    Some("sign in again (for example with aws sso login); the next connection tries again")
                 }
-                ErrorKind::Denied => Some("allow ssm:StartSession for the target and the document"),
+                ErrorKind::Denied => Some("allow ssm:StartSession on the target and the document"),
                 _ => None,
             },
             StartError::Url(_) => None,

@@ -21,7 +21,7 @@ pub(super) struct Session {
     pub settings: Settings,
     pub legacy: bool,
     pub aws: Arc<aws::Client>,
-    /// Opened with a signature of the caller's, who has no credentials for us.
+    /// Opened with the caller's signature; there are no credentials to end it with.
     pub is_presigned: bool,
     pub link: Link,
     pub console: Console,
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// What every kind of session does with an event that its own loop has no use for.
+    /// Handles an event that the kind of session does not handle itself.
     pub(super) fn handle(&mut self, event: LinkEvent) -> Option<End> {
         match event {
             LinkEvent::Channel(Event::ExitCode { code, text }) => {
@@ -66,13 +66,14 @@ impl Session {
         }
     }
 
-    /// Prints the state of the session on stderr, since it was asked for.
+    /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.
     pub(super) fn report(&mut self) {
         let text = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
         self.console.announce(&Status::Message { text });
     }
 
-    /// The session for itself, to be run or ended, and what is left beside it. `reads_flags`: see [`Started`].
+    /// Separates the session, which can be run or ended by itself, from the caller's side. `reads_flags`: see
+    /// [`Started`].
     pub(super) fn split(self, reads_flags: bool) -> (Started, Front) {
         let aws = Some(self.aws).filter(|_| !self.is_presigned);
         let started = Started { id: self.id.clone(), link: self.link, aws, reads_flags };
@@ -80,7 +81,7 @@ impl Session {
         (started, Front { id, settings, console, watch, starter })
     }
 
-    /// For the end of a run that has used the session as a whole.
+    /// Prepares the end of a run of one session.
     pub(super) fn into_closing(self, end: &End, reads_flags: bool) -> Closing {
         let (session, front) = self.split(reads_flags);
         let remains = match end {
@@ -91,7 +92,7 @@ impl Session {
     }
 }
 
-/// The caller's side of a run: what was asked for, and who is told.
+/// The caller's side of a run: settings, output, signals.
 pub(super) struct Front {
     /// The first session's id.
     pub id: String,
@@ -102,14 +103,14 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// For the end of the run.
+    /// Prepares the end of the run.
     pub(super) fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
         let Front { id, console, watch, .. } = self;
         Closing { id, console, watch, remains, reaper, may_lose_words: false }
     }
 }
 
-/// Tells the user of an event that nobody has another use for. The end that it is, if it is one.
+/// Reports an event to the user. Returns the end, if the event is one.
 pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
     match event {
         LinkEvent::Lost(reason) => console.tell(&Status::Lost { reason }),
@@ -122,13 +123,13 @@ pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
             Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
             Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
             Event::Notice(words) => console.say(&notice::customer_message(&words)),
-            Event::Paused(true) => console.status("the agent is not connected, waiting for it"),
+            Event::Paused(true) => console.status("the agent is not connected; waiting for it"),
             Event::Paused(false) => console.status("the agent is connected"),
             Event::Stalled(silence) => {
-                console.status(&format!("the remote has taken no data for {} s", silence.as_secs()));
+                console.status(&format!("the remote has accepted no data for {} s", silence.as_secs()));
             }
             Event::Stderr(bytes) | Event::Output(bytes) => {
-                tracing::debug!(length = bytes.len(), "dropped output that nobody waits for");
+                tracing::debug!(length = bytes.len(), "dropped output that no session expects");
             }
             Event::DataKeyNeeded(_) | Event::ExitCode { .. } | Event::PortRefused | Event::Ready(_) => {}
         },
@@ -136,7 +137,7 @@ pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
     None
 }
 
-/// Resolves at a time, or never.
+/// Completes at `at`, or never.
 pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

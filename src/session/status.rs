@@ -1,4 +1,4 @@
-//! Changes of state, told on stderr: as text for people, or as JSON for tools (`SSM_PLUGIN_STATUS=json`).
+//! Changes of state, reported on stderr: as text for people, or as JSON for tools (`SSM_PLUGIN_STATUS=json`).
 //!
 //! The manual page lists the events and their fields. They are kept: tools read them. A new one may come at any time.
 
@@ -64,7 +64,7 @@ pub(super) enum Status {
     },
     /// A local reader has held up its session for long.
     ReaderStalled,
-    /// Whatever else people are told.
+    /// Any other message to people.
     Message { text: String },
     /// What has gone wrong.
     Failure { text: String },
@@ -92,7 +92,7 @@ struct Line<'a> {
 }
 
 impl Status {
-    /// For people; `None` for what they are not told, or are told elsewhere.
+    /// The text for people; `None` if there is none, or if it is printed elsewhere.
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Status::Lost { reason } => Some(notice::reconnecting(reason)),

@@ -4,7 +4,8 @@ use std::io;
 
 use crate::process::{Parent, Signal, Signals};
 
-/// Signals and the parent in one stream. A dead AWS CLI counts as a hangup, unless we shall outlive it.
+/// Signals and the parent in one stream. The AWS CLI's death counts as a hangup, unless the settings say
+/// otherwise.
 #[derive(Debug)]
 pub(super) struct Watch {
     signals: Signals,
@@ -17,7 +18,7 @@ impl Watch {
         Ok(Watch { signals: Signals::install()?, parent: (!outlives_parent).then_some(parent) })
     }
 
-    /// From here on the parent's death is nothing to us.
+    /// Ignores the parent's death from here on.
     pub(super) fn outlive_parent(&mut self) {
         self.parent = None;
     }

@@ -80,7 +80,7 @@ macro_rules! settings {
 settings! {
     exit_code: Flag = Flag,
         "SSM_PLUGIN_EXIT_CODE",
-        "1: exit with the remote command's status, 255 for own failures",
+        "1: exit with the remote command's status, 255 for the plugin's own failures",
         "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)";
     local_host: Text = Text("localhost"),
         "SSM_PLUGIN_LOCAL_HOST",
@@ -92,20 +92,20 @@ settings! {
         "the service's limit of messages per second counts per session";
     restart: Flag = Flag,
         "SSM_PLUGIN_RESTART",
-        "1: a forwarded port outlives its session, the next connection starts another",
+        "1: a forwarded port outlives its session; the next connection starts another",
         "smp#55, smp#135: tunnels are lost after idle minutes, at a reboot, at a failover";
     forward: Text = Text("none"),
         "SSM_PLUGIN_FORWARD",
-        "further ports, each as <local port>:<host>:<port>, with blanks between",
+        "further ports, each as <local port>:<host>:<port>, separated by spaces",
         "smp#24: one terminal for each port; each is a StartSession in the audit log";
     socks: Port = Port,
         "SSM_PLUGIN_SOCKS",
-        "port of a SOCKS5 proxy on loopback beside a forwarded one, 0: any",
+        "port of a SOCKS5 proxy on loopback, in addition; 0: any free port",
         "smp#88; each destination is a StartSession in the audit log";
     buffer: Number<usize> = Number { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
         "SSM_PLUGIN_BUFFER",
-        "bytes kept for a slow local reader",
-        "smp#139: one reader that pauses stops all others of its session; all together may have four times that";
+        "bytes kept per slow reader; 4 times for all",
+        "smp#139: a reader that pauses must not stop the others of its session";
     keep_alive_without_parent: Flag = Flag,
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
         "1: keep running when the AWS CLI that called has died",
@@ -113,14 +113,14 @@ settings! {
     allow_stream_host: Text = Text("none"),
         "SSM_PLUGIN_ALLOW_STREAM_HOST",
         "one more host the stream URL may name",
-        "the official plugin refuses other than AWS hosts since 1.2.889";
+        "the official plugin refuses hosts other than AWS's since 1.2.889";
     stream_host: Text = Text("none"),
         "SSM_PLUGIN_STREAM_HOST",
         "connect to this host instead of the stream URL's",
         "private vpce hosts (smp#122)";
     skip_client_configure: Flag = Flag,
         "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-        "true: open unsigned, without a look for credentials first",
+        "true: connect unsigned, without looking up credentials",
         "the official plugin's";
     reported_version: Version = Version(COMPATIBLE_VERSION),
         "SSM_PLUGIN_REPORTED_VERSION",
@@ -129,14 +129,14 @@ settings! {
     log: Filter = Filter,
         "SSM_PLUGIN_LOG",
         "diagnostics: error, warn, info, debug, trace or a tracing filter",
-        "smp#139: logs are needed and off";
+        "smp#139: logs are needed, but off by default";
     log_file: File = File("in the state directory"),
         "SSM_PLUGIN_LOG_FILE",
         "file for the diagnostics",
-        "the official plugin's folder needs root";
+        "the official plugin's log folder needs root";
     message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
         "SSM_PLUGIN_MESSAGE_RATE",
-        "data messages per second a session may send, 0: unlimited",
+        "data messages a session may send per second; 0: unlimited",
         "the service stops sessions near 1000";
     max_payload: Number<usize> = Number { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
         "SSM_PLUGIN_MAX_PAYLOAD",
@@ -149,22 +149,22 @@ settings! {
     status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
         "SSM_PLUGIN_STATUS",
         "status lines on stderr: auto (if a terminal), always, never, json",
-        "users see a hang (smp#135, cli#9282)";
+        "without them a lost connection looks like a hang (smp#135, cli#9282)";
     log_connections: Flag = Flag,
         "SSM_PLUGIN_LOG_CONNECTIONS",
-        "1: each forwarded connection on stderr: from where, how long, bytes",
-        "smp#139: what a tunnel did is found out afterwards; in SSM_PLUGIN_LOG=info in any case";
+        "1: report each forwarded connection on stderr: origin, duration, bytes",
+        "smp#139: shows later what a tunnel did; SSM_PLUGIN_LOG=info always includes it";
     quiet: Flag = Flag,
         "SSM_PLUGIN_QUIET",
-        "1: no notices of the plugin on stdout, only the session's bytes",
+        "1: no plugin notices on stdout, only the session's bytes",
         "agent#358, smp#94";
     open_timeout: Seconds = Seconds(link::Config::OPEN_TIMEOUT),
         "SSM_PLUGIN_OPEN_TIMEOUT",
-        "seconds to open the connection",
+        "seconds allowed for opening the connection",
         "smp#68: a blocked network looks like a hang";
     handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
         "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
-        "seconds until the agent must have answered",
+        "seconds allowed for the agent's answer",
         "agent#636";
     reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
         "SSM_PLUGIN_RECONNECT_TIMEOUT",
@@ -180,19 +180,19 @@ settings! {
         "reports without a trace cannot be reproduced (smp#135)";
     wire_log_payloads: Flag = Flag,
         "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
-        "1: record what was typed and shown, too, not only its length",
-        "off: a recording shall be fit to be shown";
+        "1: also record what was typed and shown, not only its length",
+        "off: a recording should be safe to share";
     columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
         "COLUMNS",
-        "width sent when no terminal can tell",
+        "width sent if the terminal size is unknown",
         "the official plugin's fallback, smp#48";
     lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
         "LINES",
-        "height sent when no terminal can tell",
+        "height sent if the terminal size is unknown",
         "the official plugin's fallback, smp#48";
 }
 
-/// The most sessions that may share a port: each is an own StartSession at AWS.
+/// The most sessions that may share a port: each is a StartSession of its own.
 const MAX_SESSIONS: usize = 8;
 const MIN_BUFFER: usize = 1 << 20;
 /// 4 GiB, or what a system of 32 bits can count.

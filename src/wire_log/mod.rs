@@ -49,7 +49,7 @@ pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
     }
 }
 
-/// A recording under way, as links are told of it.
+/// A recording under way, as links see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Recording {
     shared: Arc<Shared>,
@@ -128,7 +128,7 @@ impl Recorder {
         }
     }
 
-    /// A binary frame that has come.
+    /// A binary frame that has arrived.
     pub(crate) fn received(&self, frame: &Bytes) {
         self.frame(From::Agent, frame);
     }
@@ -174,7 +174,7 @@ struct Entry {
     what: What,
 }
 
-/// Who has sent a frame: this program, or the agent and the service for it.
+/// The sender of a frame: this program, or the agent or service.
 #[derive(Debug, Clone, Copy)]
 enum From {
     Client,

@@ -23,19 +23,7 @@ impl Background {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind")?;
-        listener.set_nonblocking(true).context("listener")?;
-        let port = listener.local_addr().context("listener")?.port();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name(name)
-            .enable_all()
-            .build()
-            .context("runtime")?;
-        let listener = {
-            let _runtime = runtime.enter();
-            TcpListener::from_std(listener).context("listener")?
-        };
+        let (runtime, listener, port) = listen(name, 0, 1)?;
         runtime.spawn(serve(listener));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -57,6 +45,25 @@ impl Drop for Background {
             let _ = thread.join();
         }
     }
+}
+
+/// A runtime of `workers` threads called `name`, with a listener on `port` of 127.0.0.1, and the port it has got.
+pub(crate) fn listen(name: &str, port: u16, workers: usize) -> anyhow::Result<(Runtime, TcpListener, u16)> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("bind 127.0.0.1:{port}"))?;
+    listener.set_nonblocking(true).context("listener")?;
+    let port = listener.local_addr().context("listener")?.port();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let listener = {
+        let _runtime = runtime.enter();
+        TcpListener::from_std(listener).context("listener")?
+    };
+    Ok((runtime, listener, port))
 }
 
 /// Ends a runtime when `stopped` resolves.

@@ -10,7 +10,6 @@
 //! encrypted session cannot be replayed at all, for want of the key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +30,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info};
 
 use crate::agent::codec::{self, MessageType};
+use crate::background::listen;
 use crate::frame;
 
 /// A recorded session that waits for a plugin, on the loopback interface. Dropping it ends it.
@@ -48,20 +48,7 @@ impl Replay {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let steps = steps(&lines(&text)?)?;
         info!(steps = steps.len(), "recording read");
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .with_context(|| format!("bind {port}"))?;
-        listener.set_nonblocking(true).context("listener")?;
-        let port = listener.local_addr().context("listener")?.port();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("ssm-sim-replay")
-            .enable_all()
-            .build()
-            .context("runtime")?;
-        let listener = {
-            let _runtime = runtime.enter();
-            TcpListener::from_std(listener).context("listener")?
-        };
+        let (runtime, listener, port) = listen("ssm-sim-replay", port, 1)?;
         let player =
             Player { steps, at: 0, unacknowledged: BTreeMap::new(), received: BTreeSet::new(), patience };
         runtime.spawn(serve(listener, port, Arc::new(Mutex::new(player))));

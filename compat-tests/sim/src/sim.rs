@@ -1,6 +1,5 @@
 //! A running simulator.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -8,11 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::background::wait_and_stop;
+use crate::background::{listen, wait_and_stop};
 use crate::config::{Config, Credentials, Cut, Faults, ResumePolicy, Way};
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
@@ -36,23 +34,10 @@ impl Sim {
     /// # Errors
     /// When the port cannot be bound, or the runtime or a certificate cannot be made.
     pub fn start(config: Config) -> anyhow::Result<Sim> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
-            .with_context(|| format!("bind 127.0.0.1:{}", config.port))?;
-        listener.set_nonblocking(true).context("listener")?;
-        let port = listener.local_addr().context("listener")?.port();
+        let (runtime, listener, port) = listen("ssm-sim", config.port, WORKERS)?;
         let (ca_pem, acceptor) =
             if config.tls { Some(tls::certificates(&["localhost", "127.0.0.1"])?) } else { None }.unzip();
         let service = Arc::new(Service::new(config, port)?);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .thread_name("ssm-sim")
-            .enable_all()
-            .build()
-            .context("runtime")?;
-        let listener = {
-            let _runtime = runtime.enter();
-            TcpListener::from_std(listener).context("listener")?
-        };
         let handle = runtime.handle().clone();
         handle.spawn(server::serve(Arc::clone(&service), listener, acceptor));
         let (stop, stopped) = oneshot::channel();

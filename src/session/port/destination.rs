@@ -16,7 +16,7 @@ pub(super) struct Destination {
 /// Why a destination cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::session) enum DestinationError {
-    #[error("port 0 is nobody's")]
+    #[error("port 0 is not a valid destination port")]
     PortZero,
     #[error("the host has characters that the session document does not allow, or fewer than 3")]
     Host,

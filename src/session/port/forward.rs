@@ -118,7 +118,7 @@ mod tests {
             let line = one(word).unwrap_err();
             assert!(line.contains(&format!("{word:?}")) && !line.contains('\n'), "{line}");
         }
-        assert!(one("1:db.internal:0").unwrap_err().ends_with("port 0 is nobody's"));
+        assert!(one("1:db.internal:0").unwrap_err().ends_with("port 0 is not a valid destination port"));
         let (forwards, errors) = parse("1:aaa:1 nonsense 1:bbb:2 2:b\"b:3 3:ccc:3");
         assert_eq!(forwards.iter().map(|forward| forward.local_port).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(errors.len(), 3, "{errors:?}");

@@ -32,16 +32,16 @@ use crate::smux::{self, StreamId};
 /// Tells a connection from the others of its pool.
 pub(super) type ConnectionNumber = u64;
 
-/// What a lane tells its pool.
+/// Events of a lane for its pool.
 #[derive(Debug)]
 pub(super) enum LaneEvent {
-    /// Something has moved: the streams may want to send.
+    /// Something has changed: the streams may have data to send.
     Progress,
     /// Connections can be taken.
     Ready,
     /// The agent could not reach the destination.
     Refused,
-    /// Something for the user, while the lane is ready.
+    /// An event to report to the user, while the lane is ready.
     Tell(LinkEvent),
     /// It is over; its connections are closed.
     Ended(LaneEnd),
@@ -50,11 +50,11 @@ pub(super) enum LaneEvent {
 /// How a lane has ended.
 #[derive(Debug)]
 pub(super) struct LaneEnd {
-    /// As the end of the run, should it be that.
+    /// The end of the run, if this was its last lane.
     pub end: End,
-    /// In words, for a status line.
+    /// The reason, for a status line.
     pub reason: String,
-    /// The session was not even started.
+    /// Set if the session was never started.
     pub start_error: Option<StartError>,
 }
 

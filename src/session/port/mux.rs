@@ -111,7 +111,7 @@ impl Run {
             return;
         }
         let Some(starter) = starter else {
-            console.complain("no further ports: this caller passes no request to take the target from");
+            console.complain("no further ports: the caller did not pass the request that names the target");
             return;
         };
         for Forward { local_port, destination } in forwards {
