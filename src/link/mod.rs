@@ -10,14 +10,10 @@
 //! | `liveness` | pings, missing answers, and that the machine was asleep |
 //! | `opener` | one attempt: resume, sign, open |
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
-//! | `tcp`, `proxy`, `tls`, `websocket`, `stream` | the layers of one attempt |
-//! | `open_socket` | an open websocket, written in bursts |
-//! | `probe` | a websocket opened for `doctor` only |
-//! | `config`, `event`, `error` | what goes in and what comes out |
+//! | `tcp`, `proxy`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
 //!
-//! Nothing here awaits: [`Link::next`] is one poll function, so that sending, receiving, pings, deadlines and
-//! reconnecting never wait for each other. (An `async fn next` that awaited its flush before it read deadlocked when
-//! both ends flooded a small socket.)
+//! Nothing here awaits: [`Link::next`] is one poll function, so that nothing waits for anything else. (An `async fn
+//! next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
 
 mod backoff;
 mod config;
