@@ -498,5 +498,5 @@ const COMPACT_BELOW: usize = 4;
 
 // It sees private fields.
 #[cfg(test)]
-#[path = "tests/session.rs"]
+#[path = "../tests/session.rs"]
 mod tests;
