@@ -1,16 +1,19 @@
-//! A session: streams, their turns, what arrives for them.
+//! A session: streams, their beginnings and ends, what arrives for them.
+
+mod invariants;
+mod sending;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::config::{Config, Role};
 use super::error::{Error, OpenError, SendError};
-use super::frame::{Decoder, Frame, HEADER_LEN, Header, OpenFrame, StreamId};
+use super::frame::{Decoder, Frame, OpenFrame, StreamId};
 use super::keepalive::{Due, Timers};
 use super::schedule::{Schedule, Turn};
-use super::stream::{Next, ReceiveState, SendState, Stream};
+use super::stream::{ReceiveState, SendState, Stream};
 
 /// What happened, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,41 +271,6 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send.
-    /// Frames may be cut between two calls.
-    #[must_use]
-    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
-        if self.failure.is_some() {
-            return None;
-        }
-        let mut out = BytesMut::new();
-        while out.len() < max {
-            if self.frame.is_done() {
-                let Some(header) = self.next_frame() else { break };
-                self.frame = OpenFrame::new(header);
-            }
-            out.reserve((max - out.len()).min(HEADER_LEN + self.buffered));
-            self.frame.take_header(max - out.len(), &mut out);
-            if let Some((id, count)) = self.frame.take_payload(max - out.len())
-                && let Some(stream) = self.streams.get_mut(&id)
-            {
-                stream.pull(count, &mut out);
-                self.buffered -= count;
-            }
-        }
-        self.assert_invariants();
-        (!out.is_empty()).then(|| out.freeze())
-    }
-
-    /// Whether [`poll_transmit`](Self::poll_transmit) has something to give.
-    pub fn has_transmit(&self) -> bool {
-        let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
-        self.failure.is_none()
-            && (self.nop
-                || !self.frame.is_done()
-                || waiting.any(|id| self.streams.get(&id).is_some_and(Stream::has_transmit)))
-    }
-
     /// Payload bytes queued in all streams; their headers come on top.
     pub fn buffered_out(&self) -> usize {
         self.buffered
@@ -386,63 +354,6 @@ impl Session {
         self.counters.dropped_bytes += bytes as u64;
     }
 
-    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN,
-    /// as far as each is due.
-    fn next_frame(&mut self) -> Option<Header> {
-        if std::mem::take(&mut self.nop) {
-            return Some(Header::Nop);
-        }
-        loop {
-            let turn = match &mut self.turn {
-                Some(turn) => turn,
-                none => none.insert(Turn::new(self.schedule.next()?)),
-            };
-            let id = turn.id;
-            let next =
-                self.streams.get_mut(&id).and_then(|stream| stream.next(turn.pushed, self.config.max_frame));
-            match next {
-                Some(Next::Syn) => {
-                    turn.served = true;
-                    return Some(Header::Syn(id));
-                }
-                Some(Next::Push(length)) => {
-                    turn.served = true;
-                    turn.pushed = true;
-                    return Some(Header::Push(id, length));
-                }
-                Some(Next::Fin) => {
-                    self.turn = None;
-                    self.unschedule(id);
-                    self.remove_if_over(id);
-                    return Some(Header::Fin(id));
-                }
-                None => {
-                    if turn.served {
-                        self.schedule.requeue(id);
-                    } else {
-                        self.unschedule(id);
-                    }
-                    self.turn = None;
-                }
-            }
-        }
-    }
-
-    fn wake(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.scheduled
-        {
-            stream.scheduled = true;
-            self.schedule.wake(id);
-        }
-    }
-
-    fn unschedule(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.scheduled = false;
-        }
-    }
-
     fn remove_if_over(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(Stream::is_over) {
             self.streams.remove(&id);
@@ -456,35 +367,6 @@ impl Session {
     fn fail(&mut self, error: Error) -> Error {
         self.failure = Some(error);
         error
-    }
-
-    /// What holds between calls, whatever the peer sends. Checked in debug builds.
-    fn assert_invariants(&self) {
-        if !cfg!(debug_assertions) {
-            return;
-        }
-        let streams = || self.streams.values();
-        assert_eq!(
-            self.buffered,
-            streams().map(Stream::queued).sum::<usize>(),
-            "the total is the sum of the queues"
-        );
-        assert!(self.streams.len() <= self.config.max_streams, "streams are bounded");
-        assert!(streams().all(|stream| stream.queued() <= self.config.send_buffer), "queues are bounded");
-        assert!(!streams().any(Stream::is_over), "a stream that is over is forgotten");
-        assert!(
-            streams().all(|stream| stream.scheduled || !stream.has_transmit()),
-            "a stream with something to send will have its turn"
-        );
-        assert_eq!(
-            self.schedule.len() + usize::from(self.turn.is_some()),
-            streams().filter(|stream| stream.scheduled).count(),
-            "a stream is lined up once"
-        );
-        if let Some((id, left)) = self.frame.payload() {
-            let queued = self.streams.get(&id).map_or(0, Stream::queued);
-            assert!(left <= queued, "a frame that was begun can be completed");
-        }
     }
 }
 

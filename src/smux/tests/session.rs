@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use super::super::frame::Header;
 use super::super::tests::epoch;
-use super::super::{FrameError, KeepAlive};
+use super::super::{FrameError, HEADER_LEN, KeepAlive};
 use super::*;
 
 const MESSAGE: usize = 1024;

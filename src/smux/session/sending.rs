@@ -1,0 +1,102 @@
+//! What a session sends next: the turns of its streams.
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
+use super::super::schedule::Turn;
+use super::super::stream::{Next, Stream};
+use super::Session;
+
+impl Session {
+    /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send.
+    /// Frames may be cut between two calls.
+    #[must_use]
+    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        while out.len() < max {
+            if self.frame.is_done() {
+                let Some(header) = self.next_frame() else { break };
+                self.frame = OpenFrame::new(header);
+            }
+            out.reserve((max - out.len()).min(HEADER_LEN + self.buffered));
+            self.frame.take_header(max - out.len(), &mut out);
+            if let Some((id, count)) = self.frame.take_payload(max - out.len())
+                && let Some(stream) = self.streams.get_mut(&id)
+            {
+                stream.pull(count, &mut out);
+                self.buffered -= count;
+            }
+        }
+        self.assert_invariants();
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to give.
+    pub fn has_transmit(&self) -> bool {
+        let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
+        self.failure.is_none()
+            && (self.nop
+                || !self.frame.is_done()
+                || waiting.any(|id| self.streams.get(&id).is_some_and(Stream::has_transmit)))
+    }
+
+    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN,
+    /// as far as each is due.
+    fn next_frame(&mut self) -> Option<Header> {
+        if std::mem::take(&mut self.nop) {
+            return Some(Header::Nop);
+        }
+        loop {
+            let turn = match &mut self.turn {
+                Some(turn) => turn,
+                none => none.insert(Turn::new(self.schedule.next()?)),
+            };
+            let id = turn.id;
+            let next =
+                self.streams.get_mut(&id).and_then(|stream| stream.next(turn.pushed, self.config.max_frame));
+            match next {
+                Some(Next::Syn) => {
+                    turn.served = true;
+                    return Some(Header::Syn(id));
+                }
+                Some(Next::Push(length)) => {
+                    turn.served = true;
+                    turn.pushed = true;
+                    return Some(Header::Push(id, length));
+                }
+                Some(Next::Fin) => {
+                    self.turn = None;
+                    self.unschedule(id);
+                    self.remove_if_over(id);
+                    return Some(Header::Fin(id));
+                }
+                None => {
+                    if turn.served {
+                        self.schedule.requeue(id);
+                    } else {
+                        self.unschedule(id);
+                    }
+                    self.turn = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.scheduled
+        {
+            stream.scheduled = true;
+            self.schedule.wake(id);
+        }
+    }
+
+    fn unschedule(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.scheduled = false;
+        }
+    }
+}
