@@ -14,7 +14,7 @@ use crate::further_ports::leads_to;
 use crate::harness::api::Started;
 use crate::harness::net::{FreePort, connect, opened_port};
 use crate::harness::process::{Running, run};
-use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
 use crate::harness::{PATIENCE, World, is_root, required};
 use crate::socks::web;
 
@@ -138,16 +138,18 @@ fn unprivileged() -> (u32, u32) {
     of("postgres").or_else(|| of("nobody")).expect("a user to run PostgreSQL as")
 }
 
-/// smp#24, smp#88: one command for the whole VPC.
+/// smp#24, smp#88: one command for the whole VPC. Two forwards and, by SOCKS, three destinations by name, all at once, and
+/// a thousand short requests beside them.
 #[test]
 fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
-    let (mut world, sim, web) = (World::new(), sim(), web());
+    let (mut world, sim, web) = (World::new(), unpaced_sim(), web());
     let postgres = Postgres::start(&world);
     for name in ["db.internal", "web.internal", "other.internal"] {
         sim.set_host(name, "127.0.0.1");
     }
     let (db, page) =
         (format!("db.internal:{}", postgres.port.number()), format!("web.internal:{}", web.port()));
+    let other = format!("other.internal:{}", web.port());
     world.set("SSM_PLUGIN_FORWARD", &format!("0:{db} 0:{page}"));
     world.set("SSM_PLUGIN_SOCKS", "0");
     let started = Started::port(&sim.endpoint(), postgres.port.number(), 0);
@@ -156,7 +158,7 @@ fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
     plugin.stderr.wait_for("SOCKS5 proxy on 127.0.0.1:");
     let socks: u16 = plugin.stderr.wait_for("\n").trim().parse().expect("a port");
     // psql speaks no SOCKS: a wrapper does for it.
-    let wrapped = socks_wrapper(socks, "other.internal", postgres.port.number());
+    let wrapped = socks_wrapper(socks, "db.internal", postgres.port.number());
     let psql = |port: u16| {
         let mut command = world.command(postgres_program("psql"));
         command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "test", "-d", "postgres"]);
@@ -165,23 +167,29 @@ fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
     };
     let curl = |arguments: &[&str]| {
         let mut command = world.command(required("/usr/bin/curl"));
-        Running::spawn_without_stdin(command.args(["-sS", "--max-time", "60"]).args(arguments))
+        Running::spawn_without_stdin(command.args(["-sS", "--max-time", "120"]).args(arguments))
     };
-    let socks = format!("127.0.0.1:{socks}");
+    let proxy = format!("127.0.0.1:{socks}");
+    let by_socks = ["--socks5-hostname", &proxy];
+    // One connection for each, since the server closes it.
+    let thousand = |url: &str| format!("{url}/[1-500]/");
     let running = [
         psql(ports[0]),
         psql(wrapped),
         curl(&[&format!("http://127.0.0.1:{}/forward", ports[1])]),
-        curl(&["--socks5-hostname", &socks, &format!("http://{page}/socks")]),
+        curl(&[by_socks[0], by_socks[1], &format!("http://{page}/socks")]),
+        curl(&[by_socks[0], by_socks[1], &thousand(&format!("http://{other}"))]),
+        curl(&[&thousand(&format!("http://127.0.0.1:{}", ports[1]))]),
     ];
-    let expected = ["5000050000\n", "5000050000\n", "/forward", "/socks"];
+    let paths: String = (1..=500).map(|number| format!("/{number}/")).collect();
+    let expected = ["5000050000\n", "5000050000\n", "/forward", "/socks", &paths, &paths];
     for (client, expected) in running.into_iter().zip(expected) {
-        let finished = client.finish_within(PATIENCE + Duration::from_secs(60));
+        let finished = client.finish_within(PATIENCE + Duration::from_secs(120));
         finished.assert_ok();
         assert_eq!(finished.text(), expected);
     }
-    // argv's, two forwards, two destinations by SOCKS.
-    assert_eq!(sim.requests().start, 5);
+    // argv's, which nobody has used, one for each forward, one for each destination by SOCKS.
+    assert_eq!(sim.requests().start, 1 + 2 + 3);
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
     assert_all_ended(&sim);
