@@ -1,8 +1,10 @@
 //! The SOCKS listener: clients that say where to before they are connections.
 //!
 //! On loopback only, whatever the port listens on: whoever reaches it reaches what the instance reaches. A client has
-//! [`HANDSHAKE_TIMEOUT`] for its handshake; of so many at a time ([`MAX_HANDSHAKES`]), further ones wait in the listener.
+//! [`HANDSHAKE_TIMEOUT`] for its handshake; when there are [`MAX_HANDSHAKES`] of them, a further one takes the place of the
+//! oldest, which has had many times what an honest client needs.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,11 +12,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::destination::Destination;
 use super::listener::poll_accept_any;
 use super::socks::{Handshake, Step};
+use crate::process::descriptor_limit;
 
 /// Listens for SOCKS clients, and shakes hands with them.
 #[derive(Debug)]
@@ -22,6 +25,9 @@ pub(super) struct SocksListener {
     sockets: Vec<TcpListener>,
     port: u16,
     handshakes: JoinSet<Option<(TcpStream, Destination)>>,
+    /// The same, oldest first.
+    begun: VecDeque<AbortHandle>,
+    max_handshakes: usize,
 }
 
 impl SocksListener {
@@ -37,7 +43,10 @@ impl SocksListener {
             Ok(second) => sockets.push(second),
             Err(error) => tracing::info!(port, %error, "no SOCKS listener on ::1"),
         }
-        Ok(SocksListener { sockets, port, handshakes: JoinSet::new() })
+        // The connections that come of them need descriptors, too.
+        let max_handshakes = MAX_HANDSHAKES.min(descriptor_limit() / 8).max(1);
+        let (handshakes, begun) = (JoinSet::new(), VecDeque::new());
+        Ok(SocksListener { sockets, port, handshakes, begun, max_handshakes })
     }
 
     /// Where it listens.
@@ -52,10 +61,9 @@ impl SocksListener {
     /// As the system's `accept`.
     pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<(TcpStream, Destination)> {
         loop {
-            let has_room = self.handshakes.len() < MAX_HANDSHAKES;
             tokio::select! {
-                accepted = poll_fn(|cx| poll_accept_any(&self.sockets, cx)), if may_accept && has_room => {
-                    self.handshakes.spawn(handshake(accepted?));
+                accepted = poll_fn(|cx| poll_accept_any(&self.sockets, cx)), if may_accept => {
+                    self.begin(accepted?);
                 }
                 Some(done) = self.handshakes.join_next() => if let Ok(Some(connection)) = done {
                     return Ok(connection);
@@ -64,6 +72,16 @@ impl SocksListener {
                 else => std::future::pending().await,
             }
         }
+    }
+
+    fn begin(&mut self, stream: TcpStream) {
+        self.begun.retain(|handshake| !handshake.is_finished());
+        if self.begun.len() >= self.max_handshakes
+            && let Some(oldest) = self.begun.pop_front()
+        {
+            oldest.abort();
+        }
+        self.begun.push_back(self.handshakes.spawn(handshake(stream)));
     }
 }
 
@@ -117,3 +135,52 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HANDSHAKES: usize = 256;
 /// Read and dropped of what a refused client still sends, in bytes.
 const MAX_DROPPED: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn client(listener: &SocksListener, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port())).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    const REQUEST: &[u8] = &[5, 1, 0, 5, 1, 0, 1, 10, 0, 0, 7, 0, 80];
+
+    #[tokio::test]
+    async fn a_new_client_takes_the_place_of_the_oldest_that_is_silent() {
+        let mut listener = SocksListener::bind(0).await.unwrap();
+        listener.max_handshakes = 4;
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(client(&listener, &[5]).await);
+            // All are there before the next comes.
+            let accepting = tokio::time::timeout(Duration::from_millis(20), listener.accept(true));
+            accepting.await.unwrap_err();
+        }
+        let _honest = client(&listener, REQUEST).await;
+        let (_stream, destination) = listener.accept(true).await.unwrap();
+        assert_eq!(destination.to_string(), "10.0.0.7:80");
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or_default(), 0, "the oldest is closed");
+        assert_eq!(listener.handshakes.len(), 3, "the others may still speak");
+        silent[3].write_all(&REQUEST[1..]).await.unwrap();
+        listener.accept(true).await.unwrap();
+    }
+
+    /// Each is served although all before it are silent, and none of those is kept beyond the bound.
+    #[tokio::test]
+    async fn clients_that_come_and_say_nothing_cost_a_bounded_number_of_descriptors() {
+        let mut listener = SocksListener::bind(0).await.unwrap();
+        listener.max_handshakes = 8;
+        let mut silent = Vec::new();
+        for _ in 0..10 {
+            for _ in 0..20 {
+                silent.push(client(&listener, &[]).await);
+            }
+            let _honest = client(&listener, REQUEST).await;
+            listener.accept(true).await.unwrap();
+            assert!(listener.begun.len() <= 8 && listener.handshakes.len() <= 9);
+        }
+    }
+}
