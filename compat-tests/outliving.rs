@@ -330,6 +330,26 @@ fn a_client_that_goes_away_is_not_waited_for() {
     assert_all_ended(&sim);
 }
 
+/// Its end stands behind what is read when there is a session for it.
+#[test]
+fn a_client_that_goes_away_after_it_has_sent_much_is_not_waited_for() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    sim.close_session(&port.first, "");
+    port.plugin.stderr.wait_for("has ended (");
+    sim.refuse_starts(Some("ThrottlingException"));
+    let before = sim.requests().start;
+    let mut waiting = connect(port.port);
+    waiting.write_all(&[7; 64 << 10]).expect("write");
+    eventually("it is tried", || sim.requests().start > before);
+    drop(waiting);
+    port.plugin.stderr.wait_for(" closed after ");
+    port.end();
+    assert_all_ended(&sim);
+}
+
 /// agent#261: the agent resolves the destination once for each session.
 #[test]
 fn a_database_that_has_moved_is_found_again() {

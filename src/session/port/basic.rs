@@ -63,6 +63,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                         link.send(Input::Bytes(bytes));
                         now.must_grant = true;
                     }
+                    FromConnection::HungUp => {}
                     FromConnection::InputEnded => now.disconnect_at = Some(Instant::now() + HALF_CLOSE_QUIET),
                     FromConnection::Reset | FromConnection::Closed => {
                         link.send(Input::Flag(Flag::DisconnectToPort));

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::gauge::{Gauge, Load};
 use super::journal::{ByteCounts, Entry};
-use super::local_stream::LocalStream;
+use super::local_stream::{LocalStream, ReadHalf, WriteHalf};
 
 /// What a connection's task reports.
 #[derive(Debug)]
@@ -24,6 +24,9 @@ pub(super) enum FromConnection {
     Data(Bytes),
     /// The local side sends no more; it may still be reading.
     InputEnded,
+    /// The local side sends no more or is gone, but what it has sent is not all read yet. Told once at most, and only while
+    /// no chunk is asked for.
+    HungUp,
     /// The local side has broken the connection off.
     Reset,
     /// Everything is done, the socket is closed.
@@ -53,7 +56,7 @@ enum Down {
 impl Connection {
     /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
     pub(super) fn start<T: Copy + Send + 'static>(
-        stream: LocalStream,
+        mut stream: LocalStream,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
         entry: Entry,
@@ -62,12 +65,11 @@ impl Connection {
         let credit = Arc::new(Notify::new());
         credit.notify_one();
         let load = Arc::new(Load::default());
-        let (reader, writer) = tokio::io::split(stream);
-        let up = read_all(reader, tag, reports.clone(), credit.clone(), entry.counts());
-        let writing = write_all(writer, orders, load.clone(), entry.counts());
+        let (asked, queued, counts) = (credit.clone(), load.clone(), entry.counts());
         let task = tokio::spawn(async move {
-            let mut up = std::pin::pin!(up);
-            let mut writing = std::pin::pin!(writing);
+            let (reader, writer) = stream.split();
+            let mut up = std::pin::pin!(read_all(reader, tag, reports.clone(), asked, &counts));
+            let mut writing = std::pin::pin!(write_all(writer, orders, &queued, &counts));
             // The end of reading does not end writing; the end of writing leaves a while to read what comes.
             let mut is_reading = true;
             let written = loop {
@@ -133,15 +135,26 @@ impl Drop for Connection {
 }
 
 async fn read_all<T: Copy>(
-    mut reader: tokio::io::ReadHalf<LocalStream>,
+    mut reader: ReadHalf<'_>,
     tag: T,
     reports: mpsc::Sender<(T, FromConnection)>,
     credit: Arc<Notify>,
-    counts: Arc<ByteCounts>,
+    counts: &ByteCounts,
 ) {
     let mut buffer = BytesMut::new();
+    let mut has_hung_up = false;
     loop {
-        credit.notified().await;
+        tokio::select! {
+            biased;
+            () = credit.notified() => {}
+            () = reader.hung_up(), if !has_hung_up => {
+                has_hung_up = true;
+                if reports.send((tag, FromConnection::HungUp)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
         if buffer.capacity() < MIN_READ {
             buffer.reserve(CHUNK);
         }
@@ -164,10 +177,10 @@ async fn read_all<T: Copy>(
 }
 
 async fn write_all(
-    mut writer: tokio::io::WriteHalf<LocalStream>,
+    mut writer: WriteHalf<'_>,
     mut orders: mpsc::UnboundedReceiver<Down>,
-    load: Arc<Load>,
-    counts: Arc<ByteCounts>,
+    load: &Load,
+    counts: &ByteCounts,
 ) -> io::Result<()> {
     let mut gathered = BytesMut::new();
     let mut order = orders.recv().await;
@@ -258,6 +271,30 @@ mod tests {
             assert!(received.is_empty());
             connection.grant();
         }
+    }
+
+    /// Its end stands behind what is not read.
+    #[tokio::test]
+    async fn a_client_that_goes_away_is_noticed_while_it_is_not_read() {
+        let (mut client, stream) = pair().await;
+        let (reports, mut received) = mpsc::channel(8);
+        let connection = start(stream, (), reports);
+        client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
+        let Some(((), FromConnection::Data(first))) = received.recv().await else { panic!() };
+        let first = first.len();
+        drop(client);
+        assert!(matches!(received.recv().await, Some(((), FromConnection::HungUp))));
+        // Nothing of it is lost.
+        let mut total = 0;
+        loop {
+            connection.grant();
+            match received.recv().await {
+                Some(((), FromConnection::Data(bytes))) => total += bytes.len(),
+                Some(((), FromConnection::InputEnded)) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(total, 3 * CHUNK - first);
     }
 
     #[tokio::test]

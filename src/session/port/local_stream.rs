@@ -3,16 +3,19 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, tcp};
+#[cfg(unix)]
+use tokio::net::{UnixStream, unix};
 
 /// A TCP connection or one to a socket file.
 #[derive(Debug)]
 pub(super) enum LocalStream {
     Tcp(TcpStream),
     #[cfg(unix)]
-    Unix(tokio::net::UnixStream),
+    Unix(UnixStream),
 }
 
 impl LocalStream {
@@ -26,44 +29,94 @@ impl LocalStream {
             LocalStream::Unix(_) => "the socket file".to_owned(),
         }
     }
+
+    /// Its two directions.
+    pub(super) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        match self {
+            LocalStream::Tcp(stream) => {
+                let (reader, writer) = stream.split();
+                (ReadHalf::Tcp(reader), WriteHalf::Tcp(writer))
+            }
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => {
+                let (reader, writer) = stream.split();
+                (ReadHalf::Unix(reader), WriteHalf::Unix(writer))
+            }
+        }
+    }
 }
 
-impl AsyncRead for LocalStream {
+/// The local side's input.
+pub(super) enum ReadHalf<'a> {
+    Tcp(tcp::ReadHalf<'a>),
+    #[cfg(unix)]
+    Unix(unix::ReadHalf<'a>),
+}
+
+/// The local side's output.
+pub(super) enum WriteHalf<'a> {
+    Tcp(tcp::WriteHalf<'a>),
+    #[cfg(unix)]
+    Unix(unix::WriteHalf<'a>),
+}
+
+impl ReadHalf<'_> {
+    /// Resolves when the local side sends no more or is gone, whatever of it has not been read yet. Cancel-safe.
+    pub(super) async fn hung_up(&self) {
+        loop {
+            let ready = match self {
+                ReadHalf::Tcp(half) => half.ready(Interest::READABLE).await,
+                #[cfg(unix)]
+                ReadHalf::Unix(half) => half.ready(Interest::READABLE).await,
+            };
+            if ready.map_or(true, |ready| ready.is_read_closed()) {
+                return;
+            }
+            // There are bytes to read, of which nothing tells that they are the last.
+            tokio::time::sleep(HANG_UP_POLL).await;
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf<'_> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, buffer),
             #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for LocalStream {
+impl AsyncWrite for WriteHalf<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            WriteHalf::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
             #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            WriteHalf::Unix(half) => Pin::new(half).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            WriteHalf::Tcp(half) => Pin::new(half).poll_flush(cx),
             #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            WriteHalf::Unix(half) => Pin::new(half).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            LocalStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            WriteHalf::Tcp(half) => Pin::new(half).poll_shutdown(cx),
             #[cfg(unix)]
-            LocalStream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            WriteHalf::Unix(half) => Pin::new(half).poll_shutdown(cx),
         }
     }
 }
+
+/// How often a local side that is not being read is looked after.
+const HANG_UP_POLL: Duration = Duration::from_secs(1);

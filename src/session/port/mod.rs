@@ -18,9 +18,11 @@
 //! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
 //! | `connection`, `gauge`, `local_stream` | one local connection: its task, what waits for its reader, its socket |
 //! | `journal` | what became of each connection |
+//! | `clock` | the time |
 
 mod asked;
 mod basic;
+mod clock;
 mod connection;
 mod destination;
 mod forward;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::clock::now;
 use super::connection::{CHUNK, Connection, FromConnection};
 
 /// A connection without a lane.
@@ -25,14 +26,17 @@ impl Waiting {
                 self.is_reading = self.early.len() <= MAX_EARLY - CHUNK;
                 if self.is_reading {
                     self.connection.grant();
+                } else {
+                    self.until = self.until.min(now() + WAIT_FULL);
                 }
             }
+            FromConnection::HungUp => self.until = self.until.min(now() + WAIT_HALF_CLOSED),
             // Whoever has said nothing and sends no more wants nothing, most likely: a probe.
             FromConnection::InputEnded if self.early.is_empty() => return false,
             FromConnection::InputEnded => {
                 self.is_reading = false;
                 self.has_ended = true;
-                self.until = self.until.min(Instant::now() + WAIT_HALF_CLOSED);
+                self.until = self.until.min(now() + WAIT_HALF_CLOSED);
             }
             FromConnection::Reset | FromConnection::Closed => return false,
         }
@@ -40,7 +44,9 @@ impl Waiting {
     }
 }
 
-/// The same for one whose client may have gone: it sends no more.
+/// How long a connection waits whose client may have gone: it sends no more.
 const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// The same for one that has sent more than is read: where it has sent more than the system takes, too, its end is not seen.
+const WAIT_FULL: Duration = Duration::from_secs(60);
 /// Read from a connection while it waits. A stream's queue takes that at once.
 const MAX_EARLY: usize = 2 * CHUNK;
