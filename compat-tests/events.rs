@@ -119,6 +119,66 @@ fn forwards_proxies_and_mistakes_are_objects_too() {
     assert!(ready.iter().all(|event| event["port"].is_u64()), "{ready:#?}");
 }
 
+/// What happens to a further session names it, so that tools can tell whose connections are concerned.
+#[test]
+fn events_of_a_further_session_name_it_and_its_destination() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    sim.set_host("db.internal", "127.0.0.1");
+    sim.set_host("web.internal", "127.0.0.1");
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_SOCKS", "0");
+    world.set("SSM_PLUGIN_FORWARD", &format!("0:db.internal:{}", echo.port()));
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let main = opened_port(&plugin.stdout);
+    let mut ports = [0; 2];
+    for (kind, port) in ["forward", "socks"].into_iter().zip(&mut ports) {
+        plugin.stderr.wait_for(&format!("\"kind\":\"{kind}\",\"port\":"));
+        let number = plugin.stderr.wait_for("\n");
+        let digits = number.find(|c: char| !c.is_ascii_digit()).expect("an object goes on");
+        *port = number[..digits].parse().expect("a port");
+    }
+    let mut proxied = connect(ports[1]);
+    let mut connections = [connect(main), connect(ports[0])];
+    for stream in &mut connections {
+        stream.write_all(b"x").expect("write");
+        stream.read_exact(&mut [0]).expect("read");
+    }
+    proxied.write_all(b"\x05\x01\x00\x05\x01\x00\x03\x0cweb.internal").expect("write");
+    proxied.write_all(&echo.port().to_be_bytes()).expect("write");
+    proxied.read_exact(&mut [0; 12]).expect("a reply");
+    let sessions = sim.sessions();
+    assert_eq!(sessions.len(), 3);
+    for session in &sessions {
+        sim.cut(&session.id);
+        plugin.stderr.wait_for("\"resumed\"");
+        sim.pause(&session.id, true);
+        plugin.stderr.wait_for("\"paused\"");
+        sim.pause(&session.id, false);
+        plugin.stderr.wait_for("\"unpaused\"");
+    }
+    plugin.signal(Signal::INT);
+    let finished = plugin.finish();
+    finished.assert_ok();
+    let events = events(&finished);
+    let destinations: [Value; 3] = [
+        Value::Null,
+        format!("db.internal:{}", echo.port()).into(),
+        format!("web.internal:{}", echo.port()).into(),
+    ];
+    for name in ["lost", "resumed", "paused", "unpaused"] {
+        let found: Vec<_> = events.iter().filter(|event| event["event"] == name).collect();
+        assert_eq!(found.len(), 3, "{name}: {events:#?}");
+        for ((event, session), destination) in found.into_iter().zip(&sessions).zip(&destinations) {
+            assert_eq!(
+                (&event["session"], &event["destination"]),
+                (&session.id.as_str().into(), destination)
+            );
+        }
+    }
+    assert_all_ended(&sim);
+}
+
 #[test]
 fn a_session_that_does_not_start() {
     let (mut world, sim) = (World::new(), sim());

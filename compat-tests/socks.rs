@@ -11,7 +11,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
 use crate::harness::process::{Running, run};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
+use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, unpaced_sim};
 use crate::harness::{World, required};
 
 /// A plugin with a proxy beside its port.
@@ -176,6 +176,52 @@ fn the_reply_says_why_there_is_no_session() {
     }
 }
 
+/// The agent tells of a refusal as soon as it has tried, so the reply can, too. The session has looked for it: another
+/// attempt does not need another one.
+#[test]
+fn a_destination_that_is_not_there_is_told_in_the_reply_and_costs_few_sessions() {
+    let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
+    let proxy = Proxy::start(&mut world, &sim, echo.port());
+    let unused =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
+    for (name, port) in [("nowhere.invalid", 80), ("db.internal", unused)] {
+        let (starts, begin) = (sim.requests().start, Instant::now());
+        for _ in 0..10 {
+            let (code, mut stream) = proxy.connect(name, port);
+            assert_eq!(code, 4, "{name}");
+            assert_eq!(uninterrupted(|| stream.read(&mut [0])).expect("the end"), 0);
+        }
+        let most = 1 + begin.elapsed().as_secs() / 3;
+        let asked = sim.requests().start - starts;
+        assert!((1..=most).contains(&asked), "{asked} sessions in {:?}", begin.elapsed());
+    }
+    // One that says nothing is there all the same, and so is one that hangs up.
+    let (silent, short) = (Server::start(|mut stream| _ = stream.read(&mut [0])), Server::start(drop));
+    assert_eq!(proxy.connect("db.internal", silent.port()).0, 0);
+    let (code, mut stream) = proxy.connect("db.internal", short.port());
+    assert_eq!(code, 0);
+    assert_eq!(uninterrupted(|| stream.read(&mut [0])).expect("the end"), 0);
+    proxy.end();
+    assert_all_ended(&sim);
+}
+
+/// Agents since 3.3.4851 end a session for what they may not forward to; a session for each attempt would change nothing.
+#[test]
+fn a_destination_that_the_agent_may_not_forward_to_costs_few_sessions() {
+    let (mut world, sim, echo) = (World::new(), sim_that_forbids_loopback(), Server::echo());
+    sim.set_host("itself.internal", "127.0.0.1");
+    let proxy = Proxy::start(&mut world, &sim, echo.port());
+    let begin = Instant::now();
+    for _ in 0..50 {
+        assert_ne!(proxy.connect("itself.internal", echo.port()).0, 0);
+    }
+    let most = 5 + begin.elapsed().as_secs() / 2;
+    let asked = sim.requests().start - 1;
+    assert!((1..=most).contains(&asked), "{asked} sessions in {:?}", begin.elapsed());
+    proxy.end();
+    assert_all_ended(&sim);
+}
+
 #[test]
 fn what_is_no_connect_is_refused() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
@@ -228,6 +274,20 @@ fn at_most_32_destinations() {
     assert_all_ended(&sim);
 }
 
+/// The oldest make room for somebody else before their time is over.
+#[test]
+fn silent_clients_keep_nobody_out() {
+    let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
+    let proxy = Proxy::start(&mut world, &sim, echo.port());
+    let begin = Instant::now();
+    let mut silent: Vec<_> = (0..300).map(|_| connect(proxy.port)).collect();
+    assert_eq!(proxy.connect("db.internal", echo.port()).0, 0);
+    assert_eq!(uninterrupted(|| silent[0].read(&mut [0])).unwrap_or_default(), 0);
+    assert!(begin.elapsed() < Duration::from_secs(9), "they had their time: {:?}", begin.elapsed());
+    proxy.end();
+    assert_all_ended(&sim);
+}
+
 /// Garbage, silence, one byte at a time, ten thousand connections: bounded time, bounded memory, and others are served.
 #[test]
 fn hostile_clients() {
@@ -252,14 +312,20 @@ fn hostile_clients() {
         begin.elapsed()
     });
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port));
-    for _ in 0..10_000 {
+    for number in 0..10_000 {
         // In a full queue a connection may be refused; that is fine.
         drop(TcpStream::connect_timeout(&address, Duration::from_millis(200)));
+        if number % 1000 == 0 {
+            let (code, mut stream) = proxy.connect("db.internal", echo.port());
+            assert_eq!(code, 0, "others are served");
+            stream.write_all(b"x").expect("write");
+            stream.read_exact(&mut [0]).expect("read");
+        }
     }
-    let (code, mut stream) = proxy.connect("db.internal", echo.port());
-    assert_eq!(code, 0, "others are served");
-    stream.write_all(b"x").expect("write");
-    stream.read_exact(&mut [0]).expect("read");
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", proxy.plugin.pid().as_raw_nonzero()));
+    let descriptors = descriptors.expect("descriptors").count();
+    assert!(descriptors < 400, "{descriptors} descriptors");
+    assert_eq!(sim.requests().start, 2, "nothing was started for the others");
     let mut silent = silent;
     let begin = Instant::now();
     assert_eq!(uninterrupted(|| silent[99].read(&mut [0])).unwrap_or_default(), 0);

@@ -229,6 +229,12 @@ pub(crate) const WAITED_IN_VAIN: &str = "a local connection was closed: no sessi
 /// Status: the session goes on over a new connection.
 pub(crate) const RESUMED: &str = "connection resumed";
 
+/// Status: the service says that the agent is not connected.
+pub(crate) const AGENT_AWAY: &str = "the agent is not connected; waiting for it";
+
+/// Status: it is again.
+pub(crate) const AGENT_BACK: &str = "the agent is connected";
+
 /// Status: no new connection could be made.
 pub(crate) fn gave_up(reason: impl std::fmt::Display) -> String {
     format!("gave up reconnecting: {reason}")

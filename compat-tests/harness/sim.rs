@@ -26,6 +26,12 @@ pub fn sim_with_agent(generation: Generation) -> Sim {
     start(Config { agent: AgentOptions { generation, ..AgentOptions::default() }, ..Config::default() })
 }
 
+/// With the agent of July 2026, which forwards to itself only where the document names no host.
+pub fn sim_that_forbids_loopback() -> Sim {
+    let agent = AgentOptions { version: Some("3.3.4851.0".to_owned()), ..AgentOptions::default() };
+    start(Config { agent, ..Config::default() })
+}
+
 /// Neither pacing nor limit: as fast as it goes.
 pub fn unpaced_sim() -> Sim {
     let agent = AgentOptions { pacing: false, ..AgentOptions::default() };

@@ -17,7 +17,9 @@ use crate::harness::net::{
 };
 use crate::harness::process::{Running, Signal, run};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_with_agent, start, unpaced_sim};
+use crate::harness::sim::{
+    assert_all_ended, sim, sim_that_forbids_loopback, sim_with_agent, start, unpaced_sim,
+};
 use crate::harness::{PATIENCE, World};
 
 /// A running port session.
@@ -116,8 +118,7 @@ fn refused_destination_ends_that_connection_only() {
 /// aws-connect#32 and others: what worked for years stops with an update of the agent.
 #[test]
 fn agent_3_3_4851_refuses_loopback_with_advice() {
-    let agent = AgentOptions { version: Some("3.3.4851.0".to_owned()), ..AgentOptions::default() };
-    let (world, sim, echo) = (World::new(), start(Config { agent, ..Config::default() }), Server::echo());
+    let (world, sim, echo) = (World::new(), sim_that_forbids_loopback(), Server::echo());
     let parameters = json!({"host": ["localhost"], "portNumber": [echo.port().to_string()]});
     let document = "AWS-StartPortForwardingSessionToRemoteHost";
     let started = Started::at(&sim.endpoint(), Some(document), parameters);

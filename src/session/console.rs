@@ -97,7 +97,7 @@ impl Console {
 
     /// A line about the state of the connection, on stderr, where the settings want it.
     pub(crate) fn status(&mut self, text: &str) {
-        self.tell(&Status::Message { text: text.to_owned() });
+        self.tell(&Status::message(text));
     }
 
     /// A failure, on stderr in any case.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::console::Console;
 use super::ending::{Closing, End, Reaper, Remains};
 use super::starter::{Started, Starter};
-use super::status::Status;
+use super::status::{Of, Status};
 use super::watch::Watch;
 use crate::aws;
 use crate::link::{GaveUp, Link, LinkEvent};
@@ -62,14 +62,17 @@ impl Session {
                 self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned()));
                 None
             }
-            event => tell(&mut self.console, event),
+            event => {
+                let of = Of { session: Some(self.id.clone()), destination: None };
+                tell(&mut self.console, of, event)
+            }
         }
     }
 
     /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.
     pub(super) fn report(&mut self) {
         let text = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
-        self.console.announce(&Status::Message { text });
+        self.console.announce(&Status::message(text));
     }
 
     /// Separates the session, which can be run or ended by itself, from the caller's side. `reads_flags`: see
@@ -111,29 +114,37 @@ impl Front {
 }
 
 /// Reports an event to the user. Returns the end, if the event is one.
-pub(super) fn tell(console: &mut Console, event: LinkEvent) -> Option<End> {
-    match event {
-        LinkEvent::Lost(reason) => console.tell(&Status::Lost { reason }),
-        LinkEvent::Resumed => console.tell(&Status::Resumed),
-        LinkEvent::WantsInput => {}
-        LinkEvent::Warning(text) => console.status(&text),
+pub(super) fn tell(console: &mut Console, of: Of, event: LinkEvent) -> Option<End> {
+    let message = |of, text: String| Status::Message { of, text };
+    let status = match event {
+        LinkEvent::Lost(reason) => Status::Lost { of, reason },
+        LinkEvent::Resumed => Status::Resumed { of },
+        LinkEvent::WantsInput => return None,
+        LinkEvent::Warning(text) => message(of, text),
         LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
         LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
         LinkEvent::Channel(event) => match event {
             Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
             Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
-            Event::Notice(words) => console.say(&notice::customer_message(&words)),
-            Event::Paused(true) => console.status("the agent is not connected; waiting for it"),
-            Event::Paused(false) => console.status("the agent is connected"),
+            Event::Notice(words) => {
+                console.say(&notice::customer_message(&words));
+                return None;
+            }
+            Event::Paused(true) => Status::Paused { of },
+            Event::Paused(false) => Status::Unpaused { of },
             Event::Stalled(silence) => {
-                console.status(&format!("the remote has accepted no data for {} s", silence.as_secs()));
+                message(of, format!("the remote has accepted no data for {} s", silence.as_secs()))
             }
             Event::Stderr(bytes) | Event::Output(bytes) => {
                 tracing::debug!(length = bytes.len(), "dropped output that no session expects");
+                return None;
             }
-            Event::DataKeyNeeded(_) | Event::ExitCode { .. } | Event::PortRefused | Event::Ready(_) => {}
+            Event::DataKeyNeeded(_) | Event::ExitCode { .. } | Event::PortRefused | Event::Ready(_) => {
+                return None;
+            }
         },
-    }
+    };
+    console.tell(&status);
     None
 }
 

@@ -30,9 +30,26 @@ pub(super) enum Status {
         destination: Option<String>,
     },
     /// The connection to the service is lost and is being opened again.
-    Lost { reason: String },
+    Lost {
+        #[serde(flatten)]
+        of: Of,
+        reason: String,
+    },
     /// It is back.
-    Resumed,
+    Resumed {
+        #[serde(flatten)]
+        of: Of,
+    },
+    /// The agent is not connected to the service.
+    Paused {
+        #[serde(flatten)]
+        of: Of,
+    },
+    /// It is again.
+    Unpaused {
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A session behind a port has started after the first.
     SessionStarted {
         session: String,
@@ -63,13 +80,30 @@ pub(super) enum Status {
         destination: Option<String>,
     },
     /// A local reader has held up its session for long.
-    ReaderStalled,
+    ReaderStalled {
+        #[serde(flatten)]
+        of: Of,
+    },
     /// Any other message to people.
-    Message { text: String },
+    Message {
+        #[serde(flatten)]
+        of: Of,
+        text: String,
+    },
     /// What has gone wrong.
     Failure { text: String },
     /// The end of the program.
     End { cause: &'static str, reason: String },
+}
+
+/// The session that an event is of, where it is of one. Of several sessions behind a port the oldest speaks for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Of {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Where it leads, if that is not the destination of the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
 }
 
 /// What is ready.
@@ -92,18 +126,25 @@ struct Line<'a> {
 }
 
 impl Status {
+    /// What is not of a session.
+    pub(super) fn message(text: impl Into<String>) -> Status {
+        Status::Message { of: Of::default(), text: text.into() }
+    }
+
     /// The text for people; `None` if there is none, or if it is printed elsewhere.
     pub(super) fn text(&self) -> Option<String> {
         match self {
-            Status::Lost { reason } => Some(notice::reconnecting(reason)),
-            Status::Resumed => Some(notice::RESUMED.to_owned()),
+            Status::Lost { reason, .. } => Some(notice::reconnecting(reason)),
+            Status::Resumed { .. } => Some(notice::RESUMED.to_owned()),
+            Status::Paused { .. } => Some(notice::AGENT_AWAY.to_owned()),
+            Status::Unpaused { .. } => Some(notice::AGENT_BACK.to_owned()),
             Status::SessionStarted { destination, is_told: true, .. } => {
                 Some(notice::session_started(destination.as_deref()))
             }
             Status::SessionEnded { destination, reason, .. } => {
                 Some(notice::session_ended(destination.as_deref(), reason))
             }
-            Status::ReaderStalled => Some(notice::READER_STALLS.to_owned()),
+            Status::ReaderStalled { .. } => Some(notice::READER_STALLS.to_owned()),
             Status::DestinationRefused { destination: Some(destination) } => {
                 Some(notice::destination_refused(destination))
             }
@@ -111,7 +152,7 @@ impl Status {
                 kind: Kind::Forward, port: Some(port), destination: Some(destination), ..
             } => Some(notice::forward_opened(*port, destination)),
             Status::Ready { kind: Kind::Socks, port: Some(port), .. } => Some(notice::socks_opened(*port)),
-            Status::Message { text } | Status::Failure { text } => Some(text.clone()),
+            Status::Message { text, .. } | Status::Failure { text } => Some(text.clone()),
             Status::Opening { .. }
             | Status::Ready { .. }
             | Status::SessionStarted { .. }
@@ -145,7 +186,7 @@ mod tests {
 
     #[test]
     fn one_object_a_line_with_the_time() {
-        let status = Status::Lost { reason: "line\nbreak \u{1b}[2J \"quoted\"".into() };
+        let status = Status::Lost { of: Of::default(), reason: "line\nbreak \u{1b}[2J \"quoted\"".into() };
         let line = String::from_utf8(status.json().to_vec()).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains('\u{1b}'));
@@ -159,5 +200,8 @@ mod tests {
     fn fields_that_are_absent_are_left_out() {
         let status = Status::SessionStarted { session: "s".into(), destination: None, is_told: true };
         assert_eq!(fields(&status), ["event", "session", "time"]);
+        assert_eq!(fields(&Status::message("text")), ["event", "text", "time"]);
+        let of = Of { session: Some("s".into()), destination: Some("db:1".into()) };
+        assert_eq!(fields(&Status::Resumed { of }), ["destination", "event", "session", "time"]);
     }
 }

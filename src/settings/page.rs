@@ -63,8 +63,8 @@ pub(crate) fn manual() -> String {
         .B time\n\
         (UTC, as in RFC 3339) and\n\
         .BR event ,\n\
-        which is one of these, with these fields. Fields in brackets may be absent. Further events and fields may be\n\
-        added; none is taken away.\n";
+        which is one of these, with these fields. Fields in brackets may be absent: without a destination it is that of\n\
+        the command line. Further events and fields may be added; none is taken away.\n";
     for (event, fields) in EVENTS {
         text += &format!(".TP\n.B {}\n{}\n", roff(event), roff(fields));
     }
@@ -112,15 +112,20 @@ const EVENTS: &[(&str, &str)] = &[
         "It is there, or a further listener is. kind (shell, command, ssh, port, forward, socks), [session], [port], \
          [socket], [destination]",
     ),
-    ("lost", "The connection to the service is lost and is being opened again. reason"),
-    ("resumed", "The connection is back."),
+    (
+        "lost",
+        "The connection to the service is lost and is being opened again. reason, [session], [destination]",
+    ),
+    ("resumed", "The connection is back. [session], [destination]"),
+    ("paused", "The agent is not connected to the service. [session], [destination]"),
+    ("unpaused", "The agent is connected again. [session], [destination]"),
     ("session_started", "A further session behind a port has started. session, [destination]"),
     ("session_ended", "A session has ended that its port outlives. session, reason, [destination]"),
     ("connection_opened", "A local connection was accepted. connection (a number), from, [destination]"),
     ("connection_closed", "It is over. connection, seconds, sent, received (bytes to the remote and back)"),
     ("destination_refused", "The agent could not reach a destination. [destination]"),
-    ("reader_stalled", "A local reader has held up its session for seconds."),
-    ("message", "Whatever else people are told. text"),
+    ("reader_stalled", "A local reader has held up its session for seconds. [session], [destination]"),
+    ("message", "Whatever else people are told. text, [session], [destination]"),
     ("failure", "What has gone wrong. text"),
     (
         "end",

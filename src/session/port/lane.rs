@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starting};
 use super::super::state::KMS_TOO_LATE;
+use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::gauge::{Budget, Gauge};
+use super::socks::{self, Reply};
 use super::streams::{self, Streams};
 use crate::link::{GaveUp, Link, LinkEvent};
 use crate::notice;
@@ -64,8 +66,9 @@ pub(super) struct Lane {
     gauge: Arc<Gauge>,
     connections: BTreeMap<StreamId, (ConnectionNumber, Connection)>,
     streams_of: BTreeMap<ConnectionNumber, StreamId>,
-    /// The destination was refused, and nothing has come from it since.
-    is_refused: bool,
+    reach: Reach,
+    /// SOCKS clients that wait for their reply, and until when.
+    unanswered: BTreeMap<StreamId, Instant>,
     ready_since: Option<Instant>,
     /// Names the session in the log, whose lines begin with the first session's id.
     span: tracing::Span,
@@ -76,6 +79,16 @@ enum State {
     Opening(Box<Started>, Option<KeyRequest>),
     Ready(Box<Started>, Box<Streams>),
     Ended,
+}
+
+/// What is known of the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Unknown,
+    /// The agent could not reach it, and nothing has come from it since.
+    Refused,
+    /// Something has come from it.
+    Reached,
 }
 
 /// A data key on its way.
@@ -91,7 +104,7 @@ impl Lane {
     pub(super) fn ready(session: Started, budget: &Arc<Budget>) -> Lane {
         let streams = new_streams(&session.link);
         let lane = Lane::new(State::Ready(Box::new(session), Box::new(streams)), budget);
-        Lane { ready_since: Some(Instant::now()), ..lane }
+        Lane { ready_since: Some(now()), ..lane }
     }
 
     fn new(state: State, budget: &Arc<Budget>) -> Lane {
@@ -100,7 +113,8 @@ impl Lane {
             gauge: Gauge::new(Arc::clone(budget)),
             connections: BTreeMap::new(),
             streams_of: BTreeMap::new(),
-            is_refused: false,
+            reach: Reach::Unknown,
+            unanswered: BTreeMap::new(),
             ready_since: None,
             span: tracing::Span::none(),
         }
@@ -121,7 +135,7 @@ impl Lane {
 
     /// How long it has been ready.
     pub(super) fn lived(&self) -> Option<Duration> {
-        self.ready_since.map(|since| since.elapsed())
+        self.ready_since.map(|since| now().saturating_duration_since(since))
     }
 
     /// How many connections it carries.
@@ -141,7 +155,12 @@ impl Lane {
 
     /// Whether the destination was refused, and nothing has come from it since.
     pub(super) fn is_refused(&self) -> bool {
-        self.is_refused
+        self.reach == Reach::Refused
+    }
+
+    /// Whether something has come from the destination, and it was not refused since.
+    pub(super) fn is_reached(&self) -> bool {
+        self.reach == Reach::Reached
     }
 
     /// Takes a connection, with what has been read from it before. `is_reading`: a chunk was asked for and has not come.
@@ -164,13 +183,27 @@ impl Lane {
         }
     }
 
+    /// Answers a SOCKS client that was taken: at once where the destination is known to be there, else when something has
+    /// come from it, or when a refusal would have come. The agent tells of refusals only.
+    pub(super) fn answer(&mut self, number: ConnectionNumber) {
+        let Some(&id) = self.streams_of.get(&number) else { return };
+        let State::Ready(session, _) = &self.state else { return };
+        let wait = (2 * session.link.stats().rtt + DIAL).min(LONGEST_ANSWER);
+        self.unanswered.insert(id, now() + wait);
+        if self.is_reached() {
+            self.reply(id, Reply::Succeeded);
+        }
+    }
+
     /// Takes what a connection's task reports. Whether the connection is this lane's.
     pub(super) fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
         let Some(&id) = self.streams_of.get(&number) else { return false };
         let State::Ready(_, streams) = &mut self.state else { return false };
         match report {
             FromConnection::Data(bytes) => streams.handle_input(id, bytes),
-            FromConnection::InputEnded => streams.handle_input_end(Instant::now(), id),
+            FromConnection::InputEnded => streams.handle_input_end(now(), id),
+            // What it has sent is still to be delivered.
+            FromConnection::HungUp => {}
             FromConnection::Reset | FromConnection::Closed => {
                 streams.handle_closed(id);
                 self.close(id);
@@ -183,7 +216,7 @@ impl Lane {
     pub(super) fn transmit(&mut self) {
         let State::Ready(session, streams) = &mut self.state else { return };
         // For the deadline of the notice that a reader stalls.
-        streams.set_room(Instant::now(), self.gauge.has_room());
+        streams.set_room(now(), self.gauge.has_room());
         let link = &mut session.link;
         while link.wants_input()
             && let Some(bytes) = streams.poll_transmit(link.input_room())
@@ -239,7 +272,8 @@ impl Lane {
 
     /// When [`Lane::handle_timeout`] is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.streams().and_then(Streams::next_timeout)
+        let answer = self.unanswered.values().min().copied();
+        answer.into_iter().chain(self.streams().and_then(Streams::next_timeout)).min()
     }
 
     /// Lets the streams do what is due. Says whether a local reader has held up the session for long, once each time.
@@ -248,6 +282,10 @@ impl Lane {
     /// The end of the lane.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<bool, LaneEnd> {
         let _named = self.span.clone().entered();
+        let due = self.unanswered.iter().filter(|(_, until)| **until <= now);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.reply(id, Reply::Succeeded);
+        }
         let State::Ready(_, streams) = &mut self.state else { return Ok(false) };
         streams.set_room(now, self.gauge.has_room());
         streams.handle_timeout(now)?;
@@ -263,6 +301,11 @@ impl Lane {
 
     /// Gives the lane up, its connections with it. What must be ended at the service, if anything.
     pub(super) fn give_up(&mut self, is_over: bool) -> Option<Remains> {
+        for id in std::mem::take(&mut self.unanswered).into_keys() {
+            if let Some((_, connection)) = self.connections.remove(&id) {
+                connection.dismiss(&socks::reply(Reply::HostUnreachable));
+            }
+        }
         self.connections.clear();
         self.streams_of.clear();
         match std::mem::replace(&mut self.state, State::Ended) {
@@ -293,7 +336,7 @@ impl Lane {
                 let streams = Box::new(new_streams(&session.link));
                 if let State::Opening(session, _) = std::mem::replace(&mut self.state, State::Ended) {
                     self.state = State::Ready(session, streams);
-                    self.ready_since = Some(Instant::now());
+                    self.ready_since = Some(now());
                 }
                 Some(LaneEvent::Ready)
             }
@@ -315,12 +358,12 @@ impl Lane {
         let State::Ready(session, streams) = &mut self.state else { return LaneEvent::Progress };
         match event {
             LinkEvent::Channel(Event::Output(bytes)) => {
-                let handled = streams.handle_bytes(Instant::now(), bytes);
+                let handled = streams.handle_bytes(now(), bytes);
                 self.drive_connections();
                 handled.map_or_else(|error| LaneEvent::Ended(error.into()), |()| LaneEvent::Progress)
             }
             LinkEvent::Channel(Event::PortRefused) => {
-                self.is_refused = true;
+                self.reach = Reach::Refused;
                 LaneEvent::Refused
             }
             // A running session has had its handshake.
@@ -336,26 +379,43 @@ impl Lane {
     }
 
     fn drive_connections(&mut self) {
-        let State::Ready(_, streams) = &mut self.state else { return };
-        let mut closed = Vec::new();
-        while let Some(event) = streams.poll_event() {
-            let connection = |id| self.connections.get(id).map(|(_, connection)| connection);
+        loop {
+            let State::Ready(_, streams) = &mut self.state else { return };
+            let Some(event) = streams.poll_event() else { return };
             match event {
-                streams::Event::Read(id) => connection(&id).into_iter().for_each(Connection::grant),
+                streams::Event::Read(id) => self.connection(id).into_iter().for_each(Connection::grant),
                 streams::Event::Write(id, bytes) => {
-                    self.is_refused = false;
-                    if let Some(connection) = connection(&id) {
+                    self.reach = Reach::Reached;
+                    self.reply(id, Reply::Succeeded);
+                    if let Some(connection) = self.connection(id) {
                         connection.write(bytes);
                     }
                 }
-                streams::Event::End(id) => connection(&id).into_iter().for_each(Connection::end),
-                streams::Event::Close(id) => closed.push(id),
+                streams::Event::End(id) => {
+                    let reply = if self.is_refused() { Reply::HostUnreachable } else { Reply::Succeeded };
+                    self.reply(id, reply);
+                    self.connection(id).into_iter().for_each(Connection::end);
+                }
+                streams::Event::Close(id) => self.close(id),
             }
         }
-        closed.into_iter().for_each(|id| self.close(id));
+    }
+
+    fn connection(&self, id: StreamId) -> Option<&Connection> {
+        self.connections.get(&id).map(|(_, connection)| connection)
+    }
+
+    /// Answers a SOCKS client, if that is still to be done.
+    fn reply(&mut self, id: StreamId, reply: Reply) {
+        if self.unanswered.remove(&id).is_some()
+            && let Some(connection) = self.connection(id)
+        {
+            connection.reply(&socks::reply(reply));
+        }
     }
 
     fn close(&mut self, id: StreamId) {
+        self.unanswered.remove(&id);
         if let Some((number, _)) = self.connections.remove(&id) {
             self.streams_of.remove(&number);
         }
@@ -406,5 +466,10 @@ fn in_one_line(output: &str) -> String {
 }
 
 fn new_streams(link: &Link) -> Streams {
-    Streams::new(link.capabilities().smux_keepalive_off, Instant::now())
+    Streams::new(link.capabilities().smux_keepalive_off, now())
 }
+
+/// What an agent needs to find that a destination in its network refuses, beside the round trip.
+const DIAL: Duration = Duration::from_millis(100);
+/// No SOCKS client waits longer for its reply than this, with a session.
+const LONGEST_ANSWER: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! Port forwarding with agents after 3.0.196.0: many local connections at once, each a smux stream.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -9,6 +8,7 @@ use super::super::ending::{Closing, End};
 use super::super::state::{Front, Session, sleep_until, tell};
 use super::super::status::{Kind, Status};
 use super::asked::Asked;
+use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::forward::Forward;
@@ -60,7 +60,7 @@ pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forw
             // A local reader has made room: look again which sessions may be read.
             () = budget.progress() => {}
             () = sleep_until(timeout) => {
-                let events = pools.handle_timeout(Instant::now());
+                let events = pools.handle_timeout(now());
                 if let Some(end) = events.into_iter().find_map(|(pool, event)| run.handle(pool, event)) {
                     break end;
                 }
@@ -177,7 +177,7 @@ impl Run {
         let console = &mut self.front.console;
         match event {
             PoolEvent::Progress => {}
-            PoolEvent::Link(event) => return tell(console, event),
+            PoolEvent::Link(of, event) => return tell(console, of, event),
             PoolEvent::Tell(status) => console.tell(&status),
             PoolEvent::Failure(text) => console.complain(&text),
             PoolEvent::Refused => {
@@ -195,7 +195,7 @@ impl Run {
     /// Prints the state on stderr, since it was asked for.
     fn report(&mut self) {
         for text in self.pools.report() {
-            self.front.console.announce(&Status::Message { text });
+            self.front.console.announce(&Status::message(text));
         }
     }
 }

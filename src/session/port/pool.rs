@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::super::ending::{End, Remains};
-use super::super::starter::{StartError, Started, Starter};
-use super::super::status::Status;
+use super::super::starter::{StartError, Started, Starter, Starting};
+use super::super::status::{Of, Status};
+use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::gauge::Budget;
@@ -42,7 +43,7 @@ pub(super) enum PoolEvent {
     /// Something has moved: the streams may want to send.
     Progress,
     /// Something of a session's connection for the user.
-    Link(LinkEvent),
+    Link(Of, LinkEvent),
     /// A change of state.
     Tell(Status),
     /// A line for stderr in any case.
@@ -52,6 +53,9 @@ pub(super) enum PoolEvent {
     /// The end of the lane without which there is nothing left.
     Over(End),
 }
+
+/// Starts a session.
+pub(super) type Start = Box<dyn Fn() -> Starting + Send>;
 
 /// The lanes of one destination.
 pub(super) struct Pool {
@@ -74,7 +78,7 @@ pub(super) struct Pool {
     /// How many connections may wait at a time; further ones wait in the listener.
     max_waiting: usize,
     /// `None` where no further session can be started.
-    starter: Option<Starter>,
+    start: Option<Start>,
     budget: Arc<Budget>,
     retry: Retry,
     /// Sessions to be ended at the service.
@@ -91,7 +95,7 @@ impl Pool {
         starter: Option<Starter>,
         budget: &Arc<Budget>,
     ) -> Pool {
-        let mut pool = Pool::new(plan, starter, budget);
+        let mut pool = Pool::new(plan, starter.map(into_start), budget);
         pool.lanes.push(Lane::ready(first, budget));
         pool
     }
@@ -99,11 +103,12 @@ impl Pool {
     /// Another destination, of the same target.
     pub(super) fn on_demand(destination: Destination, starter: &Starter, budget: &Arc<Budget>) -> Pool {
         let starter = starter.with(destination.request(&starter.request));
-        let pool = Pool::new(Plan::OnDemand, Some(starter), budget);
+        let pool = Pool::new(Plan::OnDemand, Some(into_start(starter)), budget);
         Pool { destination: Some(destination), ..pool }
     }
 
-    fn new(plan: Plan, starter: Option<Starter>, budget: &Arc<Budget>) -> Pool {
+    /// Without a lane.
+    fn new(plan: Plan, start: Option<Start>, budget: &Arc<Budget>) -> Pool {
         Pool {
             plan,
             destination: None,
@@ -116,7 +121,7 @@ impl Pool {
             waiting: BTreeMap::new(),
             // The session that they wait for needs descriptors, too.
             max_waiting: MAX_WAITING.min(descriptor_limit() / 8),
-            starter,
+            start,
             budget: Arc::clone(budget),
             retry: Retry::new(plan),
             remains: Vec::new(),
@@ -162,8 +167,8 @@ impl Pool {
 
     /// Takes a connection.
     pub(super) fn take(&mut self, number: ConnectionNumber, connection: Connection) {
-        let now = Instant::now();
-        self.refresh(now);
+        let now = now();
+        self.refresh();
         self.wanted = self.sessions.min(self.len() + 1);
         let wait = if self.speaks_socks { WAIT_SOCKS } else { WAIT };
         let early = BytesMut::new();
@@ -200,7 +205,7 @@ impl Pool {
         if self.len() > 0 {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
-            self.idle_since = Some(Instant::now());
+            self.idle_since = Some(now());
         }
     }
 
@@ -234,14 +239,14 @@ impl Pool {
         let mut events = Vec::new();
         for index in (0..self.lanes.len()).rev() {
             match self.lanes[index].handle_timeout(now) {
-                Ok(true) => events.push(PoolEvent::Tell(Status::ReaderStalled)),
+                Ok(true) => events.push(PoolEvent::Tell(Status::ReaderStalled { of: self.of(index) })),
                 Ok(false) => {}
                 Err(end) => events.push(self.handle_end(index, end)),
             }
         }
         let over: Vec<_> = self.waiting.extract_if(.., |_, waiting| waiting.until <= now).collect();
         if !over.is_empty() {
-            events.push(PoolEvent::Tell(Status::Message { text: notice::WAITED_IN_VAIN.to_owned() }));
+            events.push(self.message(notice::WAITED_IN_VAIN.to_owned()));
         }
         for (_, waiting) in over {
             self.refuse(waiting, self.retry.reply);
@@ -277,7 +282,7 @@ impl Pool {
     /// Starts what is missing and may be started now.
     fn start_lanes(&mut self, cx: &mut Context<'_>) {
         while self.lanes.len() < self.target()
-            && let Some(starter) = &self.starter
+            && let Some(start) = &self.start
         {
             // After a failure, one tells whether it is over; on demand only if a connection waits for it.
             let is_in_vain = self.plan == Plan::OnDemand && self.waiting.is_empty();
@@ -290,7 +295,7 @@ impl Pool {
                 }
                 self.retry.pause = None;
             }
-            self.lanes.push(Lane::starting(starter.start(), &self.budget));
+            self.lanes.push(Lane::starting(start(), &self.budget));
         }
     }
 
@@ -317,7 +322,7 @@ impl Pool {
             }
             LaneEvent::Refused => PoolEvent::Refused,
             // One of them speaks for all: the oldest.
-            LaneEvent::Tell(event) if index == 0 => PoolEvent::Link(event),
+            LaneEvent::Tell(event) if index == 0 => PoolEvent::Link(self.of(index), event),
             LaneEvent::Tell(_) => PoolEvent::Progress,
             LaneEvent::Ended(end) => self.handle_end(index, end),
         }
@@ -338,10 +343,10 @@ impl Pool {
             self.waiting.insert(number, waiting);
             return;
         };
-        if speaks_socks {
-            waiting.connection.reply(&socks::reply(Reply::Succeeded));
-        }
         lane.open(number, waiting.connection, &waiting.early, waiting.is_reading);
+        if speaks_socks {
+            lane.answer(number);
+        }
         if waiting.has_ended {
             lane.handle_report(number, &FromConnection::InputEnded);
         }
@@ -351,7 +356,7 @@ impl Pool {
     fn handle_end(&mut self, index: usize, end: LaneEnd) -> PoolEvent {
         let mut lane = self.lanes.remove(index);
         let session = lane.session().map(|(id, _)| id.to_owned());
-        let lived = lane.lived();
+        let (lived, is_reached) = (lane.lived(), lane.is_reached());
         self.remains.extend(lane.give_up(end.is_over()));
         // What is not needed by those that wait is started for the next connection, should it come.
         self.wanted = self.wanted.min(self.lanes.len() + self.waiting.len());
@@ -367,9 +372,14 @@ impl Pool {
         if self.plan == Plan::Fixed {
             let is_news = self.told.is_none();
             let text = self.told.get_or_insert(notice::fewer_sessions(&end.reason)).clone();
-            return if is_news { PoolEvent::Tell(Status::Message { text }) } else { PoolEvent::Progress };
+            return if is_news { self.message(text) } else { PoolEvent::Progress };
         }
         if let Some(session) = session {
+            // The agent may not forward there. A SOCKS client gets a reply, instead of a session each.
+            if self.speaks_socks && !is_reached && self.retry.pause.is_some() {
+                self.retry.reply = Reply::HostUnreachable;
+                self.retry.refuse();
+            }
             let destination = self.name();
             return PoolEvent::Tell(Status::SessionEnded { session, destination, reason: end.reason });
         }
@@ -395,7 +405,7 @@ impl Pool {
             return PoolEvent::Progress;
         }
         self.told = Some(text.clone());
-        if is_permanent { PoolEvent::Failure(text) } else { PoolEvent::Tell(Status::Message { text }) }
+        if is_permanent { PoolEvent::Failure(text) } else { self.message(text) }
     }
 
     /// Closes a connection that gets no session.
@@ -405,30 +415,46 @@ impl Pool {
         }
     }
 
+    fn message(&self, text: String) -> PoolEvent {
+        let of = Of { session: None, destination: self.name() };
+        PoolEvent::Tell(Status::Message { of, text })
+    }
+
+    fn of(&mut self, index: usize) -> Of {
+        let session = self.lanes[index].session().map(|(id, _)| id.to_owned());
+        Of { session, destination: self.name() }
+    }
+
     fn name(&self) -> Option<String> {
         self.destination.as_ref().map(Destination::to_string)
     }
 
-    /// Gives up lanes whose destination was refused and that nobody uses.
-    fn refresh(&mut self, now: Instant) {
-        if self.plan == Plan::Fixed || self.retry.refresh_after.is_some_and(|after| now < after) {
+    /// Gives up lanes whose destination was refused and that nobody uses, unless they have looked for it just now.
+    fn refresh(&mut self) {
+        if self.plan == Plan::Fixed {
             return;
         }
+        if self.lanes.iter().any(Lane::is_reached) {
+            self.retry.forget_refusals();
+        }
         let before = self.lanes.len();
-        let remains = &mut self.remains;
+        let (remains, age) = (&mut self.remains, self.retry.refresh_age);
         self.lanes.retain_mut(|lane| {
-            let is_stale = lane.is_refused() && lane.len() == 0;
+            let is_old = lane.lived().is_some_and(|lived| lived >= age);
+            let is_stale = lane.is_refused() && lane.len() == 0 && is_old;
             if is_stale {
                 remains.extend(lane.give_up(false));
             }
             !is_stale
         });
         if self.lanes.len() < before {
-            self.retry.refresh_after = Some(now + self.retry.refresh.delay_after_failure());
-        } else if self.lanes.iter().any(|lane| !lane.is_refused() && lane.len() > 0) {
-            self.retry.refresh.reset();
+            self.retry.age_more();
         }
     }
+}
+
+fn into_start(starter: Starter) -> Start {
+    Box::new(move || starter.start())
 }
 
 /// A session that lasted this long was a good one: the next is started without delay.

@@ -29,9 +29,9 @@ pub(super) struct Retry {
     pub refusal: Option<(Instant, Reply)>,
     /// What SOCKS clients are told who have waited in vain.
     pub reply: Reply,
-    /// Before which a lane whose destination was refused is not replaced.
-    pub refresh: Backoff,
-    pub refresh_after: Option<Instant>,
+    refresh: Backoff,
+    /// A lane whose destination was refused is not replaced before: it has just looked for it.
+    pub refresh_age: Duration,
 }
 
 impl Retry {
@@ -47,8 +47,8 @@ impl Retry {
             pause: None,
             refusal: None,
             reply: Reply::HostUnreachable,
-            refresh: Backoff::with_steps(FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
-            refresh_after: None,
+            refresh: Backoff::with_steps(2 * FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
+            refresh_age: FIRST_REFRESH,
         }
     }
 
@@ -61,6 +61,17 @@ impl Retry {
     /// As long as there is a pause, connections are refused.
     pub(super) fn refuse(&mut self) {
         self.refusal = self.pause.as_ref().map(|pause| (pause.deadline().into_std(), self.reply));
+    }
+
+    /// A lane whose destination was refused is replaced: if that is in vain, the next lives longer.
+    pub(super) fn age_more(&mut self) {
+        self.refresh_age = self.refresh.delay_after_failure();
+    }
+
+    /// The destination is there.
+    pub(super) fn forget_refusals(&mut self) {
+        self.refresh.reset();
+        self.refresh_age = FIRST_REFRESH;
     }
 }
 
@@ -83,6 +94,7 @@ const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
 /// The same for a pool on demand, while a connection waits.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
-/// Between two replacements of a session whose destination was refused, at first (after one at once) and at last.
-const FIRST_REFRESH: Duration = Duration::from_secs(5);
+/// How old a session is before it is replaced because its destination was refused, at first and at last. A database that
+/// fails over takes seconds for it.
+const FIRST_REFRESH: Duration = Duration::from_secs(3);
 const LAST_REFRESH: Duration = Duration::from_secs(120);
