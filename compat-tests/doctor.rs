@@ -242,7 +242,7 @@ fn proxies() {
     let url = ["--url", "wss://gateway.invalid/x"];
     let (_, report) = doctor(&world, &url);
     assert_check(&report, "proxy", "ok", &address);
-    assert_check(&report, "dns", "ok", "the proxy's business");
+    assert_check(&report, "dns", "ok", "does not resolve here; the proxy will resolve it");
     assert_check(&report, "websocket", "failure", "give user and password in HTTPS_PROXY");
     let closed = FreePort::new();
     world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", closed.number()));

@@ -111,7 +111,9 @@ pub(super) async fn aws_cli() -> Check {
     match version(&words) {
         Some(version) if hands_over_in_argv(version) => Check::warning(
             NAME,
-            format!("{found}; it passes the session's token as an argument, for all to see"),
+            format!(
+                "{found}; it passes the session's token as an argument, where every local user can see it"
+            ),
         )
         .advice("update it: current versions pass it in the environment"),
         Some(_) => Check::ok(NAME, found),
@@ -152,7 +154,7 @@ pub(super) fn terminal() -> Check {
 pub(super) fn log(settings: &Settings) -> Check {
     let state = if settings.log.is_some() { "on" } else { "off" };
     let check = match logging::check(settings) {
-        Ok(path) => Check::ok("log", format!("{state}; {} can be written", path.display())),
+        Ok(path) => Check::ok("log", format!("{state}; {} is writable", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
             .advice("set SSM_PLUGIN_LOG_FILE to a writable path"),
     };

@@ -74,7 +74,9 @@ pub(super) async fn dns(route: &Route) -> Check {
                     addresses.map(|address| address.ip().to_string()).take(MAX_ADDRESSES).collect();
                 lines.push(format!("{host}: {}", addresses.join(", ")));
             }
-            _ if is_proxied => lines.push(format!("{host}: unknown here, which is the proxy's business")),
+            _ if is_proxied => {
+                lines.push(format!("{host}: does not resolve here; the proxy will resolve it"));
+            }
             Ok(Err(error)) => {
                 failed = true;
                 lines.push(format!("{host}: {error}"));
@@ -150,7 +152,7 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
     let how = if skew < 0 { "ahead of" } else { "behind" };
     let text = format!("this machine is {} s {how} the service", skew.abs());
     match skew.unsigned_abs() {
-        0..=2 => Check::ok(NAME, "as the service's"),
+        0..=2 => Check::ok(NAME, "matches the service"),
         3..=MAX_SKEW => Check::ok(NAME, text),
         seconds if seconds <= REFUSED_SKEW => {
             Check::warning(NAME, text).advice("set the clock; AWS refuses signatures that are 5 minutes off")
