@@ -205,6 +205,26 @@ fn a_destination_that_is_not_there_is_told_in_the_reply_and_costs_few_sessions()
     assert_all_ended(&sim);
 }
 
+/// A client that is less patient than StartSession finds its session when it comes again.
+#[test]
+fn a_client_that_goes_away_costs_one_session() {
+    let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
+    let proxy = Proxy::start(&mut world, &sim, echo.port());
+    for _ in 0..3 {
+        let mut stream = connect(proxy.port);
+        let request = [&[5, 1, 0, 5, 1, 0, 3, 11][..], b"db.internal", &echo.port().to_be_bytes()].concat();
+        stream.write_all(&request).expect("write");
+        stream.read_exact(&mut [0; 2]).expect("the greeting's answer");
+    }
+    eventually("a session", || sim.requests().start == 2);
+    // Long enough for several.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(proxy.connect("db.internal", echo.port()).0, 0);
+    assert_eq!(sim.requests().start, 2);
+    proxy.end();
+    assert_all_ended(&sim);
+}
+
 /// Agents since 3.3.4851 end a session for what they may not forward to; a session for each attempt would change nothing.
 #[test]
 fn a_destination_that_the_agent_may_not_forward_to_costs_few_sessions() {

@@ -39,7 +39,7 @@ pub struct AwsError {
 }
 
 impl AwsError {
-    pub(super) fn new(call: &'static str, kind: ErrorKind, reason: impl fmt::Display) -> AwsError {
+    pub(crate) fn new(call: &'static str, kind: ErrorKind, reason: impl fmt::Display) -> AwsError {
         AwsError { kind, call, reason: shortened(reason.to_string()) }
     }
 

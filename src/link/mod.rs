@@ -27,6 +27,8 @@ mod opener;
 pub(crate) mod probe;
 pub(crate) mod proxy;
 mod reconnect;
+#[cfg(test)]
+mod scripted;
 mod stream;
 pub(crate) mod stream_url;
 mod tcp;
@@ -73,6 +75,9 @@ enum Wire {
     Down,
     Opening(Opening),
     Open(Box<OpenSocket>),
+    /// What a test says in the agent's place.
+    #[cfg(test)]
+    Script(tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes>),
 }
 
 impl Link {
@@ -183,6 +188,8 @@ impl Link {
             Wire::Down => false,
             Wire::Opening(_) => !self.connection.is_opening(),
             Wire::Open(_) => !self.connection.is_open(),
+            #[cfg(test)]
+            Wire::Script(_) => false,
         };
         if is_over {
             self.wire = Wire::Down;
@@ -210,6 +217,8 @@ impl Link {
                     Err(reason) => self.connection.handle_lost(now, reason),
                 }
             }
+            #[cfg(test)]
+            Wire::Script(_) => ready!(self.poll_script(cx, deliver)),
         }
         Poll::Ready(())
     }

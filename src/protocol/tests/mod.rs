@@ -1,6 +1,7 @@
 //! Tests of the channel as a whole.
 
 mod after_handshake;
+pub(crate) mod agent_frames;
 mod reopening;
 mod silent_agent;
 mod vectors;

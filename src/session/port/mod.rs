@@ -39,6 +39,8 @@ mod retry;
 mod socks;
 mod socks_listener;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub(super) use self::forward::{Forward, parse as parse_forwards};

@@ -95,7 +95,7 @@ impl Pool {
         starter: Option<Starter>,
         budget: &Arc<Budget>,
     ) -> Pool {
-        let mut pool = Pool::new(plan, starter.map(into_start), budget);
+        let mut pool = Pool::without_lane(plan, starter.map(into_start), budget);
         pool.lanes.push(Lane::ready(first, budget));
         pool
     }
@@ -103,12 +103,12 @@ impl Pool {
     /// Another destination, of the same target.
     pub(super) fn on_demand(destination: Destination, starter: &Starter, budget: &Arc<Budget>) -> Pool {
         let starter = starter.with(destination.request(&starter.request));
-        let pool = Pool::new(Plan::OnDemand, Some(into_start(starter)), budget);
+        let pool = Pool::without_lane(Plan::OnDemand, Some(into_start(starter)), budget);
         Pool { destination: Some(destination), ..pool }
     }
 
-    /// Without a lane.
-    fn new(plan: Plan, start: Option<Start>, budget: &Arc<Budget>) -> Pool {
+    /// Without a lane yet.
+    pub(super) fn without_lane(plan: Plan, start: Option<Start>, budget: &Arc<Budget>) -> Pool {
         Pool {
             plan,
             destination: None,
@@ -311,12 +311,6 @@ impl Pool {
                     self.told = None;
                 }
                 self.place_waiting();
-                if self.speaks_socks && self.len() == 0 {
-                    // Whoever asked for it has gone; it counts among the few that there may be.
-                    let mut lane = self.lanes.remove(index);
-                    self.remains.extend(lane.give_up(false));
-                    return PoolEvent::Progress;
-                }
                 let session = self.lanes[index].session().map(|(id, _)| id.to_owned()).unwrap_or_default();
                 PoolEvent::Tell(Status::SessionStarted { session, destination: self.name(), is_told })
             }
@@ -465,3 +459,8 @@ const MAX_WAITING: usize = 256;
 const WAIT: Duration = Duration::from_secs(300);
 /// The same for a SOCKS client, which gives up itself before long.
 const WAIT_SOCKS: Duration = Duration::from_secs(30);
+
+// It sees private fields.
+#[cfg(test)]
+#[path = "tests/pool.rs"]
+mod tests;

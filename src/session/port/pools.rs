@@ -55,6 +55,17 @@ impl Pools {
         starter: &Starter,
         sessions: usize,
     ) -> Option<PoolId> {
+        let budget = Arc::clone(&self.budget);
+        self.socks_pool(destination, |destination| {
+            Pool::on_demand(destination, starter, &budget).with_sessions(sessions).for_socks()
+        })
+    }
+
+    fn socks_pool(
+        &mut self,
+        destination: Destination,
+        new: impl FnOnce(Destination) -> Pool,
+    ) -> Option<PoolId> {
         if let Some(id) = self.socks.get(&destination) {
             return Some(*id);
         }
@@ -63,9 +74,7 @@ impl Pools {
             let (_, longest) = self.socks.values().filter_map(idle).min()?;
             self.remove(longest);
         }
-        let pool =
-            Pool::on_demand(destination.clone(), starter, &self.budget).with_sessions(sessions).for_socks();
-        let id = self.insert(pool);
+        let id = self.insert(new(destination.clone()));
         self.socks.insert(destination, id);
         Some(id)
     }
@@ -186,3 +195,8 @@ pub(super) const MAIN: PoolId = 0;
 const MAX_SOCKS_POOLS: usize = 32;
 /// How long one is kept that nobody uses.
 const SOCKS_IDLE: Duration = Duration::from_secs(300);
+
+// It sees private fields.
+#[cfg(test)]
+#[path = "tests/pools.rs"]
+mod tests;

@@ -98,3 +98,62 @@ const LAST_RETRY: Duration = Duration::from_secs(8);
 /// fails over takes seconds for it.
 const FIRST_REFRESH: Duration = Duration::from_secs(3);
 const LAST_REFRESH: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::AwsError;
+
+    #[test]
+    fn replies_say_why() {
+        for (kind, reply) in [
+            (ErrorKind::Denied, Reply::NotAllowed),
+            (ErrorKind::NoCredentials, Reply::NotAllowed),
+            (ErrorKind::BadCredentials, Reply::NotAllowed),
+            (ErrorKind::TargetNotConnected, Reply::HostUnreachable),
+            (ErrorKind::Unreachable, Reply::NetworkUnreachable),
+            (ErrorKind::Refused, Reply::GeneralFailure),
+            (ErrorKind::SessionGone, Reply::GeneralFailure),
+        ] {
+            assert_eq!(reply_for(&StartError::Aws(AwsError::new("call", kind, "no"))), reply, "{kind:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_a_bound_and_refusals_last_as_long() {
+        for (plan, first, last) in
+            [(Plan::OnDemand, FIRST_RETRY, LAST_RETRY), (Plan::Fixed, FIRST_RETRY_FIXED, LAST_RETRY_FIXED)]
+        {
+            let mut retry = Retry::new(plan);
+            let mut longest = Duration::ZERO;
+            for attempt in 0..20 {
+                let now = tokio::time::Instant::now();
+                retry.pause_after_failure();
+                let pause = retry.pause.as_ref().unwrap().deadline() - now;
+                let step = last.min(first * 2u32.pow(attempt.min(10)));
+                assert!(pause >= step / 2 && pause <= step, "{pause:?} at {attempt}");
+                retry.refuse();
+                assert_eq!(retry.refusal, Some(((now + pause).into_std(), Reply::HostUnreachable)));
+                longest = longest.max(pause);
+            }
+            assert!(longest > last / 2);
+        }
+    }
+
+    #[test]
+    fn sessions_to_a_destination_that_stays_away_live_longer_and_longer() {
+        let mut retry = Retry::new(Plan::OnDemand);
+        let ages: Vec<_> = (0..12)
+            .map(|_| {
+                let age = retry.refresh_age;
+                retry.age_more();
+                age
+            })
+            .collect();
+        assert_eq!(ages[0], FIRST_REFRESH);
+        assert!(ages.iter().all(|age| (FIRST_REFRESH..=LAST_REFRESH).contains(age)), "{ages:?}");
+        assert!(ages[11] >= LAST_REFRESH / 2);
+        retry.forget_refusals();
+        assert_eq!(retry.refresh_age, FIRST_REFRESH);
+    }
+}

@@ -1,0 +1,102 @@
+//! What the tests of pools and their kin have in common: sessions whose agent is the test, and local connections.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::super::starter::Started;
+use super::connection::{Connection, FromConnection};
+use super::gauge::{Budget, Limits};
+use super::journal::Journal;
+use super::lane::ConnectionNumber;
+use super::local_stream::LocalStream;
+use crate::link::Link;
+use crate::protocol::tests::agent_frames;
+use crate::settings::Settings;
+
+/// The agent of one session.
+pub(super) struct Agent {
+    frames: mpsc::UnboundedSender<Bytes>,
+    sequence: i64,
+}
+
+impl Agent {
+    /// An agent, and its session as StartSession gives it.
+    fn new(id: &str) -> (Agent, Started) {
+        let (frames, received) = mpsc::unbounded_channel();
+        let session =
+            Started { id: id.to_owned(), link: Link::scripted(received), aws: None, reads_flags: true };
+        (Agent { frames, sequence: 0 }, session)
+    }
+
+    /// The same, with its handshake on the way.
+    pub(super) fn ready(id: &str) -> (Agent, Started) {
+        let (mut agent, session) = Agent::new(id);
+        agent_frames::handshake().into_iter().for_each(|frame| agent.send(frame));
+        agent.sequence = 2;
+        (agent, session)
+    }
+
+    /// Bytes of the destination's.
+    pub(super) fn write(&mut self, stream: u32, bytes: &[u8]) {
+        self.smux(2, stream, bytes);
+    }
+
+    /// The destination has closed.
+    pub(super) fn finish(&mut self, stream: u32) {
+        self.smux(1, stream, b"");
+    }
+
+    /// The destination could not be reached.
+    pub(super) fn refuse(&mut self, stream: u32) {
+        self.send(agent_frames::refused(self.sequence));
+        self.sequence += 1;
+        self.finish(stream);
+    }
+
+    /// Ends the session.
+    pub(super) fn close(&self, reason: &str) {
+        self.send(agent_frames::closed(reason));
+    }
+
+    fn smux(&mut self, command: u8, stream: u32, bytes: &[u8]) {
+        let length = (bytes.len() as u16).to_le_bytes();
+        let frame = [&[1, command], &length[..], &stream.to_le_bytes(), bytes].concat();
+        self.send(agent_frames::output(self.sequence, &frame));
+        self.sequence += 1;
+    }
+
+    fn send(&self, frame: Bytes) {
+        self.frames.send(frame).unwrap();
+    }
+}
+
+/// A local connection's reports, with its number.
+pub(super) type Reports = mpsc::Sender<(ConnectionNumber, FromConnection)>;
+
+/// A local connection, and its client.
+pub(super) fn connection(number: ConnectionNumber, reports: &Reports) -> (Connection, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    for stream in [&client, &stream] {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let stream = LocalStream::Tcp(tokio::net::TcpStream::from_std(stream).unwrap());
+    let entry = Journal::new(&Settings::default()).open(&stream, None);
+    (Connection::start(stream, number, reports.clone(), entry), client)
+}
+
+/// Memory for readers.
+pub(super) fn budget() -> std::sync::Arc<Budget> {
+    Budget::new(Limits::new(1 << 20))
+}
+
+/// Lets the tasks of connections run: virtual milliseconds, in which the system is asked what has come.
+pub(super) async fn settle() {
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,134 @@
+//! Pools in virtual time.
+
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::task::Waker;
+
+use tokio::sync::mpsc;
+
+use super::super::clock::now;
+use super::super::retry::Plan;
+use super::super::tests::{Agent, Reports, budget, connection, settle};
+use super::*;
+
+/// A proxy whose sessions start at once.
+struct World {
+    pools: Pools,
+    agents: Arc<Mutex<Vec<Agent>>>,
+    reports: (Reports, mpsc::Receiver<(ConnectionNumber, FromConnection)>),
+    number: ConnectionNumber,
+}
+
+impl World {
+    fn new() -> World {
+        let (main, budget) = (Pool::without_lane(Plan::OnDemand, None, &budget()), budget());
+        let pools = Pools::new(main, &budget);
+        World { pools, agents: Arc::default(), reports: mpsc::channel(64), number: 0 }
+    }
+
+    /// A client that asks for a destination, and the pool that it got.
+    async fn connect(&mut self, host: &str) -> (Option<PoolId>, TcpStream) {
+        self.number += 1;
+        let agents = Arc::clone(&self.agents);
+        let destination = Destination::new(host, 80).unwrap();
+        let pool = self.pools.socks_pool(destination, |_| {
+            let start = Box::new(move || {
+                let (agent, session) = Agent::ready("s");
+                agents.lock().unwrap().push(agent);
+                let starting: super::super::super::starter::Starting = Box::pin(async { Ok(session) });
+                starting
+            });
+            Pool::without_lane(Plan::OnDemand, Some(start), &budget()).for_socks()
+        });
+        let (connection, client) = connection(self.number, &self.reports.0);
+        if let Some(pool) = pool {
+            self.pools.take(pool, self.number, connection);
+        }
+        self.run().await;
+        (pool, client)
+    }
+
+    async fn run(&mut self) {
+        for _ in 0..2 {
+            settle().await;
+            while let Ok((number, report)) = self.reports.1.try_recv() {
+                let pools: Vec<_> = self.pools.pools.keys().copied().collect();
+                // Numbers are of all pools: the others know nothing of it.
+                if !matches!(report, FromConnection::Data(_) | FromConnection::HungUp) {
+                    pools.iter().for_each(|id| self.pools.handle_report(*id, number, FromConnection::Closed));
+                }
+            }
+            self.pools.transmit();
+            let mut cx = Context::from_waker(Waker::noop());
+            while self.pools.poll_event(&mut cx).is_ready() {
+                self.pools.transmit();
+            }
+        }
+    }
+
+    /// Lets time pass as the loop does: from one deadline to the next.
+    async fn pass(&mut self, time: Duration) {
+        // Who has just gone is noticed first.
+        self.run().await;
+        let end = now() + time;
+        while now() < end {
+            let until = self.pools.next_timeout().unwrap_or(end).clamp(now(), end);
+            tokio::time::sleep_until(until.into()).await;
+            self.pools.handle_timeout(now());
+            self.run().await;
+        }
+    }
+
+    fn destinations(&self) -> usize {
+        self.pools.socks.len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socks_destination_is_ended_after_five_idle_minutes() {
+    let mut world = World::new();
+    let (pool, first) = world.connect("db.internal").await;
+    let (same, second) = world.connect("db.internal").await;
+    let (_, other) = world.connect("web.internal").await;
+    assert_eq!((pool, world.destinations(), world.agents.lock().unwrap().len()), (same, 2, 2));
+    drop(first);
+    world.pass(Duration::from_secs(1000)).await;
+    assert_eq!(world.destinations(), 2, "both are in use");
+    drop(second);
+    world.pass(Duration::from_secs(290)).await;
+    assert_eq!(world.destinations(), 2);
+    // Whoever comes now has another five minutes.
+    let (again, third) = world.connect("db.internal").await;
+    assert_eq!(again, pool);
+    drop(third);
+    world.pass(Duration::from_secs(290)).await;
+    assert_eq!(world.destinations(), 2);
+    world.pass(Duration::from_secs(20)).await;
+    assert_eq!(world.destinations(), 1);
+    let ids: Vec<_> = world.pools.pools.keys().copied().collect();
+    assert_eq!(ids.len(), 2, "that of argv and the other: {ids:?}");
+    world.pools.reaper.finish().await;
+    let (new, _client) = world.connect("db.internal").await;
+    assert!(new > pool && world.agents.lock().unwrap().len() == 3, "a session of its own again");
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_destination_that_is_idle_longest_makes_room() {
+    let mut world = World::new();
+    let mut clients = Vec::new();
+    for number in 0..MAX_SOCKS_POOLS {
+        clients.push(world.connect(&format!("host{number}")).await);
+    }
+    assert_eq!(world.connect("one-more").await.0, None, "all are in use");
+    for number in [7, 3] {
+        let (_, client) = clients.remove(number);
+        drop(client);
+        world.pass(Duration::from_secs(1)).await;
+    }
+    let (pool, _client) = world.connect("one-more").await;
+    assert!(pool.is_some());
+    assert_eq!(world.destinations(), MAX_SOCKS_POOLS);
+    let has = |host: &str| world.pools.socks.contains_key(&Destination::new(host, 80).unwrap());
+    assert!(!has("host7") && has("host3"), "the one that was idle for less is kept");
+}
