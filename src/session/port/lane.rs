@@ -473,3 +473,8 @@ fn new_streams(link: &Link) -> Streams {
 const DIAL: Duration = Duration::from_millis(100);
 /// No SOCKS client waits longer for its reply than this, with a session.
 const LONGEST_ANSWER: Duration = Duration::from_secs(1);
+
+// It sees private fields.
+#[cfg(test)]
+#[path = "tests/lane.rs"]
+mod tests;

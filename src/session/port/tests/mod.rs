@@ -23,8 +23,8 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// An agent, and its session as StartSession gives it.
-    fn new(id: &str) -> (Agent, Started) {
+    /// An agent that says nothing yet, and its session as StartSession gives it.
+    pub(super) fn silent(id: &str) -> (Agent, Started) {
         let (frames, received) = mpsc::unbounded_channel();
         let session =
             Started { id: id.to_owned(), link: Link::scripted(received), aws: None, reads_flags: true };
@@ -33,7 +33,7 @@ impl Agent {
 
     /// The same, with its handshake on the way.
     pub(super) fn ready(id: &str) -> (Agent, Started) {
-        let (mut agent, session) = Agent::new(id);
+        let (mut agent, session) = Agent::silent(id);
         agent_frames::handshake().into_iter().for_each(|frame| agent.send(frame));
         agent.sequence = 2;
         (agent, session)
