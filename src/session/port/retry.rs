@@ -52,8 +52,12 @@ impl Retry {
         }
     }
 
+    /// Sessions that end together, such as all four behind a port, are one failure: the pause under way stays.
     pub(super) fn pause_after_failure(&mut self) {
         self.has_failed = true;
+        if self.pause.as_ref().is_some_and(|pause| pause.deadline() > tokio::time::Instant::now()) {
+            return;
+        }
         let delay = self.backoff.delay_after_failure();
         self.pause = Some(Box::pin(tokio::time::sleep(delay)));
     }
@@ -119,6 +123,21 @@ mod tests {
         }
     }
 
+    /// Found with the real agent: four sessions that were ended at once kept the next connection waiting for 4 s.
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_end_together_are_one_failure() {
+        let mut retry = Retry::new(Plan::OnDemand);
+        let began = tokio::time::Instant::now();
+        for _ in 0..4 {
+            retry.pause_after_failure();
+        }
+        let pause = |retry: &Retry| retry.pause.as_ref().unwrap().deadline();
+        assert!(pause(&retry) - began <= FIRST_RETRY);
+        tokio::time::advance(FIRST_RETRY).await;
+        retry.pause_after_failure();
+        assert!(pause(&retry) - began > FIRST_RETRY, "the next attempt's failure is another");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_to_a_bound_and_refusals_last_as_long() {
         for (plan, first, last) in
@@ -128,6 +147,7 @@ mod tests {
             let mut longest = Duration::ZERO;
             for attempt in 0..20 {
                 let now = tokio::time::Instant::now();
+                retry.pause = None;
                 retry.pause_after_failure();
                 let pause = retry.pause.as_ref().unwrap().deadline() - now;
                 let step = last.min(first * 2u32.pow(attempt.min(10)));

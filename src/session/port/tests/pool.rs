@@ -218,7 +218,7 @@ async fn after_a_failure_one_at_a_time_is_tried_with_growing_delays() {
     for _ in 0..3 {
         world.fail(ErrorKind::Unreachable).await;
     }
-    // The three failures have made three steps.
+    // The three failures at once have made one step.
     let mut delays = Vec::new();
     for _ in 0..6 {
         delays.push(world.until_next_start().await);
@@ -226,8 +226,8 @@ async fn after_a_failure_one_at_a_time_is_tried_with_growing_delays() {
         assert_eq!(world.asked.lock().unwrap().len(), 1, "one at a time");
         world.fail(ErrorKind::TargetNotConnected).await;
     }
-    assert!(delays[0] >= SECOND && delays[0] <= 5 * SECOND / 2, "{delays:?}");
-    assert!(delays.iter().skip(2).all(|delay| *delay >= 4 * SECOND && *delay <= 9 * SECOND), "{delays:?}");
+    assert!(delays[0] >= SECOND / 5 && delays[0] <= SECOND, "{delays:?}");
+    assert!(delays.iter().skip(4).all(|delay| *delay >= 4 * SECOND && *delay <= 9 * SECOND), "{delays:?}");
     assert_eq!(world.told().len(), 1, "the reason is told once: {:?}", world.told());
     // One that works serves all, and the others are asked for again.
     world.until_next_start().await;
