@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use serde_json::Value;
 use ssm_sim::{Config, Sim};
 
-use crate::harness::World;
 use crate::harness::net::{FreePort, Server};
 use crate::harness::process::{Finished, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{sim, start};
+use crate::harness::{World, named_pipe};
 
 /// A world where all is well: the simulator is AWS.
 fn world(sim: &Sim) -> World {
@@ -135,7 +135,7 @@ fn a_profile_file_that_blocks() {
     for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         let mut world = world(&sim);
         let pipe = world.path("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("mkfifo");
+        named_pipe(&pipe);
         world.set(variable, &pipe.display().to_string());
         let (finished, report) = doctor(&world, &["--url", &url]);
         assert_eq!(finished.status.code(), Some(1));

@@ -7,15 +7,18 @@ use rustix::process::Signal;
 use serde_json::json;
 use ssm_sim::{Sim, Way};
 
-use crate::harness::World;
 use crate::harness::api::Started;
-use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
+use crate::harness::gateway::{Gateway, Socket};
+#[cfg(target_os = "linux")]
+use crate::harness::gateway::{SESSION, TOKEN};
 use crate::harness::greeting::greeted;
-use crate::harness::net::{Server, connect, echo_through, eventually, opened_port, random_bytes};
+#[cfg(target_os = "linux")]
+use crate::harness::net::eventually;
+use crate::harness::net::{Server, connect, echo_through, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::sim;
-use crate::harness::wire;
+use crate::harness::{World, named_pipe, wire};
 
 /// A world with a settings file.
 fn world(file: &str) -> World {
@@ -47,7 +50,7 @@ fn a_file_that_is_a_pipe_is_not_opened() {
     let world = world("");
     let path = world.home().join(".config/session-manager-plugin/config.toml");
     std::fs::remove_file(&path).expect("remove");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).expect("mkfifo");
+    named_pipe(&path);
     let finished = greet(&world);
     finished.assert_ok();
     let line = format!(

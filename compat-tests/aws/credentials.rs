@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, mkfifoat};
 use ssm_sim::{SignatureReport, Sim};
 
 use super::{Call, Forward, known, strict_sim, world_without_credentials, write, write_config};
 use crate::harness::net::{Server, echo_through};
 use crate::harness::process::{Signal, run};
 use crate::harness::sim::sim;
-use crate::harness::{Aws, TARGET, World};
+use crate::harness::{Aws, TARGET, World, named_pipe};
 
 /// Who has signed the opening of a session that was called with this profile: by the binary alone, and by way of
 /// the AWS CLI.
@@ -233,7 +232,7 @@ fn profile_file_that_blocks_costs_the_signature_only() {
             let (mut world, sim, echo) = (world_without_credentials(), sim(), Server::echo());
             let path = if endless { PathBuf::from("/dev/zero") } else { world.path("pipe") };
             if !endless {
-                mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).expect("mkfifo");
+                named_pipe(&path);
             }
             world.set(variable, &path.display().to_string());
             world.set("SSM_PLUGIN_STATUS", "always");

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use ssm_sim::{Config, SignatureReport, Sim};
 
@@ -10,7 +9,7 @@ use super::{Call, Forward, strict, strict_sim, world_without_credentials};
 use crate::harness::net::{Server, echo_through};
 use crate::harness::process::Running;
 use crate::harness::sim::{sim, start};
-use crate::harness::{REGION, World};
+use crate::harness::{REGION, World, named_pipe};
 
 fn first_signature(sim: &Sim, id: &str) -> Option<SignatureReport> {
     sim.session(id).expect("the session").opens.first().expect("an open").signature.clone()
@@ -32,7 +31,7 @@ fn certificates_are_read_only_for_tls() {
     let (mut world, sim, echo) = (World::new(), strict_sim(), Server::echo());
     // Whoever opens it waits for ever.
     let certificates = world.home().join("certificates.pem");
-    mkfifoat(CWD, &certificates, Mode::RUSR | Mode::WUSR).expect("a pipe");
+    named_pipe(&certificates);
     world.set("SSL_CERT_FILE", certificates.to_str().expect("a path"));
     let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
     let signature = first_signature(&sim, &forward.id).expect("a signature");

@@ -229,6 +229,13 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// A pipe with a name: who opens it to read waits for a writer. Made by the command, since rustix has none on macOS.
+#[cfg(unix)]
+#[track_caller]
+pub fn named_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success(), "{}", path.display());
+}
+
 /// The text of a file of the tests.
 #[track_caller]
 pub fn read(path: &Path) -> String {

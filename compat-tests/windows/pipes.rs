@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use super::*;
 use crate::harness::net::{Server, echo_through, eventually, opened_port, random_bytes};
-use crate::harness::process::run;
+use crate::harness::process::{Signal, run};
 use crate::harness::sim::{assert_all_ended, sim};
 
 /// The port stayed open, into a database perhaps.
@@ -17,7 +17,7 @@ fn cli_5149_the_aws_cli_is_killed() {
     let running = Running::spawn(&mut command);
     let port = opened_port(&running.stdout);
     assert_eq!(echo_through(port, b"open"), b"open");
-    running.signal(rustix::process::Signal::KILL);
+    running.signal(Signal::KILL);
     assert_all_ended(&sim);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the port is open");
 }
@@ -31,7 +31,7 @@ fn another_caller_is_killed() {
     let plugin = started.command(&world);
     let running = Running::spawn(&mut driver(&world, DRIVER, "--no-console", &plugin));
     let port = opened_port(&running.stdout);
-    running.signal(rustix::process::Signal::KILL);
+    running.signal(Signal::KILL);
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(echo_through(port, b"open"), b"open");
     sim.close_session(started.id(), "");
