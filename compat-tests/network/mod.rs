@@ -18,14 +18,14 @@ use crate::harness::gateway::Gateway;
 use crate::harness::net::{FreePort, Server, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Finished, Running, Signal};
 use crate::harness::sim::{assert_all_ended, start};
-use crate::harness::{PATIENCE, World, wire};
+use crate::harness::{World, wire};
 
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
 const API: &str = "ssm.us-east-1.amazonaws.com";
 const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
 const SOMEBODYS_API: &str = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
 const ELSEWHERE: &str = "gateway.example";
-/// An address that leads to this machine on Linux, but is no loopback address.
+/// An address that leads to this machine on UNIX, but is no loopback address.
 const HERE: &str = "0.0.0.0";
 const PASSWORD: &str = "p@ss/word#1";
 /// [`PASSWORD`] in a URL.
@@ -189,6 +189,7 @@ fn a_proxy_that_refuses_is_quoted() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "a refusal takes two seconds there, and has other words")]
 fn a_proxy_that_is_not_there_is_named() {
     let mut site = Site::at(SERVICE).trusting();
     let closed = FreePort::new();
@@ -210,6 +211,7 @@ fn a_proxy_that_is_not_there_is_named() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "0.0.0.0 leads nowhere there")]
 fn no_proxy_and_loopback_go_direct() {
     let closed = FreePort::new();
     let nowhere = format!("http://127.0.0.1:{}", closed.number());
@@ -245,6 +247,7 @@ fn gnome_all_proxy_is_socks5() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "0.0.0.0 leads nowhere there, and all_proxy is ALL_PROXY")]
 fn an_all_proxy_that_nobody_can_use_costs_a_line() {
     let unusable = "ftp://user:swordfish@127.0.0.1:1";
     let site = || {
@@ -283,7 +286,10 @@ fn a_private_authority_is_trusted_when_named() {
         site.set(name, &site.bundle.display().to_string());
         site.works();
     }
-    // The profile's.
+}
+
+#[test]
+fn a_private_authority_is_trusted_when_the_profile_names_it() {
     let site = Site::here("localhost");
     std::fs::create_dir(site.world.home().join(".aws")).expect("config folder");
     let config = format!("[default]\nca_bundle = {}\n", site.bundle.display());
@@ -316,7 +322,7 @@ fn an_unknown_authority_is_refused_with_advice() {
     );
     let missing = site.world.path("missing.pem");
     site.set("AWS_CA_BUNDLE", &missing.display().to_string());
-    site.fails_with(&format!("cannot read the CA certificates in {}: No such file", missing.display()));
+    site.fails_with(&format!("cannot read the CA certificates in {}: ", missing.display()));
     std::fs::write(&missing, "no certificate\n").expect("write");
     site.fails_with(&format!("there is no CA certificate in {}", missing.display()));
     // A certificate for another name.
@@ -377,22 +383,23 @@ fn pings_come_at_their_interval() {
     let gateway = Gateway::scripted(move |socket| {
         let number = socket.data(wire::PAYLOAD_OUTPUT, "$ ");
         socket.acknowledged(number);
-        while socket.ping() {
+        for _ in 0..4 {
+            assert!(socket.ping(), "a ping");
             let _ = pings.send(Instant::now());
         }
+        socket.close("");
     });
     let mut world = World::new();
     world.set("SSM_PLUGIN_PING_INTERVAL", "1");
     let mut plugin = Running::spawn(&mut Started::of(&gateway).command(&world));
     let _stdin = plugin.take_stdin();
-    let times: Vec<Instant> = (0..4).map(|_| times.recv_timeout(PATIENCE).expect("a ping")).collect();
+    plugin.finish().assert_ok();
+    let times: Vec<Instant> = times.try_iter().collect();
     let took = times[3].duration_since(times[0]);
     // A busy machine makes them late; nothing makes them early.
     let expected = Duration::from_millis(2500)..Duration::from_secs(12);
     assert!(expected.contains(&took), "three intervals of a second in {took:?}");
     assert_eq!(gateway.opens(), 1, "answered pings are no reason to connect again");
-    plugin.signal(Signal::TERM);
-    plugin.finish().assert_ok();
 }
 
 #[test]
