@@ -2,9 +2,9 @@
 # Sourced: cargo for targets whose standard library the toolchain may lack.
 #
 # `have_target TARGET` says whether cargo can build for it; `install_target` gets what is missing from Debian:
-# `rustc-web` and the source of its standard library, unpacked in target/tools/rust-web and not installed (844 MB).
-# `cargo_for TARGET ...` runs cargo, with the toolchain's standard library where there is one, else it builds
-# Debian's (`-Zbuild-std`), once for a target folder.
+# `rustc-web`, its clippy and the source of its standard library, unpacked in target/tools/rust-web and not installed
+# (860 MB). `cargo_for TARGET ...` runs cargo, with the toolchain's standard library where there is one, else it builds
+# Debian's (`-Zbuild-std`), once for a target folder. `clippy_for TARGET ...` checks and lints, and links nothing.
 
 readonly RUST_WEB=$PWD/target/tools/rust-web
 
@@ -13,13 +13,13 @@ has_own_std() {
   libdir=$(rustc --print target-libdir --target "$1" 2>/dev/null) && compgen -G "$libdir/libstd-*" >/dev/null
 }
 
-have_target() { has_own_std "$1" || [ -e "$RUST_WEB/complete" ]; }
+have_target() { has_own_std "$1" || { [ -e "$RUST_WEB/complete" ] && [ -e "$RUST_WEB/usr/bin/clippy-driver" ]; }; }
 
 # What the unpacked compiler needs at run time is asked of the packages: their names carry versions.
 rust_web_packages() {
   local std llvm
   std=$(dependency libstd-rust-web-dev libstd-rust-web-) && llvm=$(dependency "$std" libllvm) || return 1
-  echo rustc-web libstd-rust-web-dev rust-web-src "$std" "$llvm"
+  echo rustc-web rust-web-clippy libstd-rust-web-dev rust-web-src "$std" "$llvm"
 }
 
 # dependency PACKAGE NAME: what PACKAGE depends on whose name is NAME and a version.
@@ -60,5 +60,35 @@ cargo_for() {
   else
     RUSTC=$RUST_WEB/bin/rustc RUSTC_BOOTSTRAP=1 \
       cargo "$command" --locked --target "$target" -Zbuild-std=std,panic_unwind "$@"
+  fi
+}
+
+# Nothing is linked, so that a crate's own C (ring's) needs no compiler for the target: what stands for one writes empty
+# files. Cargo's own subcommand would take the toolchain's linter, which cannot read what another compiler has made.
+# Debian's is not started by a script as its compiler is: shells lose variables such as CARGO_BIN_EXE_ssm-sim.
+clippy_for() {
+  local target=$1 name=${1//-/_} stub=$PWD/target/tools/no-compiler
+  shift
+  mkdir -p target/tools
+  cat >"$stub" <<'EOF'
+#!/bin/sh
+while [ $# -gt 0 ]; do
+  case $1 in
+    # Whose options it takes.
+    -E) exec cc "$@" ;;
+    -\?) exit 1 ;;
+    -o) : >"$2" ;;
+  esac
+  shift
+done
+EOF
+  chmod +x "$stub"
+  if has_own_std "$target"; then
+    env "CC_$name=$stub" SDKROOT=/ cargo clippy --locked --target "$target" "$@" -- -D warnings
+  else
+    env "CC_$name=$stub" SDKROOT=/ RUSTC="$RUST_WEB/bin/rustc" RUSTC_BOOTSTRAP=1 \
+      LD_LIBRARY_PATH="$(echo "$RUST_WEB"/usr/lib/*-linux-gnu)" RUSTC_WORKSPACE_WRAPPER="$RUST_WEB/usr/bin/clippy-driver" \
+      CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" \
+      cargo check --locked --target "$target" -Zbuild-std=std,panic_unwind,test "$@"
   fi
 }

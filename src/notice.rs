@@ -105,7 +105,7 @@ pub(crate) fn port_opened(port: u16, id: &str) -> String {
 }
 
 /// A local UNIX socket is open.
-#[cfg_attr(not(unix), expect(dead_code, reason = "there is none to open"))]
+#[cfg_attr(not(any(unix, test)), expect(dead_code, reason = "there is none to open"))]
 pub(crate) fn unix_socket_opened(path: &str, id: &str) -> String {
     format!("Unix socket {path} opened for sessionId {id}.\n")
 }

@@ -61,6 +61,7 @@ mod windows {
     pub type Pid = u32;
 
     /// What the tests send.
+    #[expect(clippy::upper_case_acronyms, reason = "the names that UNIX's have")]
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Signal {
         /// Ctrl-Break.

@@ -1,5 +1,8 @@
 //! The AWS CLIs through a proxy to another stream host.
 
+use serde_json::json;
+use ssm_sim::Credentials;
+
 use super::*;
 use crate::harness::{Aws, TARGET};
 

@@ -10,8 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use ssm_sim::{Config, Credentials, Proxy, ProxyOptions, Sim, TlsFront, Visit};
+use ssm_sim::{Config, Proxy, ProxyOptions, Sim, TlsFront, Visit};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::Gateway;

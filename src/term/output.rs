@@ -75,7 +75,7 @@ impl Output {
     }
 
     /// Whether all has been written.
-    #[cfg(test)]
+    #[cfg(all(test, unix))]
     pub(crate) fn is_empty(&self) -> bool {
         self.shared.lock().waiting == 0
     }

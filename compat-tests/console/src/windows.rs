@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::process::{Child, Command};
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, PIPE_ACCESS_OUTBOUND};
@@ -238,7 +238,7 @@ fn named_pipe(name: &str) -> (File, File) {
             null(),
         )
     };
-    assert!(handle != INVALID_HANDLE_VALUE && handle != null_mut(), "{}", std::io::Error::last_os_error());
+    assert!(handle != INVALID_HANDLE_VALUE && !handle.is_null(), "{}", std::io::Error::last_os_error());
     // SAFETY: the handle is open and nobody else's.
     let ours = File::from(unsafe { OwnedHandle::from_raw_handle(handle) });
     let theirs = {

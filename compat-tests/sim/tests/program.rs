@@ -69,6 +69,7 @@ fn ends_with_its_stdin() {
     program.ends_well();
 }
 
+#[cfg(unix)]
 #[test]
 fn ends_on_signals() {
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {

@@ -1,6 +1,8 @@
 //! Payload types of data messages (agent source).
 
 pub(super) const OUTPUT: u32 = 1;
+// Of shells alone, which are played on UNIX.
+#[cfg(unix)]
 pub(super) const SIZE: u32 = 3;
 pub(super) const HANDSHAKE_REQUEST: u32 = 5;
 pub(super) const HANDSHAKE_RESPONSE: u32 = 6;
