@@ -124,7 +124,7 @@ fn an_old_or_broken_cli() {
     assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "failure", "does not start");
     install(&world, "aws", "#!/bin/sh\nprintf 'something \\033[2Jelse\\n'\n");
     let (finished, report) = doctor(&world, &["--url", &url]);
-    assert_check(&report, "aws-cli", "warning", "no version of the AWS CLI");
+    assert_check(&report, "aws-cli", "warning", "does not look like the AWS CLI");
     assert!(!finished.text().contains('\x1b'));
 }
 
@@ -269,7 +269,7 @@ fn trust() {
     std::fs::write(&bundle, "no certificate").expect("spoil it");
     let (_, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "trust", "failure", "there is no CA certificate in");
-    assert_check(&report, "websocket", "failure", "see trust");
+    assert_check(&report, "websocket", "failure", "see the trust check above");
 }
 
 #[test]

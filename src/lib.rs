@@ -25,7 +25,7 @@
 //! |---|---|
 //! | [`program`] | the order of a run: arguments, settings, log, session |
 //! | [`cli`] | the positional argv contract |
-//! | [`settings`] | every environment variable we read, with its default |
+//! | [`settings`] | every setting of our own, with its default |
 //! | [`notice`] | what callers parse, byte for byte, and the status lines |
 //! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
 //! | [`link`] | one websocket after another, with a clock: opening, pings, reconnecting |
@@ -39,8 +39,8 @@
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
 //!
-//! `.github/CONTRIBUTING.md` says where a payload type, a setting or a kind of session is added, and how each part is
-//! tested.
+//! `.github/CONTRIBUTING.md` says where a payload type, a setting or a kind of session is added, and how
+//! tests are run.
 //!
 //! # Words
 //!
@@ -49,20 +49,21 @@
 //! | data channel | the conversation with the agent, from handshake to close; outlives a websocket |
 //! | websocket | one TCP connection to the service that carries the channel's frames, until it is lost |
 //! | link | a data channel together with the websockets that carry it |
-//! | connection | for `link`: the state behind a link; for ports: one local client's TCP or UNIX connection |
+//! | connection | in `link`: the state behind a link; in `session::port`: a local client; in status lines: the websocket |
 //! | stream | one of the smux streams in a channel; each carries one local connection |
 //! | lane | one session behind a forwarded port, from StartSession to its end |
 //! | pool | the lanes to one destination |
-//! | `Started` | the answer of StartSession: session id, stream URL, token |
+//! | `Started` | a session that exists at the service: its id, its link, and what can end it |
 //!
 //! # Where a byte goes
 //!
-//! *Typed.* The terminal in raw mode → the stdin thread → a bounded channel → the shell's loop, whose arm for input is
+//! *Typed.* The terminal in raw mode → the stdin thread → a bounded queue → the shell's loop, whose arm for input is
 //! open only while [`link::Link::wants_input`]; it filters the escapes that begin with `~` → [`link::Link::send`] →
-//! [`protocol::Channel::send`], where it waits to be joined with others into one message → [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered,
-//! encoded once; one handle on the frame is kept until it is acknowledged → websocket, flushed when a burst ends. Its
-//! acknowledgement removes it, feeds the round-trip time (rarely if it was sent twice: `protocol::rtt`) and opens the
-//! window.
+//! [`protocol::Channel::send`], where it waits to be joined with others into one message →
+//! [`protocol::Channel::poll_transmit`], when window, rate and socket allow: encrypted, numbered, encoded once; one handle
+//! on the frame is kept until it is acknowledged → websocket, flushed when a burst ends. Its acknowledgement removes it,
+//! feeds the round-trip time (rarely if it was sent twice: `protocol::rtt`) and opens the window. While the websocket is
+//! lost, input waits in the channel (two messages), then in that queue, then in the terminal.
 //!
 //! *Printed.* Websocket → [`protocol::Channel::handle_frame`]: decoded without a copy, acknowledged, put in order
 //! (a duplicate is acknowledged again and dropped, an early one acknowledged and held), decrypted →
@@ -84,8 +85,10 @@
 //!
 //! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; lints deny the calls that
 //!    `clippy.toml` lists.
-//! 2. In this program only [`link`] calls a [`protocol::Channel`]. Nothing inside a link awaits: it is one poll function.
-//! 3. Only [`session`] writes to stdout, through one console; SSH sessions keep it to the remote's bytes.
+//! 2. In this program only [`link`] calls a [`protocol::Channel`]. A link is one poll
+//!    function: an attempt to open is a future that it polls, so nothing waits for anything else.
+//! 3. During a session only [`session`] writes to stdout, through one console ([`program`] prints what needs no
+//!    session); SSH sessions keep it to the remote's bytes.
 //! 4. The process ends in `main` and nowhere else; an ending is a value that unwinds through the raw-mode guard.
 //! 5. Nothing from the network panics the process: lengths are checked, unreadable frames are counted and dropped.
 //! 6. Every buffer has a bound with a name. Unacknowledged data is never dropped to keep one.
@@ -93,8 +96,7 @@
 //! 8. `unsafe` stands only in [`term`] and [`process`], each block with its reason.
 //! 9. The token, credentials and data keys are in no log line, error text or panic message.
 
-// The book above leads to the private modules, too: `cargo doc --document-private-items`.
-#![allow(rustdoc::private_intra_doc_links)]
+#![allow(rustdoc::private_intra_doc_links, reason = "the book leads to private modules, too")]
 // What other programs can use is `pub`, all else says how far it reaches.
 #![warn(unreachable_pub)]
 

@@ -1,7 +1,7 @@
 //! What callers parse, byte for byte, and the status lines.
 //!
 //! Ansible waits for `Starting session with SessionId:`, tunnels for `Port N opened`: what goes to stdout is the official
-//! plugin's to the last newline. [`Status`] lines and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`],
+//! plugin's to the last newline. [`StatusLines`] and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`],
 //! [`report`]) are for a person at the terminal and go to stderr. Errors have their texts at their types, and
 //! `doctor` has its own.
 
@@ -124,20 +124,20 @@ pub(crate) fn connection_accepted_basic(id: &str) -> String {
 ///
 /// Silent unless stderr is a terminal or the setting says otherwise.
 #[derive(Debug)]
-pub(crate) struct Status {
+pub(crate) struct StatusLines {
     enabled: bool,
     last: String,
 }
 
-impl Status {
+impl StatusLines {
     /// Follows the setting `SSM_PLUGIN_STATUS`.
-    pub(crate) fn new(when: When) -> Status {
+    pub(crate) fn new(when: When) -> StatusLines {
         let enabled = match when {
             When::Auto => std::io::stderr().is_terminal(),
             When::Always | When::Json => true,
             When::Never => false,
         };
-        Status { enabled, last: String::new() }
+        StatusLines { enabled, last: String::new() }
     }
 
     /// The line to write on stderr for `text`, or `None` if it is to stay silent: switched off, or the
@@ -175,7 +175,7 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 
 /// Status: a local reader holds up a forwarding session.
 pub(crate) const READER_STALLS: &str =
-    "a local client has stopped reading; its session is paused until it reads again";
+    "a local client has stopped reading; its session waits until it reads again";
 
 /// Status: a further session behind a port is not there.
 pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
@@ -230,9 +230,10 @@ pub(crate) const WAITED_IN_VAIN: &str = "a local connection was closed: no sessi
 pub(crate) const RESUMED: &str = "connection resumed";
 
 /// Status: the service says that the agent is not connected.
-pub(crate) const AGENT_AWAY: &str = "the agent is not connected; waiting for it";
+pub(crate) const AGENT_AWAY: &str =
+    "the service has paused the session (usually the agent is not connected); waiting";
 
-/// Status: it is again.
+/// Status: the pause is over.
 pub(crate) const AGENT_BACK: &str = "the agent is connected";
 
 /// Status: no new connection could be made.
@@ -365,12 +366,12 @@ mod tests {
 
     #[test]
     fn each_status_once_and_only_if_wanted() {
-        let mut status = Status::new(When::Always);
+        let mut status = StatusLines::new(When::Always);
         assert_eq!(status.line(RESUMED).unwrap(), "session-manager-plugin: connection resumed\n");
         assert_eq!(status.line(RESUMED), None);
         assert!(status.line(&gave_up("late")).is_some());
         assert!(status.line(RESUMED).is_some());
-        assert_eq!(Status::new(When::Never).line(RESUMED), None);
+        assert_eq!(StatusLines::new(When::Never).line(RESUMED), None);
         assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
     }
 

@@ -18,8 +18,8 @@ pub(super) async fn check(
 ) -> Check {
     let mut check = look_up(options, identity, route).await;
     if settings.skip_client_configure {
-        check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: they are used to resume and to end sessions and \
-                        for encrypted ones, not to open the connection";
+        check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: credentials are used to resume, end and \
+                        encrypt sessions, not to open the first connection";
         if check.status == Status::Failure {
             check.status = Status::Warning;
         }
@@ -76,7 +76,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
                     format!("aws sso login --profile {}", identity.profile)
                 }
                 ErrorKind::NoCredentials => {
-                    "aws configure, or aws sso login, or a role for this machine".to_owned()
+                    "run aws configure or aws sso login, or give this machine a role".to_owned()
                 }
                 _ => "try aws sts get-caller-identity with the same settings".to_owned(),
             })

@@ -117,7 +117,7 @@ pub(super) async fn aws_cli() -> Check {
         )
         .advice("update it: current versions pass it in the environment"),
         Some(_) => Check::ok(NAME, found),
-        None => Check::warning(NAME, format!("{found}; this is no version of the AWS CLI that is known"))
+        None => Check::warning(NAME, format!("{found}; this does not look like the AWS CLI"))
             .advice("check what the first aws on the PATH is"),
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn terminal() -> Check {
             );
     }
     let term = std::env::var("TERM").unwrap_or_default();
-    let output = if stdout_is_terminal() { "" } else { "; stdout is none" };
+    let output = if stdout_is_terminal() { "" } else { "; stdout is not a terminal" };
     if cfg!(unix) && matches!(term.as_str(), "" | "dumb" | "unknown") {
         return Check::warning(NAME, format!("{size}, TERM is {term:?}{output}"))
             .advice("programs like vi and less need TERM, for example TERM=xterm-256color");

@@ -11,7 +11,8 @@
 //! | `websocket` | whether one can be opened at the region's endpoint |
 //! | `terminal`, `log` | what this process stands on |
 //!
-//! No session is started, nothing is changed (but for the log's directory, which is made), and each check ends within [`CHECK_TIMEOUT`].
+//! No session is started. Nothing is changed, except that the log is opened as a session would open it: its directory and
+//! file are made, old files removed. Checks that wait for others end within [`CHECK_TIMEOUT`].
 
 mod credentials;
 mod identity;
@@ -61,8 +62,9 @@ pub(crate) async fn examine(options: &Options, loaded: &Loaded) -> Report {
 
 async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Check {
     tokio::time::timeout(CHECK_TIMEOUT, check).await.unwrap_or_else(|_| {
-        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))
-            .advice("something on the way drops packets silently: check firewalls, VPN and proxies")
+        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
+            "a program hangs, or something on the way drops packets: check firewalls, VPN and proxies",
+        )
     })
 }
 

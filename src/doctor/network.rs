@@ -206,12 +206,12 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
 
 fn advice(error: &OpenError) -> &'static str {
     match error {
-        OpenError::Connect(ConnectError::Resolve { .. }) => "see dns",
+        OpenError::Connect(ConnectError::Resolve { .. }) => "see the dns check above",
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
             "allow TCP port 443 to it in firewalls and security groups, or set HTTPS_PROXY"
         }
         OpenError::Proxy(_) => "fix HTTPS_PROXY, or name the host in NO_PROXY",
-        OpenError::Trust(_) => "see trust",
+        OpenError::Trust(_) => "see the trust check above",
         OpenError::Tls { .. } => {
             "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its authority"
         }
@@ -249,7 +249,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
 /// Seconds that nobody needs to care about.
 const MAX_SKEW: u64 = 60;
-/// Seconds; AWS refuses signatures that are 5 minutes off.
+/// Seconds; a minute short of the 5 at which AWS refuses signatures, because clocks drift.
 const REFUSED_SKEW: u64 = 240;
 /// Addresses that are listed.
 const MAX_ADDRESSES: usize = 6;

@@ -12,8 +12,8 @@
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
 //! | `tcp`, `proxy`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
 //!
-//! Nothing here awaits: [`Link::next`] is one poll function, so that nothing waits for anything else. (An `async fn
-//! next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
+//! [`Link::next`] is one poll function, which polls an attempt beside the rest: nothing waits for anything else. (An
+//! `async fn next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
 
 mod backoff;
 mod config;
@@ -36,6 +36,7 @@ mod tcp;
 mod tests;
 pub(crate) mod tls;
 mod websocket;
+mod wire;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -52,8 +53,9 @@ pub use self::event::LinkEvent;
 pub use self::network::{Network, StreamHosts};
 use self::open_socket::OpenSocket;
 pub use self::opener::Target;
-use self::opener::{Attempted, Opener, Opening};
+use self::opener::{Attempted, Opener};
 pub use self::tcp::ConnectError;
+use self::wire::Wire;
 use crate::protocol::{Capabilities, DataKey, Input, Stats};
 
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
@@ -69,15 +71,6 @@ pub struct Link {
     /// `None` while an attempt is under way: the attempt owns it.
     opener: Option<Opener>,
     timer: Pin<Box<Sleep>>,
-}
-
-enum Wire {
-    Down,
-    Opening(Opening),
-    Open(Box<OpenSocket>),
-    /// What a test says in the agent's place.
-    #[cfg(test)]
-    Script(tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes>),
 }
 
 impl Link {
@@ -184,14 +177,7 @@ impl Link {
 
     /// Does with the wire what the connection has decided: drops what is over, starts an attempt that is due.
     fn follow(&mut self) {
-        let is_over = match self.wire {
-            Wire::Down => false,
-            Wire::Opening(_) => !self.connection.is_opening(),
-            Wire::Open(_) => !self.connection.is_open(),
-            #[cfg(test)]
-            Wire::Script(_) => false,
-        };
-        if is_over {
+        if self.wire.is_over(&self.connection) {
             self.wire = Wire::Down;
         }
         if let Some(attempt) = self.connection.poll_attempt(Instant::now().into_std())

@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Raises the limit towards what the administrator allows. Shells set it low (256 on macOS, 1,024 on Linux), and each
-/// forwarded connection takes one; programs of the official plugin's language do the same when they start.
+/// forwarded connection takes one. Go programs, so the official plugin too, do the same when they start.
 pub(crate) fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
@@ -26,7 +26,8 @@ pub(crate) fn descriptor_limit() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// Has the runtime wait until the descriptor is readable; gives it back if that cannot be (a file).
+/// Registers the descriptor with the runtime, so that its readiness can be awaited; gives it back where that is impossible
+/// (a file).
 ///
 /// # Errors
 /// The descriptor itself.

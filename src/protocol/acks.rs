@@ -56,7 +56,7 @@ impl Acks {
         Some(ack)
     }
 
-    /// When a waiting acknowledgement is written in any case; `None` if there is none.
+    /// When the waiting acknowledgements are written in any case; `None` if none waits, or if they may be written now.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.due_at.filter(|_| !self.waiting.is_empty())
     }

@@ -24,8 +24,8 @@ pub struct Config {
     pub max_window: usize,
     /// How long the agent may take to its first message, and then to the end of the handshake.
     pub handshake_timeout: Duration,
-    /// What a terminal is told to be before the session knows better: the message that finds out whether an agent that
-    /// says nothing runs a session without a handshake.
+    /// The terminal's size in the message that asks a silent agent whether it runs a session without a handshake. The
+    /// session sends its own sizes once it is ready.
     pub initial_size: TerminalSize,
     /// How long outstanding data may see no acknowledgement at all on a working socket.
     pub give_up_after: Duration,

@@ -4,9 +4,10 @@
 //! a full queue, and the window answers a loss as TCP Westwood does: it falls, but not below what the path has just
 //! been seen to carry in a round trip. What does show a full queue is that *every* acknowledgement of a round trip
 //! takes long (as in HyStart; jitter delays some), since an agent acknowledges only after the destination took the
-//! data; and `pause_publication`, with which the service warns. Those two shrink it to its smallest.
+//! data; and `pause_publication`, with which the service warns. A queue shrinks the window round trip by round trip, a
+//! pause shrinks it to its smallest at once.
 //!
-//! A window that is not what holds data back has nothing to do with either, and is left as it is.
+//! Losses and late acknowledgements say nothing about a window that was not full: it is left as it is.
 
 use std::time::{Duration, Instant};
 
@@ -213,8 +214,9 @@ impl Controller {
 /// The highest of recent delivery rates.
 #[derive(Debug, Default)]
 struct MaxRate {
-    now: u64,
-    before: u64,
+    /// The highest of this span and of the span before.
+    current: u64,
+    previous: u64,
     since: Option<Instant>,
 }
 
@@ -223,13 +225,13 @@ impl MaxRate {
     fn sample(&mut self, now: Instant, rate: u64, span: Duration, is_limited: bool) {
         let since = *self.since.get_or_insert(now);
         if is_limited && now.saturating_duration_since(since) >= span {
-            (self.now, self.before, self.since) = (0, self.now, Some(now));
+            (self.current, self.previous, self.since) = (0, self.current, Some(now));
         }
-        self.now = self.now.max(rate);
+        self.current = self.current.max(rate);
     }
 
     fn get(&self) -> u64 {
-        self.now.max(self.before)
+        self.current.max(self.previous)
     }
 }
 

@@ -194,7 +194,7 @@ impl Handshake {
     }
 }
 
-/// The agent's closing words, empty when it has none.
+/// The agent's message to the user, which ends the handshake (not the session); empty when it has none.
 pub(super) fn customer_message(payload: &[u8]) -> Result<String, PayloadError> {
     serde_json::from_slice::<HandshakeComplete>(payload)
         .map(|body| body.customer_message.unwrap_or_default())

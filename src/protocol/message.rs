@@ -82,6 +82,7 @@ impl MessageType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the protocol's own")]
 pub enum PayloadType {
+    /// User data in either direction: what is typed is sent as `Output`, too.
     Output,
     Error,
     Size,

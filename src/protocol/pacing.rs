@@ -21,7 +21,8 @@ const GROUP: u32 = 4;
 pub(super) struct Pacer {
     /// `None`: no limit.
     interval: Option<Duration>,
-    /// When the bucket would be empty if nothing were sent; the bucket is full when this lies `BURST` intervals back.
+    /// A bucket that was empty at this time, and has filled since, is as full as this one; it is full when this lies
+    /// `BURST` intervals back.
     empty_at: Option<Instant>,
     /// The last message took the last whole token.
     is_dry: bool,

@@ -48,9 +48,9 @@ pub(super) struct Sender {
     /// The oldest lost message asks whether the path is alive, whatever the window says.
     is_probing: bool,
     sendings: u64,
-    /// The latest sending known to have arrived, among messages sent once.
+    /// The latest first transmission among the acknowledged messages.
     newest_acked: u64,
-    /// When it was sent.
+    /// The latest time of sending among the acknowledged messages that were sent once.
     newest_acked_sent_at: Option<Instant>,
     /// Doublings of the timeout since the last acknowledgement.
     backoff: u32,
@@ -72,7 +72,7 @@ struct Entry {
     sent_at: Instant,
     /// The sending before, if it was sent again.
     previously_sent_at: Option<Instant>,
-    /// Before it was first sent.
+    /// What had been acknowledged when it was first sent.
     delivered: Delivered,
 }
 
@@ -222,8 +222,7 @@ impl Sender {
         self.outstanding_bytes - self.lost_bytes
     }
 
-    /// The payload bytes of the lost message that is sent again next; none of them count for one that is sent to see
-    /// whether the path is alive.
+    /// The payload bytes of the lost message that is sent again next; 0 for a probe, which the window does not hold back.
     pub(super) fn next_lost(&self) -> Option<usize> {
         let entry = self.entry(*self.lost.first()?)?;
         Some(if self.is_probing { 0 } else { entry.payload })
@@ -262,7 +261,7 @@ impl Sender {
         self.unacknowledged_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Since when that is, if there is any.
+    /// When the present silence began; `None` while nothing is outstanding.
     pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
         self.unacknowledged_since
     }
@@ -317,8 +316,9 @@ impl Sender {
 
     /// What an acknowledgement says about the round-trip time. Of a message that was sent again it is not known which
     /// sending it answers (Karn's rule), with two exceptions, without which a path that is, or has become, slower than
-    /// the timeout would have everything sent twice for ever: much sooner after the last sending than any answer ever
-    /// came, it answers an earlier one; and before the first sample, too much is better than nothing.
+    /// the timeout would have everything sent twice for ever. An acknowledgement that comes much sooner after the last
+    /// transmission than any has come so far answers the one before. And before the first sample, a time that may be too
+    /// long is better than none.
     fn round_trip(&self, now: Instant, entry: &Entry) -> Option<Duration> {
         let since_last = now.saturating_duration_since(entry.sent_at);
         let Some(previous) = entry.previously_sent_at else { return Some(since_last) };

@@ -1,8 +1,9 @@
 //! Sessions whose agent has not sent anything yet.
 //!
-//! Plain shells and commands have no handshake: the agent's first message is output. A command that prints nothing would
-//! never get its input. An agent that has taken a message and still asks for no handshake has none: it asks before it
-//! takes anything (the agent skips it, agent source).
+//! For plain shells and commands the agent skips the handshake (agent source): its first message is output. A command that
+//! prints nothing before it has read input would never get any. So after a while we send a message that does no harm. An
+//! agent with a handshake asks for it before it acknowledges anything: one that acknowledges ours and still asks for no
+//! handshake has none.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ impl SilentAgent {
     }
 
     /// When [`SilentAgent::handle_timeout`] is due.
-    pub(super) fn ends_at(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             SilentAgent::Since(at) | SilentAgent::Answered(at) => Some(*at + PATIENCE),
             SilentAgent::Unconnected | SilentAgent::Asked => None,
@@ -56,7 +57,7 @@ impl SilentAgent {
 
     /// What is to be done, once it has lasted.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<NextStep> {
-        if self.ends_at().is_none_or(|at| at > now) {
+        if self.poll_timeout().is_none_or(|at| at > now) {
             return None;
         }
         match std::mem::replace(self, SilentAgent::Asked) {
@@ -76,12 +77,12 @@ mod tests {
     #[test]
     fn it_is_asked_once_and_its_answer_tells() {
         let start = Instant::now();
-        assert_eq!(SilentAgent::default().ends_at(), None);
+        assert_eq!(SilentAgent::default().poll_timeout(), None);
         let mut agent = SilentAgent::Since(start);
         assert_eq!(agent.handle_timeout(start), None);
-        let asked_at = agent.ends_at().unwrap();
+        let asked_at = agent.poll_timeout().unwrap();
         assert_eq!(agent.handle_timeout(asked_at), Some(NextStep::Ask));
-        assert_eq!((agent.handle_timeout(asked_at + PATIENCE * 9), agent.ends_at()), (None, None));
+        assert_eq!((agent.handle_timeout(asked_at + PATIENCE * 9), agent.poll_timeout()), (None, None));
         let heard_at = asked_at + PATIENCE * 10;
         agent.handle_ack(heard_at);
         agent.handle_ack(heard_at + PATIENCE);

@@ -11,11 +11,21 @@ use crate::settings::{Settings, When};
 use crate::term::{Output, stdout_is_terminal};
 
 /// Writes the session's bytes and our own messages, in order, without ever blocking the session.
+///
+/// | method | stream | when |
+/// |---|---|---|
+/// | `write` | stdout | always: bytes of the remote |
+/// | `say` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences |
+/// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text |
+/// | `announce` | stderr | always: a change of state that was asked for |
+/// | `complain` | stderr | always: a failure |
+/// | `note` | stderr | while there is room: a line of the journal |
+/// | `answer` | stderr | always: the answer to an escape |
 #[derive(Debug)]
 pub(crate) struct Console {
     out: Output,
     err: Output,
-    status: notice::Status,
+    status: notice::StatusLines,
     /// Status events are JSON, for tools.
     is_json: bool,
     is_quiet: bool,
@@ -47,7 +57,7 @@ impl Console {
         Ok(Console {
             out: Output::stdout()?,
             err: Output::stderr()?,
-            status: notice::Status::new(settings.status),
+            status: notice::StatusLines::new(settings.status),
             is_json: settings.status == When::Json,
             is_quiet: settings.quiet,
             is_clean: false,
@@ -110,7 +120,7 @@ impl Console {
         self.err.push(line);
     }
 
-    /// What was asked for, on stderr; lost while nobody reads there. `text` is for people.
+    /// An event that the caller knows to be wanted, on stderr; dropped while too much waits there. `text` is for people.
     pub(super) fn note(&mut self, status: &Status, text: &str) {
         if self.err.has_room() {
             self.err.push(if self.is_json { status.json() } else { notice::failure(text) });

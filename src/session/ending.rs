@@ -149,7 +149,7 @@ pub(super) struct Closing {
     pub remains: Vec<Remains>,
     /// Ends those that have failed before.
     pub reaper: Reaper,
-    /// What a port session says is not what it is there for.
+    /// Whether a failed write to stdout is no failure of the run: a port session writes only notices there.
     pub may_lose_words: bool,
 }
 
@@ -158,7 +158,7 @@ impl Closing {
     pub(super) async fn finish(mut self, end: End) -> bool {
         let mut is_well = true;
         self.console.tell(&end.status());
-        let was_told = matches!(end, End::Interrupted | End::Terminated);
+        let is_on_request = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => {
                 self.console.say(&notice::channel_closed(&self.id, &output));
@@ -177,7 +177,7 @@ impl Closing {
                 is_well = false;
             }
             End::Failed(reason) => {
-                // Perhaps this very thing; one line is enough.
+                // The reason may be that stdout takes no more: one line about it is enough.
                 self.may_lose_words = true;
                 self.console.complain(&reason);
                 is_well = false;
@@ -188,7 +188,7 @@ impl Closing {
             written = self.console.flush() => written,
             // A reader that takes nothing must not keep us from ending on request.
             () = until_told_to_end(&mut self.watch) => Ok(()),
-            () = tokio::time::sleep(LAST_WRITES), if was_told => Ok(()),
+            () = tokio::time::sleep(LAST_WRITES), if is_on_request => Ok(()),
         };
         tokio::select! {
             () = term::settled() => {}

@@ -1,4 +1,4 @@
-//! One readable loop per kind of session.
+//! What a session does with its link and its standard streams: one loop per kind of session.
 //!
 //! [`run`] opens the channel, waits until the agent says what kind of session it is, runs that kind's loop, and ends
 //! the session: the last words, what is still to be written, the exit status.
@@ -9,9 +9,13 @@
 //! | SSH document | `stdio` | the connection itself, 8-bit clean |
 //! | port forwarding | `port` | notices only |
 //!
+//! Arrows mean "uses":
+//!
 //! ```text
-//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, console, watch
+//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, console, watch ─▶ status
 //! ```
+//!
+//! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`.
 
 pub(crate) mod console;
 mod ending;

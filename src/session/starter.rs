@@ -42,7 +42,7 @@ impl Starter {
         let Starter { aws, network, config, request } = self.clone();
         Box::pin(async move {
             let opened = match aws.start(&request).await {
-                // Those at hand may have expired since they were looked up; now others are looked for.
+                // The cached credentials may have expired: this call looks for new ones.
                 Err(error) if error.kind == ErrorKind::BadCredentials => aws.start(&request).await?,
                 opened => opened?,
             };
@@ -68,7 +68,7 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// Whether trying again may help although nobody does anything: the instance is on its way, the network is away.
+    /// Whether trying again may help by itself: the instance is still starting, the network is down.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {

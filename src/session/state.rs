@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::console::Console;
 use super::ending::{Closing, End, Reaper, Remains};
 use super::starter::{Started, Starter};
-use super::status::{Of, Status};
+use super::status::{Status, Subject};
 use super::watch::Watch;
 use crate::aws;
 use crate::link::{GaveUp, Link, LinkEvent};
@@ -63,7 +63,7 @@ impl Session {
                 None
             }
             event => {
-                let of = Of { session: Some(self.id.clone()), destination: None };
+                let of = Subject { session: Some(self.id.clone()), destination: None };
                 tell(&mut self.console, of, event)
             }
         }
@@ -114,7 +114,7 @@ impl Front {
 }
 
 /// Reports an event to the user. Returns the end, if the event is one.
-pub(super) fn tell(console: &mut Console, of: Of, event: LinkEvent) -> Option<End> {
+pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Option<End> {
     let message = |of, text: String| Status::Message { of, text };
     let status = match event {
         LinkEvent::Lost(reason) => Status::Lost { of, reason },

@@ -32,23 +32,23 @@ pub(super) enum Status {
     /// The connection to the service is lost and is being opened again.
     Lost {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
         reason: String,
     },
     /// It is back.
     Resumed {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
     },
     /// The agent is not connected to the service.
     Paused {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
     },
-    /// It is again.
+    /// The pause is over.
     Unpaused {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
     },
     /// A session behind a port has started after the first.
     SessionStarted {
@@ -82,12 +82,12 @@ pub(super) enum Status {
     /// A local reader has held up its session for long.
     ReaderStalled {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
     },
     /// Any other message to people.
     Message {
         #[serde(flatten)]
-        of: Of,
+        of: Subject,
         text: String,
     },
     /// What has gone wrong.
@@ -96,9 +96,9 @@ pub(super) enum Status {
     End { cause: &'static str, reason: String },
 }
 
-/// The session that an event is of, where it is of one. Of several sessions behind a port the oldest speaks for all.
+/// Whose event it is: the session, where it belongs to one. Of several sessions behind a port only the oldest reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Of {
+pub(super) struct Subject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// Where it leads, if that is not the destination of the command line.
@@ -128,7 +128,7 @@ struct Line<'a> {
 impl Status {
     /// What is not of a session.
     pub(super) fn message(text: impl Into<String>) -> Status {
-        Status::Message { of: Of::default(), text: text.into() }
+        Status::Message { of: Subject::default(), text: text.into() }
     }
 
     /// The text for people; `None` if there is none, or if it is printed elsewhere.
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn one_object_a_line_with_the_time() {
-        let status = Status::Lost { of: Of::default(), reason: "line\nbreak \u{1b}[2J \"quoted\"".into() };
+        let status =
+            Status::Lost { of: Subject::default(), reason: "line\nbreak \u{1b}[2J \"quoted\"".into() };
         let line = String::from_utf8(status.json().to_vec()).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains('\u{1b}'));
@@ -201,7 +202,7 @@ mod tests {
         let status = Status::SessionStarted { session: "s".into(), destination: None, is_told: true };
         assert_eq!(fields(&status), ["event", "session", "time"]);
         assert_eq!(fields(&Status::message("text")), ["event", "text", "time"]);
-        let of = Of { session: Some("s".into()), destination: Some("db:1".into()) };
+        let of = Subject { session: Some("s".into()), destination: Some("db:1".into()) };
         assert_eq!(fields(&Status::Resumed { of }), ["destination", "event", "session", "time"]);
     }
 }

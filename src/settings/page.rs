@@ -1,4 +1,4 @@
-//! The texts made from the table: `--help` and the manual page.
+//! `--help` and the manual page: settings come from the table; events, escapes and doctor's options are listed here.
 
 use super::table::TABLE;
 use crate::version::COMPATIBLE_VERSION;
@@ -63,20 +63,22 @@ pub(crate) fn manual() -> String {
         .B time\n\
         (UTC, as in RFC 3339) and\n\
         .BR event ,\n\
-        which is one of these, with these fields. Fields in brackets may be absent: without a destination it is that of\n\
-        the command line. Further events and fields may be added; none is taken away.\n";
+        which is one of these, with these fields. Fields in brackets may be absent: an event without a\n\
+        destination is about the one on the command line. When several sessions share a port, lost, resumed, paused\n\
+        and unpaused are reported for the oldest only. Further events and fields may be added; none is taken away.\n";
     for (event, fields) in EVENTS {
         text += &format!(".TP\n.B {}\n{}\n", roff(event), roff(fields));
     }
     text += ".SH ENVIRONMENT\n\
-        A value that cannot be used costs one warning and the default. The default is in brackets.\n";
+        For a value that cannot be used there is one warning, and the default applies. The default is in brackets.\n\
+        smp#, agent# and cli# are issues of aws/session-manager-plugin, aws/amazon-ssm-agent and aws/aws-cli.\n";
     for row in TABLE {
         text += &format!(
             ".TP\n.B {}\n{} [{}]. Why: {}.\n",
             roff(row.name),
             roff(&sentence(&row.text())),
             roff(&row.default_text()),
-            roff(row.source)
+            roff(row.reason)
         );
     }
     text += &format!(
@@ -96,7 +98,7 @@ pub(crate) fn manual() -> String {
          0, whatever happened: the AWS CLI would otherwise print the arguments, a token among them. With\n\
          SSM_PLUGIN_EXIT_CODE=1 the remote command's status, and 255 when the plugin itself has failed.\n\
          .B doctor\n\
-         ends with 1 when a check has failed, and with 2 when it was not understood.\n\
+         exits with 1 if a check has failed, and with 2 if its arguments are not understood.\n\
          .SH SEE ALSO\n\
          .BR ssh (1)\n",
         roff(EXAMPLE_FILE),
@@ -117,7 +119,10 @@ const EVENTS: &[(&str, &str)] = &[
         "The connection to the service is lost and is being opened again. reason, [session], [destination]",
     ),
     ("resumed", "The connection is back. [session], [destination]"),
-    ("paused", "The agent is not connected to the service. [session], [destination]"),
+    (
+        "paused",
+        "The service has paused the session, usually because the agent is not connected. [session], [destination]",
+    ),
     ("unpaused", "The agent is connected again. [session], [destination]"),
     ("session_started", "A further session behind a port has started. session, [destination]"),
     ("session_ended", "A session has ended that its port outlives. session, reason, [destination]"),
@@ -125,7 +130,7 @@ const EVENTS: &[(&str, &str)] = &[
     ("connection_closed", "It is over. connection, seconds, sent, received (bytes to the remote and back)"),
     ("destination_refused", "The agent could not reach a destination. [destination]"),
     ("reader_stalled", "A local reader has held up its session for seconds. [session], [destination]"),
-    ("message", "Whatever else people are told. text, [session], [destination]"),
+    ("message", "Any other message for people. text, [session], [destination]"),
     ("failure", "What has gone wrong. text"),
     (
         "end",

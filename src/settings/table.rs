@@ -17,7 +17,7 @@ pub(crate) struct Variable {
     /// What it does, for `--help`.
     pub meaning: &'static str,
     /// Why it exists and why the default is what it is.
-    pub source: &'static str,
+    pub reason: &'static str,
     kind: &'static dyn Describe,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn find(name: &str) -> Option<&'static Variable> {
 /// Makes [`Settings`], [`TABLE`] and the reading of them from rows of field, kind with its default, name, meaning and
 /// source.
 macro_rules! settings {
-    ($($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $source:literal;)*) => {
+    ($($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $reason:literal;)*) => {
         /// The settings of one run.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct Settings {
@@ -72,7 +72,7 @@ macro_rules! settings {
 
         /// All settings, in the order `--help` shows them.
         pub(crate) const TABLE: &[Variable] = &[
-            $(Variable { name: $name, meaning: $meaning, source: $source, kind: &$value },)*
+            $(Variable { name: $name, meaning: $meaning, reason: $reason, kind: &$value },)*
         ];
     };
 }
@@ -104,11 +104,11 @@ settings! {
         "smp#88; each destination is a StartSession in the audit log";
     buffer: Number<usize> = Number { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
         "SSM_PLUGIN_BUFFER",
-        "bytes kept per slow reader; 4 times for all",
+        "bytes kept per slow reader; 4x that in total",
         "smp#139: a reader that pauses must not stop the others of its session";
     keep_alive_without_parent: Flag = Flag,
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-        "1: keep running when the AWS CLI that called has died",
+        "1: keep running after the AWS CLI that started it has died",
         "orphaned plugins keep a port open (cli#5149)";
     allow_stream_host: Text = Text("none"),
         "SSM_PLUGIN_ALLOW_STREAM_HOST",
@@ -120,7 +120,7 @@ settings! {
         "private vpce hosts (smp#122)";
     skip_client_configure: Flag = Flag,
         "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-        "true: connect unsigned, without looking up credentials",
+        "true: open the first websocket unsigned, without looking up credentials",
         "the official plugin's";
     reported_version: Version = Version(COMPATIBLE_VERSION),
         "SSM_PLUGIN_REPORTED_VERSION",
@@ -164,7 +164,7 @@ settings! {
         "smp#68: a blocked network looks like a hang";
     handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
         "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
-        "seconds allowed for the agent's answer",
+        "seconds for the agent to answer, and again to finish the handshake",
         "agent#636";
     reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
         "SSM_PLUGIN_RECONNECT_TIMEOUT",

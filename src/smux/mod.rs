@@ -44,10 +44,10 @@
 //! # The order of sending
 //!
 //! The service counts messages, not bytes, so every [`Session::poll_transmit`] is filled across streams and
-//! frames. Streams take turns of one frame of at most [`Config::max_frame`] bytes. A stream that had nothing
-//! to send comes before those that keep sending when it gets something, for one turn, so that a keystroke
-//! waits for the frame being sent and for others that just began, whatever is queued; after its turn it lines
-//! up behind all of them.
+//! frames. Streams take turns of one frame of at most [`Config::max_frame`] bytes. A stream that gets something
+//! to send after it had nothing has its first turn before the streams that keep sending, and lines up behind
+//! them after that. So a keystroke waits only for the frame being sent and for other streams that have just
+//! begun, however much is queued.
 //!
 //! # Scope
 //!

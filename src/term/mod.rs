@@ -54,9 +54,9 @@ pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Whether stdin is the terminal of a Cygwin or MSYS program (mintty, as Git Bash has it): a pipe to programs that are
-/// none, named `\msys-…-pty0-from-master`, which the standard library looks at. No console is behind it that could be
-/// put into raw mode.
+/// Whether stdin is the terminal of Cygwin or MSYS (mintty, as in Git Bash). To all but their own programs that is a pipe,
+/// by whose name (`\msys-…-pty0-from-master`) the standard library takes it for a terminal; there is no console behind it
+/// that could be put into raw mode.
 #[must_use]
 pub(crate) fn stdin_is_pipe_terminal() -> bool {
     #[cfg(unix)]

@@ -80,8 +80,8 @@ impl Drop for RawMode {
 ///
 /// In the background only if nobody has set it since: a shell that finds its job gone either sets the terminal for
 /// itself, and then it is the shell's, or takes it as it is, and then it must not stay raw. Bash does the latter when
-/// the job has ended by itself (`timeout --foreground … aws …`), and its line editor may be faster than we: that one is
-/// let finish its line ([`settled`]).
+/// the job has ended by itself (`timeout --foreground … aws …`). Its line editor may be faster than we are: then we let it
+/// finish its line first ([`settled`]).
 pub(super) fn restore() {
     if let Some(saved) = lock().take() {
         if !in_background(&saved.fd) || saved.is_untouched() {
@@ -102,7 +102,8 @@ pub(super) fn restore() {
 }
 
 /// Resolves when [`restore`] has done all it can: at once, or, where a line editor works with our modes, when that has
-/// given them back, at the latest after 30 s ([`EDITING`]). Cancel-safe for a process that ends.
+/// given them back, at the latest after 30 s ([`EDITING`]). A call after a cancelled one does not wait: meant for the end
+/// of the process.
 pub(crate) async fn settled() {
     let edited = EDITED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(edited) = edited {
@@ -135,7 +136,7 @@ impl Saved {
     }
 
     /// Whether somebody has changed our modes and will put them back: readline switches signals on, but leaves the
-    /// extensions off as it finds them, and nobody else's modes are without.
+    /// extensions (IEXTEN) off if it finds them off. All other modes that we meet have them on.
     fn is_built_upon(&self) -> bool {
         let has_extensions = |mode: &Termios| mode.local_modes.contains(LocalModes::IEXTEN);
         has_extensions(&self.original) && tcgetattr(&self.fd).is_ok_and(|now| !has_extensions(&now))
@@ -180,8 +181,8 @@ fn is_controlling(terminal: BorrowedFd<'_>) -> bool {
     unsafe { libc::tcgetsid(terminal.as_raw_fd()) >= 0 }
 }
 
-/// Whether another process group has the terminal. False if it is not the controlling one. Group 0 is one of another
-/// PID namespace: ours, if ours is there, too.
+/// Whether another process group has the terminal. False if it is not the controlling one. Group 0 stands for every group
+/// whose leader is in another PID namespace; if ours is such a group, 0 counts as ours.
 pub(super) fn in_background(terminal: impl AsFd) -> bool {
     // SAFETY: `tcgetpgrp` takes and gives numbers only; the descriptor is open.
     let foreground = unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) };
@@ -223,7 +224,7 @@ fn lock() -> MutexGuard<'static, Option<Saved>> {
 
 /// How long a line may be edited.
 const EDITING: Duration = Duration::from_secs(30);
-/// Between a line and the command that it starts there is no more time.
+/// How often the line editor is looked at: the command that its line starts may begin this soon.
 const EDITING_POLL: Duration = Duration::from_millis(10);
 
 static EDITED: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);

@@ -16,7 +16,7 @@ use super::limits::{READ_SIZE, STDIN_CHUNKS};
 use super::raw::{in_background, without};
 use crate::process::watch_readable;
 
-/// Standard input. At most four reads (`STDIN_CHUNKS`) of 64 KiB are held in front of it.
+/// Standard input. At most five reads of up to 64 KiB are held: four in the queue (`STDIN_CHUNKS`), one in the thread.
 ///
 /// A pipe or socket is read by the runtime itself: half the echo time of a thread, and more than 1 GB/s
 /// (measured). A terminal, where a read may block although it looked readable, and a file, which no

@@ -9,7 +9,8 @@
 //! A lost socket does not change the state: [`Channel::handle_lost`] stops transmissions, the next
 //! [`Channel::handle_open`] sends everything outstanding again, and numbering goes on.
 //!
-//! Nothing but handshake messages is sent before `Ready`: the agent would acknowledge other input and ignore it.
+//! Before `Ready` only handshake messages are sent, and one terminal size, which asks a silent agent whether it runs a
+//! session (`silent_agent`): the agent would acknowledge other input and ignore it.
 
 mod incoming;
 mod sending;
@@ -345,7 +346,7 @@ impl Channel {
             return None;
         }
         let handshake = match self.state {
-            State::Waiting { until } => match self.silent_agent.ends_at() {
+            State::Waiting { until } => match self.silent_agent.poll_timeout() {
                 Some(at) => Some((at.min(until), "silent agent")),
                 None => Some((until, "first message")),
             },

@@ -57,14 +57,14 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 other => if let Some(end) = session.handle(other) { break end },
             },
             Some((number, report)) = from_connections.recv() => {
-                let Some(now) = current.as_mut().filter(|_| number == accepted) else { continue };
+                let Some(reporting) = current.as_mut().filter(|_| number == accepted) else { continue };
                 match report {
                     FromConnection::Data(bytes) => {
                         link.send(Input::Bytes(bytes));
-                        now.must_grant = true;
+                        reporting.must_grant = true;
                     }
                     FromConnection::HungUp => {}
-                    FromConnection::InputEnded => now.disconnect_at = Some(Instant::now() + HALF_CLOSE_QUIET),
+                    FromConnection::InputEnded => reporting.disconnect_at = Some(Instant::now() + HALF_CLOSE_QUIET),
                     FromConnection::Reset | FromConnection::Closed => {
                         link.send(Input::Flag(Flag::DisconnectToPort));
                         current = None;

@@ -29,7 +29,7 @@ pub(super) enum FromConnection {
     HungUp,
     /// The local side has broken the connection off.
     Reset,
-    /// Everything is done, the socket is closed.
+    /// Everything is done: the connection may be dropped.
     Closed,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Connection {
     load: Arc<Load>,
     task: tokio::task::AbortHandle,
     is_dismissed: bool,
-    /// Says that it is over when it goes with the rest.
+    /// Notes the connection's end in the journal when this is dropped.
     _entry: Entry,
 }
 

@@ -38,7 +38,7 @@ impl Destination {
         Ok(Destination { host: host.to_owned(), port })
     }
 
-    /// Whether it is the instance itself. Agents since 3.3.4851 forward there with the document that names no host only.
+    /// Whether it is the instance itself. Agents since 3.3.4851 forward there only with the document that names no host.
     fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")
             || self.host.parse::<IpAddr>().is_ok_and(|address| match address {

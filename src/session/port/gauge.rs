@@ -1,8 +1,9 @@
 //! What waits in memory for slow local readers, and how much may.
 //!
 //! smux version 1 has no windows: a session that is not read stops all its streams. So what a slow reader does not take is
-//! kept for it, on demand, within three limits ([`Limits`]); a session over one of them is not read until there is room.
-//! Nothing is dropped to keep a limit.
+//! kept for it, up to a limit for each connection and one for the process; a session over either is not read until there
+//! is room, but each session may keep a small share whatever the others hold ([`Limits`]). Nothing is dropped to keep a
+//! limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -128,7 +129,7 @@ impl Load {
 
 /// Limit for the whole process, as a multiple of the limit for one connection.
 const ALL_PER_EACH: usize = 4;
-/// What those of one session may whatever the others hold, in bytes.
+/// How many bytes may wait for one session's connections, whatever waits for those of others.
 const MIN_SESSION: usize = 4 << 20;
 
 #[cfg(test)]

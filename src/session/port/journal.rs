@@ -1,5 +1,5 @@
 //! What becomes of each local connection of a port session: a line when it comes, and one with its byte counts when
-//! it is over. In the log at `info`; on stderr, too, with `SSM_PLUGIN_LOG_CONNECTIONS=1`.
+//! it is over. In the log at `info`; on stderr, too, with `SSM_PLUGIN_LOG_CONNECTIONS=1` or `SSM_PLUGIN_STATUS=json`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -31,7 +31,7 @@ use crate::notice;
 use crate::protocol::{CloseReason, DataKey, Event, Input, SessionKind};
 use crate::smux::{self, StreamId};
 
-/// Tells a connection from the others of its pool.
+/// Tells a connection from the others of the run.
 pub(super) type ConnectionNumber = u64;
 
 /// Events of a lane for its pool.
@@ -52,7 +52,7 @@ pub(super) enum LaneEvent {
 /// How a lane has ended.
 #[derive(Debug)]
 pub(super) struct LaneEnd {
-    /// The end of the run, if this was its last lane.
+    /// The end of the run, if the run depends on this lane.
     pub end: End,
     /// The reason, for a status line.
     pub reason: String,
@@ -67,6 +67,8 @@ pub(super) struct Lane {
     connections: BTreeMap<StreamId, (ConnectionNumber, Connection)>,
     streams_of: BTreeMap<ConnectionNumber, StreamId>,
     reach: Reach,
+    /// Refusals told by the agent whose streams have not ended yet.
+    refusals: usize,
     /// SOCKS clients that wait for their reply, and until when.
     unanswered: BTreeMap<StreamId, Instant>,
     ready_since: Option<Instant>,
@@ -114,6 +116,7 @@ impl Lane {
             connections: BTreeMap::new(),
             streams_of: BTreeMap::new(),
             reach: Reach::Unknown,
+            refusals: 0,
             unanswered: BTreeMap::new(),
             ready_since: None,
             span: tracing::Span::none(),
@@ -292,7 +295,7 @@ impl Lane {
         Ok(streams.take_stall(now))
     }
 
-    /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
+    /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
     pub(super) fn hurry(&mut self) {
         if let State::Ready(_, streams) = &mut self.state {
             streams.hurry();
@@ -364,6 +367,7 @@ impl Lane {
             }
             LinkEvent::Channel(Event::PortRefused) => {
                 self.reach = Reach::Refused;
+                self.refusals += 1;
                 LaneEvent::Refused
             }
             // A running session has had its handshake.
@@ -392,8 +396,13 @@ impl Lane {
                     }
                 }
                 streams::Event::End(id) => {
-                    let reply = if self.is_refused() { Reply::HostUnreachable } else { Reply::Succeeded };
-                    self.reply(id, reply);
+                    // The agent tells a refusal right before it ends the stream, in which nothing has come.
+                    let is_refused = self.refusals > 0 && self.unanswered.contains_key(&id);
+                    self.reply(id, if is_refused { Reply::HostUnreachable } else { Reply::Succeeded });
+                    self.refusals -= usize::from(is_refused);
+                    if self.unanswered.is_empty() {
+                        self.refusals = 0;
+                    }
                     self.connection(id).into_iter().for_each(Connection::end);
                 }
                 streams::Event::Close(id) => self.close(id),

@@ -239,7 +239,7 @@ impl ListenError {
     }
 }
 
-/// The words that the official plugin's language has for a system error, where they are known to be read.
+/// Go's words for a system error, as the official plugin prints them, where callers are known to read them.
 fn system_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".into(),

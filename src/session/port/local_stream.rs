@@ -118,5 +118,5 @@ impl AsyncWrite for WriteHalf<'_> {
     }
 }
 
-/// How often a local side that is not being read is looked after.
+/// How often we check whether a local side that is not being read is still there.
 const HANG_UP_POLL: Duration = Duration::from_secs(1);

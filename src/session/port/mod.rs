@@ -18,7 +18,8 @@
 //! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
 //! | `connection`, `gauge`, `local_stream` | one local connection: its task, what waits for its reader, its socket |
 //! | `journal` | what became of each connection |
-//! | `clock` | the time |
+//! | `asked` | what a signal asks of a port session |
+//! | `clock` | the time, which tests move |
 
 mod asked;
 mod basic;

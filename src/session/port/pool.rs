@@ -1,7 +1,8 @@
 //! A pool: the lanes of one destination, and the connections that wait for one.
 //!
-//! A connection goes to the ready lane with the fewest connections, to one that a local reader holds up only if there is
-//! no other. When there is none, it waits, if its pool starts sessions on demand:
+//! A connection goes to the ready lane with the fewest connections; a lane that a local reader holds up is taken only if
+//! there is no other. While no lane can take them, connections wait, in a pool on demand here, else in the listener. When
+//! sessions are started is the pool's plan:
 //!
 //! | [`Plan`] | sessions are started | a lane that ends |
 //! |---|---|---|
@@ -24,7 +25,7 @@ use bytes::BytesMut;
 
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starter, Starting};
-use super::super::status::{Of, Status};
+use super::super::status::{Status, Subject};
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
@@ -43,7 +44,7 @@ pub(super) enum PoolEvent {
     /// Something has moved: the streams may want to send.
     Progress,
     /// Something of a session's connection for the user.
-    Link(Of, LinkEvent),
+    Link(Subject, LinkEvent),
     /// A change of state.
     Tell(Status),
     /// A line for stderr in any case.
@@ -83,7 +84,7 @@ pub(super) struct Pool {
     retry: Retry,
     /// Sessions to be ended at the service.
     remains: Vec<Remains>,
-    /// What was said last of failures, until something works again.
+    /// The last failure that was reported: on demand until a session is ready, otherwise for good (it is reported once).
     told: Option<String>,
 }
 
@@ -352,6 +353,9 @@ impl Pool {
         let session = lane.session().map(|(id, _)| id.to_owned());
         let (lived, is_reached) = (lane.lived(), lane.is_reached());
         self.remains.extend(lane.give_up(end.is_over()));
+        if is_reached {
+            self.retry.reset_refresh();
+        }
         // What is not needed by those that wait is started for the next connection, should it come.
         self.wanted = self.wanted.min(self.lanes.len() + self.waiting.len());
         if self.plan == Plan::Fixed && index == 0 {
@@ -410,13 +414,13 @@ impl Pool {
     }
 
     fn message(&self, text: String) -> PoolEvent {
-        let of = Of { session: None, destination: self.name() };
+        let of = Subject { session: None, destination: self.name() };
         PoolEvent::Tell(Status::Message { of, text })
     }
 
-    fn of(&mut self, index: usize) -> Of {
+    fn of(&mut self, index: usize) -> Subject {
         let session = self.lanes[index].session().map(|(id, _)| id.to_owned());
-        Of { session, destination: self.name() }
+        Subject { session, destination: self.name() }
     }
 
     fn name(&self) -> Option<String> {
@@ -429,7 +433,7 @@ impl Pool {
             return;
         }
         if self.lanes.iter().any(Lane::is_reached) {
-            self.retry.forget_refusals();
+            self.retry.reset_refresh();
         }
         let before = self.lanes.len();
         let (remains, age) = (&mut self.remains, self.retry.refresh_age);

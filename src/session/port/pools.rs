@@ -144,7 +144,7 @@ impl Pools {
         self.pools.values_mut().for_each(Pool::transmit);
     }
 
-    /// Keeps no connection waiting any more whose local input has ended: its descriptor is needed.
+    /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
     pub(super) fn hurry(&mut self) {
         self.pools.values_mut().for_each(Pool::hurry);
     }

@@ -30,7 +30,7 @@ pub(super) struct Retry {
     /// What SOCKS clients are told who have waited in vain.
     pub reply: Reply,
     refresh: Backoff,
-    /// A lane whose destination was refused is not replaced before: it has just looked for it.
+    /// A lane whose destination was refused is replaced from this age on: a younger one has just looked its name up.
     pub refresh_age: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Retry {
     }
 
     /// The destination is there.
-    pub(super) fn forget_refusals(&mut self) {
+    pub(super) fn reset_refresh(&mut self) {
         self.refresh.reset();
         self.refresh_age = FIRST_REFRESH;
     }
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(ages[0], FIRST_REFRESH);
         assert!(ages.iter().all(|age| (FIRST_REFRESH..=LAST_REFRESH).contains(age)), "{ages:?}");
         assert!(ages[11] >= LAST_REFRESH / 2);
-        retry.forget_refusals();
+        retry.reset_refresh();
         assert_eq!(retry.refresh_age, FIRST_REFRESH);
     }
 }

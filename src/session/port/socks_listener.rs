@@ -1,8 +1,9 @@
-//! The SOCKS listener: clients that say where to before they are connections.
+//! The SOCKS listener: its clients name their destination in a handshake, and are connections only after that.
 //!
 //! On loopback only, whatever the port listens on: whoever reaches it reaches what the instance reaches. A client has
-//! [`HANDSHAKE_TIMEOUT`] for its handshake; when there are [`MAX_HANDSHAKES`] of them, a further one takes the place of the
-//! oldest, which has had many times what an honest client needs.
+//! [`HANDSHAKE_TIMEOUT`] for its handshake. When there are [`MAX_HANDSHAKES`] of them, a further one takes the place of the
+//! oldest, as soon as that has had [`MIN_PATIENCE`]: clients that come in a burst wait for each other in the system's
+//! queue.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use super::destination::Destination;
 use super::listener::poll_accept_any;
@@ -25,9 +27,11 @@ pub(super) struct SocksListener {
     sockets: Vec<TcpListener>,
     port: u16,
     handshakes: JoinSet<Option<(TcpStream, Destination)>>,
-    /// The same, oldest first.
-    begun: VecDeque<AbortHandle>,
+    /// The same with their beginnings, oldest first, without those that were aborted.
+    begun: VecDeque<(Instant, AbortHandle)>,
     max_handshakes: usize,
+    /// [`MIN_PATIENCE`], but in tests.
+    patience: Duration,
 }
 
 impl SocksListener {
@@ -46,7 +50,7 @@ impl SocksListener {
         // The connections that come of them need descriptors, too.
         let max_handshakes = MAX_HANDSHAKES.min(descriptor_limit() / 8).max(1);
         let (handshakes, begun) = (JoinSet::new(), VecDeque::new());
-        Ok(SocksListener { sockets, port, handshakes, begun, max_handshakes })
+        Ok(SocksListener { sockets, port, handshakes, begun, max_handshakes, patience: MIN_PATIENCE })
     }
 
     /// Where it listens.
@@ -61,10 +65,12 @@ impl SocksListener {
     /// As the system's `accept`.
     pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<(TcpStream, Destination)> {
         loop {
+            let room = self.room();
             tokio::select! {
-                accepted = poll_fn(|cx| poll_accept_any(&self.sockets, cx)), if may_accept => {
+                accepted = poll_fn(|cx| poll_accept_any(&self.sockets, cx)), if may_accept && room == Room::Now => {
                     self.begin(accepted?);
                 }
+                () = room.wait(), if may_accept => {}
                 Some(done) = self.handshakes.join_next() => if let Ok(Some(connection)) = done {
                     return Ok(connection);
                 },
@@ -74,14 +80,47 @@ impl SocksListener {
         }
     }
 
+    /// When the next client may be accepted.
+    fn room(&mut self) -> Room {
+        self.begun.retain(|(_, handshake)| !handshake.is_finished());
+        match self.begun.front() {
+            _ if self.handshakes.len() < self.max_handshakes => Room::Now,
+            // An aborted one has its descriptor until it is joined.
+            Some((since, _)) if self.handshakes.len() == self.max_handshakes => {
+                let at = *since + self.patience;
+                if at <= Instant::now() { Room::Now } else { Room::At(at) }
+            }
+            _ => Room::Later,
+        }
+    }
+
     fn begin(&mut self, stream: TcpStream) {
-        self.begun.retain(|handshake| !handshake.is_finished());
-        if self.begun.len() >= self.max_handshakes
-            && let Some(oldest) = self.begun.pop_front()
+        if self.handshakes.len() >= self.max_handshakes
+            && let Some((_, oldest)) = self.begun.pop_front()
         {
             oldest.abort();
         }
-        self.begun.push_back(self.handshakes.spawn(handshake(stream)));
+        self.begun.push_back((Instant::now(), self.handshakes.spawn(handshake(stream))));
+    }
+}
+
+/// When there is room for a further handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Now,
+    /// The oldest gives way then.
+    At(Instant),
+    /// When one has ended.
+    Later,
+}
+
+impl Room {
+    /// Ends when there may be room by itself.
+    async fn wait(self) {
+        match self {
+            Room::At(at) => sleep_until(at).await,
+            Room::Now | Room::Later => std::future::pending().await,
+        }
     }
 }
 
@@ -131,6 +170,8 @@ async fn destination(stream: &mut TcpStream) -> io::Result<Option<Destination>> 
 
 /// A client on the same machine needs milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take in any case before a newer one takes its place.
+const MIN_PATIENCE: Duration = Duration::from_millis(250);
 /// Clients that shake hands at a time.
 const MAX_HANDSHAKES: usize = 256;
 /// Read and dropped of what a refused client still sends, in bytes.
@@ -168,11 +209,26 @@ mod tests {
         listener.accept(true).await.unwrap();
     }
 
+    #[tokio::test]
+    async fn clients_that_come_in_a_burst_are_all_served() {
+        let mut listener = SocksListener::bind(0).await.unwrap();
+        listener.max_handshakes = 4;
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            clients.push(client(&listener, REQUEST).await);
+        }
+        let mut served = Vec::new();
+        for _ in 0..40 {
+            served.push(listener.accept(true).await.unwrap());
+            assert!(listener.handshakes.len() <= 5);
+        }
+    }
+
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
     #[tokio::test]
     async fn clients_that_come_and_say_nothing_cost_a_bounded_number_of_descriptors() {
         let mut listener = SocksListener::bind(0).await.unwrap();
-        listener.max_handshakes = 8;
+        (listener.max_handshakes, listener.patience) = (8, Duration::from_millis(2));
         let mut silent = Vec::new();
         for _ in 0..10 {
             for _ in 0..20 {

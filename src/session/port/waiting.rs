@@ -46,7 +46,8 @@ impl Waiting {
 
 /// How long a connection waits whose client may have gone: it sends no more.
 const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
-/// The same for one that has sent more than is read: where it has sent more than the system takes, too, its end is not seen.
+/// The same for one of which nothing more is read, because [`MAX_EARLY`] has come: whether such a client has gone cannot
+/// be seen once it has filled the system's buffers, too.
 const WAIT_FULL: Duration = Duration::from_secs(60);
 /// Read from a connection while it waits. A stream's queue takes that at once.
 const MAX_EARLY: usize = 2 * CHUNK;

@@ -57,7 +57,7 @@ pub struct Counters {
 /// until then and until [`Event::Fin`]; afterwards calls with it do nothing.
 ///
 /// It lasts until any method returns an [`Error`]: from then on opening and all `handle_*` return the same one, and there is
-/// nothing to send. The protocol has no goodbye; whoever drops a session ends its carrier.
+/// nothing to send. The protocol has no message for its end: whoever drops a session must close its carrier, too.
 ///
 /// With keepalive, [`set_reading`](Self::set_reading) says when the owner stops taking bytes, so that the silence that it
 /// causes itself is not taken for a dead peer.

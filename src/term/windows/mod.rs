@@ -1,4 +1,4 @@
-//! The same face on Windows: consoles, pipes and files behind standard handles.
+//! The same interface on Windows: consoles, pipes and files behind standard handles.
 
 mod console;
 mod handle;

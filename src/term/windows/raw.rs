@@ -82,7 +82,7 @@ fn set_input(input: Handle, before: CONSOLE_MODE) -> io::Result<()> {
     set_mode(input, raw | ENABLE_VIRTUAL_TERMINAL_INPUT).or_else(|_| set_mode(input, raw))
 }
 
-/// The flag that a newline only moves down is younger than terminal sequences are.
+/// Consoles that know terminal sequences but not the newer flag (a newline only moves down) are set without it.
 fn set_output(output: Handle, before: CONSOLE_MODE) -> io::Result<()> {
     let terminal = before | ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING;
     set_mode(output, terminal | DISABLE_NEWLINE_AUTO_RETURN).or_else(|_| set_mode(output, terminal))

@@ -15,7 +15,7 @@ pub(in super::super) enum Sink {
     Console(Handle, Mutex<Utf8>),
     Pipe(Pipe),
     File(Handle),
-    /// The process was started without: as a closed pipe, it takes what nobody reads.
+    /// The process was started without this stream: all that is written is dropped.
     Nothing,
 }
 

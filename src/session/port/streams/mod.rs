@@ -231,7 +231,7 @@ impl Streams {
         self.smux.handle_timeout(now)
     }
 
-    /// Keeps no stream waiting any more whose local input has ended: its connection's descriptor is needed.
+    /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
     pub(super) fn hurry(&mut self) {
         while let Some((since, id)) = self.half_closed.first().copied() {
             self.finish_half_closed(since, id);
@@ -283,7 +283,7 @@ const MAX_STREAMS: usize = 1024;
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
 /// How long a session waits for a local reader before that is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
-/// More streams than this in that state are not kept waiting.
+/// With more half-closed streams than this, the agent is told of the oldest at once.
 const MAX_HALF_CLOSED: usize = 256;
 
 #[cfg(test)]

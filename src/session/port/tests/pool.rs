@@ -398,7 +398,8 @@ async fn a_destination_that_stays_away_costs_a_session_now_and_then() {
     let _client = world.connect_with(b"x").await;
     agent.write(stream, b"hello");
     world.run().await;
-    let _client = world.connect_with(b"x").await;
+    agent.close("idle");
+    world.run().await;
     assert_eq!(world.pool.retry.refresh_age, Retry::new(Plan::OnDemand).refresh_age);
 }
 
@@ -429,6 +430,16 @@ async fn a_socks_client_is_answered_when_it_is_known_how() {
     let mut agent = world.add_ready();
     let mut short = world.connect().await;
     agent.finish(3);
+    world.run().await;
+    assert_eq!(reply(&mut short), Some(Reply::Succeeded as u8));
+    // Nor is it another's refusal, however long ago that was.
+    let mut world = World::socks();
+    let mut agent = world.add_ready();
+    let _refused = world.connect().await;
+    agent.refuse(3);
+    world.run().await;
+    let mut short = world.connect().await;
+    agent.finish(5);
     world.run().await;
     assert_eq!(reply(&mut short), Some(Reply::Succeeded as u8));
 }
