@@ -153,7 +153,7 @@ fn caller_that_names_no_target_is_told_so() {
     let mut call = Call::shell(&sim);
     call.request = json!({});
     let finished = failure(&sim, &world_for(&sim), &call);
-    assert_reason(&finished, "kms:GenerateDataKey failed: the caller did not say which target");
+    assert_reason(&finished, "kms:GenerateDataKey failed: the caller did not name the session's target");
 }
 
 #[test]
