@@ -98,6 +98,27 @@ fn cli_5149_killed_aws_2_ends_its_shell_within_a_second() {
     a_killed_aws_ends_its_shell(Aws::V2);
 }
 
+/// A process that is killed loses its name before it has given back its memory, and is our parent until then. This one is
+/// killed as soon as the plugin runs, and has much to give back.
+#[test]
+fn a_cli_that_is_exiting_when_the_plugin_looks() {
+    let (world, sim, far) = (World::new(), sim(), Server::echo());
+    let started = Kind::Mux.start(&sim, &far);
+    let plain = under_the_cli(&world, &started.command(&world));
+    let script = "import os, signal, subprocess, sys
+memory = bytearray(b'x') * (256 << 20)
+subprocess.Popen(sys.argv[1:])
+os.kill(os.getpid(), signal.SIGKILL)
+";
+    std::fs::write(world.path("aws"), script).expect("write the stand-in");
+    // As the job of a shell is: in a group of its own, which is not that of the process which adopts the plugin.
+    let mut cli = plain;
+    cli.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _ = cli.spawn().expect("start").wait();
+    let left = processes::left_after(PROMPT, || processes::of(&world));
+    assert!(left.is_empty(), "{left:?}");
+}
+
 /// Its streams tell when it is over; ssh, behind them, lives on.
 #[test]
 fn an_ssh_session_outlives_the_aws_cli() {

@@ -17,4 +17,9 @@ impl Command {
     pub(super) fn is_aws_cli(&self) -> bool {
         identity::is_aws_cli(self.executable.as_deref(), &self.arguments)
     }
+
+    /// Whether nothing is left of it: the process is exiting, or has exited and is not waited for.
+    pub(super) fn is_blank(&self) -> bool {
+        self.executable.is_none() && self.arguments.iter().all(|argument| argument.is_empty())
+    }
 }

@@ -14,7 +14,8 @@
 //! - `_`, in which bash, zsh and ksh pass the path of the command they run, and which the AWS CLI passes on. It names
 //!   `aws` only if no shell has run anything since.
 //!
-//! Both together count as its death. Where a shell does not set `_`, a CLI killed in those milliseconds leaves us
+//! Both together count as its death. A process that is exiting has lost its command line already, but is still our
+//! parent until it has given back its memory: we wait until it is not. Where a shell does not set `_`, a CLI killed in those milliseconds leaves us
 //! running, which is the smaller evil: that the response was in `AWS_SSM_START_SESSION_RESPONSE` cannot decide, since
 //! callers who leave do the same.
 
@@ -32,7 +33,9 @@ mod unix;
 mod windows;
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
+use self::command::Command;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", windows)))]
 use self::elsewhere as system;
 #[cfg(target_os = "linux")]
@@ -66,11 +69,16 @@ impl Parent {
         let last_command = std::env::var_os("_");
         for _ in 0..TRIES {
             let Some(process) = Process::parent() else { break };
-            let is_cli = process.command().is_some_and(|command| command.is_aws_cli());
+            let command = process.command();
+            let is_cli = command.as_ref().is_some_and(Command::is_aws_cli);
             // What was read belongs to our parent only if that is still the same one.
             let caller = match (is_cli, process.is_parent()) {
                 (true, true) => Caller::AwsCli(process),
                 (true, false) => Caller::DeadAwsCli,
+                (false, true) if command.is_some_and(|command| command.is_blank()) => {
+                    std::thread::sleep(EXIT_POLL);
+                    continue;
+                }
                 (false, true) if process.may_have_adopted_us() && names_aws_cli(last_command.as_deref()) => {
                     Caller::DeadAwsCli
                 }
@@ -97,5 +105,8 @@ fn names_aws_cli(last_command: Option<&OsStr>) -> bool {
     last_command.is_some_and(identity::is_named_aws_cli)
 }
 
-/// Looks at the parent: it changes at most from the caller to the one that adopts us, unless that dies, too.
-const TRIES: usize = 4;
+/// Looks at the parent. It changes at most from the caller to the one that adopts us, unless that dies, too; one that is
+/// exiting needs milliseconds for that.
+const TRIES: usize = 200;
+/// How often a parent that is exiting is looked at.
+const EXIT_POLL: Duration = Duration::from_millis(1);

@@ -101,6 +101,23 @@ mod tests {
         tokio::time::timeout(LONG, stranger.exit()).await.expect("no parent of ours");
     }
 
+    /// Found with a caller that was killed while we looked: what it had been could not be seen any more, and it was taken
+    /// for another program.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_is_exiting_has_no_command() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let id = Pid::from_child(&child);
+        child.kill().unwrap();
+        let deadline = std::time::Instant::now() + LONG;
+        while !system::command(id).expect("it is not waited for").is_blank() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!system::command(getpid()).expect("this process").is_blank());
+    }
+
     #[test]
     fn how_a_process_was_started() {
         let command = system::command(getpid()).expect("this process");
