@@ -1,5 +1,5 @@
 //! What the fuzz targets do with their bytes. The same functions run under proptest in the normal tests
-//! (`compat-tests/hostile.rs`), so that they cannot rot.
+//! (`compat-tests/hostile`), so that they cannot rot.
 //!
 //! Each takes any bytes, must not panic, and checks that what came in bounds what is kept and given out.
 

@@ -18,7 +18,7 @@ use crate::harness::output::Output;
 use crate::harness::wire::{self, Frame};
 use crate::harness::{PATIENCE, World};
 
-#[path = "fuzz/harness.rs"]
+#[path = "../fuzz/harness.rs"]
 mod fuzz;
 
 proptest! {
