@@ -1,12 +1,14 @@
 //! What a simulator is started with.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::AgentOptions;
+use crate::instance::Instance;
 
 /// The instance that exists unless [`Config::targets`] says otherwise.
 pub const DEFAULT_TARGET: &str = "i-0123456789abcdef0";
@@ -32,6 +34,19 @@ pub struct Config {
     pub faults: Faults,
     /// The ids of the instances that are connected. Others answer `TargetNotConnected`.
     pub targets: Vec<String>,
+    /// Instances with names, tags and states, in addition to the targets, which are Linux without a name.
+    pub instances: Vec<Instance>,
+    /// No instance is connected before this has passed since the start: `TargetNotConnected`.
+    pub connected_after: Duration,
+    /// Actions that IAM denies, such as `ssm:StartSession`.
+    pub denied: Vec<String>,
+    /// Every API call is refused with `ExpiredTokenException`.
+    pub expired_token: bool,
+    /// The file in which an SSH server finds the keys that SendSSHPublicKey has pushed, each for
+    /// [`Config::key_lifetime`].
+    pub authorized_keys: Option<PathBuf>,
+    /// How long a pushed key may be used.
+    pub key_lifetime: Duration,
     /// Session documents beside AWS's own, by name.
     pub documents: BTreeMap<String, CustomDocument>,
     /// Keys, and whether sessions are encrypted.
@@ -79,6 +94,12 @@ impl Default for Config {
             message_limit: Some(SERVICE_MESSAGE_LIMIT),
             faults: Faults::default(),
             targets: vec![DEFAULT_TARGET.to_owned()],
+            instances: Vec::new(),
+            connected_after: Duration::ZERO,
+            denied: Vec::new(),
+            expired_token: false,
+            authorized_keys: None,
+            key_lifetime: Duration::from_secs(60),
             documents: BTreeMap::new(),
             kms: KmsOptions::default(),
             resume: ResumePolicy::default(),

@@ -20,6 +20,7 @@ mod frame;
 mod gateway;
 mod head;
 mod identity;
+mod instance;
 mod kms;
 mod meter;
 mod proxy;
@@ -41,6 +42,7 @@ pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Way,
 };
+pub use instance::{Instance, PingStatus, PushedKey};
 pub use proxy::{Proxy, ProxyOptions, TunnelRequest};
 pub use replay::Replay;
 pub use report::{

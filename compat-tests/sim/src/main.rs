@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use ssm_sim::agent::{AgentOptions, Broken, Generation};
 use ssm_sim::{
-    Config, Credentials, Cut, DEFAULT_TARGET, Faults, KmsOptions, Replay, ResumePolicy,
+    Config, Credentials, Cut, DEFAULT_TARGET, Faults, Instance, KmsOptions, Replay, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Sim,
 };
 use tokio::io::AsyncReadExt;
@@ -41,6 +41,22 @@ struct Args {
     /// Instance ids that are connected.
     #[arg(long = "target", value_name = "ID", default_value = DEFAULT_TARGET)]
     targets: Vec<String>,
+    /// An instance with a name, tags and a state: ID[,name=..][,computer=..][,platform=Linux|Windows|MacOS]
+    /// [,state=Online|ConnectionLost|Inactive][,tag:KEY=VALUE].
+    #[arg(long = "instance", value_name = "INSTANCE")]
+    instances: Vec<Instance>,
+    /// No instance is connected before this.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    connected_after: u64,
+    /// An action that IAM denies, such as ssm:StartSession.
+    #[arg(long = "deny", value_name = "ACTION")]
+    denied: Vec<String>,
+    /// Refuse all credentials as expired.
+    #[arg(long)]
+    expired_token: bool,
+    /// Keep the keys that SendSSHPublicKey pushes in this file for 60 s, for an SSH server's AuthorizedKeysFile.
+    #[arg(long, value_name = "FILE")]
+    authorized_keys: Option<PathBuf>,
     /// Cut each websocket this long after its open.
     #[arg(long, value_name = "MS")]
     cut_every: Option<u64>,
@@ -214,6 +230,11 @@ fn config(args: &Args) -> anyhow::Result<Config> {
             ..Faults::default()
         },
         targets: args.targets.clone(),
+        instances: args.instances.clone(),
+        connected_after: Duration::from_secs(args.connected_after),
+        denied: args.denied.clone(),
+        expired_token: args.expired_token,
+        authorized_keys: args.authorized_keys.clone(),
         kms: KmsOptions {
             encrypt_shell: args.kms_key.clone(),
             challenge: args.challenge,

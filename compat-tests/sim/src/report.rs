@@ -132,6 +132,10 @@ pub struct RequestCounts {
     pub execute_command: u64,
     /// KMS GenerateDataKey, refused ones included.
     pub generate_data_key: u64,
+    /// SSM DescribeInstanceInformation, refused ones included.
+    pub describe_instances: u64,
+    /// EC2 Instance Connect SendSSHPublicKey, refused ones included.
+    pub push_key: u64,
     /// Data channels asked for, refused ones included.
     pub opens: u64,
 }

@@ -1,6 +1,6 @@
 //! The service's memory: its sessions, and what it has been told to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::agent::{AgentSpec, Document, KmsPolicy};
 use crate::config::{Config, Cut, Faults, ResumePolicy};
 use crate::identity::Identities;
+use crate::instance::{Instance, PingStatus, PushedKey};
 use crate::kms::KeyStore;
 use crate::report::{RequestCounts, SessionReport, SessionState};
 use crate::session::{Opening, Session};
@@ -19,6 +20,7 @@ pub(crate) struct Service {
     pub faults: watch::Sender<Faults>,
     pub kms: Arc<KeyStore>,
     pub identities: Identities,
+    started: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -32,6 +34,9 @@ struct Inner {
     refusal: Option<(&'static str, String)>,
     /// Addresses of names, as the instance resolves them.
     hosts: BTreeMap<String, String>,
+    denied: BTreeSet<String>,
+    /// With the time of their push, oldest first.
+    keys: Vec<(Instant, PushedKey)>,
     outage_until: Option<Instant>,
     secrets: Vec<Vec<u8>>,
     active: Instant,
@@ -50,6 +55,8 @@ impl Service {
             resume: config.resume,
             refusal: None,
             hosts: BTreeMap::new(),
+            denied: config.denied.iter().cloned().collect(),
+            keys: Vec::new(),
             outage_until: None,
             secrets: Vec::new(),
             active: Instant::now(),
@@ -62,6 +69,7 @@ impl Service {
                 config.credential_lifetime,
                 &config.sso_access_token,
             ),
+            started: Instant::now(),
             inner: Mutex::new(inner),
             config,
         })
@@ -149,6 +157,74 @@ impl Service {
 
     fn stream_base(&self) -> String {
         self.lock().stream_base.clone()
+    }
+
+    /// All instances, with their states now.
+    pub fn instances(&self) -> Vec<Instance> {
+        let Config { targets, instances, .. } = &self.config;
+        let plain = targets.iter().filter(|id| !instances.iter().any(|instance| instance.id == **id));
+        let mut all: Vec<Instance> =
+            instances.iter().cloned().chain(plain.map(|id| Instance::new(id))).collect();
+        if self.started.elapsed() < self.config.connected_after {
+            all.iter_mut().for_each(|instance| instance.ping_status = PingStatus::ConnectionLost);
+        }
+        all
+    }
+
+    /// Whether the target's agent is connected.
+    pub fn is_connected(&self, target: &str) -> bool {
+        let is_online =
+            |instance: &Instance| instance.id == target && instance.ping_status == PingStatus::Online;
+        self.instances().iter().any(is_online)
+    }
+
+    /// Whether IAM denies an action.
+    pub fn is_denied(&self, action: &str) -> bool {
+        self.lock().denied.contains(action)
+    }
+
+    /// Denies an action, or allows it again.
+    pub fn set_denied(&self, action: &str, is_denied: bool) {
+        let mut inner = self.lock();
+        if is_denied {
+            inner.denied.insert(action.to_owned());
+        } else {
+            inner.denied.remove(action);
+        }
+    }
+
+    /// Takes a pushed key, for the servers that read [`Config::authorized_keys`].
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn push_key(self: &Arc<Self>, instance: &str, user: &str, key: &str) -> Result<(), String> {
+        let key = PushedKey { instance: instance.to_owned(), user: user.to_owned(), key: key.to_owned() };
+        self.lock().keys.push((Instant::now(), key));
+        self.write_keys().map_err(|error| error.to_string())?;
+        let service = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(service.config.key_lifetime).await;
+            if let Err(error) = service.write_keys() {
+                tracing::warn!(%error, "cannot remove a key");
+            }
+        });
+        Ok(())
+    }
+
+    /// All keys pushed so far, oldest first.
+    pub fn pushed_keys(&self) -> Vec<PushedKey> {
+        self.lock().keys.iter().map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Replaces the file, so that no server reads half of it.
+    fn write_keys(&self) -> std::io::Result<()> {
+        let Some(path) = &self.config.authorized_keys else { return Ok(()) };
+        let inner = self.lock();
+        let good = inner.keys.iter().filter(|(since, _)| since.elapsed() < self.config.key_lifetime);
+        let text: String = good.map(|(_, key)| format!("{}\n", key.key)).collect();
+        let new = path.with_extension("new");
+        std::fs::write(&new, text)?;
+        std::fs::rename(&new, path)
     }
 
     /// What StartSession is refused with now.

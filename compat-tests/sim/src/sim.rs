@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::background::{listen, wait_and_stop};
 use crate::config::{Config, Credentials, Cut, Faults, ResumePolicy, Way};
+use crate::instance::PushedKey;
 use crate::report::{RequestCounts, SessionReport};
 use crate::service::Service;
 use crate::session::Session;
@@ -168,6 +169,17 @@ impl Sim {
     /// again.
     pub fn refuse_starts(&self, kind: Option<&'static str>) {
         self.service.set_refusal(kind.map(|kind| (kind, format!("{kind}, says the simulator"))));
+    }
+
+    /// Denies an action such as `ssm:StartSession` from now on, or allows it again.
+    pub fn deny(&self, action: &str, is_denied: bool) {
+        self.service.set_denied(action, is_denied);
+    }
+
+    /// The public keys that SendSSHPublicKey has pushed, oldest first.
+    #[must_use]
+    pub fn pushed_keys(&self) -> Vec<PushedKey> {
+        self.service.pushed_keys()
     }
 
     /// What the instance resolves a name to, for sessions that start from now on.

@@ -15,8 +15,10 @@ use crate::service::Service;
 use crate::signature::{Signature, Signed};
 
 mod account;
+mod connect;
 mod ecs;
 mod error;
+mod instances;
 mod kms;
 mod ssm;
 
@@ -40,10 +42,9 @@ pub(crate) async fn handle(
     if target.is_empty() && form {
         return identity::handle_sts(&service, &request);
     }
-    let answer = match authenticate(&service, &request) {
-        Ok(()) => dispatch(&service, &target, &body),
-        Err(error) => Err(error),
-    };
+    let answer = authenticate(&service, &request)
+        .and_then(|()| authorize(&service, &target))
+        .and_then(|()| dispatch(&service, &target, &body));
     debug!(target, answer = answer.as_ref().map_or_else(|e| e.kind, |_| "ok"), "request");
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut response = match answer {
@@ -63,6 +64,30 @@ pub(crate) fn start_session(service: &Arc<Service>, request: &Value) -> anyhow::
     answer.map_err(|error| anyhow::anyhow!("{}: {}", error.kind, error.message))
 }
 
+/// Refuses the actions that the simulator's owner denies, as IAM does.
+fn authorize(service: &Service, target: &str) -> Result<(), ApiError> {
+    let (service_name, operation) = target.split_once('.').unwrap_or_default();
+    let prefix = match service_name {
+        "AmazonSSM" => "ssm",
+        "AWSEC2InstanceConnectService" => "ec2-instance-connect",
+        "TrentService" => "kms",
+        _ => "ecs",
+    };
+    let action = format!("{prefix}:{operation}");
+    if !service.is_denied(&action) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "AccessDeniedException",
+        format!(
+            "User: arn:aws:iam::{}:user/{} is not authorized to perform: {action} because no identity-based policy \
+             allows the {action} action",
+            account::ACCOUNT,
+            service.config.user
+        ),
+    ))
+}
+
 fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError> {
     if request.method != Method::POST {
         return Err(ApiError::new("UnknownOperationException", ""));
@@ -73,8 +98,8 @@ fn authenticate(service: &Service, request: &Signed<'_>) -> Result<(), ApiError>
         ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token")
     })?;
     match service.identities.check(&signature, request) {
-        Ok(_) => Ok(()),
-        Err(Refusal::Expired) => Err(ApiError::new(
+        Ok(_) if !service.config.expired_token => Ok(()),
+        Ok(_) | Err(Refusal::Expired) => Err(ApiError::new(
             "ExpiredTokenException",
             "The security token included in the request is expired",
         )),
@@ -103,6 +128,14 @@ fn dispatch(service: &Arc<Service>, target: &str, body: &[u8]) -> Result<Value, 
         "AmazonSSM.TerminateSession" => {
             service.count(|c| c.terminate += 1);
             ssm::terminate_session(service, &parse(body)?)
+        }
+        "AmazonSSM.DescribeInstanceInformation" => {
+            service.count(|c| c.describe_instances += 1);
+            instances::describe_instance_information(service, &parse(body)?)
+        }
+        "AWSEC2InstanceConnectService.SendSSHPublicKey" => {
+            service.count(|c| c.push_key += 1);
+            connect::send_ssh_public_key(service, &parse(body)?)
         }
         "AmazonSSM.DescribeSessions" => ssm::describe_sessions(service, &parse(body)?),
         "AmazonEC2ContainerServiceV20141113.ExecuteCommand" => {

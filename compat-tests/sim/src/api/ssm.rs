@@ -30,7 +30,7 @@ pub(super) fn start_session(service: &Arc<Service>, request: &StartSession) -> R
     let name = request.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
     let parameters = request.parameters.clone().unwrap_or_default();
     let document = documents::resolve(name, &parameters, &service.config.documents)?;
-    if !service.config.targets.iter().any(|t| t == target) {
+    if !service.is_connected(target) {
         return Err(ApiError::new("TargetNotConnected", format!("{target} is not connected.")));
     }
     Ok(answer(&service.start_session(target, name, document)))

@@ -16,6 +16,7 @@ mod api;
 mod control;
 mod encryption;
 mod gateway;
+mod instances;
 mod link;
 mod reference;
 
