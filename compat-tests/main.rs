@@ -8,7 +8,7 @@
 //! - [`events`]: JSON on stderr for tools.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
-//! - [`live`]: `scripts/live` at services that keep the rules and at others.
+//! - [`verify_on_aws`]: `scripts/verify-on-aws` at services that keep the rules and at others.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
@@ -47,7 +47,7 @@ mod library;
 #[cfg(unix)]
 mod lifetime;
 #[cfg(unix)]
-mod live;
+mod verify_on_aws;
 #[cfg(unix)]
 mod logs;
 mod network;

@@ -44,7 +44,7 @@ def assumptions(facts, outcome):
 def markdown(about, results, facts):
     """`results`: (name, title, status, words)"""
     outcome = {name: words for name, _, _, words in results}
-    lines = ["## scripts/live", ""]
+    lines = ["## scripts/verify-on-aws", ""]
     lines += [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", "| tried | result | seen |", "|---|---|---|"]
     lines += [f"| {title} | {status} | {cell(words)} |" for _, title, status, words in results]

@@ -1,5 +1,4 @@
-//! `scripts/live`, which looks at AWS for what is only assumed here: it finds a service that keeps the rules in order, and
-//! says which rule another one breaks.
+//! `scripts/verify-on-aws` against a simulator that keeps the service's rules, and against others that break one each.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,8 +17,8 @@ use crate::harness::{Aws, TARGET, World, plugin, required_one_of, user};
 const WHOLE_RUN: Duration = Duration::from_secs(300);
 
 /// The script with its report in the world's folder.
-fn live(world: &World, sim: &Sim, seconds: &str, more: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/live");
+fn verify(world: &World, sim: &Sim, seconds: &str, more: &[&str]) -> Command {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/verify-on-aws");
     let mut command = world.command(required_one_of(&["/usr/bin/python3", "/usr/local/bin/python3"]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script).args([TARGET, "--seconds", seconds]);
     command.args(["--endpoint-url", &sim.endpoint(), "--plugin"]).arg(plugin());
@@ -31,7 +30,7 @@ fn live(world: &World, sim: &Sim, seconds: &str, more: &[&str]) -> Command {
 #[track_caller]
 fn says(config: Config, check: &str, patience: &str, words: &str) {
     let (world, sim) = (World::new(), start(config));
-    let finished = run(&mut live(&world, &sim, "4", &["--only", check, "--patience", patience]));
+    let finished = run(&mut verify(&world, &sim, "4", &["--only", check, "--patience", patience]));
     assert_eq!(finished.status.code(), Some(1), "{}{}", finished.text(), finished.errors());
     let report = report(&world);
     let failed = report.lines().find(|line| line.contains("| FAILED |"));
@@ -53,14 +52,14 @@ fn assert_passed(report: &str, finished: &Finished, title: &str) {
 }
 
 #[test]
-fn a_service_that_keeps_the_rules_passes_and_the_report_is_fit_to_be_shown() {
+fn a_compliant_service_passes_and_the_report_is_shareable() {
     let (world, sim) = (World::new(), sim());
     let (sshd, greeter) = (Sshd::start(&world), Server::greeting("hello\n"));
     let (key, ssh_port) = (world.path("ssh/user"), sshd.port().to_string());
     let remote = format!("127.0.0.1:{}", greeter.port());
     let more =
         ["--idle", "5", "--remote-host", &remote, "--ssh-user", &user(), "--ssh-port", &ssh_port, "--limits"];
-    let mut command = live(&world, &sim, "1", &more);
+    let mut command = verify(&world, &sim, "1", &more);
     command.args(["--task", "cluster/0123456789abcdef", "--ssh-key"]).arg(key);
     let finished = Running::spawn_without_stdin(&mut command).finish_within(WHOLE_RUN);
     let report = report(&world);

@@ -1,1 +1,0 @@
-"""What scripts/live is made of."""

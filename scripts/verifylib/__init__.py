@@ -1,0 +1,1 @@
+"""What scripts/verify-on-aws is made of."""
