@@ -47,8 +47,6 @@ mod library;
 #[cfg(unix)]
 mod lifetime;
 #[cfg(unix)]
-mod verify_on_aws;
-#[cfg(unix)]
 mod logs;
 mod network;
 #[cfg(unix)]
@@ -66,6 +64,8 @@ mod socks;
 #[cfg(unix)]
 mod ssh;
 mod stdio;
+#[cfg(unix)]
+mod verify_on_aws;
 mod windows;
 #[cfg(unix)]
 mod wire_log;
