@@ -37,7 +37,8 @@ async fn the_first_frame_is_checked() {
         with("TokenValue", "wrong"),
         with("ClientVersion", "1.2.763.9"),
         with("ClientVersion", "new"),
-        with("ClientId", "x"),
+        with("ClientId", ""),
+        with("RequestId", "x"),
         with("MessageSchemaVersion", "2.0"),
         json!({}),
     ] {
@@ -50,8 +51,21 @@ async fn the_first_frame_is_checked() {
     client.type_line("data before the open").await;
     assert!(matches!(client.end().await, Ended::Close(1008, _)));
     let report = report(&sim, &answer);
-    assert_eq!((report.opens.len(), report.state), (7, SessionState::Started));
+    assert_eq!((report.opens.len(), report.state), (8, SessionState::Started));
     assert!(report.opens.iter().all(|open| !open.accepted && !open.refusal.is_empty()));
+}
+
+/// Some clients send the session's id, which AWS accepts.
+#[tokio::test]
+async fn the_client_id_may_be_any_text() {
+    let sim = start(Config::default());
+    let answer = start_session(&sim, None, json!({})).await;
+    let mut request = open_request(&answer);
+    request["ClientId"] = answer["SessionId"].clone();
+    let mut client = Client::upgrade(&answer).await.expect("upgrades");
+    client.text(&request).await;
+    client.output("").await;
+    assert_eq!(report(&sim, &answer).opens[0].client_id, id(&answer));
 }
 
 #[tokio::test]
