@@ -9,6 +9,7 @@
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
 //! - [`verify_on_aws`]: `scripts/verify-on-aws` at services that keep the rules and at others.
+//! - [`link_places`]: `scripts/link-places`, with which packages and users place links to the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`faults`]: malformed input from the network.
 //! - [`network`]: proxies, private certificate authorities, other stream hosts, half-open connections.
@@ -46,6 +47,8 @@ mod layers;
 mod library;
 #[cfg(unix)]
 mod lifetime;
+#[cfg(unix)]
+mod link_places;
 #[cfg(unix)]
 mod logs;
 mod network;
