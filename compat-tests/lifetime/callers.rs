@@ -60,6 +60,15 @@ impl Forward {
         assert_ended(&self.sim, self.started.id());
     }
 
+    /// `caller` writes the plugin's output to `out`, and leaves when the port is open; the plugin stays.
+    #[track_caller]
+    fn assert_survives(&self, mut caller: Command) {
+        caller.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        assert!(caller.status().expect("the caller").success(), "{caller:?}");
+        let text = std::fs::read_to_string(self.world.home().join("out")).expect("its output");
+        self.assert_stays(port_in(&text));
+    }
+
     #[track_caller]
     pub(super) fn assert_gone(&self) {
         let left = processes::left_after(PROMPT, || processes::of(&self.world));
@@ -172,6 +181,40 @@ fn a_caller_that_writes_a_pid_file_and_leaves() {
         open('pid', 'w').write(str(child.pid))";
     a_caller_that_leaves("/usr/bin/python3", &["-c", script]);
 }
+
+/// A caller's own script, named much like the AWS CLI: 1,386 public repositories have an `aws.py`. It leaves when the
+/// port is open.
+#[test]
+fn scripts_of_other_names_may_leave() {
+    for name in ["aws.py", "aws.pyz", "aws.cmd", "AWS", "aws/__main__.py"] {
+        let forward = Forward::new();
+        let program = forward.world.path(name);
+        std::fs::create_dir_all(program.parent().expect("a folder")).expect("make its folder");
+        std::fs::write(&program, LEAVES_WHEN_OPEN).expect("write the script");
+        // A folder is run by its own name.
+        let program = if name.ends_with("__main__.py") { forward.world.path("aws") } else { program };
+        let program = program.to_str().expect("UTF-8");
+        forward.assert_survives(forward.called_by("/usr/bin/python3", &[program]));
+    }
+}
+
+/// As a program with many names has it: the name that it was called by is not its own.
+#[test]
+fn a_program_that_was_called_aws_may_leave() {
+    let forward = Forward::new();
+    let line = "\"$@\" >out & until grep -q Waiting out; do sleep 0.05; done";
+    let mut caller = forward.called_by("/bin/sh", &["-c", line, "sh"]);
+    caller.arg0("aws");
+    forward.assert_survives(caller);
+}
+
+/// Starts its arguments, and leaves when a port is open.
+const LEAVES_WHEN_OPEN: &str = "import subprocess, sys, time
+with open('out', 'wb') as out:
+    subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=out)
+while b'Waiting' not in open('out', 'rb').read():
+    time.sleep(0.05)
+";
 
 #[test]
 fn nohup_in_the_background() {
