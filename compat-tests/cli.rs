@@ -136,6 +136,18 @@ fn six_words_with_the_answer_as_json() {
     assert_text(&run_open(&mut Started::of(&gateway).command_with_json(&World::new())), &greeted());
 }
 
+/// AWS's documented ProxyCommand for SageMaker escapes the quotes; PowerShell 7.3 and later pass the backslashes on.
+#[test]
+fn sagemaker_proxy_command_from_powershell_7_3() {
+    let gateway = greeting("");
+    let started = Started::of(&gateway);
+    let escaped = |value: &Value| value.to_string().replace('"', "\\\"");
+    let mut command = World::new().plugin();
+    command.args([&escaped(&started.response), REGION, "StartSession", ""]);
+    command.args([&escaped(&started.request), &started.endpoint]);
+    assert_text(&run_open(&mut command), &greeted());
+}
+
 #[test]
 fn any_variable_that_begins_with_the_name_is_read() {
     let gateway = greeting("");

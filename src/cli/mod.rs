@@ -11,6 +11,7 @@
 //!
 //! [`parse`] is pure; only its `take_env` argument touches the environment.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+mod backslashes;
 mod error;
 mod response;
 
@@ -155,7 +157,12 @@ fn response_text(
     take_env: &mut impl FnMut(&str) -> Option<OsString>,
 ) -> Result<ResponseText, CliError> {
     if !word.starts_with(RESPONSE_VARIABLE) {
-        return Ok(ResponseText::Argument(Zeroizing::new(word)));
+        let plain = match backslashes::removed(&word) {
+            Cow::Owned(plain) => Some(plain),
+            Cow::Borrowed(_) => None,
+        };
+        let word = Zeroizing::new(word);
+        return Ok(ResponseText::Argument(plain.map_or(word, Zeroizing::new)));
     }
     match take_env(&word).map(OsString::into_string) {
         Some(Ok(text)) if !text.is_empty() => Ok(ResponseText::Variable(Zeroizing::new(text))),
@@ -166,7 +173,7 @@ fn response_text(
 
 /// `None` when it is not an object: the official plugin ignores a request it cannot read.
 fn request(word: &str) -> Option<Value> {
-    serde_json::from_str(word).ok().filter(Value::is_object)
+    serde_json::from_str(&backslashes::removed(word)).ok().filter(Value::is_object)
 }
 
 fn target(request: &Value) -> Option<String> {

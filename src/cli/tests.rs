@@ -57,6 +57,18 @@ fn the_normal_call() {
     }
 }
 
+/// PowerShell 7.3 and later pass on the backslashes of AWS's documented ProxyCommand for SageMaker.
+#[test]
+fn backslashes_before_quotes() {
+    let escaped = |text: &str| text.replace('"', "\\\"");
+    let request = r#"{"Target":"i-1","DocumentName":"AWS-StartSSHSession"}"#;
+    let start = start(&[&escaped(RESPONSE), "eu-west-1", "StartSession", "", &escaped(request), ""]);
+    assert_eq!((start.session_id.as_str(), start.stream_url.as_str()), ("s-1", "wss://host/x"));
+    assert_eq!(start.token.expose(), "very-secret");
+    assert_eq!(start.target.as_deref(), Some("i-1"));
+    assert!(start.response_is_argument);
+}
+
 #[test]
 fn fewer_words_than_six() {
     let legacy = start(&[RESPONSE, "eu-west-1", "StartSession"]);
