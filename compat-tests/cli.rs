@@ -140,9 +140,9 @@ fn six_words_with_the_answer_as_json() {
 #[test]
 fn sagemaker_proxy_command_from_powershell_7_3() {
     let gateway = greeting("");
-    let started = Started::of(&gateway);
+    let (started, world) = (Started::of(&gateway), World::new());
     let escaped = |value: &Value| value.to_string().replace('"', "\\\"");
-    let mut command = World::new().plugin();
+    let mut command = world.plugin();
     command.args([&escaped(&started.response), REGION, "StartSession", ""]);
     command.args([&escaped(&started.request), &started.endpoint]);
     assert_text(&run_open(&mut command), &greeted());

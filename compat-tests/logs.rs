@@ -40,6 +40,22 @@ fn nothing_is_written_by_default() {
     assert_eq!(below(&world.home()), [""; 0].map(PathBuf::from), "in the home folder");
 }
 
+/// As AWS's own files have paths; the folder is created.
+#[test]
+fn a_log_file_below_the_home_folder() {
+    let mut world = World::new();
+    let config = world.home().join(".config/session-manager-plugin");
+    std::fs::create_dir_all(&config).expect("the folder");
+    std::fs::write(config.join("config.toml"), "log_file = \"~/logs/p.log\"\n").expect("write");
+    world.set("SSM_PLUGIN_LOG", "debug");
+    let finished = greet(&world);
+    finished.assert_ok();
+    assert_eq!(finished.errors(), "");
+    let log = world.home().join("logs/p.log");
+    assert!(std::fs::metadata(&log).expect("the log").len() > 0);
+    assert_eq!(mode(log.parent().expect("its folder")), 0o700);
+}
+
 /// The official plugin's folder needs root (smp#14).
 #[test]
 fn the_default_file_is_the_user_s_and_the_day_s() {

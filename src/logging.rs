@@ -96,6 +96,9 @@ impl FormatTime for Stamp {
 /// The file of the settings, or a daily one in the user's state directory.
 fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
     if let Some(path) = &settings.log_file {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            private_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
         let file = files::append_private(path).with_context(|| format!("cannot open {}", path.display()))?;
         return Ok(Box::new(file));
     }
@@ -264,6 +267,19 @@ mod tests {
         let today =
             fs::read_dir(&logs).unwrap().flatten().find(|entry| fs::read(entry.path()).unwrap() == b"line\n");
         assert!(today.unwrap().file_name().to_str().unwrap().starts_with(FILE_PREFIX));
+    }
+
+    #[test]
+    fn the_folder_of_a_named_file_is_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/log");
+        let settings = Settings { log_file: Some(path.clone()), ..Settings::default() };
+        open(&settings).unwrap().write_all(b"line\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"line\n");
+        assert!(open(&settings).is_ok(), "it exists");
+        let settings = Settings { log_file: Some(path.join("below a file/log")), ..settings };
+        let error = open(&settings).err().unwrap();
+        assert!(error.to_string().starts_with("cannot create "), "{error:#}");
     }
 
     #[test]

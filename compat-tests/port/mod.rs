@@ -193,12 +193,16 @@ fn localhost_is_both_addresses() {
         assert!(TcpStream::connect(address).is_err(), "listens on ::1, which is not localhost here");
         return;
     }
-    let mut stream = TcpStream::connect(address).expect("connect to ::1");
+    assert_eq!(echo_over(address), *b"over IPv6");
+}
+
+fn echo_over(address: impl std::net::ToSocketAddrs) -> [u8; 9] {
+    let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     stream.write_all(b"over IPv6").expect("write");
     let mut answer = [0; 9];
     stream.read_exact(&mut answer).expect("read");
-    assert_eq!(&answer, b"over IPv6");
+    answer
 }
 
 /// smp#14, smp#133.
@@ -213,6 +217,16 @@ fn local_host_setting_names_the_address() {
     let mut answer = [0; 9];
     stream.read_exact(&mut answer).expect("read");
     assert_eq!(&answer, b"elsewhere");
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err(), "127.0.0.1 listens, too");
+}
+
+/// An IPv6 address as URLs have it.
+#[test]
+fn local_host_setting_may_have_brackets() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_LOCAL_HOST", "[::1]");
+    let forward = Forward::to(&world, &sim, echo.port());
+    assert_eq!(echo_over(("::1", forward.port)), *b"over IPv6");
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err(), "127.0.0.1 listens, too");
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub(crate) trait Describe {
 pub(crate) trait Kind: Describe {
     /// What the program works with.
     type Value;
+
+    /// Whether `~/` at the beginning of a value is the user's home directory, as in AWS's own files.
+    const IS_PATH: bool = false;
 
     /// The value of a setting that is not given.
     fn default(&self) -> Self::Value;
@@ -100,6 +104,34 @@ impl Kind for Text {
     }
 }
 
+/// A local host's name or address, with the words for having none. An IPv6 address may have brackets, as in a URL.
+pub(crate) struct Host(pub &'static str);
+
+impl Describe for Host {
+    fn default_text(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "valid UTF-8".to_owned()
+    }
+}
+
+impl Kind for Host {
+    type Value = Option<String>;
+
+    fn default(&self) -> Option<String> {
+        None
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Option<String>> {
+        let host = text(value)?;
+        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let address = address.filter(|address| address.parse::<Ipv6Addr>().is_ok());
+        Some(Some(address.unwrap_or(host).to_owned()))
+    }
+}
+
 /// A file's name, of any bytes, with the words for having none.
 pub(crate) struct File(pub &'static str);
 
@@ -115,6 +147,8 @@ impl Describe for File {
 
 impl Kind for File {
     type Value = Option<PathBuf>;
+
+    const IS_PATH: bool = true;
 
     fn default(&self) -> Option<PathBuf> {
         None

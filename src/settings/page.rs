@@ -91,6 +91,7 @@ pub(crate) fn manual() -> String {
          The same settings under their names in lower case without SSM_PLUGIN_, such as\n\
          .BR \"message_rate = 900\" .\n\
          The environment wins. (macOS: ~/Library/Application Support; Windows: %LOCALAPPDATA%.)\n\
+         A file's name may begin with \\(ti/, the home directory; \\(tiuser/ is not expanded.\n\
          .TP\n\
          .I ~/.local/state/session\\-manager\\-plugin/\n\
          Diagnostics, one file a day, when SSM_PLUGIN_LOG asks for them.\n\

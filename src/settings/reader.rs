@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::kind::Kind;
 use super::name;
@@ -30,7 +30,8 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
     /// A setting's value, or its default: one that cannot be used costs a warning.
     pub(super) fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
         let Some((value, source)) = self.given(name) else { return kind.default() };
-        kind.read(&value).unwrap_or_else(|| {
+        let found = if K::IS_PATH { self.in_home(&value) } else { Some(value.clone()) };
+        found.and_then(|value| kind.read(&value)).unwrap_or_else(|| {
             self.warn(name, source, &value, kind);
             kind.default()
         })
@@ -45,6 +46,13 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         };
         self.set.push((name, found.1));
         Some(found)
+    }
+
+    /// A path with the home directory in the place of `~/`; `None` without one. `~user/` stays as it is.
+    fn in_home(&self, path: &OsStr) -> Option<OsString> {
+        let Ok(rest) = Path::new(path).strip_prefix("~") else { return Some(path.to_owned()) };
+        let home = (self.get)(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from)?;
+        home.is_absolute().then(|| home.join(rest).into_os_string())
     }
 
     pub(super) fn state_dir(&self) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::kind::When;
-use super::kind::{Choice, Describe, File, Filter, Flag, Kind, Number, Port, Seconds, Text, Version};
+use super::kind::{Choice, Describe, File, Filter, Flag, Host, Kind, Number, Port, Seconds, Text, Version};
 use super::name;
 use super::reader::Reader;
 use crate::version::COMPATIBLE_VERSION;
@@ -82,7 +82,7 @@ settings! {
         "SSM_PLUGIN_EXIT_CODE",
         "1: exit with the remote command's status, 255 for the plugin's own failures",
         "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)";
-    local_host: Text = Text("localhost"),
+    local_host: Host = Host("localhost"),
         "SSM_PLUGIN_LOCAL_HOST",
         "address a forwarded port listens on",
         "smp#14, smp#54, the name of smp#133";
@@ -132,7 +132,7 @@ settings! {
         "smp#139: logs are needed, but off by default";
     log_file: File = File("in the state directory"),
         "SSM_PLUGIN_LOG_FILE",
-        "file for the diagnostics",
+        "file for the diagnostics; ~/ is the home directory",
         "the official plugin's log folder needs root";
     message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
         "SSM_PLUGIN_MESSAGE_RATE",

@@ -80,8 +80,6 @@ fn good_values() {
         ("SSM_PLUGIN_LOG_FILE", "/tmp/x"),
         ("SSM_PLUGIN_QUIET", ""),
         ("COLUMNS", "80"),
-        ("XDG_STATE_HOME", "/state"),
-        ("HOME", "/home/a"),
     ]);
     assert_eq!(warnings, [""; 0]);
     assert!(settings.exit_code && settings.skip_client_configure && !settings.quiet);
@@ -90,12 +88,67 @@ fn good_values() {
     assert_eq!((settings.columns, settings.lines), (80, 100));
     assert_eq!((settings.status, settings.log.as_deref()), (When::Never, Some("debug")));
     assert_eq!(settings.log_file, Some(PathBuf::from("/tmp/x")));
-    assert_eq!(settings.state_dir, Some(PathBuf::from("/state")));
-    assert_eq!(
-        read(&[("XDG_STATE_HOME", "relative"), ("HOME", "/home/a")]).0.state_dir,
-        Some(PathBuf::from("/home/a/.local/state"))
-    );
     assert_eq!(read(&[("SSM_PLUGIN_LOG", "off")]).0.log, None);
+}
+
+#[cfg(not(windows))]
+#[test]
+fn the_state_directory() {
+    for (environment, expected) in [
+        (&[("XDG_STATE_HOME", "/state"), ("HOME", "/home/a")][..], Some("/state")),
+        (&[("XDG_STATE_HOME", "relative"), ("HOME", "/home/a")], Some("/home/a/.local/state")),
+        (&[("HOME", "/home/a")], Some("/home/a/.local/state")),
+        (&[], None),
+    ] {
+        assert_eq!(read(environment).0.state_dir, expected.map(PathBuf::from), "{environment:?}");
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn the_state_directory() {
+    let (local, home) = (r"C:\Users\a\AppData\Local", r"C:\Users\a");
+    let environment = [("LOCALAPPDATA", local), ("XDG_STATE_HOME", r"C:\state"), ("HOME", home)];
+    assert_eq!(read(&environment).0.state_dir, Some(PathBuf::from(local)));
+    assert_eq!(read(&[("LOCALAPPDATA", "relative")]).0.state_dir, None);
+}
+
+/// As in AWS's own files; a shell expands neither what the settings file holds nor what another program passes on.
+#[test]
+fn a_tilde_is_the_home_directory() {
+    let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+    let home = if cfg!(windows) { r"C:\Users\a" } else { "/home/a" };
+    let file = |text: &str| {
+        let loaded = load(&[(name, home)], text);
+        assert_eq!(loaded.warnings, [], "{text}");
+        loaded.settings
+    };
+    let expected = Some(PathBuf::from(home).join("p.log"));
+    assert_eq!(file("log_file = '~/p.log'\n").log_file, expected);
+    assert_eq!(file("wire_log = '~/p.log'\n").wire_log, expected);
+    assert_eq!(read(&[(name, home), ("SSM_PLUGIN_LOG_FILE", "~/p.log")]).0.log_file, expected);
+    for other in ["~root/p.log", "./~/p.log", "p~.log", "x/~"] {
+        let kept = read(&[(name, home), ("SSM_PLUGIN_LOG_FILE", other)]).0.log_file;
+        assert_eq!(kept, Some(PathBuf::from(other)));
+    }
+    let (settings, warnings) = read(&[("SSM_PLUGIN_LOG_FILE", "~/p.log")]);
+    assert_eq!((settings.log_file, warnings.len()), (None, 1), "without a home: {warnings:?}");
+}
+
+#[test]
+fn an_address_may_have_brackets() {
+    for (value, expected) in [
+        ("[::1]", "::1"),
+        (" [fe80::1] ", "fe80::1"),
+        ("::1", "::1"),
+        ("[127.0.0.1]", "[127.0.0.1]"),
+        ("[::1", "[::1"),
+        ("[]", "[]"),
+        ("db.internal", "db.internal"),
+    ] {
+        let host = read(&[("SSM_PLUGIN_LOCAL_HOST", value)]).0.local_host;
+        assert_eq!(host.as_deref(), Some(expected), "{value}");
+    }
 }
 
 #[test]
