@@ -73,6 +73,9 @@ pub(crate) fn customer_message(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!("{message}\n") }
 }
 
+/// After the agent's message to the customer in an encrypted session, unless it is the usual one.
+pub(crate) const UNPROTECTED: &str = "the message above is outside the session's encryption";
+
 /// The channel was closed without output, or a port session ends at a signal.
 pub(crate) fn exiting(id: &str) -> String {
     format!("\n\nExiting session with sessionId: {id}.\n\n")

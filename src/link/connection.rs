@@ -151,7 +151,7 @@ impl Connection {
         if let Some(recorder) = &self.recorder {
             recorder.event("lost", &reason);
         }
-        self.channel.handle_lost();
+        self.channel.handle_lost(now);
         self.events.extend(self.reconnect.handle_lost(now, reason));
     }
 
@@ -199,7 +199,7 @@ impl Connection {
         self.channel.handle_timeout(now);
         if let Some(event) = self.reconnect.handle_timeout(now) {
             self.liveness = None;
-            self.channel.handle_lost();
+            self.channel.handle_lost(now);
             return self.events.push_back(event);
         }
         if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_timeout(now, reads)) {

@@ -119,7 +119,7 @@ impl Link {
 
     /// Answers [`Event::DataKeyNeeded`](crate::protocol::Event::DataKeyNeeded).
     pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
-        self.connection.channel_mut().handle_data_key(result);
+        self.connection.channel_mut().handle_data_key(Instant::now().into_std(), result);
     }
 
     /// What the agent can do.

@@ -97,8 +97,13 @@ pub enum Event {
         /// The agent's words, `EXIT_CODE: <n>`.
         text: Bytes,
     },
-    /// The agent's message to the user.
-    Notice(String),
+    /// The agent's message to the user. The agent never encrypts it.
+    Notice {
+        /// The message as it came; in an encrypted session with its control characters made visible.
+        text: String,
+        /// The session is encrypted, and the message is not the one that says so: it may be the gateway's.
+        is_unprotected: bool,
+    },
     /// Answer with [`Channel::handle_data_key`](super::Channel::handle_data_key).
     DataKeyNeeded(DataKeyRequest),
     /// The agent could not reach the destination.
@@ -123,6 +128,9 @@ pub enum CloseReason {
     /// The handshake ended without a session we know.
     #[error("unable to determine SessionType")]
     UnknownSession,
+    /// The agent's part in the handshake cannot be accepted.
+    #[error("{0}")]
+    Handshake(String),
     /// Data was not acknowledged for too long.
     #[error("the agent has not taken any data for {0:?}")]
     GaveUp(Duration),

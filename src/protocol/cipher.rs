@@ -42,6 +42,9 @@ pub(super) enum CipherError {
     /// The tag is wrong: another key, or damage.
     #[error("message cannot be decrypted with this session's key")]
     Decrypt,
+    /// The agent has asked for encryption, and there is no key yet, or no longer.
+    #[error("the session has no data key")]
+    NoKey,
     /// 2^64 messages were sent under one key.
     #[error("no nonces left under this session's key")]
     Exhausted,

@@ -7,8 +7,9 @@
 //! agent  HandshakeComplete  {"HandshakeTimeToComplete":…,"CustomerMessage":…}
 //! ```
 //!
-//! In scope: reading the request, building the response, remembering what it decided. A data key is asked for and
-//! given from outside. Out of scope: when these messages are sent, which `channel` decides.
+//! In scope: the order of these messages, each of which is taken once; reading the request, building the response,
+//! remembering what it decided. The data key comes from outside. Out of scope: what a message means for the session, and
+//! when ours are sent, which `channel` decides.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use super::agent_version::{AgentVersion, Capabilities};
 use super::cipher::{Cipher, DataKey};
-use super::payload::{PayloadError, to_json};
+use super::payload::{Challenge, PayloadError, to_json};
 
 /// What kind of session the agent runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,38 @@ pub(super) enum Step {
     NeedDataKey(DataKeyRequest),
 }
 
+/// The message that the handshake waits for.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// The agent's request.
+    Request,
+    /// The data key, which the request asked for.
+    DataKey(DataKeyRequest),
+    /// The agent's challenge, or the end: the key is there.
+    Challenge,
+    /// The end.
+    Complete,
+    /// None any more.
+    Over,
+}
+
+/// A handshake message that is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum HandshakeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// It does not come at this point, or came before.
+    #[error("the handshake does not wait for this message")]
+    OutOfOrder,
+    /// It ended the handshake before there was a data key.
+    #[error("the agent ended the handshake before it had the data key")]
+    NoDataKey,
+    /// It is longer than [`MAX_MESSAGE`], or asks for more than [`MAX_ACTIONS`].
+    #[error("the agent's handshake message is too large")]
+    TooLarge,
+}
+
 /// The client's side of the handshake.
 #[derive(Debug)]
 pub(super) struct Handshake {
@@ -93,7 +126,7 @@ pub(super) struct Handshake {
     capabilities: Capabilities,
     session: Option<SessionKind>,
     actions: Vec<ProcessedAction>,
-    awaiting_key: Option<DataKeyRequest>,
+    stage: Stage,
 }
 
 impl Handshake {
@@ -103,7 +136,7 @@ impl Handshake {
             capabilities: Capabilities::default(),
             session: None,
             actions: Vec::new(),
-            awaiting_key: None,
+            stage: Stage::Request,
         }
     }
 
@@ -117,55 +150,103 @@ impl Handshake {
         self.session.as_ref()
     }
 
-    pub(super) fn handle_request(&mut self, payload: &[u8]) -> Result<Step, PayloadError> {
+    /// Takes the agent's request, once.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the handshake then waits for what it waited for before.
+    pub(super) fn handle_request(&mut self, payload: &[u8]) -> Result<Step, HandshakeError> {
+        if self.stage != Stage::Request {
+            return Err(HandshakeError::OutOfOrder);
+        }
         let request: HandshakeRequest =
-            serde_json::from_slice(payload).map_err(|_| PayloadError("handshake request"))?;
+            serde_json::from_slice(bounded(payload)?).map_err(|_| PayloadError("handshake request"))?;
+        let actions = request.requested_client_actions.unwrap_or_default();
+        if actions.len() > MAX_ACTIONS {
+            return Err(HandshakeError::TooLarge);
+        }
         let version = request.agent_version.as_deref().and_then(AgentVersion::parse);
         self.capabilities = Capabilities::of(version.as_ref());
-        self.actions = Vec::new();
-        self.awaiting_key = None;
-        for action in request.requested_client_actions.unwrap_or_default() {
+        self.stage = Stage::Complete;
+        for action in actions {
             let parameters = action.action_parameters;
             let outcome = match action.action_type.as_str() {
                 "SessionType" => self.set_session(&parameters),
-                "KMSEncryption" => {
-                    self.awaiting_key = Some(data_key_request(&parameters));
+                KMS_ENCRYPTION => {
+                    self.stage = Stage::DataKey(data_key_request(&parameters));
                     Ok(Value::Null)
                 }
                 other => Err((UNSUPPORTED, format!("Unsupported action {other}"))),
             };
             self.actions.push(ProcessedAction::new(action.action_type, outcome));
         }
-        Ok(match &self.awaiting_key {
-            Some(request) => Step::NeedDataKey(request.clone()),
-            None => Step::Respond(self.response()),
+        Ok(match &self.stage {
+            Stage::DataKey(request) => Step::NeedDataKey(request.clone()),
+            _ => Step::Respond(self.response()),
         })
     }
 
-    /// Takes the data key, or the reason why there is none, and gives the response, with the cipher from now on.
-    /// `None` when no key was asked for.
+    /// Takes the data key, or the reason why there is none. Returns the response for the agent and, with the key, the
+    /// cipher; `None` when no key was requested.
     pub(super) fn handle_data_key(
         &mut self,
-        result: Result<DataKey, String>,
+        result: Result<DataKey, &str>,
         nonce_prefix: [u8; 4],
     ) -> Option<(Bytes, Option<Cipher>)> {
-        let request = self.awaiting_key.take()?;
+        let Stage::DataKey(request) = &self.stage else { return None };
+        let has_challenge = request.challenge.is_some();
         let (outcome, cipher) = match result {
             Ok(key) => {
                 let answer = KmsEncryptionResponse {
                     kms_cipher_text_key: BASE64_STANDARD.encode(&key.ciphertext),
                     kms_cipher_text_hash: None,
-                    challenge_acknowledgement: request.challenge.is_some(),
+                    challenge_acknowledgement: has_challenge,
                 };
                 let answer = serde_json::to_value(answer).unwrap_or_default();
                 (Ok(answer), Some(Cipher::new(&key, nonce_prefix)))
             }
-            Err(reason) => (Err((FAILED, reason)), None),
+            Err(reason) => (Err((FAILED, reason.chars().take(MAX_REASON).collect())), None),
         };
-        if let Some(action) = self.actions.iter_mut().find(|action| action.action_type == "KMSEncryption") {
-            *action = ProcessedAction::new("KMSEncryption".into(), outcome);
+        self.stage = if cipher.is_some() { Stage::Challenge } else { Stage::Over };
+        if let Some(action) = self.actions.iter_mut().find(|action| action.action_type == KMS_ENCRYPTION) {
+            *action = ProcessedAction::new(KMS_ENCRYPTION.into(), outcome);
         }
         Some((self.response(), cipher))
+    }
+
+    /// Takes the agent's proof of the data key, once: whoever has it answered can have any ciphertext of the agent
+    /// encrypted anew.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the handshake then waits for what it waited for before.
+    pub(super) fn handle_challenge(&mut self, payload: &[u8]) -> Result<Challenge, HandshakeError> {
+        if self.stage != Stage::Challenge {
+            return Err(HandshakeError::OutOfOrder);
+        }
+        let challenge =
+            serde_json::from_slice(bounded(payload)?).map_err(|_| PayloadError("encryption challenge"))?;
+        self.stage = Stage::Complete;
+        Ok(challenge)
+    }
+
+    /// Takes the end of the handshake, once. Returns the agent's message to the user, empty for none.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the handshake then waits for what it waited for before.
+    pub(super) fn handle_complete(&mut self, payload: &[u8]) -> Result<String, HandshakeError> {
+        match self.stage {
+            Stage::Request | Stage::Challenge | Stage::Complete => {}
+            Stage::DataKey(_) => return Err(HandshakeError::NoDataKey),
+            Stage::Over => return Err(HandshakeError::OutOfOrder),
+        }
+        let body: HandshakeComplete =
+            serde_json::from_slice(bounded(payload)?).map_err(|_| PayloadError("end of the handshake"))?;
+        self.stage = Stage::Over;
+        Ok(body.customer_message.unwrap_or_default())
+    }
+
+    /// The session runs: there is no handshake any more.
+    pub(super) fn finish(&mut self) {
+        self.stage = Stage::Over;
     }
 
     fn set_session(&mut self, parameters: &Value) -> Result<Value, (u8, String)> {
@@ -194,22 +275,8 @@ impl Handshake {
     }
 }
 
-/// The agent's message to the user, which ends the handshake (not the session); empty when it has none.
-pub(super) fn customer_message(payload: &[u8]) -> Result<String, PayloadError> {
-    serde_json::from_slice::<HandshakeComplete>(payload)
-        .map(|body| body.customer_message.unwrap_or_default())
-        .map_err(|_| PayloadError("end of the handshake"))
-}
-
-/// Answers the agent's proof of the key: the same bytes, encrypted with the client's half.
-pub(super) fn answer_challenge(payload: &[u8], cipher: &mut Cipher) -> Result<Bytes, PayloadError> {
-    let unreadable = PayloadError("encryption challenge");
-    let body: Challenge =
-        serde_json::from_slice(payload).map_err(|_| PayloadError("encryption challenge"))?;
-    let Ok(sealed) = BASE64_STANDARD.decode(body.challenge) else { return Err(unreadable) };
-    let Ok(proof) = cipher.decrypt(&sealed) else { return Err(unreadable) };
-    let Ok(answer) = cipher.encrypt(&proof) else { return Err(unreadable) };
-    Ok(to_json(&Challenge { challenge: BASE64_STANDARD.encode(answer) }).into())
+fn bounded(payload: &[u8]) -> Result<&[u8], HandshakeError> {
+    if payload.len() > MAX_MESSAGE { Err(HandshakeError::TooLarge) } else { Ok(payload) }
 }
 
 fn data_key_request(parameters: &Value) -> DataKeyRequest {
@@ -286,15 +353,16 @@ struct HandshakeComplete {
     customer_message: Option<String>,
 }
 
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Challenge {
-    challenge: String,
-}
-
 const SUCCESS: u8 = 1;
 const FAILED: u8 = 2;
 const UNSUPPORTED: u8 = 3;
+const KMS_ENCRYPTION: &str = "KMSEncryption";
+/// The longest handshake message that is read, in bytes. Agents send a few hundred.
+const MAX_MESSAGE: usize = 64 << 10;
+/// The most actions in one request. Agents send two. Each is answered with up to three times its size.
+const MAX_ACTIONS: usize = 16;
+/// The most characters of a reason that the agent gets.
+const MAX_REASON: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -374,13 +442,13 @@ mod tests {
 
     #[test]
     fn a_missing_data_key_is_a_failed_action_with_its_reason() {
-        let (response, cipher) = ask_for_key().handle_data_key(Err("no access".into()), [0; 4]).unwrap();
+        let (response, cipher) = ask_for_key().handle_data_key(Err("no access"), [0; 4]).unwrap();
         assert!(cipher.is_none());
         let response: Value = serde_json::from_slice(&response).unwrap();
         let action = &response["ProcessedClientActions"][0];
         assert_eq!(action["Error"], "Failed to process action KMSEncryption: no access");
         assert_eq!(response["Errors"], json!(["no access"]));
-        assert!(Handshake::new("v".into()).handle_data_key(Err(String::new()), [0; 4]).is_none());
+        assert!(Handshake::new("v".into()).handle_data_key(Err(""), [0; 4]).is_none());
     }
 
     #[test]
@@ -389,10 +457,46 @@ mod tests {
         for body in ["", "{", "[]", r#"{"RequestedClientActions":7}"#, r#"{"RequestedClientActions":[{}]}"#] {
             assert!(handshake.handle_request(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(customer_message(b"nope").is_err());
+        assert!(handshake.handle_complete(b"nope").is_err());
         assert_eq!(
-            customer_message(br#"{"HandshakeTimeToComplete":1,"CustomerMessage":null}"#),
+            handshake.handle_complete(br#"{"HandshakeTimeToComplete":1,"CustomerMessage":null}"#),
             Ok(String::new())
         );
+    }
+
+    #[test]
+    fn each_message_is_taken_once_and_in_order() {
+        let proof = br#"{"Challenge":"cHJvb2Y="}"#;
+        let mut handshake = ask_for_key();
+        assert_eq!(handshake.handle_challenge(proof).err(), Some(HandshakeError::OutOfOrder));
+        assert_eq!(handshake.handle_complete(b"{}"), Err(HandshakeError::NoDataKey));
+        let key = || DataKey { plaintext: Zeroizing::new([9; 64]), ciphertext: vec![] };
+        assert!(handshake.handle_data_key(Ok(key()), [0; 4]).is_some());
+        assert!(handshake.handle_data_key(Ok(key()), [0; 4]).is_none());
+        assert_eq!(
+            handshake.handle_challenge(b"nope").err().map(|e| e.to_string()).unwrap(),
+            "the encryption challenge cannot be read"
+        );
+        assert!(handshake.handle_challenge(proof).is_ok());
+        assert_eq!(handshake.handle_challenge(proof).err(), Some(HandshakeError::OutOfOrder));
+        assert_eq!(handshake.handle_complete(b"{}"), Ok(String::new()));
+        assert_eq!(handshake.handle_complete(b"{}"), Err(HandshakeError::OutOfOrder));
+        assert_eq!(handshake.handle_request(b"{}").err(), Some(HandshakeError::OutOfOrder));
+        assert_eq!(handshake.handle_challenge(proof).err(), Some(HandshakeError::OutOfOrder));
+        assert!(handshake.handle_data_key(Err(""), [0; 4]).is_none());
+    }
+
+    #[test]
+    fn a_response_is_bounded() {
+        let action = |length: usize| json!({"ActionType": "x".repeat(length)});
+        let request = |actions: Vec<Value>| json!({ "RequestedClientActions": actions }).to_string();
+        let mut handshake = Handshake::new("v".into());
+        for too_large in [request(vec![action(MAX_MESSAGE)]), request(vec![action(1); MAX_ACTIONS + 1])] {
+            let refused = handshake.handle_request(too_large.as_bytes());
+            assert_eq!(refused.err(), Some(HandshakeError::TooLarge));
+        }
+        let largest = request(vec![action(MAX_MESSAGE / MAX_ACTIONS - 50); MAX_ACTIONS]);
+        let Ok(Step::Respond(response)) = handshake.handle_request(largest.as_bytes()) else { panic!() };
+        assert!(response.len() < 4 * MAX_MESSAGE, "{}", response.len());
     }
 }

@@ -12,6 +12,7 @@ mod api;
 mod channel;
 mod cipher;
 mod congestion;
+mod encryption;
 mod handshake;
 pub mod message;
 mod outgoing;

@@ -47,7 +47,11 @@ impl Outgoing {
                 self.bytes += bytes.len();
                 self.input.push_back(Piece::Bytes(bytes));
             }
-            Input::Size(size) => self.input.push_back(Piece::Message(PayloadType::Size, size.payload())),
+            Input::Size(size) => match self.input.back_mut() {
+                // Only the last of those that wait counts.
+                Some(Piece::Message(PayloadType::Size, body)) => *body = size.payload(),
+                _ => self.input.push_back(Piece::Message(PayloadType::Size, size.payload())),
+            },
             Input::Flag(flag) => self.input.push_back(Piece::Message(PayloadType::Flag, flag.payload())),
         }
     }
@@ -110,12 +114,12 @@ impl Outgoing {
     }
 }
 
-/// A handshake has three; more wait only when the agent asks again and again and acknowledges nothing.
+/// A handshake has three, each of which is bounded (`handshake`).
 const MAX_ANSWERS: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::Flag;
+    use super::super::payload::{Flag, TerminalSize};
     use super::*;
 
     fn data(bytes: &'static [u8]) -> Option<Next> {
@@ -153,6 +157,15 @@ mod tests {
         assert_eq!(outgoing.pop(100, true), data(b"before"));
         assert!(matches!(outgoing.pop(100, true), Some(Next::Control(PayloadType::Flag, _))));
         assert_eq!(outgoing.pop(100, true), data(b"after"));
+    }
+
+    #[test]
+    fn of_sizes_that_wait_the_last_is_sent() {
+        let mut outgoing = Outgoing::default();
+        let size = |cols| TerminalSize { cols, rows: 24 };
+        (0..1000).for_each(|cols| outgoing.push(Input::Size(size(cols))));
+        assert_eq!(outgoing.pop(9, true), Some(Next::Control(PayloadType::Size, size(999).payload())));
+        assert_eq!(outgoing.pop(9, true), None);
     }
 
     #[test]

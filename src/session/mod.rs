@@ -160,7 +160,6 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
                     data_key = Some(Box::pin(session.data_key(request)));
                 }
                 LinkEvent::Channel(Event::Ready(kind)) => return Ok(kind),
-                LinkEvent::Channel(Event::Output(bytes)) => session.console.write(bytes),
                 LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
                     return Err(End::NotStarted(reason.to_string()));
                 }

@@ -57,11 +57,6 @@ impl Session {
                 }
                 None
             }
-            // A running session has had its handshake.
-            LinkEvent::Channel(Event::DataKeyNeeded(_)) => {
-                self.link.handle_data_key(Err(KMS_TOO_LATE.to_owned()));
-                None
-            }
             event => {
                 let of = Subject { session: Some(self.id.clone()), destination: None };
                 tell(&mut self.console, of, event)
@@ -126,8 +121,11 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
         LinkEvent::Channel(event) => match event {
             Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
             Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
-            Event::Notice(words) => {
-                console.say(&notice::customer_message(&words));
+            Event::Notice { text, is_unprotected } => {
+                console.say(&notice::customer_message(&text));
+                if is_unprotected {
+                    console.complain(notice::UNPROTECTED);
+                }
                 return None;
             }
             Event::Paused(true) => Status::Paused { of },
@@ -159,5 +157,3 @@ pub(super) async fn sleep_until(at: Option<Instant>) {
 /// The official plugin's words to callers of the four-argument form.
 const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
     Please upgrade to the latest version of your CLI (e.g., AWS CLI).";
-/// To an agent that asks for encryption in the middle of a session.
-pub(super) const KMS_TOO_LATE: &str = "the session is running already";

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::api::{CloseReason, Event};
+use super::super::api::{CloseReason, Event, Input};
 use super::super::congestion::Ack;
-use super::super::handshake::{self, SessionKind, Step};
+use super::super::handshake::{HandshakeError, SessionKind, Step};
 use super::super::message::{Message, PayloadType};
 use super::super::payload::{self, Flag};
 use super::super::recv::Verdict;
@@ -54,71 +54,98 @@ impl Channel {
 
     /// Hands a message out in its turn. A message before it may have closed the channel: then nothing follows.
     fn deliver(&mut self, now: Instant, message: Message) {
-        if self.state == State::Closed {
-            return;
+        match self.state {
+            State::Closed => return,
+            // An agent that knows why there is no key closes the session. This one goes on.
+            State::Refusing { .. } => return self.refuse(),
+            _ => self.stats.bytes_received += message.payload.len() as u64,
         }
-        self.stats.bytes_received += message.payload.len() as u64;
-        let delivered = match message.payload_type {
+        let taken = match message.payload_type {
             PayloadType::HandshakeRequest => self.handle_handshake_request(now, &message.payload),
             PayloadType::HandshakeComplete => self.handle_handshake_complete(now, &message.payload),
             PayloadType::EncryptionChallengeRequest => self.handle_challenge(&message.payload),
             PayloadType::Output | PayloadType::Stderr | PayloadType::ExitCode => {
-                if matches!(self.state, State::Waiting { .. }) && message.payload_type == PayloadType::Output
-                {
-                    self.become_ready(SessionKind::Shell);
-                }
-                self.deliver_output(message)
+                return self.handle_output(message);
             }
             PayloadType::Flag => {
                 if Flag::from_payload(&message.payload) == Some(Flag::ConnectToPortError) {
                     self.events.push_back(Event::PortRefused);
                 }
-                Ok(())
+                return;
             }
-            other => {
-                tracing::debug!(?other, "ignored a payload");
-                Ok(())
-            }
+            other => return tracing::debug!(?other, "ignored a payload"),
         };
-        if let Err(error) = delivered {
-            tracing::warn!(%error, "dropped a payload");
+        match taken {
+            Ok(()) => {}
+            Err(error @ (HandshakeError::NoDataKey | HandshakeError::TooLarge)) => {
+                self.close(CloseReason::Handshake(error.to_string()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, payload_type = ?message.payload_type, "dropped a payload");
+            }
         }
     }
 
-    fn deliver_output(&mut self, message: Message) -> Result<(), payload::PayloadError> {
-        let bytes = match &self.cipher {
-            None => message.payload,
-            Some(cipher) => match cipher.decrypt(&message.payload) {
-                Ok(plain) => plain,
-                Err(error) => {
-                    self.close(CloseReason::Encryption(error.to_string()));
-                    return Ok(());
-                }
-            },
+    fn handle_output(&mut self, message: Message) {
+        match self.state {
+            State::Waiting { .. } if message.payload_type == PayloadType::Output => {
+                self.become_ready(SessionKind::Shell);
+            }
+            State::Ready => {}
+            _ => return tracing::debug!("dropped output of a session that is not ready"),
+        }
+        self.handshake.finish();
+        if let Some(size) = self.early_size.take() {
+            self.outgoing.push(Input::Size(size));
+        }
+        self.has_output = true;
+        let bytes = match self.encryption.open(message.payload) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.close(CloseReason::Encryption(error.to_string())),
         };
         self.events.push_back(match message.payload_type {
             PayloadType::Stderr => Event::Stderr(bytes),
             PayloadType::ExitCode => Event::ExitCode { code: payload::exit_code(&bytes), text: bytes },
             _ => Event::Output(bytes),
         });
-        Ok(())
     }
 
-    fn handle_handshake_request(&mut self, now: Instant, body: &[u8]) -> Result<(), payload::PayloadError> {
-        if self.state != State::Ready {
+    fn handle_handshake_request(&mut self, now: Instant, body: &[u8]) -> Result<(), HandshakeError> {
+        let step = self.handshake.handle_request(body)?;
+        // An agent that was silent for so long that its session was taken for a plain shell.
+        if self.state == State::Ready && !self.is_plain_shell(&step) {
+            self.close(CloseReason::Handshake(TOO_LATE.into()));
+            return Ok(());
+        }
+        match step {
+            Step::NeedDataKey(request) => {
+                self.encryption.request_key();
+                self.events.push_back(Event::DataKeyNeeded(request));
+            }
+            Step::Respond(response) => {
+                self.outgoing.push_answer(PayloadType::HandshakeResponse, response);
+            }
+        }
+        if matches!(self.state, State::Waiting { .. }) {
             self.state = State::Handshaking { until: now + self.config.handshake_timeout };
         }
-        match self.handshake.handle_request(body)? {
-            Step::Respond(response) => self.outgoing.push_answer(PayloadType::HandshakeResponse, response),
-            Step::NeedDataKey(request) => self.events.push_back(Event::DataKeyNeeded(request)),
-        }
         Ok(())
     }
 
-    fn handle_handshake_complete(&mut self, now: Instant, body: &[u8]) -> Result<(), payload::PayloadError> {
-        let words = handshake::customer_message(body)?;
-        if !words.is_empty() {
-            self.events.push_back(Event::Notice(words));
+    fn is_plain_shell(&self, step: &Step) -> bool {
+        let is_shell = matches!(self.handshake.session(), Some(SessionKind::Shell | SessionKind::Command));
+        is_shell && matches!(step, Step::Respond(_))
+    }
+
+    fn handle_handshake_complete(&mut self, now: Instant, body: &[u8]) -> Result<(), HandshakeError> {
+        let text = self.handshake.handle_complete(body)?;
+        if self.encryption.is_plain() && text.contains(ENCRYPTED) {
+            self.close(CloseReason::Handshake(NOT_ENCRYPTED.into()));
+            return Ok(());
+        }
+        if !text.is_empty() {
+            let is_unprotected = self.encryption.is_encrypted() && text != ENCRYPTED;
+            self.events.push_back(Event::Notice { text: self.outside_text(text), is_unprotected });
         }
         // The way there takes a part of the time that the agent needs.
         let round_trip = self.sender.rtt().smoothed();
@@ -130,13 +157,18 @@ impl Channel {
         Ok(())
     }
 
-    fn handle_challenge(&mut self, body: &[u8]) -> Result<(), payload::PayloadError> {
-        let Some(cipher) = &mut self.cipher else {
-            return Err(payload::PayloadError("encryption challenge"));
-        };
-        let answer = handshake::answer_challenge(body, cipher)?;
-        self.outgoing.push_answer(PayloadType::EncryptionChallengeResponse, answer);
+    fn handle_challenge(&mut self, body: &[u8]) -> Result<(), HandshakeError> {
+        let challenge = self.handshake.handle_challenge(body)?;
+        match self.encryption.answer(&challenge) {
+            Ok(answer) => self.outgoing.push_answer(PayloadType::EncryptionChallengeResponse, answer),
+            Err(error) => self.close(CloseReason::Encryption(error.to_string())),
+        }
         Ok(())
+    }
+
+    /// Text of an encrypted session that is not encrypted itself: it must not control the terminal.
+    pub(super) fn outside_text(&self, text: String) -> String {
+        if self.encryption.is_plain() { text } else { payload::visible(&text) }
     }
 
     pub(super) fn step_with_silent_agent(&mut self, now: Instant) {
@@ -155,6 +187,7 @@ impl Channel {
     fn become_ready(&mut self, kind: SessionKind) {
         if self.state != State::Ready {
             self.state = State::Ready;
+            self.repeats_size = kind == SessionKind::Shell;
             self.events.push_back(Event::Ready(kind));
         }
     }
@@ -162,15 +195,33 @@ impl Channel {
     pub(super) fn close(&mut self, reason: CloseReason) {
         if self.state != State::Closed {
             self.state = State::Closed;
+            self.encryption.close();
             self.acks.release();
             self.events.push_back(Event::Closed(reason));
+        }
+    }
+
+    /// Ends a session for which there is no data key.
+    pub(super) fn refuse(&mut self) {
+        if let State::Refusing { reason, .. } = &mut self.state {
+            let reason = std::mem::take(reason);
+            self.close(CloseReason::Encryption(reason));
         }
     }
 
     pub(super) fn pause(&mut self, now: Instant) {
         self.controller.on_pause();
         self.paused.get_or_insert(now);
-        if !std::mem::replace(&mut self.is_pause_told, true) {
+        if !self.is_pause_told {
+            self.pause_notice_at.get_or_insert(now + PAUSE_GRACE);
+        }
+    }
+
+    /// Tells of a pause that has lasted.
+    pub(super) fn tell_pause(&mut self, now: Instant) {
+        if self.pause_notice_at.is_some_and(|at| at <= now) {
+            self.pause_notice_at = None;
+            self.is_pause_told = true;
             self.events.push_back(Event::Paused(true));
         }
     }
@@ -179,12 +230,20 @@ impl Channel {
     /// `start_publication` alone is known to have hung.
     pub(super) fn unpause(&mut self) {
         self.paused = None;
+        self.pause_notice_at = None;
         if std::mem::take(&mut self.is_pause_told) {
             self.events.push_back(Event::Paused(false));
         }
     }
 }
 
+/// How long a pause lasts before the session is told: an agent whose session ends disconnects some 50 ms before the
+/// service closes the channel.
+const PAUSE_GRACE: Duration = Duration::from_secs(1);
+/// The agent's message to the user of an encrypted session (agent source, `buildHandshakeCompletePayload`).
+const ENCRYPTED: &str = "This session is encrypted using AWS KMS.";
+const NOT_ENCRYPTED: &str = "the agent's message says that the session is encrypted, and it is not";
+const TOO_LATE: &str = "the agent's handshake came after the session had begun";
 /// How long after its `HandshakeComplete` an agent may still acknowledge input and ignore it: it sends the message before
 /// it sets the flag that lets input through (agent source, `PerformHandshake`). What is between takes microseconds, or
 /// its machine's time to come back to it.

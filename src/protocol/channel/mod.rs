@@ -10,7 +10,13 @@
 //! [`Channel::handle_open`] sends everything outstanding again, and numbering goes on.
 //!
 //! Before `Ready` only handshake messages are sent, and one terminal size, which asks a silent agent whether it runs a
-//! session (`silent_agent`): the agent would acknowledge other input and ignore it.
+//! session (`silent_agent`): the agent would acknowledge other input and ignore it. Nor is anything delivered before:
+//! agents send nothing then.
+//!
+//! Each message of the handshake counts once, in its turn (`handshake`); later ones are acknowledged and ignored. Where the
+//! agent asks for encryption, `encryption` decides what is sent and delivered, and no message turns it off. A data key
+//! that cannot be obtained leads to `Refusing`: the agent is sent the reason, and has a moment to close the session with
+//! it.
 
 mod incoming;
 mod sending;
@@ -24,13 +30,14 @@ use uuid::Uuid;
 use super::acks::Acks;
 use super::agent_version::Capabilities;
 use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
-use super::cipher::{Cipher, DataKey};
+use super::cipher::DataKey;
 use super::congestion::{self, Controller};
+use super::encryption::Encryption;
 use super::handshake::Handshake;
 use super::message::{Message, MessageType, PayloadType};
 use super::outgoing::Outgoing;
 use super::pacing::Pacer;
-use super::payload::{self, OpenDataChannel};
+use super::payload::{self, OpenDataChannel, TerminalSize};
 use super::recv::Receiver;
 use super::send::Sender;
 use super::silent_agent::SilentAgent;
@@ -38,8 +45,17 @@ use super::silent_agent::SilentAgent;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Opening,
-    Waiting { until: Instant },
-    Handshaking { until: Instant },
+    Waiting {
+        until: Instant,
+    },
+    Handshaking {
+        until: Instant,
+    },
+    /// There is no data key: the agent is sent the reason, and closes the session with it.
+    Refusing {
+        until: Instant,
+        reason: String,
+    },
     Ready,
     Closed,
 }
@@ -125,14 +141,22 @@ pub struct Channel {
     is_connected: bool,
     /// Set while the agent is paused: when the pause began, or when the last probe was sent.
     paused: Option<Instant>,
+    /// When the session is told that the agent is not connected.
+    pause_notice_at: Option<Instant>,
     /// The session was told that the agent is not connected.
     is_pause_told: bool,
+    /// Whether a size that was sent before the agent's first output is sent again: the agent may have ignored it.
+    repeats_size: bool,
+    early_size: Option<TerminalSize>,
+    has_output: bool,
     /// What is known about an agent that has said nothing yet.
     silent_agent: SilentAgent,
     /// Whether the session was told that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
-    cipher: Option<Cipher>,
+    /// The part of the handshake's time that is left, while there is no websocket.
+    time_left: Option<Duration>,
+    encryption: Encryption,
     sender: Sender,
     receiver: Receiver,
     controller: Controller,
@@ -157,11 +181,16 @@ impl Channel {
             state: State::Opening,
             is_connected: false,
             paused: None,
+            pause_notice_at: None,
             is_pause_told: false,
+            repeats_size: false,
+            early_size: None,
+            has_output: false,
             silent_agent: SilentAgent::default(),
             is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
-            cipher: None,
+            time_left: None,
+            encryption: Encryption::default(),
             sender: Sender::default(),
             receiver: Receiver::default(),
             controller: Controller::new(config.max_window, config.max_payload),
@@ -193,24 +222,32 @@ impl Channel {
         self.is_connected = true;
         // A new socket tells afresh whether the agent is connected: an earlier pause is forgotten.
         self.paused = None;
+        self.pause_notice_at = None;
         self.acks.handle_reopen();
         self.sender.handle_reopen(now);
         self.controller.on_reopen();
         // The time without a socket is not the agent's.
-        let until = now + self.config.handshake_timeout;
+        let until = now + self.time_left.take().unwrap_or(self.config.handshake_timeout);
         match self.state {
             State::Opening | State::Waiting { .. } => self.state = State::Waiting { until },
             State::Handshaking { .. } => self.state = State::Handshaking { until },
-            State::Ready | State::Closed => {}
+            State::Refusing { .. } | State::Ready | State::Closed => {}
         }
         self.silent_agent.handle_open(now);
     }
 
     /// The websocket is gone.
-    pub fn handle_lost(&mut self) {
+    pub fn handle_lost(&mut self, now: Instant) {
         self.is_connected = false;
         self.opening = None;
         self.acks.handle_lost();
+        match self.state {
+            State::Waiting { until } | State::Handshaking { until } => {
+                self.time_left = Some(until.saturating_duration_since(now));
+            }
+            State::Refusing { .. } => self.refuse(),
+            State::Opening | State::Ready | State::Closed => {}
+        }
     }
 
     /// A binary frame has arrived. One that cannot be read is counted and dropped.
@@ -229,7 +266,8 @@ impl Channel {
             MessageType::OutputStreamData => self.handle_data(now, message),
             MessageType::Acknowledge => self.handle_ack(now, &message.payload),
             MessageType::ChannelClosed => {
-                self.close(CloseReason::ByService(payload::closed_output(&message.payload)));
+                let output = payload::closed_output(&message.payload);
+                self.close(CloseReason::ByService(self.outside_text(output)));
             }
             MessageType::PausePublication => self.pause(now),
             MessageType::StartPublication => self.unpause(),
@@ -248,9 +286,11 @@ impl Channel {
             State::Waiting { until } | State::Handshaking { until } if until <= now => {
                 return self.close(CloseReason::HandshakeTimeout(self.config.handshake_timeout));
             }
+            State::Refusing { until, .. } if until <= now => return self.refuse(),
             _ => {}
         }
         self.step_with_silent_agent(now);
+        self.tell_pause(now);
         let stalled = self.sender.unacknowledged_for(now);
         if stalled >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(stalled));
@@ -266,18 +306,36 @@ impl Channel {
         }
     }
 
-    /// The data key that [`Event::DataKeyNeeded`] asked for, or why there is none; the reason goes to the agent.
-    pub fn handle_data_key(&mut self, result: Result<DataKey, String>) {
+    /// The data key that [`Event::DataKeyNeeded`] asked for, or why there is none: the agent is sent the reason, and the
+    /// session ends with it. Without such an event nothing happens.
+    pub fn handle_data_key(&mut self, now: Instant, result: Result<DataKey, String>) {
+        if self.state == State::Closed {
+            return;
+        }
         let prefix = self.random.u32(..).to_be_bytes();
-        if let Some((response, cipher)) = self.handshake.handle_data_key(result, prefix) {
-            self.cipher = cipher;
-            self.outgoing.push_answer(PayloadType::HandshakeResponse, response);
+        let (key, reason) = match result {
+            Ok(key) => (Ok(key), None),
+            Err(reason) => (Err(()), Some(reason)),
+        };
+        let key = key.map_err(|()| reason.as_deref().unwrap_or_default());
+        let Some((response, cipher)) = self.handshake.handle_data_key(key, prefix) else { return };
+        self.outgoing.push_answer(PayloadType::HandshakeResponse, response);
+        if let Some(cipher) = cipher {
+            self.encryption.handle_key(cipher);
+        } else {
+            self.state = State::Refusing { until: now + REFUSAL_TIMEOUT, reason: reason.unwrap_or_default() };
         }
     }
 
     /// Takes something to send. Ask [`Channel::wants_input`] first: what is sent regardless is kept, but bounded only
     /// by the caller.
     pub fn send(&mut self, input: Input) {
+        if let Input::Size(size) = input
+            && self.repeats_size
+            && !self.has_output
+        {
+            self.early_size = Some(size);
+        }
         self.outgoing.push(input);
     }
 
@@ -351,6 +409,7 @@ impl Channel {
                 None => Some((until, "first message")),
             },
             State::Handshaking { until } => Some((until, "handshake")),
+            State::Refusing { until, .. } => Some((until, "end without a data key")),
             _ => None,
         };
         let give_up = self.sender.unacknowledged_since().map(|at| {
@@ -370,7 +429,8 @@ impl Channel {
         };
         let send = if self.paused.is_some() { probe } else { pacing };
         let acks = self.acks.due_at().map(|at| (at, "acknowledgements"));
-        [handshake, give_up, delivery, send, acks].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let pause = self.pause_notice_at.map(|at| (at, "pause notice"));
+        [handshake, give_up, delivery, send, acks, pause].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// What the agent can do; nothing before its handshake.
@@ -401,5 +461,7 @@ fn random_id(random: &mut fastrand::Rng) -> Uuid {
 
 /// User data waiting to be cut where the rate has no limit, in bytes, at least.
 const UNPACED_PENDING: usize = 8 << 10;
+/// How long the agent may take to close a session for which there is no data key.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// When it is worth telling that nothing is acknowledged.
 const UNACKNOWLEDGED_NOTICE: Duration = Duration::from_secs(15);

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::api::CloseReason;
-use super::super::cipher;
 use super::super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
 use super::super::outgoing::Next;
 use super::super::payload;
@@ -58,8 +57,7 @@ impl Channel {
         if !self.has_new() || !self.may_send_new() {
             return None;
         }
-        let overhead = if self.cipher.is_some() { cipher::OVERHEAD } else { 0 };
-        let limit = self.config.max_payload.saturating_sub(overhead).max(1);
+        let limit = self.config.max_payload.saturating_sub(self.encryption.overhead()).max(1);
         let (payload_type, body) = match self.outgoing.pop(limit, self.state == State::Ready)? {
             Next::Data(body) => (PayloadType::Output, self.encrypted(body)?),
             Next::Control(payload_type, body) => (payload_type, body),
@@ -73,10 +71,9 @@ impl Channel {
     }
 
     fn encrypted(&mut self, body: Bytes) -> Option<Bytes> {
-        match self.cipher.as_mut().map(|cipher| cipher.encrypt(&body)) {
-            None => Some(body),
-            Some(Ok(sealed)) => Some(sealed),
-            Some(Err(error)) => {
+        match self.encryption.seal(body) {
+            Ok(body) => Some(body),
+            Err(error) => {
                 self.close(CloseReason::Encryption(error.to_string()));
                 None
             }

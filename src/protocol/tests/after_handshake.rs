@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::from_agent;
 use crate::protocol::message::{Message, MessageType, PayloadType};
-use crate::protocol::{Channel, Config, Event, Flag, Input, SessionKind, Transmit};
+use crate::protocol::{Channel, Config, Event, Flag, Input, SessionKind, TerminalSize, Transmit};
 
 const MS: Duration = Duration::from_millis(1);
 const START: Duration = Duration::from_millis(100);
@@ -82,4 +82,27 @@ fn later_data_goes_at_once() {
     channel.handle_timeout(later);
     channel.send(Input::Bytes(Bytes::from_static(b"x")));
     assert_eq!(sent(&mut channel, later, later).len(), 1);
+}
+
+/// An agent that its machine keeps from running acknowledges and ignores a size that comes before it listens.
+#[test]
+fn a_size_sent_before_the_first_output_is_sent_again() {
+    let start = Instant::now();
+    let mut channel = Channel::new(Config::default(), 1);
+    channel.handle_open(start, 0, "token");
+    let data = |sequence, payload_type, body: &'static [u8]| {
+        from_agent(MessageType::OutputStreamData, sequence, payload_type, Bytes::from_static(body))
+    };
+    let request = br#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"InteractiveCommands"}}]}"#;
+    channel.handle_frame(start, data(0, PayloadType::HandshakeRequest, request));
+    channel.handle_frame(start, data(1, PayloadType::HandshakeComplete, b"{}"));
+    channel.send(Input::Size(TerminalSize { cols: 80, rows: 24 }));
+    assert_eq!(sent(&mut channel, start, start + 20 * MS).len(), 2);
+    channel.handle_frame(start + 30 * MS, data(2, PayloadType::Output, b"$ "));
+    let size = sent(&mut channel, start + 30 * MS, start + 40 * MS);
+    assert_eq!(size, [(start + 30 * MS, PayloadType::Size)]);
+    channel.handle_frame(start + 50 * MS, data(3, PayloadType::Output, b"$ "));
+    channel.send(Input::Size(TerminalSize { cols: 90, rows: 24 }));
+    let size = sent(&mut channel, start + 50 * MS, start + 60 * MS);
+    assert_eq!(size, [(start + 50 * MS, PayloadType::Size)], "once");
 }

@@ -2,6 +2,8 @@
 
 mod after_handshake;
 pub(crate) mod agent_frames;
+mod encryption;
+mod pause;
 mod reopening;
 mod silent_agent;
 mod vectors;

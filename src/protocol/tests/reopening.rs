@@ -45,7 +45,7 @@ fn an_outage_before_the_first_message_does_not_use_up_the_handshake_s_time() {
     let start = Instant::now();
     let mut channel = open(start);
     pass(&mut channel, start + SECOND);
-    channel.handle_lost();
+    channel.handle_lost(start + SECOND);
     let back = start + SECOND * 120;
     channel.handle_open(back, 0, "token");
     pass(&mut channel, back + SECOND);
@@ -60,7 +60,7 @@ fn an_outage_within_the_handshake_does_not_use_up_its_time() {
     let start = Instant::now();
     let mut channel = open(start);
     channel.handle_frame(start + SECOND, request());
-    channel.handle_lost();
+    channel.handle_lost(start + SECOND);
     let back = start + SECOND * 120;
     channel.handle_open(back, 0, "token");
     pass(&mut channel, back + SECOND * 30);
@@ -73,7 +73,7 @@ fn an_outage_within_the_handshake_does_not_use_up_its_time() {
 fn after_an_outage_the_handshake_s_time_is_bounded_again() {
     let start = Instant::now();
     let mut channel = open(start);
-    channel.handle_lost();
+    channel.handle_lost(start + SECOND);
     let back = start + SECOND * 120;
     channel.handle_open(back, 0, "token");
     pass(&mut channel, back + SECOND * 60);
@@ -87,7 +87,7 @@ fn after_an_outage_the_handshake_s_time_is_bounded_again() {
 fn after_an_outage_an_agent_has_its_time_again_before_it_is_asked() {
     let start = Instant::now();
     let mut channel = open(start);
-    channel.handle_lost();
+    channel.handle_lost(start + SECOND);
     let back = start + SECOND * 30;
     channel.handle_open(back, 0, "token");
     channel.handle_timeout(back);
@@ -122,8 +122,9 @@ fn a_new_websocket_does_not_say_that_the_agent_is_connected() {
     let pause =
         |sequence| from_agent(MessageType::PausePublication, sequence, PayloadType::Other(0), Bytes::new());
     channel.handle_frame(start, pause(0));
+    channel.handle_timeout(start + SECOND);
     assert!(matches!(events(&mut channel)[..], [Event::Paused(true)]));
-    channel.handle_lost();
+    channel.handle_lost(start + SECOND);
     channel.handle_open(start + SECOND, 0, "token");
     assert!(events(&mut channel).is_empty(), "only the websocket is back");
     channel.handle_frame(start + SECOND * 2, pause(0));

@@ -75,3 +75,30 @@ fn an_agent_that_is_not_there_is_not_taken_for_a_shell() {
     assert!(matches!(event, Event::Closed(_)), "{event:?}");
     assert_eq!(now - start, Duration::from_secs(60));
 }
+
+/// Its session was taken for a plain shell, because it had acknowledged a message and asked for no handshake.
+#[test]
+fn a_handshake_after_that_is_answered_for_a_shell_and_ends_the_rest() {
+    let requests: [(&'static [u8], bool); 3] = [
+        (br#"{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"InteractiveCommands"}}]}"#, true),
+        (br#"{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port"}}]}"#, false),
+        (br#"{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Standard_Stream"}},{"ActionType":"KMSEncryption"}]}"#, false),
+    ];
+    for (request, is_answered) in requests {
+        let start = Instant::now();
+        let (mut channel, mut now) = (channel(start), start);
+        let probe = step(&mut channel, &mut now).unwrap();
+        let ack = payload::acknowledgement_of(&probe);
+        channel.handle_frame(now, from_agent(MessageType::Acknowledge, 0, PayloadType::Other(0), ack));
+        step(&mut channel, &mut now);
+        assert!(matches!(channel.poll_event(), Some(Event::Ready(SessionKind::Shell))));
+        let request = Bytes::from_static(request);
+        channel.handle_frame(
+            now,
+            from_agent(MessageType::OutputStreamData, 0, PayloadType::HandshakeRequest, request),
+        );
+        let event = channel.poll_event();
+        assert_eq!(event.is_none(), is_answered, "{event:?}");
+        assert_eq!(channel.wants_input(), is_answered);
+    }
+}

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starting};
-use super::super::state::KMS_TOO_LATE;
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::gauge::{Budget, Gauge};
@@ -358,7 +357,7 @@ impl Lane {
     }
 
     fn handle_ready(&mut self, event: LinkEvent) -> LaneEvent {
-        let State::Ready(session, streams) = &mut self.state else { return LaneEvent::Progress };
+        let State::Ready(_, streams) = &mut self.state else { return LaneEvent::Progress };
         match event {
             LinkEvent::Channel(Event::Output(bytes)) => {
                 let handled = streams.handle_bytes(now(), bytes);
@@ -369,11 +368,6 @@ impl Lane {
                 self.reach = Reach::Refused;
                 self.refusals += 1;
                 LaneEvent::Refused
-            }
-            // A running session has had its handshake.
-            LinkEvent::Channel(Event::DataKeyNeeded(_)) => {
-                session.link.handle_data_key(Err(KMS_TOO_LATE.to_owned()));
-                LaneEvent::Progress
             }
             other => match LaneEnd::of(&other) {
                 Some(end) => LaneEvent::Ended(end),

@@ -70,9 +70,9 @@ impl Client for BareChannel {
         self.channel.handle_open(now, 0, "token");
     }
 
-    fn handle_cut(&mut self, _now: Instant) {
+    fn handle_cut(&mut self, now: Instant) {
         self.is_open = false;
-        self.channel.handle_lost();
+        self.channel.handle_lost(now);
     }
 
     fn handle_packet(&mut self, now: Instant, packet: Packet) {
