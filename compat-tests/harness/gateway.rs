@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
@@ -20,6 +22,9 @@ pub const SESSION: &str = "sim-0a1b2c3d4e5f60718";
 /// The token of that session: it must appear in nothing the plugin prints.
 pub const TOKEN: &str = "AAEAAVSecretTokenValue";
 
+/// The data key that a scripted gateway's KMS generates each time.
+pub const DATA_KEY: [u8; 64] = *b"agent-to-client: 32 bytes of keyclient-to-agent: 32 bytes of key";
+
 /// API operations that were called.
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -29,8 +34,8 @@ const RESEND_AFTER: Duration = Duration::from_millis(200);
 /// How long the end of a script waits for acknowledgements that may never come.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// A gateway on a free port. It answers API calls (ResumeSession, TerminateSession) on the same port with an
-/// empty object.
+/// A gateway on a free port. It answers API calls on the same port: GenerateDataKey with [`DATA_KEY`], others
+/// (ResumeSession, TerminateSession) with an empty object.
 pub struct Gateway {
     port: u16,
     ended: Arc<AtomicBool>,
@@ -341,13 +346,19 @@ fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>, start: Option<(
     let operation = super::api::read_operation(&mut stream).unwrap_or_default();
     let start = start.filter(|_| operation.ends_with(".StartSession"));
     if !operation.is_empty() {
-        calls.lock().expect("calls lock").push(operation);
+        calls.lock().expect("calls lock").push(operation.clone());
     }
     let body = match start {
         Some((delay, answer)) => {
             std::thread::sleep(delay);
             answer.to_string()
         }
+        None if operation.ends_with(".GenerateDataKey") => json!({
+            "KeyId": "alias/test",
+            "CiphertextBlob": BASE64_STANDARD.encode("the data key, encrypted"),
+            "Plaintext": BASE64_STANDARD.encode(DATA_KEY),
+        })
+        .to_string(),
         None => format!("{{\"SessionId\":\"{SESSION}\"}}"),
     };
     let _ = super::api::write_response(&mut stream, &body);

@@ -23,6 +23,10 @@ pub const PAYLOAD_HANDSHAKE_REQUEST: u32 = 5;
 pub const PAYLOAD_HANDSHAKE_RESPONSE: u32 = 6;
 /// Payload type of the handshake's end.
 pub const PAYLOAD_HANDSHAKE_COMPLETE: u32 = 7;
+/// Payload type of the agent's encryption challenge.
+pub const PAYLOAD_CHALLENGE: u32 = 8;
+/// Payload type of the answer to it.
+pub const PAYLOAD_CHALLENGE_RESPONSE: u32 = 9;
 /// Payload type of a flag.
 pub const PAYLOAD_FLAG: u32 = 10;
 /// Payload type of standard error.

@@ -18,6 +18,7 @@ use crate::harness::output::Output;
 use crate::harness::wire::{self, Frame};
 use crate::harness::{PATIENCE, World};
 
+mod encryption;
 #[path = "../fuzz/harness.rs"]
 mod fuzz;
 
@@ -33,6 +34,17 @@ proptest! {
     fn any_course_of_a_channel(data in proptest::collection::vec(any::<u8>(), 0..1500)) {
         // Most draws would never open it.
         fuzz::channel(&[&[0, 0, 0x13, 1, b'$'], &data[..]].concat());
+    }
+
+    #[test]
+    fn any_gateway_of_an_encrypted_session(
+        start in 0..3usize,
+        data in proptest::collection::vec((0..14u8, any::<u8>()), 0..80),
+    ) {
+        // Most draws would never ask for a key.
+        let start = [&[][..], &[0, 1], &[0, 1, 3, 0]][start];
+        let data: Vec<u8> = data.into_iter().flat_map(|(operation, argument)| [operation, argument]).collect();
+        fuzz::secrecy(&[start, &data].concat());
     }
 
     #[test]
@@ -67,10 +79,11 @@ proptest! {
 #[test]
 fn the_seeds_of_the_fuzz_targets() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 5] = [
+    let targets: [Target; 6] = [
         ("envelope", fuzz::envelope),
         ("channel", fuzz::channel),
         ("handshake", fuzz::handshake),
+        ("secrecy", fuzz::secrecy),
         ("smux_frames", fuzz::smux_frames),
         ("argv", fuzz::argv),
     ];
