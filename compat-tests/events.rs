@@ -1,15 +1,18 @@
 //! JSON on stderr for tools (`SSM_PLUGIN_STATUS=json`).
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::World;
 use crate::harness::api::Started;
+use crate::harness::gateway::Gateway;
 use crate::harness::net::{Server, connect, echo_through, opened_port};
 use crate::harness::process::{Finished, Running};
 use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::wire::{self, Frame};
 
 /// All lines of stderr, each of which must be an object with a time.
 #[track_caller]
@@ -28,6 +31,24 @@ fn events(finished: &Finished) -> Vec<Value> {
 
 fn names(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().unwrap_or_default()).collect()
+}
+
+/// A shell that exits: its agent disconnects shortly before the service closes the channel.
+#[test]
+fn a_pause_right_before_the_end_is_not_reported() {
+    let gateway = Gateway::scripted(|socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "$ ");
+        socket.acknowledged(number);
+        socket.send(&Frame::control("pause_publication", ""));
+        std::thread::sleep(Duration::from_millis(50));
+        socket.close("");
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_STATUS", "json");
+    let mut plugin = Running::spawn(&mut Started::of(&gateway).command(&world));
+    let _stdin = plugin.take_stdin();
+    let events = events(&plugin.finish());
+    assert_eq!(names(&events), ["opening", "ready", "end"]);
 }
 
 #[test]
@@ -149,13 +170,17 @@ fn events_of_a_further_session_name_it_and_its_destination() {
     proxied.read_exact(&mut [0; 12]).expect("a reply");
     let sessions = sim.sessions();
     assert_eq!(sessions.len(), 3);
-    for session in &sessions {
+    for (before, session) in sessions.iter().enumerate() {
+        let reported = |name: &str| {
+            let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(name).count();
+            plugin.stderr.wait_until(name, |bytes| count(bytes) > before);
+        };
         sim.cut(&session.id);
-        plugin.stderr.wait_for("\"resumed\"");
+        reported("\"resumed\"");
         sim.pause(&session.id, true);
-        plugin.stderr.wait_for("\"paused\"");
+        reported("\"paused\"");
         sim.pause(&session.id, false);
-        plugin.stderr.wait_for("\"unpaused\"");
+        reported("\"unpaused\"");
     }
     plugin.signal(Signal::INT);
     let finished = plugin.finish();
