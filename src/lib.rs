@@ -14,7 +14,8 @@
 //! link
 //! aws  wire_log  term
 //! protocol  smux
-//! process  secret  files
+//! process  secret  ca_bundle
+//! files
 //! version
 //! ```
 //!
@@ -35,6 +36,7 @@
 //! | [`term`] | raw mode, size, standard streams |
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`files`] | files that the user's settings name, read without waiting |
+//! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
@@ -101,6 +103,7 @@
 #![warn(unreachable_pub)]
 
 pub mod aws;
+mod ca_bundle;
 #[doc(hidden)]
 pub mod cli;
 mod doctor;

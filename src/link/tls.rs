@@ -5,26 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::CertificateError;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::files;
+use crate::ca_bundle::{self, BundleError};
 
 /// Why there is nobody to trust.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file cannot be read, or is not PEM.
+    /// The file cannot be read, or a certificate in it is damaged.
     #[error("cannot read the CA certificates in {path}: {reason}")]
     Unreadable {
         /// The file that `AWS_CA_BUNDLE` or the profile's `ca_bundle` names.
         path: PathBuf,
-        /// The system's words, or the parser's.
+        /// The system's message, or what is wrong with the file.
         reason: String,
     },
-    /// The file holds no certificate.
+    /// The file holds no certificate that the TLS library can use.
     #[error("there is no CA certificate in {path}")]
     Empty {
         /// The file that `AWS_CA_BUNDLE` or the profile's `ca_bundle` names.
@@ -72,20 +71,16 @@ pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientC
     Ok(Arc::new(config))
 }
 
-/// The certificates of a PEM file; other things in it are skipped.
+/// The certificates of a bundle.
 ///
 /// # Errors
-/// When the file cannot be read, is no PEM, or holds no certificate.
+/// When the file cannot be read, is damaged, or holds no certificate.
 pub(crate) fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let unreadable = |reason: String| TrustError::Unreadable { path: path.to_owned(), reason };
-    let pem = files::read(path, files::MAX_CERTIFICATES).map_err(|error| unreadable(error.to_string()))?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(TrustError::Empty { path: path.to_owned() });
-    }
-    Ok(certificates)
+    let unusable = path.to_owned();
+    ca_bundle::read(path).map_err(|error| match error {
+        BundleError::Empty => TrustError::Empty { path: unusable },
+        error => TrustError::Unreadable { path: unusable, reason: error.to_string() },
+    })
 }
 
 /// The client's side of a TLS handshake. `host` may be a name or an address, the latter with or without brackets.
@@ -145,17 +140,21 @@ mod tests {
     fn a_bad_bundle_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
-        let error = client_config(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("ca.pem: No such file"), "{error}");
+        let error = || client_config(Some(&path)).unwrap_err().to_string();
+        let missing = std::fs::read(&path).unwrap_err();
+        assert_eq!(error(), format!("cannot read the CA certificates in {}: {missing}", path.display()));
         std::fs::write(&path, "nothing here\n").unwrap();
-        let error = client_config(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("no CA certificate in"), "{error}");
-        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n####\n-----END CERTIFICATE-----\n").unwrap();
-        let error = client_config(Some(&path)).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read the CA certificates in"), "{error}");
-        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        let error = client_config(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("no CA certificate in"), "{error}");
+        assert!(error().starts_with("there is no CA certificate in"), "{}", error());
+        let begin = "-----BEGIN CERTIFICATE-----\n";
+        std::fs::write(&path, format!("{begin}MAMC\n")).unwrap();
+        assert!(
+            error().ends_with("ca.pem: it breaks off inside a certificate; copy the file again"),
+            "{}",
+            error()
+        );
+        // A sequence, but not a certificate.
+        std::fs::write(&path, format!("{begin}MAMCAQE=\n-----END CERTIFICATE-----\n")).unwrap();
+        assert!(error().starts_with("there is no CA certificate in"), "{}", error());
     }
 
     #[test]
