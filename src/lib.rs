@@ -14,7 +14,7 @@
 //! link
 //! aws  wire_log  term
 //! protocol  smux
-//! process  secret  ca_bundle
+//! process  secret  ca_bundle  panics
 //! files
 //! version
 //! ```
@@ -37,6 +37,7 @@
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
+//! | [`panics`] | panics of AWS code, contained; all others, reported |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
@@ -111,6 +112,7 @@ mod files;
 pub mod link;
 mod logging;
 mod notice;
+mod panics;
 mod process;
 mod program;
 pub mod protocol;

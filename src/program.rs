@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use crate::cli::{self, Invocation, StartSession};
 use crate::process::Parent;
 use crate::settings::{self, Loaded, Settings};
-use crate::{doctor, logging, notice, process, session, wire_log};
+use crate::{doctor, logging, notice, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
 /// exit status. To be called first, before any thread exists.
 pub fn main() -> ExitCode {
+    panics::install_hook();
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);
     let loaded = Settings::load();

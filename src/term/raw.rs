@@ -15,7 +15,7 @@ use rustix::termios::{
 };
 use tokio::sync::oneshot;
 
-use crate::process;
+use crate::{panics, process};
 
 /// The terminal in raw mode. Restored when this is dropped, when any thread panics, and by [`restore`].
 ///
@@ -213,7 +213,10 @@ pub(super) fn without<T>(signal: libc::c_int, change: impl FnOnce() -> T) -> T {
 fn restore_on_panic() {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        restore();
+        // The session goes on after a contained one.
+        if !panics::is_contained() {
+            restore();
+        }
         next(info);
     }));
 }

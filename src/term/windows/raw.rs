@@ -10,6 +10,7 @@ use windows_sys::Win32::System::Console::{
 
 use super::console::{mode, set_mode};
 use super::handle::{Handle, Standard};
+use crate::panics;
 
 /// The console in raw mode; restored when dropped, at a panic, and by [`restore`]. Keys come as terminal
 /// sequences, so that AltGr, arrows and function keys reach the remote (smp#36, smp#140).
@@ -96,7 +97,10 @@ struct Saved {
 fn restore_on_panic() {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        restore();
+        // The session goes on after a contained one.
+        if !panics::is_contained() {
+            restore();
+        }
         next(info);
     }));
 }

@@ -1,0 +1,86 @@
+//! Panics: contained where the program can go on without what panicked, reported in one line where it cannot.
+//!
+//! The AWS SDK's loaders panic on settings that they cannot read. A panic message may hold such a value, so only the
+//! place in the source is reported.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, PanicHookInfo};
+use std::pin::pin;
+use std::task::Poll;
+
+/// A panic that was caught.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("internal error at {place}")]
+pub(crate) struct Panic {
+    /// File, line and column in the source.
+    place: String,
+}
+
+/// Runs `future` and returns its panic as an error. What the future shares with others must stay usable after a panic.
+/// The [hook](install_hook) prints nothing for it, and [`is_contained`] is true while the hooks run.
+pub(crate) async fn contain<T>(future: impl Future<Output = T>) -> Result<T, Panic> {
+    catch(future, true).await
+}
+
+/// As [`contain`], for a panic that ends the program: the hooks treat it as one that nothing catches.
+pub(crate) async fn catch_last<T>(future: impl Future<Output = T>) -> Result<T, Panic> {
+    catch(future, false).await
+}
+
+async fn catch<T>(future: impl Future<Output = T>, is_contained: bool) -> Result<T, Panic> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let outer = CONTAINED.replace(is_contained);
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        CONTAINED.set(outer);
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panic { place: PLACE.take() })),
+        }
+    })
+    .await
+}
+
+/// Whether this thread is inside [`contain`], so that the program goes on after a panic.
+pub(crate) fn is_contained() -> bool {
+    CONTAINED.get()
+}
+
+/// Replaces the standard library's report, which repeats the panic's message.
+pub(crate) fn install_hook() {
+    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, contained = is_contained(), "panic");
+        if !is_contained() {
+            eprintln!("session-manager-plugin: internal error at {place}; please report it");
+        }
+        PLACE.set(place);
+    }));
+}
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    /// The place of the last panic.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_and_the_thread_goes_on() {
+        assert_eq!(contain(async { 1 }).await, Ok(1));
+        let late = async {
+            tokio::task::yield_now().await;
+            assert!(is_contained());
+            panic!("a secret")
+        };
+        let panic = contain(late).await.unwrap_err();
+        assert!(!format!("{panic} {panic:?}").contains("secret"));
+        assert!(!is_contained());
+        let inner = contain(async { catch_last(async { assert!(!is_contained()) }).await }).await;
+        assert_eq!(inner, Ok(Ok(())));
+    }
+}
