@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
@@ -9,7 +10,7 @@ use super::console::{Console, WriteError};
 use super::starter::{Started, Starting};
 use super::status::Status;
 use super::watch::Watch;
-use crate::aws;
+use crate::aws::{self, AwsError};
 use crate::link::{Link, LinkEvent};
 use crate::notice;
 use crate::process::Signal;
@@ -110,6 +111,16 @@ async fn end(remains: Remains) {
     let Started { id, link, aws, reads_flags } = &mut *session;
     terminate(link, *reads_flags, aws.as_deref(), id).await;
     session.link.close().await;
+}
+
+/// Ends sessions at the service, within [`TERMINATE_TIMEOUT`], when nothing is left of their links: after a panic.
+pub(super) async fn end_all(ids: Vec<String>, terminate: impl AsyncFn(String) -> Result<(), AwsError>) {
+    let ends = ids.into_iter().map(|id| async {
+        if let Err(error) = terminate(id).await {
+            tracing::warn!(%error, "the session may still be open at the service");
+        }
+    });
+    let _ = tokio::time::timeout(TERMINATE_TIMEOUT, join_all(ends)).await;
 }
 
 /// Ends a session: through the agent if it understands that and takes it, else through the service. Only the agent's
@@ -227,3 +238,25 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::aws::ErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn all_sessions_are_ended_even_if_some_cannot_be() {
+        let ended = Mutex::new(Vec::new());
+        let terminate = async |id: String| {
+            if id == "stuck" {
+                std::future::pending::<()>().await;
+            }
+            ended.lock().unwrap().push(id);
+            Err(AwsError::new("ssm:TerminateSession", ErrorKind::Denied, "no"))
+        };
+        end_all(["one", "stuck", "two"].map(str::to_owned).to_vec(), terminate).await;
+        assert_eq!(*ended.lock().unwrap(), ["one", "two"]);
+    }
+}

@@ -30,6 +30,7 @@ mod stdio;
 mod watch;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -41,6 +42,7 @@ use self::watch::Watch;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
 use crate::notice;
+use crate::panics;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, Event, SessionKind};
 use crate::settings::{Settings, When};
@@ -67,9 +69,23 @@ pub(crate) async fn run(
     errors.iter().for_each(|error| console.complain(&error.to_string()));
     let (is_well, exit_code) = match opening::open(start, settings, recording, console, watch).await {
         Ok(session) => {
-            let (end, exit_code, closing) = drive(session, forwards).await;
-            tracing::info!(id = %closing.id, ?end, "session ends");
-            (closing.finish(end).await, exit_code)
+            let (id, aws) = (session.id.clone(), Arc::clone(&session.aws));
+            let has_credentials = !session.is_presigned;
+            let run = async {
+                let (end, exit_code, closing) = drive(session, forwards).await;
+                tracing::info!(id = %closing.id, ?end, "session ends");
+                (closing.finish(end).await, exit_code)
+            };
+            match panics::catch_last(run).await {
+                Ok(outcome) => outcome,
+                Err(panic) => {
+                    tracing::error!(%panic, "ending all sessions");
+                    let first = has_credentials.then_some(id);
+                    let ids = first.into_iter().chain(aws.started());
+                    ending::end_all(ids.collect(), async |id| aws.terminate(&id).await).await;
+                    (false, None)
+                }
+            }
         }
         Err((mut console, error)) => {
             let reason = format!("{error:#}");
