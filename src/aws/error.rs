@@ -13,8 +13,12 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 pub enum ErrorKind {
     /// There are no credentials, or looking them up failed.
     NoCredentials,
-    /// A profile file cannot be read without waiting for it, so no credentials were looked for.
+    /// A profile file cannot be read without waiting for it, so no credentials were looked for; or they cannot be ones.
     UnreadableFile,
+    /// The profile's role needs an MFA code, and the AWS CLI has left no credentials for it.
+    SignInNeeded,
+    /// The SDK's code or ours panicked.
+    Internal,
     /// The service rejects these credentials as expired or unknown. Others may work.
     BadCredentials,
     /// The service accepts the credentials, but they do not allow the call.

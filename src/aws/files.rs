@@ -19,11 +19,9 @@ use crate::files::{self, FileError};
 /// takes them for empty.
 pub(super) async fn check() -> Result<(), String> {
     let deadline = Instant::now() + LOOK;
-    for (variable, usual) in FILES {
-        let (path, origin) = match std::env::var(variable) {
-            Ok(path) => (expanded(&path), format!(" (from {variable})")),
-            Err(_) => (expanded(usual), String::new()),
-        };
+    for file in FILES {
+        let path = path_of(file);
+        let origin = std::env::var(file.0).map_or_else(|_| String::new(), |_| format!(" (from {})", file.0));
         let told = |reason: String| format!("{}{origin} {reason}", path.display());
         let look = tokio::task::spawn_blocking({
             let path: PathBuf = path.clone();
@@ -36,6 +34,11 @@ pub(super) async fn check() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Returns the path of one of the [`FILES`].
+pub(super) fn path_of((variable, usual): (&str, &str)) -> PathBuf {
+    std::env::var(variable).map_or_else(|_| expanded(usual), |path| expanded(&path))
 }
 
 /// With the home directory for `~`.
@@ -73,7 +76,7 @@ fn is_null_device(_: &Metadata) -> bool {
 }
 
 /// The files, as the SDK finds them: by the variable if it is set at all.
-const FILES: [(&str, &str); 2] =
+pub(super) const FILES: [(&str, &str); 2] =
     [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
 /// For both files. A file system on the network that is well answers within that, and a session's end waits no longer.
 const LOOK: Duration = Duration::from_secs(2);
