@@ -1,12 +1,12 @@
 //! Calls to SSM and KMS, and signatures for the websocket.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::VecDeque;
+use std::sync;
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
-use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -17,9 +17,11 @@ use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::config::{self, AwsContext};
-use super::credentials::CachedCredentials;
+use super::credentials::{CachedCredentials, Sources};
 use super::error::{AwsError, ErrorKind};
+use super::retries::Retries;
 use super::{credentials, endpoint, files, sign};
+use crate::panics;
 use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
 
@@ -34,24 +36,69 @@ pub struct Opened {
     pub token: Secret,
 }
 
+/// The credentials that a client signs with, without their secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Id of the access key.
+    pub access_key: String,
+    /// They have a session token.
+    pub is_temporary: bool,
+    /// When they expire; `None`: never, or unknown.
+    pub expiry: Option<SystemTime>,
+    /// The AWS CLI has left them in its cache.
+    pub is_from_cli: bool,
+}
+
 /// One caller's way to AWS.
 #[derive(Debug)]
 pub struct Client {
     context: AwsContext,
-    loaded: OnceCell<Result<Loaded, String>>,
+    loaded: OnceCell<Loaded>,
     cached: Mutex<Option<CachedCredentials>>,
+    notes: Notes,
 }
 
 #[derive(Debug)]
 struct Loaded {
     config: SdkConfig,
-    provider_config: ProviderConfig,
+    retries: Retries,
+}
+
+/// Small things that calls leave behind.
+#[derive(Debug, Default)]
+struct Notes(sync::Mutex<NotesInner>);
+
+#[derive(Debug, Default)]
+struct NotesInner {
+    /// A setting that cannot be used.
+    warning: Option<String>,
+    /// The access key that the service has rejected last: a copy of it in a cache is not used again.
+    rejected: Option<String>,
+    /// The newest of the sessions that this client has started and not ended.
+    started: VecDeque<String>,
+}
+
+impl Notes {
+    fn lock(&self) -> sync::MutexGuard<'_, NotesInner> {
+        self.0.lock().unwrap_or_else(sync::PoisonError::into_inner)
+    }
 }
 
 impl Client {
     /// Reads nothing and asks nobody yet.
     pub fn new(context: AwsContext) -> Client {
-        Client { context, loaded: OnceCell::new(), cached: Mutex::new(None) }
+        Client { context, loaded: OnceCell::new(), cached: Mutex::new(None), notes: Notes::default() }
+    }
+
+    /// Takes the warning about the user's retry settings, which is there after the first call that reads them.
+    pub fn take_warning(&self) -> Option<String> {
+        self.notes.lock().warning.take()
+    }
+
+    /// Ids of the newest sessions that [`Client::start`] has started and [`Client::terminate`] has not ended. The agent
+    /// may have ended them.
+    pub fn started(&self) -> Vec<String> {
+        self.notes.lock().started.iter().cloned().collect()
     }
 
     /// The headers that sign the opening of `url` as it will be asked for.
@@ -60,10 +107,32 @@ impl Client {
     /// Mostly that there are no credentials. It takes seven seconds at most to know that.
     pub async fn sign(&self, url: &Url) -> Result<HeaderMap, AwsError> {
         const CALL: &str = "signing the connection";
-        let (loaded, credentials) = self.ready(CALL, SIGNING_LOOK_UP).await?;
-        let region = loaded.config.region().map(|region| region.as_ref()).unwrap_or_default();
-        sign::headers(url, region, &credentials, SystemTime::now())
-            .map_err(|reason| AwsError::new(CALL, ErrorKind::Refused, reason))
+        contained(CALL, async {
+            let (loaded, found) = self.ready(CALL, SIGNING_LOOK_UP).await?;
+            let region = loaded.config.region().map(|region| region.as_ref()).unwrap_or_default();
+            sign::headers(url, region, &found.credentials, SystemTime::now())
+                .map_err(|reason| AwsError::new(CALL, ErrorKind::Refused, reason))
+        })
+        .await
+    }
+
+    /// The credentials that the next call is signed with.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub async fn identity(&self) -> Result<Identity, AwsError> {
+        const CALL: &str = "looking up credentials";
+        contained(CALL, async {
+            let (_, CachedCredentials { credentials, is_from_cli, .. }) =
+                self.ready(CALL, SIGNING_LOOK_UP).await?;
+            Ok(Identity {
+                access_key: credentials.access_key_id().to_owned(),
+                is_temporary: credentials.session_token().is_some(),
+                expiry: credentials.expiry(),
+                is_from_cli,
+            })
+        })
+        .await
     }
 
     /// A new token and a new stream URL for a session.
@@ -73,9 +142,12 @@ impl Client {
     /// the session has timed out.
     pub async fn resume(&self, session_id: &str) -> Result<Opened, AwsError> {
         const CALL: &str = "ssm:ResumeSession";
-        let ssm = self.ssm(CALL, RESUME_TIMEOUT).await?;
-        let answer = ssm.resume_session().session_id(session_id).send();
-        let answer = self.answer(CALL, answer.await).await?;
+        let answer = contained(CALL, async {
+            let (ssm, key) = self.ssm(CALL, RESUME_TIMEOUT).await?;
+            let answer = ssm.resume_session().session_id(session_id).send();
+            self.answer(CALL, &key, answer.await).await
+        })
+        .await?;
         let token = answer.token_value.filter(|token| !token.is_empty());
         let token =
             token.ok_or_else(|| AwsError::new(CALL, ErrorKind::SessionGone, "the session has timed out"))?;
@@ -92,9 +164,13 @@ impl Client {
     /// See [`AwsError`].
     pub async fn terminate(&self, session_id: &str) -> Result<(), AwsError> {
         const CALL: &str = "ssm:TerminateSession";
-        let ssm = self.ssm(CALL, TERMINATE_TIMEOUT).await?;
-        let answer = ssm.terminate_session().session_id(session_id).send();
-        self.answer(CALL, answer.await).await.map(drop)
+        self.notes.lock().started.retain(|id| id != session_id);
+        contained(CALL, async {
+            let (ssm, key) = self.ssm(CALL, TERMINATE_TIMEOUT).await?;
+            let answer = ssm.terminate_session().session_id(session_id).send();
+            self.answer(CALL, &key, answer.await).await.map(drop)
+        })
+        .await
     }
 
     /// Starts a further session with the request of the first, as the AWS CLI made it.
@@ -103,10 +179,17 @@ impl Client {
     /// See [`AwsError`].
     pub async fn start(&self, request: &Value) -> Result<Opened, AwsError> {
         const CALL: &str = "ssm:StartSession";
+        let opened = contained(CALL, self.start_uncontained(CALL, request)).await?;
+        let started = &mut self.notes.lock().started;
+        started.truncate(MAX_STARTED - 1);
+        started.push_front(opened.session_id.clone());
+        Ok(opened)
+    }
+
+    async fn start_uncontained(&self, call: &'static str, request: &Value) -> Result<Opened, AwsError> {
         let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
-        let mut call = self
-            .ssm(CALL, START_TIMEOUT)
-            .await?
+        let (ssm, key) = self.ssm(call, START_TIMEOUT).await?;
+        let mut start = ssm
             .start_session()
             .set_target(text("Target"))
             .set_document_name(text("DocumentName"))
@@ -115,14 +198,14 @@ impl Client {
         for (name, values) in parameters.into_iter().flatten() {
             let values = values.as_array().into_iter().flatten();
             let values = values.filter_map(|value| value.as_str().map(str::to_owned)).collect();
-            call = call.parameters(name, values);
+            start = start.parameters(name, values);
         }
-        let answer = self.answer(CALL, call.send().await).await?;
+        let answer = self.answer(call, &key, start.send().await).await?;
         match (answer.session_id, answer.stream_url, answer.token_value) {
             (Some(session_id), Some(stream_url), Some(token)) => {
                 Ok(Opened { session_id, stream_url, token: Secret::new(token) })
             }
-            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the answer is incomplete")),
+            _ => Err(AwsError::new(call, ErrorKind::Refused, "the answer is incomplete")),
         }
     }
 
@@ -132,26 +215,36 @@ impl Client {
     /// See [`AwsError`].
     pub async fn data_key(&self, session_id: &str, request: &DataKeyRequest) -> Result<DataKey, AwsError> {
         const CALL: &str = "kms:GenerateDataKey";
-        let refused = |reason: String| AwsError::new(CALL, ErrorKind::Refused, reason);
+        contained(CALL, self.data_key_uncontained(CALL, session_id, request)).await
+    }
+
+    async fn data_key_uncontained(
+        &self,
+        call: &'static str,
+        session_id: &str,
+        request: &DataKeyRequest,
+    ) -> Result<DataKey, AwsError> {
+        let refused = |reason: String| AwsError::new(call, ErrorKind::Refused, reason);
         let Some(target) = self.context.target.as_deref() else {
             return Err(refused("the caller did not name the session's target".into()));
         };
-        let (loaded, credentials) = self.ready(CALL, CALL_LOOK_UP).await?;
+        let (loaded, found) = self.ready(call, CALL_LOOK_UP).await?;
+        let key = found.credentials.access_key_id().to_owned();
         let kms = aws_sdk_kms::config::Builder::from(&loaded.config)
-            .credentials_provider(credentials)
-            .retry_config(RetryConfig::standard())
+            .credentials_provider(found.credentials)
+            .retry_config(loaded.retries.over(RetryConfig::standard()))
             .timeout_config(timeouts(KMS_TIMEOUT))
             .build();
-        let mut call = aws_sdk_kms::Client::from_conf(kms)
+        let mut generate = aws_sdk_kms::Client::from_conf(kms)
             .generate_data_key()
             .key_id(&request.key_id)
             .number_of_bytes(DATA_KEY_LENGTH as i32)
             .encryption_context("aws:ssm:SessionId", session_id)
             .encryption_context("aws:ssm:TargetId", target);
         if let Some(challenge) = &request.challenge {
-            call = call.encryption_context("aws:ssm:RandomChallenge", challenge);
+            generate = generate.encryption_context("aws:ssm:RandomChallenge", challenge);
         }
-        let answer = self.answer(CALL, call.send().await).await?;
+        let answer = self.answer(call, &key, generate.send().await).await?;
         let mut given = answer.plaintext.map(|blob| Zeroizing::new(blob.into_inner())).unwrap_or_default();
         let mut plaintext = Zeroizing::new([0; DATA_KEY_LENGTH]);
         if given.len() != plaintext.len() {
@@ -163,8 +256,14 @@ impl Client {
         Ok(DataKey { plaintext, ciphertext })
     }
 
-    async fn ssm(&self, call: &'static str, wait: Duration) -> Result<aws_sdk_ssm::Client, AwsError> {
-        let (loaded, credentials) = self.ready(call, CALL_LOOK_UP).await?;
+    /// A client for SSM, with the access key that it signs with.
+    async fn ssm(
+        &self,
+        call: &'static str,
+        wait: Duration,
+    ) -> Result<(aws_sdk_ssm::Client, String), AwsError> {
+        let (loaded, CachedCredentials { credentials, .. }) = self.ready(call, CALL_LOOK_UP).await?;
+        let key = credentials.access_key_id().to_owned();
         let AwsContext { endpoint, target, .. } = &self.context;
         let endpoint =
             endpoint::for_ssm(endpoint.as_deref(), target.as_deref(), config::has_endpoint_for_ssm());
@@ -175,26 +274,34 @@ impl Client {
         if let Some(endpoint) = endpoint {
             config = config.endpoint_url(endpoint);
         }
-        Ok(aws_sdk_ssm::Client::from_conf(config.build()))
+        Ok((aws_sdk_ssm::Client::from_conf(config.build()), key))
     }
 
-    async fn ready(&self, call: &'static str, wait: Duration) -> Result<(&Loaded, Credentials), AwsError> {
+    async fn ready(
+        &self,
+        call: &'static str,
+        wait: Duration,
+    ) -> Result<(&Loaded, CachedCredentials), AwsError> {
         let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
         if self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
             // Each time: the files are read again below, and may have been mended meanwhile. Not under the lock: an
             // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
-        let loaded = self.loaded.get_or_init(|| Loaded::new(&self.context)).await.as_ref();
+        let loaded = self.loaded.get_or_try_init(|| Loaded::new(&self.context, &self.notes)).await;
         let loaded = loaded.map_err(|reason| AwsError::new(call, ErrorKind::Refused, reason))?;
         let mut cached = self.cached.lock().await;
         if let Some(fresh) = cached.as_ref().filter(is_fresh) {
-            return Ok((loaded, fresh.credentials.clone()));
+            return Ok((loaded, fresh.clone()));
         }
-        let profile = self.context.profile.as_deref();
-        let found = credentials::look_up(&loaded.config, &loaded.provider_config, profile, wait).await;
-        let found = found.map_err(|error| AwsError::credentials(call, &error))?;
-        *cached = Some(CachedCredentials { credentials: found.clone(), since: Instant::now() });
+        let sources = Sources {
+            config: &loaded.config,
+            retries: &loaded.retries,
+            profile: self.context.profile.as_deref(),
+            rejected: self.notes.lock().rejected.clone(),
+        };
+        let found = credentials::look_up(call, sources, wait).await?;
+        *cached = Some(found.clone());
         Ok((loaded, found))
     }
 
@@ -202,6 +309,7 @@ impl Client {
     async fn answer<T, E>(
         &self,
         call: &'static str,
+        access_key: &str,
         answer: Result<T, SdkError<E, HttpResponse>>,
     ) -> Result<T, AwsError>
     where
@@ -213,16 +321,29 @@ impl Client {
         };
         if error.kind == ErrorKind::BadCredentials {
             *self.cached.lock().await = None;
+            self.notes.lock().rejected = Some(access_key.to_owned());
         }
         Err(error)
     }
 }
 
 impl Loaded {
-    async fn new(context: &AwsContext) -> Result<Loaded, String> {
+    async fn new(context: &AwsContext, notes: &Notes) -> Result<Loaded, String> {
         let config = config::load(context).await.map_err(|error| format!("{error:#}"))?;
-        let provider_config = credentials::provider_config(&config);
-        Ok(Loaded { config, provider_config })
+        let retries = config::retries(context).await;
+        notes.lock().warning.clone_from(&retries.warning);
+        Ok(Loaded { config, retries })
+    }
+}
+
+/// Runs a call. A panic in it, mostly the SDK's about a setting, is its error.
+async fn contained<T>(
+    call: &'static str,
+    work: impl Future<Output = Result<T, AwsError>>,
+) -> Result<T, AwsError> {
+    match panics::contain(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(AwsError::new(call, ErrorKind::Internal, panic)),
     }
 }
 
@@ -242,3 +363,18 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// The agent waits 15 seconds for the answer that needs the key.
 const KMS_TIMEOUT: Duration = Duration::from_secs(12);
+/// Sessions of one client: a port's lanes, to 32 destinations.
+const MAX_STARTED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_the_call_only() {
+        let error = contained::<()>("ssm:Call", async { panic!("a secret") }).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Internal);
+        let text = error.to_string();
+        assert!(text.starts_with("ssm:Call failed: internal error") && !text.contains("secret"), "{text}");
+    }
+}

@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use aws_config::profile::ProfileSet;
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{HttpClient, http_client_fn};
+use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpConnector, http_client_fn};
 use aws_types::os_shim_internal::{Env, Fs};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use super::files;
+use super::retries::Retries;
+use super::route::{Route, RoutedConnector};
 use crate::secret::Secret;
+use crate::{ca_bundle, panics};
 
 /// What the caller says about AWS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct AwsContext {
     /// The session's region. Empty: the environment's or the profile's.
     pub region: String,
@@ -36,12 +39,14 @@ pub struct AwsContext {
 }
 
 /// A proxy for `https` destinations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HttpsProxy {
     /// Its URL as the user wrote it; it may hold a password.
     pub url: Secret,
     /// The rules of `NO_PROXY`.
     pub except: String,
+    /// The way through a proxy that the SDK's HTTP client does not speak to; it knows the rules.
+    pub route: Option<Route>,
 }
 
 /// The file of further certificates to trust that a profile names. The SDK for Rust does not read it, nor
@@ -62,9 +67,10 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         None => TrustStore::default(),
     };
     let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
+    let route = context.proxy.as_ref().and_then(|proxy| proxy.route.clone());
     let proxy = match &context.proxy {
-        Some(proxy) => proxy_config(proxy)?,
-        None => ProxyConfig::disabled(),
+        Some(proxy) if route.is_none() => proxy_config(proxy)?,
+        _ => ProxyConfig::disabled(),
     };
     let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
@@ -75,16 +81,31 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
     });
     // The library's client would read the trust store whenever one of the many credential providers is made.
-    let http_when_needed =
-        http_client_fn(move |settings, components| http.http_connector(settings, components));
+    let http_when_needed = http_client_fn(move |settings, components| match &route {
+        Some(route) => SharedHttpConnector::new(RoutedConnector {
+            route: route.clone(),
+            plain: http.http_connector(settings, components),
+            connect_timeout: settings.connect_timeout(),
+            read_timeout: settings.read_timeout(),
+        }),
+        None => http.http_connector(settings, components),
+    });
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_when_needed)
         .no_credentials()
+        // The loader would read the user's, and panics on what it cannot read.
+        .retry_config(RetryConfig::standard())
         .region(region(context).await);
     if let Some(profile) = profile {
         loader = loader.profile_name(profile);
     }
     Ok(loader.load().await)
+}
+
+/// The user's retry settings.
+pub(super) async fn retries(context: &AwsContext) -> Retries {
+    let profiles = read_profiles(context.profile.as_deref()).await.ok();
+    Retries::read(|name| std::env::var_os(name), profiles.as_ref())
 }
 
 /// Whether the environment names an endpoint that SSM would use.
@@ -115,10 +136,11 @@ async fn region(context: &AwsContext) -> Option<Region> {
 /// What is wrong with the files: their text, or that one cannot be read without waiting for it.
 pub async fn profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     files::check().await?;
-    read_profiles(profile).await
+    panics::contain(read_profiles(profile)).await.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
-async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
+/// As [`profiles`], of files that were checked.
+pub(super) async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     let name = profile.map(|name| name.to_owned().into());
     let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await;
     loaded
@@ -130,10 +152,8 @@ async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
 /// out here.
 fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
     let name = path.display();
-    let unreadable = || format!("cannot read the certificates in {name}");
-    let pem_file = crate::files::read(path, crate::files::MAX_CERTIFICATES).with_context(unreadable)?;
     let certificates =
-        CertificateDer::pem_slice_iter(&pem_file).collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
+        ca_bundle::read(path).with_context(|| format!("cannot read the CA certificates in {name}"))?;
     let mut trust = TrustStore::default();
     let mut usable = 0;
     for certificate in certificates {
@@ -142,7 +162,7 @@ fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
             trust.add_pem_certificate(pem(&certificate));
         }
     }
-    anyhow::ensure!(usable > 0, "there is no certificate in {name}");
+    anyhow::ensure!(usable > 0, "there is no CA certificate in {name}");
     Ok(trust)
 }
 
@@ -181,10 +201,11 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             format!("{:#}", trust_store(&path).unwrap_err())
         };
-        assert!(error(b"no certificate").starts_with("there is no certificate in"));
-        let nonsense = pem(&CertificateDer::from(b"not a certificate".as_slice()));
-        assert!(error(&nonsense).starts_with("there is no certificate in"));
+        let unusable = error(b"no certificate");
+        assert!(unusable.starts_with("cannot read the CA certificates in"), "{unusable}");
+        let nonsense = pem(&CertificateDer::from([0x30, 3, 2, 1, 1].as_slice()));
+        assert!(error(&nonsense).starts_with("there is no CA certificate in"));
         let missing = format!("{:#}", trust_store(&dir.path().join("absent")).unwrap_err());
-        assert!(missing.starts_with("cannot read the certificates in"), "{missing}");
+        assert!(missing.starts_with("cannot read the CA certificates in"), "{missing}");
     }
 }

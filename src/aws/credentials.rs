@@ -1,9 +1,8 @@
-//! Credentials and their cache.
+//! The lookup of credentials, and those that are kept.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
@@ -11,37 +10,74 @@ use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 
-/// Looks the credentials up anew: files, environment, SSO cache and processes are read again, so that a login made
-/// meanwhile counts.
+use super::cli_cache::{self, Found};
+use super::error::{AwsError, ErrorKind};
+use super::retries::Retries;
+use super::{config, process_input};
+
+/// Where credentials are looked for.
+pub(super) struct Sources<'a> {
+    pub config: &'a SdkConfig,
+    pub retries: &'a Retries,
+    /// The caller's profile.
+    pub profile: Option<&'a str>,
+    /// An access key of the AWS CLI's cache that the service has rejected.
+    pub rejected: Option<String>,
+}
+
+/// Looks the credentials up anew: files, environment, caches and processes are read again, so that a login made since
+/// counts. The profile files must have been checked.
+///
+/// # Errors
+/// That there are none, that the lookup took longer than `wait`, or that only the AWS CLI can get new ones.
 pub(super) async fn look_up(
-    config: &SdkConfig,
-    provider_config: &ProviderConfig,
-    profile: Option<&str>,
+    call: &'static str,
+    sources: Sources<'_>,
     wait: Duration,
-) -> Result<Credentials, CredentialsError> {
+) -> Result<CachedCredentials, AwsError> {
+    let found =
+        |credentials, is_from_cli| CachedCredentials { credentials, is_from_cli, since: Instant::now() };
     let look = async {
         // The first of the default chain, without the clients that the rest of it makes.
-        if asked_for_by_name(profile).is_none()
-            && let Ok(found) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+        if named(sources.profile).is_none()
+            && let Ok(credentials) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await
         {
-            return Ok(found);
+            return Ok(found(credentials, false));
         }
-        chain(config, provider_config, profile).await.provide_credentials().await
+        // A file that cannot be parsed is reported by the SDK.
+        if let Ok(profiles) = config::read_profiles(sources.profile).await {
+            match cli_cache::look_up(&profiles, sources.rejected.as_deref(), SystemTime::now()).await {
+                Found::Credentials(credentials) => return Ok(found(credentials, true)),
+                Found::SignInNeeded(reason) => {
+                    return Err(AwsError::new(call, ErrorKind::SignInNeeded, reason));
+                }
+                Found::Nothing => {}
+            }
+        }
+        let credentials = chain(&sources).provide_credentials().await;
+        let credentials = credentials.map_err(|error| AwsError::credentials(call, &error))?;
+        Ok(found(credentials, false))
     };
     match tokio::time::timeout(wait, look).await {
+        Ok(Ok(found)) if !is_access_key(found.credentials.access_key_id()) => {
+            Err(AwsError::new(call, ErrorKind::UnreadableFile, "the access key has characters that none has"))
+        }
         Ok(found) => found,
-        Err(_) => Err(CredentialsError::provider_timed_out(wait)),
+        Err(_) => Err(AwsError::credentials(call, &CredentialsError::provider_timed_out(wait))),
     }
 }
 
 /// Credentials, and when they were looked up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CachedCredentials {
     pub credentials: Credentials,
+    /// They are those that the AWS CLI has left in its cache.
+    pub is_from_cli: bool,
     pub since: Instant,
 }
 
@@ -56,54 +92,54 @@ impl CachedCredentials {
     }
 }
 
-/// As the AWS CLI does it: a profile that was asked for by name comes before the environment's keys, one that is only
-/// the environment's default comes after them.
-async fn chain(
-    config: &SdkConfig,
-    provider_config: &ProviderConfig,
-    profile: Option<&str>,
-) -> SharedCredentialsProvider {
+/// As the AWS CLI does it: a named profile comes before the environment's keys, one that is only the environment's
+/// default comes after them. Made anew for each lookup, since the SDK's providers keep the profiles that they have read.
+fn chain(sources: &Sources<'_>) -> SharedCredentialsProvider {
+    let config = provider_config(sources);
     // One attempt: a machine that is not an instance should not wait long for the metadata service.
     let imds = imds::Client::builder()
-        .configure(provider_config)
+        .configure(&config)
         .max_attempts(1)
         .connect_timeout(IMDS_CONNECT_TIMEOUT)
         .read_timeout(IMDS_READ_TIMEOUT)
         .build();
-    let Some(profile) = asked_for_by_name(profile) else {
-        let mut chain = DefaultCredentialsChain::builder()
-            .configure(provider_config.clone())
-            .region(config.region().cloned())
-            .imds_client(imds);
-        if let Some(profile) = profile {
-            chain = chain.profile_name(profile);
-        }
-        return SharedCredentialsProvider::new(chain.build().await);
-    };
-    let from_profile =
-        ProfileFileCredentialsProvider::builder().configure(provider_config).profile_name(profile).build();
-    let container = EcsCredentialsProvider::builder().configure(provider_config).build();
-    let instance = ImdsCredentialsProvider::builder().configure(provider_config).imds_client(imds).build();
-    SharedCredentialsProvider::new(
-        CredentialsProviderChain::first_try("Profile", from_profile)
-            .or_else("EcsContainer", container)
-            .or_else("Ec2InstanceMetadata", instance),
-    )
+    let mut from_profile = ProfileFileCredentialsProvider::builder().configure(&config);
+    if let Some(profile) = sources.profile {
+        from_profile = from_profile.profile_name(profile);
+    }
+    if let Some(files) = process_input::profile_files() {
+        from_profile = from_profile.profile_files(files);
+    }
+    let mut chain = CredentialsProviderChain::first_try("Profile", from_profile.build());
+    if named(sources.profile).is_none() {
+        let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+        chain = chain.or_else("WebIdentityToken", web_identity);
+    }
+    let container = EcsCredentialsProvider::builder().configure(&config).build();
+    let instance = ImdsCredentialsProvider::builder().configure(&config).imds_client(imds).build();
+    let chain = chain.or_else("EcsContainer", container).or_else("Ec2InstanceMetadata", instance);
+    SharedCredentialsProvider::new(chain)
 }
 
-/// The profile, unless it is what the environment says anyway.
-fn asked_for_by_name(profile: Option<&str>) -> Option<&str> {
+/// Whether a signature can carry it: letters, digits and `_` (AWS's `accessKeyIdType`). A request that is signed with
+/// anything else is refused where an unsigned one may not be.
+fn is_access_key(id: &str) -> bool {
+    !id.is_empty() && id.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+}
+
+/// The profile, unless it is the environment's default.
+fn named(profile: Option<&str>) -> Option<&str> {
     let says = |name: &str, profile: &str| std::env::var(name).is_ok_and(|value| value == profile);
     profile.filter(|profile| !says("AWS_PROFILE", profile) && !says("AWS_DEFAULT_PROFILE", profile))
 }
 
 /// How credential providers (STS, SSO) make their own calls.
-pub(super) fn provider_config(config: &SdkConfig) -> ProviderConfig {
+fn provider_config(Sources { config, retries, .. }: &Sources<'_>) -> ProviderConfig {
     let base = ProviderConfig::without_region()
         .with_region(config.region().cloned())
         .with_use_fips(config.use_fips())
         .with_use_dual_stack(config.use_dual_stack())
-        .with_retry_config(RetryConfig::standard().with_max_attempts(2));
+        .with_retry_config(retries.over(RetryConfig::standard().with_max_attempts(2)));
     match config.http_client() {
         Some(client) => base.with_http_client(client),
         None => base,
@@ -126,7 +162,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let kept = |expiry: Option<Duration>, since: Instant| {
             let credentials = Credentials::new("a", "s", None, expiry.map(|left| now + left), "test");
-            CachedCredentials { credentials, since }.is_fresh(now)
+            CachedCredentials { credentials, is_from_cli: false, since }.is_fresh(now)
         };
         let long_ago = Instant::now().checked_sub(KEPT_WITHOUT_END).unwrap();
         assert!(kept(Some(REFRESH_AHEAD + Duration::from_secs(1)), long_ago));

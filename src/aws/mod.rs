@@ -11,14 +11,20 @@
 //! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work. Nothing is read and nothing is
 //! asked before the first of these calls: a start that needs none pays for none.
 
+mod cli_cache;
 mod client;
 mod config;
 mod credentials;
 mod endpoint;
 mod error;
 mod files;
+mod process_input;
+mod retries;
+mod route;
 mod sign;
 
-pub use self::client::{Client, Opened};
+pub use self::client::{Client, Identity, Opened};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
 pub use self::error::{AwsError, ErrorKind};
+pub(crate) use self::route::Connection;
+pub use self::route::Route;

@@ -1,12 +1,16 @@
 //! Credentials: their source, and whether they can be had.
 
+use std::time::SystemTime;
+
 use aws_config::profile::ProfileSet;
+use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::identity::{CONFIG_FILE, Identity};
 use super::network::Route;
 use super::options::Options;
 use super::report::{Check, Status};
-use crate::aws::{AwsContext, Client, ErrorKind};
+use crate::aws::{self, AwsContext, Client, ErrorKind};
+use crate::link;
 use crate::settings::Settings;
 
 /// Whether there are credentials, looked up as a session would. Names their source, never the secret.
@@ -59,17 +63,20 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
         region: identity.region.clone().unwrap_or_default(),
         profile: identity.profile_from.map(|_| identity.profile.clone()),
         ca_bundle: route.network.ca_bundle().cloned(),
-        proxy: route.network.https_proxy(&url),
+        proxy: link::https_proxy(&route.network, &url),
         ..AwsContext::default()
     };
-    match Client::new(context).sign(&url).await {
-        Ok(headers) => {
-            let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
-            let kind = if headers.contains_key("x-amz-security-token") { "temporary" } else { "long-lived" };
-            let key = authorization.map(key_of).unwrap_or_default();
-            Check::ok(NAME, format!("{source}; {kind} access key {key}"))
-        }
-        Err(error) => {
+    let client = Client::new(context);
+    let signed = client.sign(&url).await;
+    let used = match signed {
+        Ok(_) => client.identity().await,
+        Err(error) => Err(error),
+    };
+    match (used, client.take_warning()) {
+        (Ok(used), Some(warning)) => Check::warning(NAME, format!("{source}{}; {warning}", described(&used)))
+            .advice("set retry_mode = standard and max_attempts to a number, or remove both"),
+        (Ok(used), None) => Check::ok(NAME, format!("{source}{}", described(&used))),
+        (Err(error), _) => {
             let check = Check::failure(NAME, format!("{source}; {error}"));
             check.advice(match error.kind {
                 ErrorKind::NoCredentials if source.contains("SSO") => {
@@ -78,10 +85,29 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
                 ErrorKind::NoCredentials => {
                     "run aws configure or aws sso login, or give this machine a role".to_owned()
                 }
+                ErrorKind::SignInNeeded => {
+                    format!(
+                        "run aws sts get-caller-identity --profile {}, which asks for the code",
+                        identity.profile
+                    )
+                }
                 _ => "try aws sts get-caller-identity with the same settings".to_owned(),
             })
         }
     }
+}
+
+/// The credentials that were found, to follow their source: the key's id, and when they expire.
+fn described(used: &aws::Identity) -> String {
+    let cache = if used.is_from_cli { ", from the AWS CLI's cache" } else { "" };
+    let kind = if used.is_temporary { "temporary" } else { "long-lived" };
+    let expiry = used.expiry.map(|expiry| {
+        let minutes = expiry.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 60;
+        let time = DateTime::from(expiry).fmt(Format::DateTime).unwrap_or_default();
+        format!(", expires in {minutes} min ({time})")
+    });
+    let expiry = expiry.unwrap_or_default();
+    format!("{cache}; {kind} access key {}{expiry}", shortened(&used.access_key))
 }
 
 /// The first source of the credential chain that has something.
@@ -105,10 +131,9 @@ fn source(options: &Options, identity: &Identity, files: &ProfileSet) -> String 
     "neither keys nor a profile with credentials; only the metadata service remains".to_owned()
 }
 
-/// The access key's id in an `Authorization` header, shortened. It is no secret, but nobody needs the whole.
-fn key_of(authorization: &str) -> String {
-    let id = authorization.split_once("Credential=").map_or("", |(_, rest)| rest);
-    let id: Vec<char> = id.chars().take_while(char::is_ascii_alphanumeric).collect();
+/// An access key's id, shortened: it is not a secret, but a part is enough to recognize it.
+fn shortened(id: &str) -> String {
+    let id: Vec<char> = id.chars().collect();
     match (id.first_chunk::<4>(), id.last_chunk::<4>()) {
         (Some(first), Some(last)) if id.len() > 8 => {
             format!("{}...{}", String::from_iter(first), String::from_iter(last))
@@ -143,9 +168,8 @@ mod tests {
 
     #[test]
     fn keys_are_shortened() {
-        let header = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20251009/eu-west-1/x, Signature=0";
-        assert_eq!(key_of(header), "AKIA...MPLE");
-        assert_eq!(key_of("Credential=sim/2025"), "sim");
-        assert_eq!(key_of(""), "");
+        assert_eq!(shortened("AKIAIOSFODNN7EXAMPLE"), "AKIA...MPLE");
+        assert_eq!(shortened("sim"), "sim");
+        assert_eq!(shortened(""), "");
     }
 }

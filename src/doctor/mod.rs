@@ -27,6 +27,7 @@ use self::identity::Identity;
 use self::network::Route;
 pub(crate) use self::options::Options;
 pub(crate) use self::report::{Check, Report};
+use crate::panics;
 use crate::settings::Loaded;
 
 /// Makes all checks.
@@ -61,11 +62,16 @@ pub(crate) async fn examine(options: &Options, loaded: &Loaded) -> Report {
 }
 
 async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Check {
-    tokio::time::timeout(CHECK_TIMEOUT, check).await.unwrap_or_else(|_| {
-        Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
+    let check = panics::contain(check);
+    match tokio::time::timeout(CHECK_TIMEOUT, check).await {
+        Ok(Ok(check)) => check,
+        Ok(Err(panic)) => {
+            Check::failure(name, panic.to_string()).advice("report it, with the program's version")
+        }
+        Err(_) => Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
             "a program hangs, or something on the way drops packets: check firewalls, VPN and proxies",
-        )
-    })
+        ),
+    }
 }
 
 /// How long one check may take; they run side by side.
@@ -75,6 +81,13 @@ pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 mod tests {
     use super::report::Status;
     use super::*;
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_a_failure() {
+        let check = limited("dns", async { panic!("a secret") }).await;
+        assert_eq!((check.name, check.status), ("dns", Status::Failure));
+        assert!(check.found.starts_with("internal error") && !check.found.contains("secret"), "{check:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_is_a_failure() {

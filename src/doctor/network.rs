@@ -1,5 +1,6 @@
 //! The route to the service: names, proxy, trust, clock, websocket.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::DateTime;
@@ -17,7 +18,7 @@ use crate::settings::Settings;
 
 /// Where a session would connect to.
 pub(super) struct Route {
-    pub network: Network,
+    pub network: Arc<Network>,
     /// The websocket's URL; or why there is none.
     stream: Result<Url, String>,
     /// SSM's endpoint, for its clock.
@@ -26,7 +27,7 @@ pub(super) struct Route {
 
 impl Route {
     pub(super) fn new(options: &Options, settings: &Settings, identity: &Identity) -> Route {
-        let network = Network::new(settings.stream_hosts(), identity.ca_bundle.clone());
+        let network = Arc::new(Network::new(settings.stream_hosts(), identity.ca_bundle.clone()));
         let region = identity.region.as_deref();
         let text = match (&options.url, region) {
             (Some(url), _) => Ok(url.clone()),

@@ -16,6 +16,7 @@
 //! `async fn next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
 
 mod backoff;
+mod calls;
 mod config;
 mod connection;
 mod error;
@@ -46,6 +47,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, Sleep};
 
 pub(crate) use self::backoff::Backoff;
+pub(crate) use self::calls::https_proxy;
 pub use self::config::Config;
 use self::connection::Connection;
 pub use self::error::{GaveUp, OpenError, OpenFailure};

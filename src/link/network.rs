@@ -8,8 +8,6 @@ use url::Url;
 use super::proxy::ProxySettings;
 use super::stream_url::{self, StreamUrlError};
 use super::tls::{self, TrustError};
-use crate::aws::HttpsProxy;
-use crate::secret::Secret;
 
 /// What every connection of a process has in common. Cheap to make: the trust store is read when the first TLS
 /// connection asks for it.
@@ -83,18 +81,11 @@ impl Network {
         self.ca_bundle.as_ref()
     }
 
-    /// The proxy for calls to AWS, beside a session at `url`.
-    pub(crate) fn https_proxy(&self, url: &Url) -> Option<HttpsProxy> {
-        let proxy = self.proxy.for_calls(url)?;
-        Some(HttpsProxy { url: Secret::new(proxy.to_owned()), except: self.proxy.no_proxy(HTTPS_PORT) })
-    }
-
     /// The proxies.
     pub fn proxy(&self) -> &ProxySettings {
         &self.proxy
     }
 }
 
-const HTTPS_PORT: u16 = 443;
 /// Not read by the AWS SDK for Rust itself.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";

@@ -92,8 +92,8 @@ fn aws_context(start: &StartSession) -> AwsContext {
 }
 
 /// Calls to AWS go through the network that the websocket goes through.
-fn with_network(context: AwsContext, network: &Network, url: &Url) -> AwsContext {
-    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy: network.https_proxy(url), ..context }
+fn with_network(context: AwsContext, network: &Arc<Network>, url: &Url) -> AwsContext {
+    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy: link::https_proxy(network, url), ..context }
 }
 
 /// Not for stand-ins on loopback, which have no TLS.

@@ -63,14 +63,19 @@ impl ProxySettings {
 
     /// The proxy for calls to AWS, beside a session at `url`: as the user wrote it, so that it may hold a password.
     ///
-    /// The SDK's client speaks to HTTP proxies only. Another one is given to it all the same if the user named it for
-    /// `https`, to be refused with its reason; but not where the session's own host is exempt, or if it is
-    /// `ALL_PROXY`'s: the AWS CLI has made its calls without.
+    /// A value that is not a proxy's URL is returned all the same if the user set it for `https`, to be refused with its
+    /// reason; but not where the session's own host is exempt, or if it is `ALL_PROXY`'s: the AWS CLI has made its calls
+    /// without.
     pub fn for_calls(&self, url: &Url) -> Option<&str> {
         let setting = self.https.as_ref().or(self.all.as_ref())?;
-        let is_http = || matches!(setting.proxy(url).map(|proxy| proxy.kind), Some(Kind::Http | Kind::Https));
         let is_wanted = setting.is_named() && !self.exempts(url);
-        (is_wanted || is_http()).then_some(setting.value.as_str())
+        (is_wanted || setting.proxy(url).is_some()).then_some(setting.value.as_str())
+    }
+
+    /// Whether the proxy for calls to AWS is a SOCKS proxy, which the SDK's client does not speak to.
+    pub(super) fn is_socks(&self, url: &Url) -> bool {
+        let setting = self.https.as_ref().or(self.all.as_ref());
+        setting.and_then(|setting| setting.proxy(url)).is_some_and(|proxy| proxy.kind == Kind::Socks5)
     }
 
     /// The rules of `NO_PROXY` as they hold for a destination port, with loopback added: names with their subdomains,

@@ -83,7 +83,10 @@ impl Retry {
 pub(super) fn reply_for(error: &StartError) -> Reply {
     match error {
         StartError::Aws(error) => match error.kind {
-            ErrorKind::Denied | ErrorKind::NoCredentials | ErrorKind::BadCredentials => Reply::NotAllowed,
+            ErrorKind::Denied
+            | ErrorKind::NoCredentials
+            | ErrorKind::SignInNeeded
+            | ErrorKind::BadCredentials => Reply::NotAllowed,
             ErrorKind::TargetNotConnected => Reply::HostUnreachable,
             ErrorKind::Unreachable => Reply::NetworkUnreachable,
             _ => Reply::GeneralFailure,
