@@ -1,10 +1,13 @@
 //! One attempt to get a websocket: a new token where one is needed, the signature, the connection.
 //!
 //! ```text
-//! first     sign ─▶ dial             (SSM_PLUGIN_SKIP_CLIENT_CONFIGURE: dial)
-//! again     ResumeSession ─▶ sign ─▶ dial
+//! first     sign + dial ─▶ upgrade             (SSM_PLUGIN_SKIP_CLIENT_CONFIGURE: dial ─▶ upgrade)
+//! again     ResumeSession ─▶ sign + dial ─▶ upgrade
 //!               └─ refused: the old token and URL are tried as long as there is time
 //! ```
+//!
+//! Credentials are looked up while names are resolved and TCP, proxy and TLS are set up (dial): only the upgrade request
+//! carries the signature.
 //!
 //! A presigned URL, or none to ask at AWS: the same token and URL each time, and no signature.
 
@@ -58,7 +61,7 @@ pub(super) struct Opener {
     target: Target,
     /// When a token arrived that has not been presented yet; `None` for the first token.
     unused: Option<Instant>,
-    /// The warning about unreadable credentials has been given; it is given once.
+    /// The warning about unreadable or expired credentials has been given; it is given once.
     unreadable_is_told: bool,
 }
 
@@ -80,25 +83,45 @@ impl Opener {
             if let Some(Refusal::Aws(AwsError { kind: ErrorKind::SessionGone, .. })) = &refusal {
                 return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), warning: None };
             }
-            let (signature, unsigned) = match self.sign(again, refusal.as_ref()).await {
-                Ok(headers) => (headers, None),
-                Err(error) => {
+            let dial = Dial { url: self.target.url.clone(), network: Arc::clone(&self.target.network) };
+            let mut unsigned = None;
+            let signature = async {
+                self.sign(again, refusal.as_ref()).await.unwrap_or_else(|error| {
                     tracing::info!(%error, "opening without a signature");
-                    (HeaderMap::new(), Some(error))
-                }
+                    unsigned = Some(error);
+                    HeaderMap::new()
+                })
             };
-            let warning = match (&refusal, &unsigned) {
-                (Some(refusal), _) => refusal.is_news().then(|| refusal.to_string()),
-                // Users without credentials know it; users with a broken file do not expect to go unsigned.
-                (None, Some(error)) if error.kind == ErrorKind::UnreadableFile => {
-                    let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
-                    is_news.then(|| format!("{error}; opening without a signature"))
+            let outcome = websocket::open(dial, signature, open_by).await;
+            let warning = self.warning(refusal.as_ref(), unsigned.as_ref());
+            let outcome = outcome.map_err(|error| match unsigned {
+                Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
+                    OpenFailure::Unsigned { error, unsigned }
                 }
-                _ => None,
-            };
-            let outcome = self.dial(signature, unsigned, open_by).await;
+                _ => OpenFailure::Websocket(error),
+            });
             Attempted { opener: self, outcome, warning }
         })
+    }
+
+    /// A line for the user about what did not work, apart from the outcome.
+    fn warning(&mut self, refusal: Option<&Refusal>, unsigned: Option<&AwsError>) -> Option<String> {
+        match (refusal, unsigned) {
+            (Some(refusal), _) => refusal.is_news().then(|| refusal.to_string()),
+            // Users without credentials know it; users with a broken file, or whose sign-in has expired, do not expect
+            // to go unsigned.
+            (None, Some(error))
+                if matches!(
+                    error.kind,
+                    ErrorKind::UnreadableFile | ErrorKind::SignInNeeded | ErrorKind::Internal
+                ) =>
+            {
+                let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
+                is_news.then(|| format!("{error}; opening without a signature"))
+            }
+            _ => None,
+        }
+        .or_else(|| self.target.aws.as_ref()?.take_warning())
     }
 
     /// Gets a new token and URL, unless there are some that a failed dial has left.
@@ -107,7 +130,14 @@ impl Opener {
         if self.unused.is_some_and(|since| since.elapsed() < TOKEN_LIFE) {
             return Ok(());
         }
-        let opened = aws.resume(&self.target.session_id).await.map_err(|error| {
+        let opened = match aws.resume(&self.target.session_id).await {
+            // The kept credentials may be old: this call looks for new ones.
+            Err(error) if error.kind == ErrorKind::BadCredentials => {
+                aws.resume(&self.target.session_id).await
+            }
+            opened => opened,
+        };
+        let opened = opened.map_err(|error| {
             tracing::info!(%error, "no new token");
             Refusal::Aws(error)
         })?;
@@ -126,28 +156,15 @@ impl Opener {
             (Some(_), _) if !again && !self.target.sign_first => Ok(HeaderMap::new()),
             // Looking again now would find none either.
             (Some(_), Some(Refusal::Aws(error)))
-                if matches!(error.kind, ErrorKind::NoCredentials | ErrorKind::UnreadableFile) =>
+                if matches!(
+                    error.kind,
+                    ErrorKind::NoCredentials | ErrorKind::UnreadableFile | ErrorKind::SignInNeeded
+                ) =>
             {
                 Err(error.clone())
             }
             (Some(aws), _) => aws.sign(&self.target.url).await,
         }
-    }
-
-    async fn dial(
-        &self,
-        headers: HeaderMap,
-        unsigned: Option<AwsError>,
-        open_by: Option<Instant>,
-    ) -> Result<Socket, OpenFailure> {
-        let Target { url, network, .. } = &self.target;
-        let dial = Dial { url: url.clone(), headers, network: Arc::clone(network) };
-        websocket::open(dial, open_by).await.map_err(|error| match unsigned {
-            Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
-                OpenFailure::Unsigned { error, unsigned }
-            }
-            _ => OpenFailure::Websocket(error),
-        })
     }
 
     fn aws(&self) -> Option<&aws::Client> {

@@ -27,21 +27,25 @@ pub(super) type Socket = WebSocketStream<Stream>;
 pub(super) struct Dial {
     /// Where: a URL that [`Network::stream_url`] gave.
     pub url: Url,
-    /// Headers beside those of the upgrade itself: the signature.
-    pub headers: HeaderMap,
     /// The way there.
     pub network: Arc<Network>,
 }
 
 /// Opens a websocket within [`ATTEMPT_TIMEOUT`], and a little before `open_by`, so that its error is known by then.
+/// `signature` resolves to the headers that sign the upgrade request; it is awaited alongside everything that comes before
+/// that request, and dropped if that fails.
 ///
 /// # Errors
 /// [`OpenError`] says what stood in the way.
-pub(super) async fn open(request: Dial, open_by: Option<Instant>) -> Result<Socket, OpenError> {
+pub(super) async fn open(
+    request: Dial,
+    signature: impl Future<Output = HeaderMap>,
+    open_by: Option<Instant>,
+) -> Result<Socket, OpenError> {
     let timeout =
         open_by.map_or(ATTEMPT_TIMEOUT, |by| attempt_timeout(by.saturating_duration_since(Instant::now())));
     let proxy = request.network.proxy().for_url(&request.url)?;
-    let attempt = attempt(&request, proxy.as_ref());
+    let attempt = attempt(&request, signature, proxy.as_ref());
     tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
         let mut host = host(&request.url);
         if let Some(proxy) = &proxy {
@@ -57,14 +61,18 @@ fn attempt_timeout(left: Duration) -> Duration {
     Duration::from_millis(tenths as u64 * 100).clamp(MIN_ATTEMPT, ATTEMPT_TIMEOUT)
 }
 
-async fn attempt(request: &Dial, proxy: Option<&Proxy>) -> Result<Socket, OpenError> {
-    let Dial { url, headers, network } = request;
+async fn attempt(
+    Dial { url, network }: &Dial,
+    signature: impl Future<Output = HeaderMap>,
+    proxy: Option<&Proxy>,
+) -> Result<Socket, OpenError> {
     let host = host(url);
-    let stream = reach(network, url, proxy).await?;
+    let signature = async { Ok(signature.await) };
+    let (headers, stream) = tokio::try_join!(signature, reach(network, url, proxy))?;
     let upgrade_error =
         |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: error.to_string() };
     let mut upgrade = url.as_str().into_client_request().map_err(upgrade_error)?;
-    upgrade.headers_mut().extend(headers.clone());
+    upgrade.headers_mut().extend(headers);
     match tokio_tungstenite::client_async_with_config(upgrade, stream, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(refused(host, response.status())),
