@@ -136,6 +136,10 @@ pub struct RequestCounts {
     pub describe_instances: u64,
     /// EC2 Instance Connect SendSSHPublicKey, refused ones included.
     pub push_key: u64,
+    /// STS AssumeRole and AssumeRoleWithWebIdentity, refused ones included.
+    pub assume_role: u64,
+    /// SSO GetRoleCredentials, refused ones included.
+    pub role_credentials: u64,
     /// Data channels asked for, refused ones included.
     pub opens: u64,
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::service::Service;
 
 pub(super) async fn role_credentials(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
+    service.count(|requests| requests.role_credentials += 1);
     let token = headers.get("x-amz-sso_bearer_token").and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !service.identities.knows_sso_token(token) {
         let error = [("x-amzn-errortype", "UnauthorizedException")];

@@ -14,8 +14,16 @@ use crate::signature::{Signature, Signed};
 pub(crate) fn handle(service: &Arc<Service>, request: &Signed<'_>) -> Response {
     let form = String::from_utf8_lossy(request.body).into_owned();
     let field = |name: &str| form.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    if field("Action").is_some_and(|action| action.starts_with("AssumeRole")) {
+        service.count(|requests| requests.assume_role += 1);
+    }
+    let has_code = field("SerialNumber").is_some() && field("TokenCode") == Some(MFA_CODE);
+    let needs_code = field("RoleArn").is_some_and(|arn| arn.ends_with(MFA_ROLE));
     match field("Action") {
         Some("AssumeRole") => match signed(service, request) {
+            Ok(()) if needs_code && !has_code => {
+                error("AccessDenied", "not authorized to perform: sts:AssumeRole")
+            }
             Ok(()) => credentials(service, "AssumeRole", "ASIAROLE"),
             Err((code, message)) => error(code, message),
         },
@@ -66,5 +74,9 @@ fn error(code: &str, message: &str) -> Response {
 }
 
 const XML: &str = "text/xml";
+/// The end of the ARN of roles that need an MFA code, in a form.
+const MFA_ROLE: &str = "role%2Fmfa";
+/// The code that is right at any time.
+const MFA_CODE: &str = "123456";
 /// The one that is taken.
 const WEB_IDENTITY: &str = "sim-web-identity";
