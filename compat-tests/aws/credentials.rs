@@ -23,7 +23,7 @@ fn signer(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
 }
 
 #[track_caller]
-fn signer_alone(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
+pub(super) fn signer_alone(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
     let echo = Server::echo();
     let forward = Forward::start(world, &Call::port(sim, echo.port()).profile(profile));
     let opens = sim.session(&forward.id).expect("the session").opens;
@@ -49,18 +49,18 @@ fn signer_through_the_cli(world: &World, sim: &Sim, profile: &str) -> SignatureR
 }
 
 #[track_caller]
-fn assert_temporary(signature: &SignatureReport, prefix: &str) {
+pub(super) fn assert_temporary(signature: &SignatureReport, prefix: &str) {
     assert!(signature.access_key.starts_with(prefix), "{signature:?}");
     assert!(signature.session_token, "{signature:?}");
 }
 
-fn keys() -> String {
+pub(super) fn keys() -> String {
     let known = known();
     format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", known.access_key, known.secret_key)
 }
 
 /// `aws` reads its own names for these from the environment.
-fn point_at(world: &mut World, sim: &Sim, services: &[&str]) {
+pub(super) fn point_at(world: &mut World, sim: &Sim, services: &[&str]) {
     for service in services {
         world.set(&format!("AWS_ENDPOINT_URL_{service}"), &sim.endpoint());
     }
@@ -145,7 +145,7 @@ fn credential_process() {
 }
 
 /// The cache file that `aws sso login` writes is named by the SHA-1 of the session's name, or of the start URL.
-fn write_sso_cache(world: &World, sha1_of_name: &str, access_token: &str, expires: &str) {
+pub(super) fn write_sso_cache(world: &World, sha1_of_name: &str, access_token: &str, expires: &str) {
     let token = serde_json::json!({
         "startUrl": "https://sim.awsapps.com/start", "region": "us-east-1", "accessToken": access_token,
         "expiresAt": expires, "clientId": "client", "clientSecret": "client-secret",
@@ -154,14 +154,14 @@ fn write_sso_cache(world: &World, sha1_of_name: &str, access_token: &str, expire
     write(world, &format!(".aws/sso/cache/{sha1_of_name}.json"), &token.to_string());
 }
 
-const SSO_ROLE: &str = "sso_account_id = 123456789012\nsso_role_name = role\n";
-const SSO_PLACE: &str = "sso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n";
+pub(super) const SSO_ROLE: &str = "sso_account_id = 123456789012\nsso_role_name = role\n";
+pub(super) const SSO_PLACE: &str = "sso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n";
 /// Of `corp`.
-const SESSION_SHA1: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
+pub(super) const SESSION_SHA1: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f";
 /// Of the start URL.
 const URL_SHA1: &str = "9543de644b3558fb8b832a46caf8b7b376a50c3e";
 
-fn sso_session_world(sim: &Sim) -> World {
+pub(super) fn sso_session_world(sim: &Sim) -> World {
     let mut world = world_without_credentials();
     point_at(&mut world, sim, &["SSO", "SSO_OIDC"]);
     write_config(

@@ -1,10 +1,13 @@
 //! The AWS side of a session: credentials, signatures, and refusals by the service.
 
+mod cli_cache;
 mod credentials;
 mod encryption;
 mod ending;
+mod renewal;
 mod resume;
 mod secrets;
+mod settings;
 mod signing;
 
 use std::process::Command;
@@ -125,6 +128,10 @@ fn write_config(world: &World, text: &str) {
 }
 
 fn write(world: &World, name: &str, text: &str) {
+    write_bytes(world, name, text.as_bytes());
+}
+
+fn write_bytes(world: &World, name: &str, text: &[u8]) {
     let path = world.home().join(name);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
     std::fs::write(path, text).expect("write");

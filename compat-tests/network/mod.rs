@@ -312,6 +312,57 @@ fn both_the_system_s_authorities_and_the_named_ones_are_trusted() {
     }
 }
 
+/// RHEL's `ca-bundle.trust.crt` has this form; the AWS CLI takes it.
+#[cfg(unix)]
+#[test]
+fn openssl_s_trusted_certificates_are_a_bundle() {
+    let site = Site::here("localhost").trusting();
+    let openssl = |words: &[&str]| {
+        let mut command = site.world.command("openssl");
+        command.args(["x509", "-in"]).arg(&site.bundle).args(["-trustout", "-out"]).arg(&site.bundle);
+        assert!(command.args(words).status().expect("openssl").success());
+    };
+    openssl(&["-addtrust", "serverAuth", "-setalias", "ours"]);
+    site.works();
+    openssl(&["-clrtrust", "-addreject", "serverAuth"]);
+    site.fails_with("there is no CA certificate in");
+}
+
+#[test]
+fn a_bundle_that_breaks_off_is_refused_in_a_sentence() {
+    let site = Site::here("localhost").trusting();
+    let pem = std::fs::read_to_string(&site.bundle).expect("the CA");
+    std::fs::write(&site.bundle, format!("{pem}{}", &pem[..200])).expect("write");
+    site.fails_with(": it breaks off inside a certificate; copy the file again");
+}
+
+/// Calls to AWS go the way of the websocket: without that, a session was opened unsigned, and then nothing could be
+/// resumed, ended or restarted.
+#[test]
+fn socks_proxies_carry_the_calls_to_aws() {
+    for (name, url, options) in [
+        ("HTTPS_PROXY", "socks5://127.0.0.1:PORT", ProxyOptions::default()),
+        ("ALL_PROXY", "socks5h://user:PASSWORD@127.0.0.1:PORT", with_password()),
+    ] {
+        let config = Config { require_signed_open: true, ..Config::default() };
+        let mut site = Site::with(config, |_| SERVICE.to_owned()).trusting();
+        let proxy = site.proxy(options);
+        site.set(name, &url.replace("PORT", &proxy.port().to_string()).replace("PASSWORD", ENCODED));
+        let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
+        started.endpoint = format!("https://{API}");
+        let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
+        let port = opened_port(&plugin.stdout);
+        assert_eq!(echo_through(port, b"before"), b"before");
+        site.sim.cut(started.id());
+        assert_eq!(echo_through(port, b"after"), b"after");
+        assert!(site.sim.requests().resume > 0, "{name}: {:?}", proxy.requests());
+        assert_asked_for(&proxy, &format!("{API}:443"));
+        plugin.signal(Signal::INT);
+        plugin.finish().assert_ok();
+        assert_all_ended(&site.sim);
+    }
+}
+
 #[test]
 fn an_unknown_authority_is_refused_with_advice() {
     let mut site = Site::here("localhost");
