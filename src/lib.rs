@@ -15,7 +15,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files
+//! files  printable
 //! version
 //! ```
 //!
@@ -40,6 +40,7 @@
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
+//! | [`printable`] | text from outside on one line, without control characters |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
 //!
 //! `.github/CONTRIBUTING.md` says where a payload type, a setting or a kind of session is added, and how
@@ -113,6 +114,7 @@ pub mod link;
 mod logging;
 mod notice;
 mod panics;
+mod printable;
 mod process;
 mod program;
 pub mod protocol;

@@ -3,14 +3,17 @@
 //! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped. Each line names
 //! the session, since several plugins append to one file.
 
+use std::fmt::{Debug, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
@@ -19,6 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::files;
+use crate::printable::OneLine;
 use crate::settings::Settings;
 
 /// Keeps the log's writer alive; the rest is written when it is dropped.
@@ -48,7 +52,11 @@ fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guar
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
         .finish(open(settings)?);
-    let lines = fmt::layer().with_writer(writer).with_ansi(false).with_timer(Stamp::new(id));
+    let lines = fmt::layer()
+        .with_writer(writer)
+        .with_ansi(false)
+        .with_timer(Stamp::new(id))
+        .fmt_fields(format::debug_fn(write_field).delimited(" "));
     tracing_subscriber::registry()
         .with(lines.with_filter(filter.and(filter_fn(may_be_logged))))
         .try_init()
@@ -75,6 +83,14 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
     open(settings)?;
     let daily = || settings.state_dir.as_ref().map(|state| state.join(DIRECTORY));
     settings.log_file.clone().or_else(daily).context("no home directory")
+}
+
+/// Writes one field of a line or a span. Its value may hold text from outside, and stays on the line.
+fn write_field(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    if field.name() != MESSAGE {
+        write!(writer, "{}=", field.name())?;
+    }
+    write!(OneLine::new(writer), "{value:?}")
 }
 
 /// Time and session at the beginning of each line.
@@ -190,6 +206,8 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// Name of the field that holds an event's text.
+const MESSAGE: &str = "message";
 const OWN_TARGET: &str = "session_manager_plugin";
 /// The most detail that other crates may log. At `DEBUG` the AWS SDK and the websocket library print requests.
 const FOREIGN_LEVEL: Level = Level::INFO;
@@ -232,6 +250,48 @@ mod tests {
         let mut text = String::new();
         Stamp::new("jane-0a1b\n2026 ERROR").format_time(&mut format::Writer::new(&mut text)).unwrap();
         assert!(text.ends_with("Z jane-0a1b2026ERROR"), "{text}");
+    }
+
+    #[test]
+    fn a_field_cannot_forge_a_line() {
+        let written = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let layer = fmt::layer()
+            .with_writer(Shared(written.clone()))
+            .with_ansi(false)
+            .without_time()
+            .fmt_fields(format::debug_fn(write_field).delimited(" "));
+        let error = "closed\x1b[2J\r\n2026-01-01T00:00:00Z s ERROR forged";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _span = tracing::info_span!("lane", destination = %error).entered();
+            tracing::info!(%error, length = 3, "not opened: {error}");
+        });
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let shown = r"closed\x1b[2J\x0d\x0a2026-01-01T00:00:00Z s ERROR forged";
+        assert!(text.contains(&format!("lane{{destination={shown}}}")), "{text}");
+        assert!(text.ends_with(&format!("not opened: {shown} error={shown} length=3\n")), "{text}");
+    }
+
+    /// A log in memory.
+    #[derive(Clone)]
+    struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl fmt::MakeWriter<'_> for Shared {
+        type Writer = Shared;
+
+        fn make_writer(&self) -> Shared {
+            self.clone()
+        }
+    }
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

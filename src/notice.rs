@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::printable::one_line;
 use crate::protocol::Stats;
 use crate::settings::When;
 use crate::term;
@@ -65,7 +66,7 @@ pub(crate) fn starting_session(id: &str) -> String {
 
 /// The session could not be started, or ended with an error.
 pub(crate) fn cannot_start(reason: impl std::fmt::Display) -> String {
-    format!("Cannot perform start session: {reason}\n")
+    format!("Cannot perform start session: {}\n", one_line(&reason.to_string()))
 }
 
 /// The agent's message to the customer, from the end of the handshake; nothing if there is none.
@@ -110,7 +111,7 @@ pub(crate) fn port_opened(port: u16, id: &str) -> String {
 /// A local UNIX socket is open.
 #[cfg_attr(not(any(unix, test)), expect(dead_code, reason = "there is none to open"))]
 pub(crate) fn unix_socket_opened(path: &str, id: &str) -> String {
-    format!("Unix socket {path} opened for sessionId {id}.\n")
+    format!("Unix socket {} opened for sessionId {id}.\n", one_line(path))
 }
 
 /// The first connection of a multiplexed port session.
@@ -280,9 +281,11 @@ pub(crate) fn report(id: &str, is_open: bool, stats: &Stats, connections: Option
     line
 }
 
+/// The only way from a text to stderr, except for the fixed answers to escapes: reasons, names and messages in it may
+/// come from anybody.
 fn render(text: &str, raw: bool) -> Bytes {
     let (start, end) = if raw { ("\r\n", "\r\n") } else { ("", "\n") };
-    Bytes::from(format!("{start}{STATUS_PREFIX}{text}{end}"))
+    Bytes::from(format!("{start}{STATUS_PREFIX}{}{end}", one_line(text)))
 }
 
 const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not accept the instance itself as a remote host: to reach a \
@@ -376,6 +379,18 @@ mod tests {
         assert!(status.line(RESUMED).is_some());
         assert_eq!(StatusLines::new(When::Never).line(RESUMED), None);
         assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
+    }
+
+    #[test]
+    fn text_from_outside_stays_on_its_line() {
+        const FORGED: &str = "late\x1b]0;t\x07\r\nsession-manager-plugin: connection resumed";
+        const SHOWN: &str = r"late\x1b]0;t\x07\x0d\x0asession-manager-plugin: connection resumed";
+        let line = StatusLines::new(When::Always).line(&reconnecting(FORGED)).unwrap();
+        assert_eq!(line, format!("session-manager-plugin: connection lost ({SHOWN}), reconnecting\n"));
+        assert_eq!(failure(FORGED), format!("session-manager-plugin: {SHOWN}\n"));
+        assert_eq!(cannot_start(FORGED), format!("Cannot perform start session: {SHOWN}\n"));
+        assert_eq!(unix_socket_opened(FORGED, "s"), format!("Unix socket {SHOWN} opened for sessionId s.\n"));
+        assert!(failure(&"x".repeat(100_000)).len() < 600);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::PATIENCE;
@@ -277,6 +279,13 @@ impl Socket {
         }
         self.closed = true;
         self.send(&wire::closed(SESSION, output));
+    }
+
+    /// Closes the websocket alone, with a reason of at most 123 bytes. The session goes on.
+    pub fn close_websocket(&mut self, reason: &str) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: reason.to_owned().into() };
+        let _ = self.ws.close(Some(frame));
+        let _ = self.ws.flush();
     }
 
     /// The next frame of the client; `None` when it has gone.

@@ -21,6 +21,7 @@ use crate::harness::{PATIENCE, World};
 mod encryption;
 #[path = "../fuzz/harness.rs"]
 mod fuzz;
+mod text;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]

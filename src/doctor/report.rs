@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
+use crate::printable::escaped;
 use crate::version::COMPATIBLE_VERSION;
 
 /// How a check has ended.
@@ -61,13 +62,13 @@ impl Check {
     }
 
     pub(super) fn advice(mut self, advice: impl Into<String>) -> Check {
-        self.advice = Some(advice.into());
+        self.advice = Some(escaped(&advice.into()));
         self
     }
 
     fn new(name: &'static str, status: Status, found: String) -> Check {
-        // What others say (a proxy, another program) must not steer the terminal.
-        let found = found.chars().filter(|char| *char == '\n' || !char.is_control()).collect();
+        // Other programs, proxies and servers choose a part of this text.
+        let found = found.lines().map(escaped).collect::<Vec<_>>().join("\n");
         Check { name, status, found, advice: None }
     }
 }
@@ -142,7 +143,7 @@ mod tests {
             [
                 "ok       region       eu-west-1",
                 "warning  plugin       one",
-                "                      two[2J",
+                "                      two\\x1b[2J",
                 "                      -> do it",
                 "FAILURE  dns          no",
                 "",

@@ -1,0 +1,162 @@
+//! Text that a peer chooses never controls the terminal and never looks like a line of this program.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::harness::api::{Started, read_operation};
+use crate::harness::gateway::{Gateway, SESSION, Socket};
+use crate::harness::net::Server;
+use crate::harness::process::{Finished, Running, Signal};
+use crate::harness::{World, read, wire};
+
+/// Sets the title, rings, clears the screen (once without ESC), and begins two lines in the plugin's name.
+const ATTACK: &str = "\x1b]0;title\x07\x1b[2J\u{9b}2J\r\nsession-manager-plugin: connection resumed\n\
+    2026-01-01T00:00:00.000000Z forged";
+
+/// What [`ATTACK`] looks like.
+const SHOWN: &str = r"\x1b]0;title\x07\x1b[2J\x9b2J\x0d\x0asession-manager-plugin: connection resumed\x0a2026-01-01T00:00:00.000000Z forged";
+
+/// A world with every status line and a log; and the log's path.
+fn world() -> (World, PathBuf) {
+    let mut world = World::new();
+    let log = world.path("log");
+    for (name, value) in [("STATUS", "always"), ("LOG", "trace"), ("LOG_FILE", &log.display().to_string())] {
+        world.set(&format!("SSM_PLUGIN_{name}"), value);
+    }
+    (world, log)
+}
+
+#[track_caller]
+fn run(started: &Started, world: &World) -> Finished {
+    let mut running = Running::spawn(&mut started.command(world));
+    let _stdin = running.take_stdin();
+    let finished = running.finish();
+    finished.assert_ok();
+    finished
+}
+
+/// Asserts that the log holds `shown`, and that each of its lines is one of ours.
+#[track_caller]
+fn assert_logged(log: &Path, shown: &str) {
+    let text = read(log);
+    assert!(text.contains(shown), "{text:?}");
+    for line in text.lines() {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(line.starts_with("20") && line.contains(&format!("Z {SESSION} ")), "{line:?}");
+    }
+}
+
+/// Asserts that no line of stderr holds a control character or lacks the program's name.
+#[track_caller]
+fn assert_printable(errors: &str) {
+    for line in errors.split('\n').filter(|line| !line.is_empty()) {
+        let is_ours = line.starts_with("session-manager-plugin: ");
+        assert!(is_ours && !line.contains(char::is_control), "{line:?} in {errors:?}");
+    }
+}
+
+#[test]
+fn a_websocket_s_close_reason_is_shown_on_one_line() {
+    // A websocket's reason has 123 bytes at most.
+    let reason: &'static str = ATTACK.split(" forged").next().unwrap_or_default();
+    let gateway = Gateway::scripted(move |socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        socket.close_websocket(reason);
+    });
+    let (mut world, log) = world();
+    world.set("SSM_PLUGIN_RECONNECT_TIMEOUT", "1");
+    let started = Started { endpoint: "http://127.0.0.1:1".to_owned(), ..Started::of(&gateway) };
+    let mut running = Running::spawn(&mut started.command(&world));
+    let _stdin = running.take_stdin();
+    running.stderr.wait_for("connection lost");
+    running.signal(Signal::TERM);
+    let finished = running.finish();
+    let errors = finished.errors();
+    let shown = SHOWN.split(" forged").next().unwrap_or_default();
+    assert!(
+        errors.contains(&format!("connection lost (closed by the service: {shown}), reconnecting\n")),
+        "{errors:?}"
+    );
+    assert_printable(&errors);
+    assert_logged(&log, shown);
+}
+
+/// An endpoint that refuses each call with this message.
+fn refusing_api(message: &str) -> Server {
+    let body = json!({"__type": "AccessDeniedException", "message": message}).to_string();
+    Server::start(move |mut stream| {
+        let _ = read_operation(&mut stream);
+        let head = format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.1\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    })
+}
+
+#[test]
+fn an_error_message_of_aws_is_shown_on_one_line() {
+    let cut = AtomicBool::new(false);
+    let gateway = Gateway::scripted(move |socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        if cut.swap(true, Ordering::SeqCst) {
+            socket.close("");
+        } else {
+            socket.close_websocket("");
+        }
+    });
+    let api = refusing_api(&ATTACK.replace(['\r', '\n'], "\u{85}"));
+    let (world, log) = world();
+    let endpoint = format!("http://127.0.0.1:{}", api.port());
+    let finished = run(&Started { endpoint, ..Started::of(&gateway) }, &world);
+    let errors = finished.errors();
+    let shown = SHOWN.replace(r"\x0d", r"\x85").replace(r"\x0a", r"\x85");
+    assert!(
+        errors.contains(&format!("ssm:ResumeSession failed: AccessDeniedException: {shown}")),
+        "{errors:?}"
+    );
+    assert_printable(&errors);
+    assert_logged(&log, &shown);
+}
+
+/// Plays a port session with these properties, to its refusal.
+#[track_caller]
+fn refused_port(properties: Value) -> String {
+    let gateway = Gateway::scripted(move |socket: &mut Socket| {
+        socket.handshake("3.3.1000.0", "Port", &properties);
+    });
+    let (world, log) = world();
+    let mut running = Running::spawn(&mut Started::of(&gateway).command(&world));
+    let _stdin = running.take_stdin();
+    running.stdout.wait_for("Cannot perform start session: ");
+    running.stdout.wait_for("\n");
+    let finished = running.finish();
+    finished.assert_ok();
+    // Debug output of structures, which escapes in its own way.
+    assert_logged(&log, r"connection resumed\n2026");
+    let text = finished.text();
+    let text = text.trim_start_matches('\n');
+    text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned())
+}
+
+#[test]
+fn a_local_port_of_the_agent_is_shown_on_one_line() {
+    let text =
+        refused_port(json!({"type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": ATTACK}));
+    assert!(text.contains(SHOWN) && text.lines().count() == 1, "{text:?}");
+}
+
+#[test]
+fn a_socket_path_of_the_agent_is_shown_on_one_line() {
+    let path = format!("/nowhere/{ATTACK}");
+    let properties = json!({"type": "LocalPortForwarding", "portNumber": "80", "localConnectionType": "unix",
+        "localUnixSocket": path});
+    let text = refused_port(properties);
+    assert!(text.contains(SHOWN) && text.lines().count() == 1, "{text:?}");
+}
