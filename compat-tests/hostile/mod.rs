@@ -19,6 +19,7 @@ use crate::harness::wire::{self, Frame};
 use crate::harness::{PATIENCE, World};
 
 mod encryption;
+mod files;
 #[path = "../fuzz/harness.rs"]
 mod fuzz;
 mod text;

@@ -14,22 +14,23 @@ use crate::settings::{Loaded, Settings, Source};
 use crate::term::{RawMode, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal};
 
 pub(super) fn settings(loaded: &Loaded) -> Check {
-    if !loaded.warnings.is_empty() {
-        let lines: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        return Check::warning("settings", lines.join("\n"))
-            .advice("session-manager-plugin --help lists them all");
-    }
     let names = |source| {
         let names = loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name);
         names.collect::<Vec<_>>().join(", ")
     };
-    let lines: Vec<String> = [("environment", Source::Environment), ("settings file", Source::File)]
+    let in_use: Vec<String> = [("environment", Source::Environment), ("settings file", Source::File)]
         .into_iter()
         .map(|(place, source)| (place, names(source)))
         .filter(|(_, names)| !names.is_empty())
         .map(|(place, names)| format!("{place}: {names}"))
         .collect();
-    Check::ok("settings", if lines.is_empty() { "all defaults".to_owned() } else { lines.join("\n") })
+    if !loaded.warnings.is_empty() {
+        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        let lines: Vec<String> = warnings.chain(in_use).collect();
+        return Check::warning("settings", lines.join("\n"))
+            .advice("session-manager-plugin --help lists them all");
+    }
+    Check::ok("settings", if in_use.is_empty() { "all defaults".to_owned() } else { in_use.join("\n") })
 }
 
 /// Which plugin the AWS CLI would call, and which one callers that know only the official package's place.

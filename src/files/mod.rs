@@ -1,4 +1,8 @@
-//! Files that the user's settings name: opened without waiting, since opening a pipe blocks and a device has no end.
+//! Files that the user's settings name: opened without waiting, since opening a pipe blocks and a device has no end, and
+//! only where no other user can have exchanged them.
+
+#[cfg(unix)]
+mod ownership;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,8 +17,8 @@ pub(crate) enum FileError {
     /// More bytes than there can be sense in.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    /// The system's words.
-    #[error("{0}")]
+    /// The system's error, or the reason for not trusting the file.
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 
@@ -29,6 +33,32 @@ impl FileError {
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
+
+    /// Whether others could have written the file.
+    pub(crate) fn is_untrusted(&self) -> bool {
+        #[cfg(unix)]
+        return matches!(self, FileError::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.is::<ownership::Untrusted>()));
+        #[cfg(not(unix))]
+        false
+    }
+}
+
+/// The content of a regular file of at most `most` bytes that only the user and root can have written (on UNIX:
+/// elsewhere the folders of a user are closed to others by default).
+///
+/// # Errors
+/// See [`FileError`].
+pub(crate) fn read_trusted(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    let file = open_regular(path)?;
+    #[cfg(unix)]
+    {
+        ownership::check_content(path, &file.metadata()?).map_err(io::Error::from)?;
+        ownership::check_way(path)?;
+    }
+    copy_from(file, most, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The content of a regular file of at most `most` bytes.
@@ -46,34 +76,72 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// See [`FileError`].
 pub(crate) fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), FileError> {
+    copy_from(open_regular(path)?, most, to)
+}
+
+fn open_regular(path: &Path) -> Result<File, FileError> {
     // Checked before opening: opening a pipe would block.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
     }
-    let size = io::copy(&mut File::open(path)?.take(most.saturating_add(1)), to)?;
+    Ok(File::open(path)?)
+}
+
+fn copy_from(file: File, most: u64, to: &mut impl Write) -> Result<(), FileError> {
+    let size = io::copy(&mut file.take(most.saturating_add(1)), to)?;
     if size > most { Err(FileError::TooLarge(most)) } else { Ok(()) }
 }
 
-/// Opens a file to append to, readable by its owner only.
+/// Opens a file to append to, readable by its owner only. On UNIX it must not be a symbolic link, must belong to the
+/// user or to root, and no other user can have put it, or a directory on the way to it, where it is.
 ///
 /// # Errors
-/// As the system gives them; also for a pipe that nobody reads.
+/// The system's error, or the reason for not trusting the file; also for a pipe without a reader.
+#[cfg(unix)]
 pub(crate) fn append_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // A pipe that nobody reads is an error then; it would keep us waiting otherwise.
-        options.mode(0o600).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+
+    use rustix::fs::OFlags;
+    // A pipe without a reader is an error with NONBLOCK; opening would wait for one otherwise.
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if !is_device_or_stream(path) {
+        ownership::check_way(path)?;
+        flags |= OFlags::NOFOLLOW;
     }
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    if file.metadata()?.is_file() {
-        // The file may be an older one with wider rights.
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
+            io::Error::other("it is a symbolic link")
+        }
+        _ => error,
+    })?;
+    let found = file.metadata()?;
+    // A terminal keeps its owner when its user becomes another one.
+    if !found.file_type().is_char_device() {
+        ownership::check_target(path, &found)?;
+    }
+    if found.is_file() {
+        // The file may be an older one with wider permissions.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     }
     Ok(file)
+}
+
+/// Opens a file to append to.
+///
+/// # Errors
+/// The system's error.
+#[cfg(not(unix))]
+pub(crate) fn append_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Returns `true` for names that the system itself gives devices and this process's descriptors. Some of them are links
+/// (`/dev/stderr`).
+#[cfg(unix)]
+fn is_device_or_stream(path: &Path) -> bool {
+    ["/dev", "/dev/fd", "/proc/self/fd"].iter().any(|directory| path.parent() == Some(Path::new(directory)))
 }
 
 /// Bytes of a file of certificates to trust. The largest systems' stores have a quarter of a megabyte.
@@ -95,5 +163,38 @@ mod tests {
         assert!(read(&path.join("below"), 4).unwrap_err().is_absent());
         let denied = FileError::from(io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(denied.is_denied() && !denied.is_absent());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn trusted_content_has_one_writer() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert!(read_trusted(&path, 4).unwrap_err().is_absent());
+        std::fs::write(&path, "four").unwrap();
+        assert_eq!(read_trusted(&path, 4).unwrap(), b"four");
+        assert!(matches!(read_trusted(&path, 3), Err(FileError::TooLarge(3))));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let error = read_trusted(&path, 4).unwrap_err();
+        assert!(error.is_untrusted() && !error.is_absent() && !error.is_denied(), "{error}");
+        assert_eq!(read(&path, 4).unwrap(), b"four");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        append_private(&file).unwrap().write_all(b"line").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(append_private(&link).unwrap_err().to_string(), "it is a symbolic link");
+        std::fs::hard_link(&file, dir.path().join("second")).unwrap();
+        assert!(append_private(&file).unwrap_err().to_string().ends_with("has other names (hard links)"));
+        assert_eq!(std::fs::read(&file).unwrap(), b"line");
+        append_private(Path::new("/dev/null")).unwrap();
+        assert!(
+            is_device_or_stream(Path::new("/dev/stderr")) && !is_device_or_stream(Path::new("/dev/shm/x"))
+        );
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
     let text = match text(path) {
         Ok(text) => text,
         Err(error) => {
-            let text = named(format!("cannot be read: {error}"));
+            let effect = if error.is_untrusted() { "is ignored" } else { "cannot be read" };
+            let text = named(format!("{effect}: {error}"));
             if error.is_denied() {
                 // Another user's, whose HOME `sudo -E` and the like have left in the environment.
                 warnings.push(Warning::minor(text));
@@ -73,7 +74,8 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
 }
 
 fn text(path: &Path) -> Result<String, FileError> {
-    let bytes = files::read(path, MAX_SIZE)?;
+    // It can name hosts to connect to and files to write.
+    let bytes = files::read_trusted(path, MAX_SIZE)?;
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8").into())
 }
 
@@ -146,6 +148,31 @@ mod tests {
         std::fs::write(&long, "#".repeat(MAX_SIZE as usize + 1)).unwrap();
         read(&long, &mut warnings);
         assert!(warnings[1].to_string().contains("larger than 65536 bytes"), "{warnings:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_that_others_can_write_is_ignored() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "quiet = true\n").unwrap();
+        for (changed, mode) in [(path.as_path(), 0o646), (dir.path(), 0o777)] {
+            std::fs::set_permissions(changed, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut warnings = Vec::new();
+            assert!(read(&path, &mut warnings).is_empty());
+            let place = changed.display();
+            let text = format!(
+                "settings file {}: is ignored: other users can write to {place} (mode {mode:o}); chmod go-w {place} \
+                 changes that",
+                path.display()
+            );
+            assert_eq!(warnings, [Warning::new(text)]);
+            std::fs::set_permissions(changed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let mut warnings = Vec::new();
+        assert_eq!(read(&path, &mut warnings).len(), 1);
+        assert_eq!(warnings, []);
     }
 
     #[cfg(not(any(windows, target_os = "macos")))]

@@ -1,0 +1,178 @@
+//! Other users of the machine: files that they can exchange. And a process that may open almost no file.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::api::Started;
+use crate::harness::gateway::{Gateway, Socket};
+use crate::harness::greeting::greeted;
+use crate::harness::process::{Finished, Running, run};
+use crate::harness::{World, is_root, read, wire};
+
+/// A world with a settings file, and its path.
+fn world(settings: &str) -> (World, PathBuf) {
+    let world = World::new();
+    let dir = world.home().join(".config/session-manager-plugin");
+    std::fs::create_dir_all(&dir).expect("config folder");
+    let path = dir.join("config.toml");
+    std::fs::write(&path, settings).expect("config file");
+    (world, path)
+}
+
+#[track_caller]
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+}
+
+#[track_caller]
+fn assert_ignored(world: &World, settings: &Path, reason: &str) {
+    let finished = greeted(world, 1);
+    finished.assert_ok();
+    // It would have been quiet.
+    assert!(finished.text().starts_with("\nStarting session with SessionId: "), "{}", finished.text());
+    let line = format!("session-manager-plugin: settings file {}: is ignored: {reason}", settings.display());
+    let errors = finished.errors();
+    assert!(errors.starts_with(&line) && errors.lines().count() == 1, "{line} is not {errors}");
+}
+
+#[test]
+fn settings_that_others_can_write_are_ignored() {
+    let (world, path) = world("quiet = true\n");
+    assert_eq!(greeted(&world, 1).text(), "hello\r\n");
+    let folder = path.parent().expect("a folder");
+    for (changed, mode) in [(path.as_path(), 0o666), (folder, 0o777), (&world.home(), 0o757)] {
+        set_mode(changed, mode);
+        let reason = format!("other users can write to {} (mode {mode:o}); chmod go-w ", changed.display());
+        assert_ignored(&world, &path, &reason);
+        set_mode(changed, 0o700);
+    }
+    assert_eq!(greeted(&world, 1).text(), "hello\r\n");
+}
+
+#[test]
+fn settings_of_another_user_are_ignored() {
+    // Only root can give a file away.
+    if is_root() {
+        let (world, path) = world("quiet = true\n");
+        chown(&path, Some(65_534), None).expect("chown");
+        assert_ignored(&world, &path, &format!("{} belongs to another user (uid 65534)", path.display()));
+    }
+}
+
+/// With `stow`, in Nix and elsewhere the file is a link.
+#[test]
+fn settings_behind_a_link_are_judged_where_they_are() {
+    let (world, path) = world("");
+    let folder = world.path("dotfiles");
+    std::fs::create_dir(&folder).expect("folder");
+    std::fs::write(folder.join("plugin.toml"), "quiet = true\n").expect("write");
+    std::fs::remove_file(&path).expect("remove");
+    symlink(folder.join("plugin.toml"), &path).expect("link");
+    assert_eq!(greeted(&world, 1).text(), "hello\r\n");
+    set_mode(&folder, 0o777);
+    assert_ignored(&world, &path, &format!("other users can write to {} (mode 777)", folder.display()));
+}
+
+#[test]
+fn doctor_shows_settings_in_use_beside_warnings() {
+    let (mut world, path) = world("quiet = true\n");
+    set_mode(&path, 0o666);
+    world.set("SSM_PLUGIN_WINDOW", "65536");
+    let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();
+    assert!(report.contains("is ignored: other users can write to "), "{report}");
+    assert!(report.contains("environment: SSM_PLUGIN_WINDOW"), "{report}");
+    assert!(!report.contains("SSM_PLUGIN_QUIET"), "{report}");
+}
+
+/// Asserts that nothing was written and that one line has the reason.
+#[track_caller]
+fn assert_not_written(world: &World, what: &str, path: &Path, reason: &str) {
+    let finished = greeted(world, 1);
+    finished.assert_ok();
+    assert!(finished.text().contains("hello\r\n"));
+    let errors = finished.errors();
+    let line = format!("session-manager-plugin: {what} {}: {reason}", path.display());
+    assert!(errors.starts_with(&line) && errors.lines().count() == 1, "{line} is not {errors}");
+}
+
+#[test]
+fn logs_are_not_written_through_links_or_in_open_folders() {
+    for (setting, what) in [
+        ("SSM_PLUGIN_LOG_FILE", "no log: cannot open"),
+        ("SSM_PLUGIN_WIRE_LOG", "no wire log: cannot write to"),
+    ] {
+        let mut world = World::new();
+        world.set("SSM_PLUGIN_LOG", if setting == "SSM_PLUGIN_LOG_FILE" { "debug" } else { "off" });
+        let (victim, link, folder) = (world.path("victim"), world.path("link"), world.path("folder"));
+        std::fs::write(&victim, "precious").expect("write");
+        set_mode(&victim, 0o644);
+        symlink(&victim, &link).expect("link");
+        world.set(setting, &link.display().to_string());
+        assert_not_written(&world, what, &link, "it is a symbolic link");
+
+        let second = world.path("second");
+        std::fs::hard_link(&victim, &second).expect("hard link");
+        world.set(setting, &second.display().to_string());
+        assert_not_written(&world, what, &second, &format!("{} has other names", second.display()));
+        assert_eq!(read(&victim), "precious");
+        assert_eq!(std::fs::metadata(&victim).expect("metadata").permissions().mode() & 0o777, 0o644);
+
+        std::fs::create_dir(&folder).expect("folder");
+        set_mode(&folder, 0o777);
+        let file = folder.join("log");
+        world.set(setting, &file.display().to_string());
+        let reason = format!("other users can write to {} (mode 777)", folder.display());
+        assert_not_written(&world, what, &file, &reason);
+        assert!(!file.exists());
+        // As in /tmp, where only the owner can replace a file.
+        set_mode(&folder, 0o1777);
+        assert_eq!(greeted(&world, 1).errors(), "");
+        assert!(file.exists());
+    }
+}
+
+#[test]
+fn a_log_on_stderr_is_still_possible() {
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_LOG", "info");
+    world.set("SSM_PLUGIN_LOG_FILE", "/dev/stderr");
+    let errors = greeted(&world, 1).errors();
+    assert!(errors.contains("session ends"), "{errors}");
+}
+
+/// One run with at most `limit` open files.
+#[track_caller]
+fn run_with_limit(limit: usize) -> Finished {
+    let gateway = Gateway::scripted(|socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        socket.close("");
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
+    let plugin = Started::of(&gateway).command(&world);
+    let mut command: Command = world.shell(&format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
+    command.arg(plugin.get_program()).args(plugin.get_args());
+    command.envs(plugin.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Running::spawn_without_stdin(&mut command).finish()
+}
+
+#[test]
+fn too_few_descriptors_are_reported_in_one_line() {
+    for limit in 4..=22 {
+        let finished = run_with_limit(limit);
+        finished.assert_ok();
+        let (text, errors) = (finished.text(), finished.errors());
+        assert_eq!(errors, "", "{limit}");
+        let failures = text.lines().filter(|line| line.starts_with("Cannot perform start session: "));
+        let failures: Vec<&str> = failures.collect();
+        let is_understood = match failures.as_slice() {
+            [] => text.contains("hello\r\n"),
+            [line] => line.contains("Too many open files"),
+            _ => false,
+        };
+        assert!(is_understood, "{limit}: {text:?}");
+    }
+}
