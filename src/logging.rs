@@ -32,17 +32,13 @@ pub(crate) struct Guard {
     _worker: WorkerGuard,
 }
 
-/// Starts logging for the session `id` if the settings ask for it. A bad filter or a place that cannot be written costs one
-/// line on stderr, never the session.
-pub(crate) fn start(settings: &Settings, id: &str) -> Option<Guard> {
-    let filter = settings.log.as_deref()?;
-    match try_start(filter, settings, id) {
-        Ok(guard) => Some(guard),
-        Err(err) => {
-            let _ = writeln!(io::stderr(), "session-manager-plugin: no log: {err:#}");
-            None
-        }
-    }
+/// Starts logging for the session `id` if the settings ask for it.
+///
+/// # Errors
+/// A sentence about a bad filter or a file that cannot be written. The session does not depend on it.
+pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, String> {
+    let Some(filter) = settings.log.as_deref() else { return Ok(None) };
+    try_start(filter, settings, id).map(Some).map_err(|error| format!("no log: {error:#}"))
 }
 
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
@@ -306,7 +302,7 @@ mod tests {
 
     #[test]
     fn off_by_default() {
-        assert!(start(&Settings::default(), "s").is_none());
+        assert!(start(&Settings::default(), "s").unwrap().is_none());
     }
 
     #[test]
@@ -372,7 +368,7 @@ mod tests {
         let err = open(&settings(file.path())).err().unwrap();
         assert!(err.to_string().contains(&*file.path().to_string_lossy()), "{err:#}");
         let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
-        assert!(start(&settings, "s").is_none());
+        assert!(start(&settings, "s").unwrap_err().starts_with("no log: cannot write to "));
         let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
         assert!(
             format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG")

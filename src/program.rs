@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use tokio::runtime::{Builder, Runtime};
+
 use crate::cli::{self, Invocation, StartSession};
 use crate::process::Parent;
 use crate::settings::{self, Loaded, Settings};
@@ -41,13 +43,14 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     for warning in warnings.iter().filter(|warning| !warning.is_minor) {
         let _ = io::stderr().write_all(&session::failure_line(&settings, &warning.to_string()));
     }
-    let _log = logging::start(&settings, &start.session_id);
+    let _log = started(logging::start(&settings, &start.session_id), &settings);
     for warning in &warnings {
         tracing::warn!(%warning, "settings");
     }
-    let wire_log = wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads);
+    let wire_log =
+        started(wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads), &settings);
     process::raise_descriptor_limit();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err), &settings),
     };
@@ -56,6 +59,20 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(status)
+}
+
+/// What has been started; reports on stderr what could not be, which stops nothing else.
+fn started<T>(outcome: Result<Option<T>, String>, settings: &Settings) -> Option<T> {
+    outcome.unwrap_or_else(|reason| {
+        let _ = io::stderr().write_all(&session::failure_line(settings, &reason));
+        None
+    })
+}
+
+/// The runtime. It panics where there are no descriptors for its signals, so these are looked for first.
+fn runtime() -> io::Result<Runtime> {
+    process::check_descriptors()?;
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// `doctor`: 0 when no check has failed, 1 when one has, 2 for words it does not know.
@@ -67,7 +84,7 @@ fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err), &loaded.settings),
     };

@@ -1,7 +1,8 @@
 //! The limit of open file descriptors, and waiting for one.
 #![expect(unsafe_code, reason = "the runtime wants a promise about the descriptor it watches")]
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::Interest;
@@ -26,6 +27,20 @@ pub(crate) fn descriptor_limit() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
+/// Checks that as many descriptors can be opened as every run needs.
+///
+/// # Errors
+/// A sentence about the limit when they cannot.
+pub(crate) fn check_descriptors() -> io::Result<()> {
+    let stderr = io::stderr();
+    let opened: io::Result<Vec<OwnedFd>> =
+        (0..NEEDED_AT_START).map(|_| stderr.as_fd().try_clone_to_owned()).collect();
+    opened.map(drop).map_err(|error| {
+        let limit = descriptor_limit();
+        io::Error::other(format!("the limit of open files is too low (ulimit -n: {limit}): {error}"))
+    })
+}
+
 /// Registers the descriptor with the runtime, so that its readiness can be awaited; gives it back where that is impossible
 /// (a file).
 ///
@@ -39,3 +54,6 @@ pub(crate) fn watch_readable(descriptor: OwnedFd) -> Result<AsyncFd<OwnedFd>, Ow
 
 /// 8 sessions of 1,024 streams, and some; macOS takes no more, whatever the hard limit says.
 const ENOUGH: u64 = 10_240;
+/// The runtime has four (two for readiness, two for signals), the console two, stdin and the websocket one each; the
+/// others are for looking up names, credentials, certificates and calls to AWS.
+const NEEDED_AT_START: usize = 16;

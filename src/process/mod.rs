@@ -21,10 +21,10 @@ pub(crate) use self::env::take_var;
 pub(crate) use self::parent::Parent;
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
-pub(crate) use self::windows::{Signals, descriptor_limit, raise_descriptor_limit};
+pub(crate) use self::windows::{Signals, check_descriptors, descriptor_limit, raise_descriptor_limit};
 #[cfg(unix)]
 pub(crate) use self::{
-    descriptors::{descriptor_limit, raise_descriptor_limit, watch_readable},
+    descriptors::{check_descriptors, descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
     signals::Signals,
 };

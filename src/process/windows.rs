@@ -41,3 +41,12 @@ pub(crate) fn descriptor_limit() -> usize {
 
 /// Sockets have no such limit here.
 pub(crate) fn raise_descriptor_limit() {}
+
+/// Sockets have no such limit here.
+///
+/// # Errors
+/// None.
+#[expect(clippy::unnecessary_wraps, reason = "the same interface as on UNIX")]
+pub(crate) fn check_descriptors() -> io::Result<()> {
+    Ok(())
+}

@@ -29,6 +29,7 @@ mod status;
 mod stdio;
 mod watch;
 
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -59,7 +60,10 @@ pub(crate) async fn run(
     let wants_status = settings.exit_code;
     let mut console = match Console::open(&settings) {
         Ok(console) => console,
-        Err(_) => return if wants_status { OWN_FAILURE } else { 0 },
+        Err(error) => {
+            let _ = io::stdout().write_all(notice::cannot_start(error).as_bytes());
+            return if wants_status { OWN_FAILURE } else { 0 };
+        }
     };
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent, settings.keep_alive_without_parent);

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! What was typed and shown is replaced by its length and digest, unless the settings ask for it; the digest is left
-//! out for less than 64 bytes, which could be guessed from it. Commands and keys are cut out of the
-//! handshake. The token is never recorded.
+//! out for less than 64 bytes, which could be guessed from it. Commands, properties, keys and errors are cut out of the
+//! handshake, and the service's reason out of the end. The token is never recorded. Reasons for lost websockets stay: they
+//! are AWS's, the gateway's or the system's.
 //!
 //! A thread writes. It has a bounded queue and the session never waits for it: what does not fit is counted.
 
@@ -34,19 +35,14 @@ use serde_json::{Value, json};
 use crate::files;
 use crate::protocol::Transmit;
 
-/// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown. A file that
-/// cannot be written costs one line on stderr, never the session.
-pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Option<Guard> {
-    let path = path?;
-    match Guard::start(path, payloads) {
-        Ok(guard) => Some(guard),
-        Err(err) => {
-            let place = path.display();
-            let _ =
-                writeln!(io::stderr(), "session-manager-plugin: no wire log: cannot write to {place}: {err}");
-            None
-        }
-    }
+/// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown.
+///
+/// # Errors
+/// A sentence about a file that cannot be written. The session does not depend on it.
+pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Result<Option<Guard>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let error = |error| format!("no wire log: cannot write to {}: {error}", path.display());
+    Guard::start(path, payloads).map(Some).map_err(error)
 }
 
 /// A recording under way, as links see it.
@@ -307,10 +303,10 @@ mod tests {
 
     #[test]
     fn a_recording() {
-        assert!(start(None, false).is_none());
+        assert!(start(None, false).unwrap().is_none());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wire");
-        let guard = start(Some(&path), false).unwrap();
+        let guard = start(Some(&path), false).unwrap().unwrap();
         let (first, second) = (guard.recording().recorder(), guard.recording().recorder());
         first.sent(&Transmit::Text(r#"{"TokenValue":"secret","ClientVersion":"1"}"#.into()));
         first.frame(From::Agent, &output(7, b"what was shown"));
@@ -331,7 +327,7 @@ mod tests {
         assert_eq!(lines[3]["reason"].as_str().unwrap().len(), MAX_REASON);
 
         // A second recording follows in the same file, with payloads.
-        let guard = start(Some(&path), true).unwrap();
+        let guard = start(Some(&path), true).unwrap().unwrap();
         let frame = output(0, b"what was shown");
         guard.recording().recorder().frame(From::Client, &frame);
         drop(guard);
