@@ -53,18 +53,23 @@ pub(super) fn frame(from: &str, frame: Bytes, payloads: bool) -> Value {
 
 /// Nothing of the user's is in it.
 fn is_harmless(message: &Message) -> bool {
+    use MessageType::{Acknowledge, InputStreamData, OutputStreamData, PausePublication, StartPublication};
     match message.message_type {
-        MessageType::InputStreamData | MessageType::OutputStreamData => {
+        InputStreamData | OutputStreamData => {
             matches!(message.payload_type, PayloadType::Size | PayloadType::Flag | PayloadType::ExitCode)
         }
-        _ => true,
+        Acknowledge | StartPublication | PausePublication => true,
+        MessageType::ChannelClosed | MessageType::Other => false,
     }
 }
 
-/// A message of the handshake without commands and keys. `None` when it is not one, or not understood.
+/// A message of the handshake, or the end of the channel, without what the agent, the service and AWS say in it: commands,
+/// properties, keys, reasons and errors. `None` when it is neither, or not understood.
 fn cleaned(message: &Message) -> Option<Bytes> {
     use PayloadType::{HandshakeComplete, HandshakeRequest, HandshakeResponse};
-    if !matches!(message.payload_type, HandshakeRequest | HandshakeResponse | HandshakeComplete) {
+    let is_handshake =
+        matches!(message.payload_type, HandshakeRequest | HandshakeResponse | HandshakeComplete);
+    if !is_handshake && message.message_type != MessageType::ChannelClosed {
         return None;
     }
     let mut content: Value = serde_json::from_slice(&message.payload).ok()?;
@@ -72,21 +77,18 @@ fn cleaned(message: &Message) -> Option<Bytes> {
     Some(Message { payload: content.to_string().into(), ..message.clone() }.encode())
 }
 
+/// Replaces each text that is not known to be harmless.
 fn clean(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let is_private = PRIVATE.iter().any(|private| name.eq_ignore_ascii_case(private));
-                if is_private && value.as_str().is_some_and(|text| !text.is_empty()) {
-                    *value = json!(REDACTED);
-                } else if is_private && value.is_array() {
-                    *value = json!([REDACTED]);
-                } else {
+                if !value.is_string() || !HARMLESS.contains(&name.as_str()) {
                     clean(value);
                 }
             }
         }
         Value::Array(values) => values.iter_mut().for_each(clean),
+        Value::String(text) if !text.is_empty() => *text = REDACTED.to_owned(),
         _ => {}
     }
 }
@@ -115,9 +117,23 @@ fn hex(bytes: &[u8]) -> String {
 const REDACTED: &str = "[redacted]";
 /// Where a frame's header holds the payload's digest.
 const DIGEST: std::ops::Range<usize> = 80..112;
-/// Fields of the agent's handshake (as its source names them) that hold what the user runs, or a key.
-const PRIVATE: [&str; 6] =
-    ["Commands", "Command", "KMSCipherTextKey", "KMSCipherTextHash", "KMSKeyId", "CustomerMessage"];
+/// Fields whose text stays: what is needed to understand the course of a session and to play it again. The names are
+/// those of the agent's source; all other text of the handshake and of the end is cut out.
+const HARMLESS: [&str; 13] = [
+    "AgentVersion",
+    "ClientVersion",
+    "ActionType",
+    "SessionType",
+    "type",
+    "localConnectionType",
+    "portNumber",
+    "localPortNumber",
+    "MessageType",
+    "MessageId",
+    "DestinationId",
+    "SessionId",
+    "CreatedDate",
+];
 
 /// Shorter payloads could be guessed from their digest: single keys, passwords.
 pub(super) const MIN_HASHED: usize = 64;
@@ -176,6 +192,52 @@ mod tests {
         assert_eq!((recorded.sequence, recorded.flags), (3, 1));
         let line = frame("agent", message(PayloadType::HandshakeRequest, b"no JSON swordfish"), false);
         assert!(line.get("hex").is_none(), "{line}");
+    }
+
+    fn recorded(payload_type: PayloadType, content: &Value) -> Value {
+        let line = frame("agent", message(payload_type, content.to_string().as_bytes()), false);
+        let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
+        serde_json::from_slice(&Message::decode(bytes.into()).unwrap().payload).unwrap()
+    }
+
+    #[test]
+    fn properties_and_errors_are_cut_out_of_the_handshake() {
+        let request = json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": [
+            {"ActionType": "SessionType", "ActionParameters": {"SessionType": "Port", "Properties": {
+                "host": "db.swordfish.internal", "portNumber": "5432", "type": "LocalPortForwarding",
+                "localUnixSocket": "/home/swordfish/s", "any": ["swordfish"], "flag": true}}},
+        ]});
+        let kept = recorded(PayloadType::HandshakeRequest, &request);
+        let properties = &kept["RequestedClientActions"][0]["ActionParameters"]["Properties"];
+        assert_eq!(
+            *properties,
+            json!({"host": REDACTED, "portNumber": "5432", "type": "LocalPortForwarding",
+                "localUnixSocket": REDACTED, "any": [REDACTED], "flag": true})
+        );
+        let error = "AccessDeniedException: User: arn:aws:iam::123456789012:user/swordfish";
+        let response = json!({"ClientVersion": "1.2.0.0", "ProcessedClientActions": [
+            {"ActionType": "KMSEncryption", "ActionStatus": 2, "ActionResult": null, "Error": error}], "Errors": [error]});
+        let kept = recorded(PayloadType::HandshakeResponse, &response);
+        assert!(!kept.to_string().contains("swordfish"), "{kept}");
+        assert_eq!(kept["ProcessedClientActions"][0]["ActionStatus"], 2);
+    }
+
+    #[test]
+    fn the_last_words_are_cut_out_of_the_end() {
+        let of_type = |message_type| {
+            let payload = json!({"MessageType": "channel_closed", "Output": "swordfish", "SchemaVersion": 1});
+            let frame_of = Message {
+                message_type,
+                ..Message::decode(message(PayloadType::Output, payload.to_string().as_bytes())).unwrap()
+            };
+            frame("agent", frame_of.encode(), false).to_string()
+        };
+        let hidden = hex(b"swordfish");
+        let closed = of_type(MessageType::ChannelClosed);
+        assert!(!closed.contains(&hidden) && closed.contains(&hex(REDACTED.as_bytes())), "{closed}");
+        let other = of_type(MessageType::Other);
+        assert!(!other.contains(&hidden) && other.contains("\"length\""), "{other}");
+        assert!(of_type(MessageType::StartPublication).contains(&hidden), "nothing of the user's");
     }
 
     #[test]
