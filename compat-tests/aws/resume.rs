@@ -170,6 +170,22 @@ fn connection_that_is_closed_at_once_is_not_opened_again_at_once() {
     assert_eq!(echo_through(forward.port, b"in the end"), b"in the end");
 }
 
+/// Each websocket works, and is closed after 0.6 s: each recovery is a call that counts against the account's quota.
+#[test]
+fn websockets_that_die_again_and_again_spend_few_calls() {
+    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    sim.set_faults(Faults { cut_every: Some(Duration::from_millis(600)), ..Faults::default() });
+    sim.cut(&forward.id);
+    let begin = Instant::now();
+    eventually("some attempts", || begin.elapsed() > Duration::from_secs(20) && sim.requests().resume > 1);
+    // Twelve at once, and one each five seconds.
+    let most = 12 + begin.elapsed().as_secs() / 5 + 1;
+    assert!(sim.requests().resume <= most, "{} calls, not {most}", sim.requests().resume);
+    sim.set_faults(Faults::default());
+    assert_eq!(echo_through(forward.port, b"in the end"), b"in the end");
+}
+
 #[test]
 fn new_stream_url_is_checked_like_the_first() {
     let (mut world, echo) = (World::new(), Server::echo());

@@ -1,6 +1,6 @@
-//! Delays between attempts.
+//! Delays between attempts, and a limit on their number.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Exponential waiting times with jitter: between half of each step and the whole of it, so that many clients cut at
 /// once do not come back at once.
@@ -44,6 +44,32 @@ impl Backoff {
     }
 }
 
+/// Token bucket: `burst` attempts at once, and then one each `interval`.
+#[derive(Debug)]
+pub(super) struct TokenBucket {
+    burst: u32,
+    interval: Duration,
+    /// When the bucket is full again; `None` if it has always been.
+    full_at: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub(super) fn new(burst: u32, interval: Duration) -> TokenBucket {
+        TokenBucket { burst, interval, full_at: None }
+    }
+
+    /// Time from which there is a token; `None` or a time in the past if there is one now.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.full_at?.checked_sub(self.interval * self.burst.saturating_sub(1))
+    }
+
+    /// Takes a token, even where there is none.
+    pub(super) fn take(&mut self, now: Instant) {
+        self.full_at = Some(self.full_at.map_or(now, |at| at.max(now)) + self.interval);
+    }
+}
+
 const FIRST_STEP: Duration = Duration::from_millis(200);
 /// Often enough that a network which comes back is noticed soon.
 pub(super) const MAX_STEP: Duration = Duration::from_secs(8);
@@ -51,6 +77,28 @@ pub(super) const MAX_STEP: Duration = Duration::from_secs(8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_holds_a_burst_and_fills_at_its_pace() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut bucket = TokenBucket::new(3, second * 5);
+        let has_token = |bucket: &TokenBucket, now: Instant| bucket.next_at().is_none_or(|at| at <= now);
+        for _ in 0..3 {
+            assert!(has_token(&bucket, start));
+            bucket.take(start);
+        }
+        assert_eq!(bucket.next_at(), Some(start + second * 5));
+        assert!(!has_token(&bucket, start + second * 4));
+        bucket.take(start + second * 5);
+        assert_eq!(bucket.next_at(), Some(start + second * 10));
+        // A rest fills it, and not more than that.
+        let later = start + second * 3600;
+        for _ in 0..3 {
+            assert!(has_token(&bucket, later));
+            bucket.take(later);
+        }
+        assert!(!has_token(&bucket, later));
+    }
 
     #[test]
     fn delays_grow_to_a_bound_and_start_over() {

@@ -10,10 +10,14 @@
 //! A websocket counts as proven to work when the service has sent a frame of the data channel or has answered a ping on
 //! it. One that was closed before that resets neither the deadline nor the backoff, so a service that accepts and closes at
 //! once is not asked for ever.
+//!
+//! An attempt after the first calls ResumeSession, for which the account has a quota. A token bucket for each session
+//! holds attempts back when a websocket works for a moment only, again and again: [`RESUME_BURST`] at once, and then one
+//! each [`RESUME_INTERVAL`]. The backoff alone stays below that while the network is away.
 
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, TokenBucket};
 use super::{Config, GaveUp, LinkEvent, OpenFailure};
 
 /// Decides when a websocket is opened, and when there will be none.
@@ -24,6 +28,8 @@ pub(super) struct Reconnect {
     reconnect_timeout: Duration,
     phase: Phase,
     backoff: Backoff,
+    /// Attempts that call ResumeSession.
+    resumes: TokenBucket,
     /// Until when a websocket must be proven.
     deadline: Option<Instant>,
     /// What the last attempt met, or why the last websocket is gone.
@@ -60,6 +66,7 @@ impl Reconnect {
             reconnect_timeout: config.reconnect_timeout,
             phase: Phase::Waiting { until: now },
             backoff: Backoff::new(seed),
+            resumes: TokenBucket::new(RESUME_BURST, RESUME_INTERVAL),
             deadline: Some(now + config.open_timeout),
             last_failure: None,
             was_open: false,
@@ -73,6 +80,9 @@ impl Reconnect {
         match self.phase {
             Phase::Waiting { until } if until <= now => {
                 self.phase = Phase::Opening;
+                if self.was_open {
+                    self.resumes.take(now);
+                }
                 let fail_by = self.deadline.filter(|_| self.last_failure.is_none());
                 Some(Attempt { is_again: self.was_open, fail_by })
             }
@@ -146,7 +156,9 @@ impl Reconnect {
             self.backoff.reset();
         }
         let timeout = if self.was_proven { self.reconnect_timeout } else { self.open_timeout };
-        self.deadline.get_or_insert(now + timeout);
+        // The time for which the next attempt is held back is not the network's.
+        let from = self.resumes.next_at().map_or(now, |at| at.max(now));
+        self.deadline.get_or_insert(from + timeout);
         self.retry(now, reason.clone());
         is_proven.then_some(LinkEvent::Lost(reason))
     }
@@ -185,12 +197,17 @@ impl Reconnect {
 
     fn retry(&mut self, now: Instant, reason: String) {
         self.last_failure = Some(reason);
-        self.phase = Phase::Waiting { until: now + self.backoff.next_delay() };
+        let until = now + self.backoff.next_delay();
+        let may_resume_at = self.resumes.next_at().filter(|_| self.was_open);
+        self.phase = Phase::Waiting { until: may_resume_at.map_or(until, |at| at.max(until)) };
     }
 }
 
 /// With this little time left for opening, a failure is reported when the time is up, not twice.
 const NEARLY_OVER: Duration = Duration::from_millis(200);
+/// Calls of ResumeSession that one session may make at once: a transfer that is cut ten times is not slowed down.
+const RESUME_BURST: u32 = 12;
+const RESUME_INTERVAL: Duration = Duration::from_secs(5);
 /// A connection that lasted this long was a good one.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
 
@@ -381,6 +398,65 @@ mod tests {
             assert!(reconnect.handle_timeout(now).is_none());
         }
         assert!((3600 / 9..3600 / 3).contains(&opened), "{opened} attempts in an hour");
+    }
+
+    /// Opens whenever it may, and loses the websocket after `life`, in which it has worked. The times of the attempts
+    /// within `span`.
+    fn flap(life: Duration, span: Duration) -> Vec<Duration> {
+        let start = Instant::now();
+        let mut reconnect = open(start);
+        let mut now = start + SECOND * 60;
+        let (end, begin, mut attempts) = (now + span, now, Vec::new());
+        loop {
+            reconnect.handle_lost(now, "cut".into());
+            now = now.max(reconnect.poll_timeout().unwrap().0);
+            if now > end {
+                return attempts;
+            }
+            assert!(reconnect.poll_attempt(now).is_some());
+            attempts.push(now - begin);
+            reconnect.handle_opened(now);
+            assert!(matches!(reconnect.handle_proof(), Some(LinkEvent::Resumed)));
+            now += life;
+        }
+    }
+
+    /// A gateway that delivers one frame on each websocket and lets it die.
+    #[test]
+    fn websockets_that_work_for_a_moment_spend_few_calls() {
+        let attempts = flap(Duration::from_millis(600), SECOND * 30);
+        assert_eq!(attempts.len(), 12 + 6, "{attempts:?}");
+        let hour = flap(Duration::from_millis(600), SECOND * 3600);
+        assert!(hour.len() <= 12 + 720, "{} attempts", hour.len());
+    }
+
+    #[test]
+    fn ten_cuts_in_five_seconds_wait_for_nothing() {
+        let attempts = flap(STEADY_AFTER, STEADY_AFTER * 9);
+        let expected: Vec<Duration> = (0..10).map(|cut| STEADY_AFTER * cut).collect();
+        assert_eq!(attempts, expected);
+    }
+
+    /// The deadline of a user with little patience does not run while an attempt is held back.
+    #[test]
+    fn an_attempt_that_is_held_back_is_made() {
+        let start = Instant::now();
+        let config = Config { reconnect_timeout: SECOND, ..Config::default() };
+        let mut reconnect = Reconnect::new(start, &config, "host".into(), 1);
+        assert!(reconnect.poll_attempt(start).is_some());
+        reconnect.handle_opened(start);
+        reconnect.handle_proof();
+        let mut now = start;
+        for _ in 0..20 {
+            now += STEADY_AFTER;
+            reconnect.handle_lost(now, "cut".into());
+            now = now.max(reconnect.poll_timeout().unwrap().0);
+            assert!(reconnect.handle_timeout(now).is_none());
+            assert!(reconnect.poll_attempt(now).is_some());
+            reconnect.handle_opened(now);
+            reconnect.handle_proof();
+        }
+        assert!(now > start + SECOND * 35, "{:?}", now - start);
     }
 
     #[test]
