@@ -13,8 +13,8 @@ pub enum StreamUrlError {
     Scheme,
     /// Not an endpoint of Session Manager.
     #[error(
-        "the stream URL names {0}, which is not a Session Manager endpoint of AWS; \
-         SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it"
+        "the stream URL names {0}, which is not a Session Manager endpoint of AWS; a host of your own must be named in \
+         SSM_PLUGIN_ALLOW_STREAM_HOST"
     )]
     Host(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not a host name, perhaps with a port.
@@ -22,8 +22,8 @@ pub enum StreamUrlError {
     OtherMalformed(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not an endpoint of Session Manager.
     #[error(
-        "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; \
-         SSM_PLUGIN_ALLOW_STREAM_HOST={0} allows it"
+        "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; a host of your own must be named in \
+         SSM_PLUGIN_ALLOW_STREAM_HOST, too"
     )]
     OtherHost(String),
 }
