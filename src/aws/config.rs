@@ -32,7 +32,7 @@ pub struct AwsContext {
     pub endpoint: Option<String>,
     /// The session's target, as the request has it.
     pub target: Option<String>,
-    /// A PEM file of certificates to trust beside the system's.
+    /// A PEM file of certificates to trust instead of the system's.
     pub ca_bundle: Option<PathBuf>,
     /// For `https` endpoints.
     pub proxy: Option<HttpsProxy>,
@@ -49,7 +49,7 @@ pub struct HttpsProxy {
     pub route: Option<Route>,
 }
 
-/// The file of further certificates to trust that a profile names. The SDK for Rust does not read it, nor
+/// The file of certificates to trust that a profile names. The SDK for Rust does not read it, nor
 /// `AWS_CA_BUNDLE`, which comes before it.
 pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
     let path = profiles(profile).await.ok()?.get("ca_bundle")?.trim().to_owned();
@@ -148,13 +148,13 @@ pub(super) async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, S
         .map_err(|error| error.to_string())
 }
 
-/// The system's certificates and those of the file. The SDK's client would panic on one it cannot read: such are left
-/// out here.
+/// The certificates of the file, and no others. The SDK's client would panic on one it cannot read: such are left out
+/// here.
 fn trust_store(path: &Path) -> anyhow::Result<TrustStore> {
     let name = path.display();
     let certificates =
         ca_bundle::read(path).with_context(|| format!("cannot read the CA certificates in {name}"))?;
-    let mut trust = TrustStore::default();
+    let mut trust = TrustStore::empty();
     let mut usable = 0;
     for certificate in certificates {
         if rustls::RootCertStore::empty().add(certificate.clone()).is_ok() {

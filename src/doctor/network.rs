@@ -123,7 +123,9 @@ pub(super) fn trust(route: &Route) -> Check {
     }
     match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
-        (Ok(_), Some(path)) => Check::ok(NAME, format!("the system's certificates and {}", path.display())),
+        (Ok(_), Some(path)) => {
+            Check::ok(NAME, format!("{} instead of the system's certificates", path.display()))
+        }
         (Err(error), _) => Check::failure(NAME, error.to_string())
             .advice("AWS_CA_BUNDLE and the profile's ca_bundle must name a PEM file of certificates"),
     }

@@ -76,7 +76,7 @@ impl Network {
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 
-    /// The PEM file trusted beside the system's store, for clients with a trust store of their own.
+    /// The PEM file trusted instead of the system's store, for clients with a trust store of their own.
     pub fn ca_bundle(&self) -> Option<&PathBuf> {
         self.ca_bundle.as_ref()
     }

@@ -40,35 +40,44 @@ pub enum TrustError {
     Library(#[from] rustls::Error),
 }
 
-/// A TLS configuration that trusts the system's store (or `SSL_CERT_FILE`, `SSL_CERT_DIR`) and the certificates of
-/// `bundle`, a PEM file. Reads files: a few milliseconds.
+/// A TLS configuration that trusts the certificates of `bundle`, a PEM file, and without one the system's store (or
+/// `SSL_CERT_FILE`, `SSL_CERT_DIR`). A bundle replaces the store, as in the AWS CLI: its user may have named it to trust
+/// nobody else. Reads files: a few milliseconds.
 ///
 /// # Errors
 /// When the bundle cannot be read or holds no certificate, and when there is no certificate at all. A system store
 /// that is partly unreadable is logged: the rest may be all that is needed.
 pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TrustError> {
-    let mut roots = rustls::RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::warn!(%error, "cannot read a part of the system's trust store");
-    }
-    roots.add_parsable_certificates(native.certs);
-    if let Some(path) = bundle {
-        let (added, _) = roots.add_parsable_certificates(read_bundle(path)?);
-        if added == 0 {
-            return Err(TrustError::Empty { path: path.to_owned() });
-        }
-    }
-    if roots.is_empty() {
-        let reason = native.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        return Err(TrustError::Nothing { reason });
-    }
+    let roots = match bundle {
+        Some(path) => bundle_roots(path)?,
+        None => system_roots()?,
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+fn bundle_roots(path: &Path) -> Result<rustls::RootCertStore, TrustError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(read_bundle(path)?);
+    if roots.is_empty() { Err(TrustError::Empty { path: path.to_owned() }) } else { Ok(roots) }
+}
+
+fn system_roots() -> Result<rustls::RootCertStore, TrustError> {
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!(%error, "cannot read a part of the system's trust store");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        let reason = native.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(TrustError::Nothing { reason });
+    }
+    Ok(roots)
 }
 
 /// The certificates of a bundle.
@@ -105,7 +114,8 @@ pub(super) fn explain(error: &io::Error) -> String {
     match reason {
         CertificateError::UnknownIssuer => {
             "its certificate comes from an authority that is not trusted here; if a \
-             proxy or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE"
+             proxy or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE \
+             (which replaces the system's authorities)"
                 .to_owned()
         }
         CertificateError::BadSignature => {

@@ -18,6 +18,7 @@ pub(crate) fn help() -> String {
     for row in TABLE {
         text += &format!("  {:width$}  {} [{}]\n", row.name, row.text(), row.default_text());
     }
+    text += "\nAWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.\n";
     text
 }
 
@@ -85,12 +86,15 @@ pub(crate) fn manual() -> String {
         ".PP\n\
          .BR HTTPS_PROXY \", \" HTTP_PROXY \", \" ALL_PROXY \", \" NO_PROXY \", \" AWS_CA_BUNDLE \", \" SSL_CERT_FILE ,\n\
          and the AWS SDKs' variables for credentials, region and endpoints count, too.\n\
+         AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.\n\
          .SH FILES\n\
          .TP\n\
          .I {}\n\
          The same settings under their names in lower case without SSM_PLUGIN_, such as\n\
          .BR \"message_rate = 900\" .\n\
-         The environment wins. (macOS: ~/Library/Application Support; Windows: %LOCALAPPDATA%.)\n\
+         The environment wins. The file is ignored if another user owns it or can write to it or to a directory\n\
+         on the way to it.\n\
+         (macOS: ~/Library/Application Support; Windows: %LOCALAPPDATA%.)\n\
          A file's name may begin with \\(ti/, the home directory; \\(tiuser/ is not expanded.\n\
          .TP\n\
          .I ~/.local/state/session\\-manager\\-plugin/\n\
