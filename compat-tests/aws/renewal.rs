@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use ssm_sim::{Config, Sim};
 
-use super::credentials::{SESSION_SHA1, keys, sso_session_world, write_sso_cache};
+use super::credentials::{SESSION_SHA1, keys, point_at, sso_session_world, write_sso_cache};
 use super::{Call, Forward, known, strict, strict_sim, world_without_credentials, write, write_config};
 use crate::harness::World;
 use crate::harness::net::{Server, echo_through};
@@ -48,6 +48,32 @@ fn renewed_keys_in_each_file_by_name_and_by_default() {
         write(&world, file, &format!("{header}\n{}", keys()));
         let renewed = format!("{header}\n{}", other_keys(&sim));
         assert_taken_up(&world, &sim, profile, || write(&world, file, &renewed));
+    }
+}
+
+/// Files that the environment names.
+#[test]
+fn renewed_keys_in_files_of_the_environment() {
+    for variable in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
+        let (mut world, sim) = (world_without_credentials(), strict_sim());
+        world.set(variable, &world.home().join("elsewhere").display().to_string());
+        write(&world, "elsewhere", &format!("[default]\n{}", keys()));
+        let renewed = format!("[default]\n{}", other_keys(&sim));
+        assert_taken_up(&world, &sim, "", || write(&world, "elsewhere", &renewed));
+    }
+}
+
+#[test]
+fn roles_are_assumed_again_by_name_and_by_default() {
+    for profile in ["role", ""] {
+        let (mut world, sim) = (world_without_credentials(), strict_sim());
+        point_at(&mut world, &sim, &["STS"]);
+        if profile.is_empty() {
+            world.set("AWS_PROFILE", "role");
+        }
+        let role = "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = base\n";
+        write_config(&world, &format!("[profile base]\n{}\n[profile role]\n{role}", keys()));
+        assert_taken_up(&world, &sim, profile, || ());
     }
 }
 

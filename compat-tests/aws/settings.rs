@@ -63,6 +63,22 @@ fn retry_settings_of_other_clients_do_not_cost_the_signature() {
     assert!(finished.assert_ok().text().contains("it runs"));
 }
 
+#[test]
+fn doctor_names_retry_settings_that_cannot_be_used() {
+    let sim = sim();
+    let doctor = |value: &str| {
+        let mut world = World::new();
+        world.set("AWS_ENDPOINT_URL", &sim.endpoint());
+        world.set("AWS_MAX_ATTEMPTS", value);
+        let url = format!("ws://127.0.0.1:{}/v1/data-channel/doctor?role=publish_subscribe", sim.port());
+        run(world.plugin().args(["doctor", "--url", &url])).text()
+    };
+    let text = doctor("many");
+    assert!(text.contains("AWS_MAX_ATTEMPTS is not a number; the default applies"), "{text}");
+    let text = doctor("0");
+    assert!(text.contains("AKIA...MPLE") && !text.contains("AWS_MAX_ATTEMPTS"), "{text}");
+}
+
 /// A profile that the key completes: with the keys beside it that make the SDK look at it.
 fn profile(key: &str) -> String {
     let beside = match key {
