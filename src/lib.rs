@@ -85,6 +85,33 @@
 //! for every later connection, one after the other inside its accept loop. So a name whose address changes wants a new
 //! session, and a destination that does not answer holds up the session's new connections, not the open ones.
 //!
+//! # Round trips
+//!
+//! Time on a long path is counted in round trips. A session takes these and no others:
+//!
+//! | step | round trips | why |
+//! |---|---|---|
+//! | name | 1, to the resolver | both address families are requested at once |
+//! | TCP | 1 | |
+//! | proxy, if there is one | HTTP 1; SOCKS5 2, with a password 3 | the tunnel's request and answer; SOCKS5 agrees on a method first |
+//! | TLS 1.3 | 1 | the client's last message goes out with the next request |
+//! | upgrade | 1 | the service reads no frame before it has answered |
+//! | opening frame | 1 | brings the agent's handshake request |
+//! | handshake | 1 | our response brings the agent's completion |
+//! | encryption, if the agent wants it | 1, and those of a call to KMS | the challenge; the data key is fetched while the link lives |
+//!
+//! | from exec to | round trips, without name, proxy and encryption |
+//! |---|---|
+//! | `Port … opened` | 5 |
+//! | an ssh banner, a command's output | 5, and what the instance takes: they follow the completion |
+//! | a shell's prompt | 4 where the agent makes no handshake (plain shells), else 5 |
+//! | the first byte of a forwarded connection | 1 more: the request goes out with the stream's first frame |
+//! | the first byte after a lost websocket | 3 for ResumeSession (TCP, TLS, the call), then 4 up to the opening frame's answer |
+//!
+//! Credentials are looked up during the steps up to TLS, so keys, a profile's process or the AWS CLI's cache add nothing;
+//! a role or SSO profile without credentials in that cache adds what STS or SSO take beyond those steps. The first data of
+//! a session waits in addition until the agent listens (`AGENT_SETTLES` in `protocol::channel`).
+//!
 //! # Invariants
 //!
 //! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; lints deny the calls that

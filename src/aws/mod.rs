@@ -8,8 +8,9 @@
 //! | [`Client::start`] | further sessions like the first | SSM StartSession |
 //! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
 //!
-//! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work. Nothing is read and nothing is
-//! asked before the first of these calls: a start that needs none pays for none.
+//! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work; for a role or an SSO profile the AWS
+//! CLI's cache comes first. A setting that cannot be used, or a panic of the SDK, costs the call and not the session.
+//! Nothing is read and nothing is asked before the first of these calls: a start that needs none pays for none.
 
 mod cli_cache;
 mod client;
