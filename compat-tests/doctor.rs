@@ -297,10 +297,10 @@ fn settings_and_log() {
     let mut world = world(&sim);
     let url = channel(&sim);
     world.set("SSM_PLUGIN_WINDOW", "much");
-    world.set("SSM_PLUGIN_LOG_FILE", "/nowhere/log");
+    world.set("SSM_PLUGIN_LOG_FILE", "/proc/nowhere/log");
     let (finished, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "settings", "warning", "SSM_PLUGIN_WINDOW=\"much\"");
-    assert_check(&report, "log", "warning", "/nowhere/log");
+    assert_check(&report, "log", "warning", "/proc/nowhere/log");
     assert_eq!(finished.status.code(), Some(0));
 }
 

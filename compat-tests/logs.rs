@@ -114,7 +114,7 @@ fn a_full_or_unwritable_disk_stops_nothing() {
     for (path, lines) in [
         // Opens, and takes nothing.
         (PathBuf::from("/dev/full"), 0),
-        (PathBuf::from("/nowhere/log"), 1),
+        (PathBuf::from("/proc/nowhere/log"), 1),
         (file.join("log"), 1),
         (world.path(""), 1),
         // A pipe that nobody reads keeps whoever opens it waiting.

@@ -108,10 +108,11 @@ impl FormatTime for Stamp {
 /// The file of the settings, or a daily one in the user's state directory.
 fn open(settings: &Settings) -> anyhow::Result<Box<dyn Write + Send>> {
     if let Some(path) = &settings.log_file {
+        let cannot_open = || format!("cannot open {}", path.display());
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            private_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            private_dir(folder).with_context(cannot_open)?;
         }
-        let file = files::append_private(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = files::append_private(path).with_context(cannot_open)?;
         return Ok(Box::new(file));
     }
     let Some(state) = &settings.state_dir else { bail!("no home directory; set SSM_PLUGIN_LOG_FILE") };
@@ -335,7 +336,7 @@ mod tests {
         assert!(open(&settings).is_ok(), "it exists");
         let settings = Settings { log_file: Some(path.join("below a file/log")), ..settings };
         let error = open(&settings).err().unwrap();
-        assert!(error.to_string().starts_with("cannot create "), "{error:#}");
+        assert!(error.to_string().starts_with("cannot open "), "{error:#}");
     }
 
     #[test]

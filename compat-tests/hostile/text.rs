@@ -154,7 +154,7 @@ fn a_local_port_of_the_agent_is_shown_on_one_line() {
 
 #[test]
 fn a_socket_path_of_the_agent_is_shown_on_one_line() {
-    let path = format!("/nowhere/{ATTACK}");
+    let path = format!("/proc/nowhere/{ATTACK}");
     let properties = json!({"type": "LocalPortForwarding", "portNumber": "80", "localConnectionType": "unix",
         "localUnixSocket": path});
     let text = refused_port(properties);
