@@ -74,6 +74,24 @@ fn every_deviation_is_proved() {
     }
 }
 
+/// The security policy names tests, too.
+#[test]
+fn every_promise_of_the_security_policy_is_proved() {
+    let (tests, ignored) = (listed(&[]), listed(&["--ignored"]));
+    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/SECURITY.md"));
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.contains("::")).collect();
+    assert!(named.len() > 20, "SECURITY: only {named:?}");
+    for test in named {
+        assert!(tests.contains(test), "SECURITY names {test}, and there is no such test");
+        assert!(!ignored.contains(test), "SECURITY names {test}, which is not run");
+    }
+    for promise in text.split("\n- ").skip(1) {
+        let (promise, _) = promise.split_once("\n\n").unwrap_or((promise, ""));
+        assert!(promise.contains("::"), "SECURITY names no test for: {promise}");
+    }
+}
+
 /// What can be set here cannot be set there.
 #[test]
 fn every_setting_of_ours_is_a_deviation() {
