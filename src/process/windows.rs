@@ -46,7 +46,6 @@ pub(crate) fn raise_descriptor_limit() {}
 ///
 /// # Errors
 /// None.
-#[expect(clippy::unnecessary_wraps, reason = "the same interface as on UNIX")]
 pub(crate) fn check_descriptors() -> io::Result<()> {
     Ok(())
 }
