@@ -191,6 +191,11 @@ impl Socket {
         number
     }
 
+    /// Counts a data message that was sent by hand and is not sent again.
+    pub fn skip(&mut self) {
+        self.next += 1;
+    }
+
     /// The number the next data message will have.
     pub fn next_number(&self) -> i64 {
         self.next

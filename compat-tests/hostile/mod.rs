@@ -166,12 +166,18 @@ struct Plugin {
 
 impl Plugin {
     fn start(gateway: &Gateway) -> Plugin {
+        let mut plugin = Plugin::start_unread(gateway);
+        plugin.stdout = Output::read(plugin.child.stdout.take().expect("stdout"));
+        plugin
+    }
+
+    /// One whose stdout is not read.
+    fn start_unread(gateway: &Gateway) -> Plugin {
         let world = World::new();
         let mut command = Started::of(gateway).command(&world);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("start the plugin");
-        let stdout = Output::read(child.stdout.take().expect("stdout"));
-        Plugin { child, stdout, _world: world }
+        let child = command.spawn().expect("start the plugin");
+        Plugin { child, stdout: Output::read(std::io::empty()), _world: world }
     }
 
     /// The most memory it ever had, in bytes; `None` where the system does not say.
@@ -193,6 +199,40 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends messages for as long as the plugin reads them, up to a number; stops when it has gone.
+fn flood(socket: &mut Socket, payload_type: u32, payload: &[u8], count: usize) {
+    for _ in 0..count {
+        let number = socket.next_number();
+        socket.send(&Frame::output(number, payload_type, payload));
+        socket.skip();
+    }
+}
+
+/// Output of a session that has asked for a handshake and does not end it, and that end again and again.
+#[test]
+fn a_handshake_full_of_output_costs_no_memory() {
+    for is_complete in [false, true] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&sent);
+        let gateway = Gateway::scripted(move |socket| {
+            let request = br#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Standard_Stream"}}]}"#;
+            socket.data(wire::PAYLOAD_HANDSHAKE_REQUEST, request);
+            let _ = socket.input_of(wire::PAYLOAD_HANDSHAKE_RESPONSE);
+            let (payload_type, payload) = if is_complete {
+                let body = serde_json::json!({ "CustomerMessage": "x".repeat(32_000) });
+                (wire::PAYLOAD_HANDSHAKE_COMPLETE, body.to_string().into_bytes())
+            } else {
+                (wire::PAYLOAD_OUTPUT, vec![b'x'; 32_000])
+            };
+            flood(socket, payload_type, &payload, 5_000);
+            counter.store(5_000, Ordering::SeqCst);
+        });
+        let plugin = Plugin::start_unread(&gateway);
+        eventually("all was sent", || sent.load(Ordering::SeqCst) == 5_000);
+        plugin.assert_memory_below(48);
     }
 }
 
