@@ -1,16 +1,16 @@
 //! A data channel over one websocket after another, without the websockets: all that a link decides.
 //!
-//! It composes the [`Channel`], [`Reconnect`] (when to open) and, while a websocket is open, its [`Liveness`]. Whoever
+//! It composes the [`Channel`], [`Reconnect`] (when to open) and, for the open websocket, [`Liveness`]. Whoever
 //! owns sockets and clocks gives it what comes (`handle_*`), asks what to do (`poll_*`) until nothing is left, and
 //! calls again at [`Connection::poll_timeout`].
 
 use std::collections::VecDeque;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::liveness::Liveness;
+use super::liveness::{Demand, Health, Liveness};
 use super::reconnect::{Attempt, Reconnect};
 use super::{Config, LinkEvent, OpenFailure};
 use crate::protocol::{Channel, Transmit};
@@ -22,12 +22,22 @@ pub(super) struct Connection {
     config: Config,
     channel: Channel,
     reconnect: Reconnect,
-    /// `Some` while a websocket is open.
+    /// `None` until the first websocket is open.
     liveness: Option<Liveness>,
+    socket: SocketState,
     events: VecDeque<LinkEvent>,
     /// The channel had no room for input since the last [`LinkEvent::WantsInput`].
     input_waits: bool,
     recorder: Option<Recorder>,
+}
+
+/// State of the websocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SocketState {
+    Closed,
+    Open,
+    /// Nothing arrives any more. Another is being opened; this one is kept until then, in case it recovers.
+    Silent,
 }
 
 impl Connection {
@@ -37,6 +47,7 @@ impl Connection {
             channel: Channel::new(config.channel.clone(), seed),
             reconnect: Reconnect::new(now, &config, host, seed),
             liveness: None,
+            socket: SocketState::Closed,
             events: VecDeque::new(),
             input_waits: false,
             recorder: config.recording.as_ref().map(|recording| recording.recorder()),
@@ -54,9 +65,14 @@ impl Connection {
         &mut self.channel
     }
 
-    /// Whether a websocket is open.
+    /// Returns whether a websocket is open and answers.
     pub(super) fn is_open(&self) -> bool {
-        self.liveness.is_some()
+        self.socket == SocketState::Open
+    }
+
+    /// Returns whether there is a websocket to read and write, even a silent one.
+    pub(super) fn has_socket(&self) -> bool {
+        self.socket != SocketState::Closed
     }
 
     /// Whether an attempt is under way.
@@ -98,11 +114,19 @@ impl Connection {
         warning: Option<String>,
     ) {
         self.events.extend(warning.map(LinkEvent::Warning));
+        if self.socket == SocketState::Silent {
+            // The service has dropped the old one in favour of this one.
+            self.channel.handle_lost(now);
+        }
         let unix_ms = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         self.channel.handle_open(now, unix_ms as u64, token);
         let interval = self.config.ping_interval;
         let first_ping = self.reconnect.handle_opened(now).unwrap_or(now + interval);
-        self.liveness = Some(Liveness::new(now, wall, interval, first_ping));
+        match &mut self.liveness {
+            Some(liveness) => liveness.handle_reopened(now, wall, first_ping),
+            None => self.liveness = Some(Liveness::new(now, wall, interval, first_ping)),
+        }
+        self.socket = SocketState::Open;
     }
 
     /// The attempt has failed.
@@ -116,8 +140,14 @@ impl Connection {
 
     /// A message has arrived on the websocket.
     pub(super) fn handle_message(&mut self, now: Instant, message: Message) {
-        if let Some(liveness) = &mut self.liveness {
-            liveness.handle_received();
+        let rtt = self.channel.rtt();
+        if let Some(liveness) = &mut self.liveness
+            && liveness.handle_received(now, rtt)
+            && self.socket == SocketState::Silent
+        {
+            tracing::info!("the websocket has recovered");
+            self.socket = SocketState::Open;
+            self.events.extend(self.reconnect.handle_recovered());
         }
         match message {
             Message::Binary(frame) => {
@@ -144,15 +174,28 @@ impl Connection {
 
     /// The websocket is gone.
     pub(super) fn handle_lost(&mut self, now: Instant, reason: String) {
-        if self.liveness.take().is_none() {
+        if self.socket == SocketState::Closed {
             return;
         }
-        tracing::info!(%reason, "lost the websocket");
-        if let Some(recorder) = &self.recorder {
-            recorder.event("lost", &reason);
-        }
+        self.record_loss(&reason);
         self.channel.handle_lost(now);
-        self.events.extend(self.reconnect.handle_lost(now, reason));
+        // After a silence another attempt is under way already.
+        if std::mem::replace(&mut self.socket, SocketState::Closed) == SocketState::Open {
+            self.events.extend(self.reconnect.handle_lost(now, reason));
+        }
+    }
+
+    /// The way to the service may have changed. A websocket whose local address is gone (`is_cut`) is lost; another must
+    /// show that it still works. An attempt that waits for its turn is made now.
+    pub(super) fn handle_network_change(&mut self, now: Instant, is_cut: bool) {
+        self.reconnect.handle_network_change(now);
+        if is_cut {
+            return self.handle_lost(now, "this machine's network address has changed".into());
+        }
+        let rtt = self.channel.rtt();
+        if let Some(liveness) = self.liveness.as_mut().filter(|_| self.socket == SocketState::Open) {
+            liveness.check(now, rtt);
+        }
     }
 
     /// Whether the websocket should be read now.
@@ -163,6 +206,9 @@ impl Connection {
     /// What to write to the websocket next. Call it only when there is room: what it returns must be written.
     #[must_use]
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
+        if self.socket == SocketState::Closed {
+            return None;
+        }
         if self.liveness.as_mut()?.poll_ping() {
             return Some(Message::Ping(Bytes::new()));
         }
@@ -178,7 +224,8 @@ impl Connection {
 
     /// Compares the clocks, to notice that the machine was asleep. Call it as often as is convenient.
     pub(super) fn handle_clocks(&mut self, now: Instant, wall: SystemTime) {
-        if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_clocks(now, wall)) {
+        let rtt = self.channel.rtt();
+        if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_clocks(now, wall, rtt)) {
             tracing::info!("the machine was asleep");
         }
     }
@@ -187,7 +234,9 @@ impl Connection {
     /// is not read, so a missing answer to a ping means nothing.
     #[must_use]
     pub(super) fn poll_timeout(&mut self, reads: bool) -> Option<(Instant, &'static str)> {
-        let liveness = self.liveness.as_ref().map(|liveness| liveness.poll_timeout(reads));
+        let demand = self.demand(reads);
+        let liveness = self.liveness.as_ref().filter(|_| self.has_socket());
+        let liveness = liveness.and_then(|liveness| liveness.poll_timeout(demand));
         [self.channel.poll_timeout(), liveness, self.reconnect.poll_timeout()]
             .into_iter()
             .flatten()
@@ -198,13 +247,34 @@ impl Connection {
     pub(super) fn handle_timeout(&mut self, now: Instant, reads: bool) {
         self.channel.handle_timeout(now);
         if let Some(event) = self.reconnect.handle_timeout(now) {
-            self.liveness = None;
+            self.socket = SocketState::Closed;
             self.channel.handle_lost(now);
             return self.events.push_back(event);
         }
-        if self.liveness.as_mut().is_some_and(|liveness| liveness.handle_timeout(now, reads)) {
-            self.handle_lost(now, "no answer to a ping".into());
+        let demand = self.demand(reads);
+        let open = self.liveness.as_mut().filter(|_| self.socket == SocketState::Open);
+        if let Some(Health::Silent(silence)) = open.map(|liveness| liveness.handle_timeout(now, demand)) {
+            self.handle_silence(now, silence);
         }
+    }
+
+    /// Opens another websocket and keeps this one until then.
+    fn handle_silence(&mut self, now: Instant, silence: Duration) {
+        let reason = format!("nothing received for {:.0} s", silence.as_secs_f64());
+        self.record_loss(&reason);
+        self.socket = SocketState::Silent;
+        self.events.extend(self.reconnect.handle_lost(now, reason));
+    }
+
+    fn record_loss(&self, reason: &str) {
+        tracing::info!(%reason, "lost the websocket");
+        if let Some(recorder) = &self.recorder {
+            recorder.event("lost", reason);
+        }
+    }
+
+    fn demand(&self, reads: bool) -> Demand {
+        Demand { reads, is_outstanding: self.channel.awaits_answer(), rtt: self.channel.rtt() }
     }
 }
 

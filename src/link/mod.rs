@@ -37,7 +37,6 @@ mod tcp;
 mod tests;
 pub(crate) mod tls;
 mod websocket;
-mod wire;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -55,9 +54,8 @@ pub use self::event::LinkEvent;
 pub use self::network::{Network, StreamHosts};
 use self::open_socket::OpenSocket;
 pub use self::opener::Target;
-use self::opener::{Attempted, Opener};
+use self::opener::{Attempted, Opener, Opening};
 pub use self::tcp::ConnectError;
-use self::wire::Wire;
 use crate::protocol::{Capabilities, DataKey, Input, Stats};
 
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
@@ -69,10 +67,15 @@ use crate::protocol::{Capabilities, DataKey, Input, Stats};
 #[expect(missing_debug_implementations, reason = "its futures have none")]
 pub struct Link {
     connection: Connection,
-    wire: Wire,
-    /// `None` while an attempt is under way: the attempt owns it.
+    socket: Option<Box<OpenSocket>>,
+    /// The attempt under way. A silent websocket stays beside it.
+    opening: Option<Opening>,
+    /// `None` where no websocket can be opened.
     opener: Option<Opener>,
     timer: Pin<Box<Sleep>>,
+    /// Frames of a test that plays the agent.
+    #[cfg(test)]
+    script: Option<tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes>>,
 }
 
 impl Link {
@@ -82,9 +85,12 @@ impl Link {
         let host = target.url.host_str().unwrap_or_default().to_owned();
         Link {
             connection: Connection::new(now.into_std(), config, host, fastrand::u64(..)),
-            wire: Wire::Down,
+            socket: None,
+            opening: None,
             opener: Some(Opener::new(target)),
             timer: Box::pin(tokio::time::sleep_until(now)),
+            #[cfg(test)]
+            script: None,
         }
     }
 
@@ -146,7 +152,7 @@ impl Link {
 
     /// Sends the last acknowledgements and closes the websocket, within [`CLOSE_TIMEOUT`].
     pub async fn close(mut self) {
-        if let Wire::Open(socket) = self.wire {
+        if let Some(socket) = self.socket {
             let last = self.connection.last_messages();
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(last)).await;
         }
@@ -159,14 +165,18 @@ impl Link {
                 return Poll::Ready(event);
             }
             self.follow();
-            if self.poll_wire(cx, deliver).is_ready() {
+            if self.poll_opening(cx).is_ready() || self.poll_socket(cx, deliver).is_ready() {
+                continue;
+            }
+            #[cfg(test)]
+            if self.poll_script(cx, deliver).is_ready() {
                 continue;
             }
             // What was written has perhaps made room: what the session has for it shares the flush.
             if let Some(event) = self.connection.poll_event(deliver) {
                 return Poll::Ready(event);
             }
-            if let Wire::Open(socket) = &mut self.wire
+            if let Some(socket) = &mut self.socket
                 && let Err(reason) = socket.poll_flush(cx)
             {
                 self.connection.handle_lost(Instant::now().into_std(), reason);
@@ -177,52 +187,51 @@ impl Link {
         }
     }
 
-    /// Does with the wire what the connection has decided: drops what is over, starts an attempt that is due.
+    /// Carries out the connection's decisions: drops what is over, starts an attempt that is due.
     fn follow(&mut self) {
-        if self.wire.is_over(&self.connection) {
-            self.wire = Wire::Down;
+        if !self.connection.has_socket() {
+            self.socket = None;
+        }
+        if !self.connection.is_opening() {
+            self.opening = None;
         }
         if let Some(attempt) = self.connection.poll_attempt(Instant::now().into_std())
-            && let Some(opener) = self.opener.take()
+            && let Some(opener) = &self.opener
         {
-            self.wire = Wire::Opening(opener.open(attempt.is_again, attempt.fail_by.map(Instant::from_std)));
+            // A copy: the attempt is dropped if the old websocket recovers.
+            let opener = opener.clone();
+            self.opening = Some(opener.open(attempt.is_again, attempt.fail_by.map(Instant::from_std)));
         }
     }
 
-    /// Moves the attempt or the websocket on, by one step.
-    fn poll_wire(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<()> {
-        match &mut self.wire {
-            Wire::Down => return Poll::Pending,
-            Wire::Opening(opening) => {
-                let attempted = ready!(opening.as_mut().poll(cx));
-                self.handle_attempted(attempted);
-            }
-            Wire::Open(socket) => {
-                let message = ready!(socket.poll(cx, &mut self.connection, deliver));
-                let now = Instant::now().into_std();
-                match message {
-                    Ok(message) => self.connection.handle_message(now, message),
-                    Err(reason) => self.connection.handle_lost(now, reason),
-                }
-            }
-            #[cfg(test)]
-            Wire::Script(_) => ready!(self.poll_script(cx, deliver)),
-        }
-        Poll::Ready(())
-    }
-
-    fn handle_attempted(&mut self, attempted: Attempted) {
-        let Attempted { opener, outcome, warning } = attempted;
-        let opener = self.opener.insert(opener);
+    /// Moves the attempt on. Ready when it has ended.
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(opening) = &mut self.opening else { return Poll::Pending };
+        let Attempted { mut opener, outcome, warning } = ready!(opening.as_mut().poll(cx));
+        self.opening = None;
         let now = Instant::now().into_std();
         match outcome {
             Ok(socket) => {
                 let token = opener.take_token();
                 self.connection.handle_opened(now, SystemTime::now(), token.expose(), warning);
-                self.wire = Wire::Open(Box::new(OpenSocket::new(socket)));
+                self.socket = Some(Box::new(OpenSocket::new(socket)));
             }
             Err(failure) => self.connection.handle_open_failed(now, failure, warning),
         }
+        self.opener = Some(opener);
+        Poll::Ready(())
+    }
+
+    /// Moves the websocket on, by one step.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<()> {
+        let Some(socket) = &mut self.socket else { return Poll::Pending };
+        let message = ready!(socket.poll(cx, &mut self.connection, deliver));
+        let now = Instant::now().into_std();
+        match message {
+            Ok(message) => self.connection.handle_message(now, message),
+            Err(reason) => self.connection.handle_lost(now, reason),
+        }
+        Poll::Ready(())
     }
 
     /// Pends until the earliest deadline.
@@ -230,7 +239,7 @@ impl Link {
         let Some((at, _)) = self.connection.poll_timeout(deliver) else { return Poll::Pending };
         let (at, now) = (Instant::from_std(at), Instant::now());
         // A deadline that is only about sending may lie in the past while the socket is full.
-        let is_blocked = matches!(&self.wire, Wire::Open(socket) if socket.is_blocked());
+        let is_blocked = self.socket.as_ref().is_some_and(|socket| socket.is_blocked());
         let at = if at <= now && is_blocked { now + SOCKET_FULL_POLL } else { at };
         if self.timer.deadline() != at {
             self.timer.as_mut().reset(at);

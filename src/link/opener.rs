@@ -56,7 +56,7 @@ pub(super) struct Attempted {
 pub(super) type Opening = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 
 /// Makes attempts, and knows the newest token and URL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Opener {
     target: Target,
     /// When a token arrived that has not been presented yet; `None` for the first token.

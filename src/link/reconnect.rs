@@ -37,6 +37,8 @@ pub(super) struct Reconnect {
     /// Whether any websocket was open, and proven.
     was_open: bool,
     was_proven: bool,
+    /// Opening of the last websocket that was lost, in case it recovers.
+    lost_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ impl Reconnect {
             last_failure: None,
             was_open: false,
             was_proven: false,
+            lost_since: None,
         }
     }
 
@@ -99,6 +102,7 @@ impl Reconnect {
     /// session has nothing else to tell by that it has come back.
     pub(super) fn handle_opened(&mut self, now: Instant) -> Option<Instant> {
         self.phase = Phase::Open { since: now, is_proven: false };
+        self.lost_since = None;
         if std::mem::replace(&mut self.was_open, true) {
             return Some(now + STEADY_AFTER);
         }
@@ -151,6 +155,7 @@ impl Reconnect {
     /// The websocket is gone. Says so only for one that had worked.
     pub(super) fn handle_lost(&mut self, now: Instant, reason: String) -> Option<LinkEvent> {
         let Phase::Open { since, is_proven } = self.phase else { return None };
+        self.lost_since = Some(since);
         // A socket that was closed at once must not be followed by another at once, for ever.
         if is_proven && now.saturating_duration_since(since) >= STEADY_AFTER {
             self.backoff.reset();
@@ -161,6 +166,28 @@ impl Reconnect {
         self.deadline.get_or_insert(from + timeout);
         self.retry(now, reason.clone());
         is_proven.then_some(LinkEvent::Lost(reason))
+    }
+
+    /// The websocket that was given up for its silence answers again: no other is needed.
+    pub(super) fn handle_recovered(&mut self) -> Option<LinkEvent> {
+        let since = self.lost_since.take()?;
+        if self.phase == Phase::Over {
+            return None;
+        }
+        let is_proven = std::mem::replace(&mut self.was_proven, true);
+        self.phase = Phase::Open { since, is_proven: true };
+        self.last_failure = None;
+        self.deadline = None;
+        self.backoff.reset();
+        is_proven.then_some(LinkEvent::Resumed)
+    }
+
+    /// The network has changed: an attempt that waits for its turn is due at once.
+    pub(super) fn handle_network_change(&mut self, now: Instant) {
+        if let Phase::Waiting { until } = &mut self.phase {
+            *until = now.min(*until);
+            self.backoff.reset();
+        }
     }
 
     /// When [`Reconnect::poll_attempt`] or [`Reconnect::handle_timeout`] is due, and why.

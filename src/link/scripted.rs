@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
-use super::{Config, Link, Wire};
+use super::{Config, Link};
 use crate::protocol::tests::agent_frames;
 
 impl Link {
@@ -20,12 +20,12 @@ impl Link {
         let _ = connection.poll_attempt(now.into_std());
         connection.handle_opened(now.into_std(), SystemTime::now(), "token", None);
         let timer = Box::pin(tokio::time::sleep_until(now));
-        Link { connection, wire: Wire::Script(frames), opener: None, timer }
+        Link { connection, socket: None, opening: None, opener: None, timer, script: Some(frames) }
     }
 
     /// Moves the script on, by one message.
     pub(super) fn poll_script(&mut self, cx: &mut Context<'_>, reads: bool) -> Poll<()> {
-        let Wire::Script(frames) = &mut self.wire else { return Poll::Pending };
+        let Some(frames) = &mut self.script else { return Poll::Pending };
         let now = Instant::now().into_std();
         while let Some(sent) = self.connection.poll_transmit(now) {
             let answer = match sent {

@@ -443,6 +443,24 @@ impl Channel {
         !self.outgoing.has_answers() && !self.outgoing.has_input() && self.sender.outstanding_messages() == 0
     }
 
+    /// Returns whether an answer of the agent or of the service is due: to the opening, to data, to input that waits. Not
+    /// while the agent is known to be away.
+    pub fn awaits_answer(&self) -> bool {
+        match self.state {
+            State::Opening | State::Closed => false,
+            State::Waiting { .. } | State::Handshaking { .. } => true,
+            State::Ready => {
+                let has_more = self.outgoing.has_input() || self.outgoing.has_answers();
+                self.paused.is_none() && (has_more || self.sender.outstanding_messages() > 0)
+            }
+        }
+    }
+
+    /// Returns the smoothed round-trip time; zero before the first measurement.
+    pub fn rtt(&self) -> Duration {
+        self.sender.rtt().smoothed()
+    }
+
     /// The counters so far.
     pub fn stats(&self) -> Stats {
         Stats {
