@@ -22,6 +22,7 @@ struct VirtualLink {
     start: Instant,
     slept: Duration,
     told: Vec<(Duration, LinkEvent)>,
+    opens: usize,
     pings: usize,
     wakeups: usize,
     now: Instant,
@@ -34,6 +35,7 @@ impl VirtualLink {
             start,
             slept: Duration::ZERO,
             told: Vec::new(),
+            opens: 0,
             pings: 0,
             wakeups: 0,
             now: start,
@@ -76,7 +78,12 @@ impl Client for VirtualLink {
         self.connection.poll_attempt(now).is_some()
     }
 
+    fn is_opening(&self) -> bool {
+        self.connection.is_opening()
+    }
+
     fn handle_opened(&mut self, now: Instant) {
+        self.opens += 1;
         let wall = self.tick(now);
         self.connection.handle_opened(now, wall, "token", None);
     }
@@ -223,6 +230,71 @@ fn half_open_sockets_are_replaced() {
             assert!(lost <= SECOND * (silent + 61), "noticed after {lost:?}");
             assert!(back - lost < SECOND * 2, "back after {:?}", back - lost);
         }
+    }
+}
+
+/// A path that goes dead without a word: the time until the link is back, after the death or what the user did then.
+#[track_caller]
+fn back_after(seed: u64, upload: &Traffic, download: &Traffic, dead: Duration, from: Duration) -> Duration {
+    let mut wire = Wire { jitter: 5 * MS, opening_round_trips: 4, ..wire() };
+    wire.silences = [dead].into();
+    let outcome = deliver(seed, wire, upload, download);
+    let [(_, back)] = outcome.client.lost_and_back()[..] else { panic!("{:?}", outcome.client.told) };
+    back - from
+}
+
+#[test]
+fn a_dead_path_is_noticed_while_the_user_types() {
+    for seed in 0..SEEDS {
+        let dead = SECOND * 20 + MS * 130 * seed as u32;
+        let typed = traffic(seed, 1, (1..600).map(|n| MS * 100 * n));
+        let took = back_after(seed, &typed, &traffic(9, 1, []), dead, dead);
+        assert!(took <= SECOND * 5, "back after {took:?}");
+    }
+}
+
+#[test]
+fn a_path_that_died_while_idle_is_noticed_when_the_user_types() {
+    for (seed, idle) in [5, 9, 12, 25].into_iter().enumerate() {
+        let (dead, input) = (SECOND * 40, SECOND * (40 + idle));
+        let typed = traffic(seed as u64, 1, [SECOND * 39, input]);
+        let took = back_after(seed as u64, &typed, &traffic(9, 1, []), dead, input);
+        assert!(took <= SECOND * 3, "back after {took:?}, idle for {idle} s");
+    }
+}
+
+#[test]
+fn a_dead_path_is_noticed_in_a_download() {
+    for seed in 0..SEEDS {
+        let dead = SECOND * 20 + MS * 130 * seed as u32;
+        let received = traffic(9, 1_000, (1..4_000).map(|n| MS * 10 * n));
+        let took = back_after(seed, &traffic(seed, 1, []), &received, dead, dead);
+        assert!(took <= SECOND * 7, "back after {took:?}");
+    }
+}
+
+/// A round trip that jumps between 20 ms and 3 s, losses, a destination that blocks for ten minutes in all: no websocket is
+/// given up for any of these. (After five minutes without a single acknowledgement the channel itself gives up.)
+#[test]
+fn slow_and_lossy_paths_raise_no_false_alarm() {
+    for seed in 0..SEEDS {
+        let mut draw = fastrand::Rng::with_seed(seed);
+        let mut wire = Wire { opening_round_trips: 4, ..Wire::losing(0.02, 10 * MS) };
+        let (mut at, mut is_slow) = (Duration::ZERO, false);
+        while at < HOUR {
+            at += SECOND * draw.u32(5..90);
+            is_slow = !is_slow;
+            wire.reroutes.push_back((at, if is_slow { 1500 * MS } else { 10 * MS }));
+        }
+        wire.blocked = [1200, 1800, 2400].map(|at| (SECOND * at, SECOND * 200)).into();
+        let mut times = || {
+            let mut times: Vec<_> = (0..200).map(|_| MS * draw.u32(1000..3_600_000)).collect();
+            times.sort();
+            times
+        };
+        let (upload, download) = (traffic(seed, 300, times()), traffic(100 + seed, 300, times()));
+        let outcome = deliver(seed, wire, &upload, &download);
+        assert_eq!(outcome.client.opens, 1, "seed {seed}: {:?}", outcome.client.told);
     }
 }
 

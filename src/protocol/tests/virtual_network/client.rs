@@ -20,6 +20,10 @@ pub(crate) trait Client {
     fn channel(&mut self) -> &mut Channel;
     /// Whether it opens a websocket now; it is told at once what came of that.
     fn poll_attempt(&mut self, now: Instant) -> bool;
+    /// Returns whether the attempt is still wanted.
+    fn is_opening(&self) -> bool {
+        true
+    }
     /// The websocket is open.
     fn handle_opened(&mut self, now: Instant);
     /// There is no websocket now.

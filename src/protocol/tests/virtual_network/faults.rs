@@ -182,7 +182,7 @@ fn delay_jitter_and_reordering() {
 fn a_path_that_changes() {
     for (before, after, least) in [(10, 200, [0.9; 2]), (20, 300, [0.9; 2]), (300, 20, [0.85; 2])] {
         let what = format!("{before} ms, then {after} ms");
-        let wire = Wire { delay: MS * before, rerouted: Some((SECOND, MS * after)), ..Wire::default() };
+        let wire = Wire { delay: MS * before, reroutes: [(SECOND, MS * after)].into(), ..Wire::default() };
         let ideal = ideal_by_default(MS * after);
         let outcomes = upload(&what, config(), wire, 6_000_000, ideal, least);
         assert_few_needless(&what, &outcomes, 0.0);

@@ -71,6 +71,10 @@ pub(crate) struct World<C = BareChannel> {
     /// Until when the socket stays closed that was cut by the service for its limit or by [`Wire::cut_at`].
     cut_until: Option<Instant>,
     policed: usize,
+    /// When the websocket of the attempt under way is open.
+    opening: Option<Instant>,
+    /// A websocket is open, perhaps a silent one.
+    is_connected: bool,
     is_up: bool,
     is_away: bool,
     /// The socket looks open, and nothing comes through.
@@ -114,6 +118,8 @@ impl<C: Client> World<C> {
             counted: VecDeque::new(),
             cut_until: None,
             policed: 0,
+            opening: None,
+            is_connected: false,
             is_up: true,
             is_away: false,
             is_silent: false,
@@ -170,8 +176,9 @@ impl<C: Client> World<C> {
     /// Begins and ends outages and absences.
     fn switch(&mut self) {
         let at = self.now - self.start;
-        if let Some((_, delay)) = self.wire.rerouted.take_if(|(from, _)| *from <= at) {
+        while let Some((_, delay)) = self.wire.reroutes.pop_front_if(|(from, _)| *from <= at) {
             self.wire.delay = delay;
+            self.hasten();
         }
         if self.wire.cut_at.take_if(|frames| *frames <= self.sent).is_some() {
             self.cut_until = Some(self.now + 30 * MS);
@@ -190,6 +197,7 @@ impl<C: Client> World<C> {
                 self.tell(MessageType::PausePublication);
             }
             self.client.handle_cut(self.now);
+            self.is_connected = false;
             self.flights.clear();
         }
         if is_away != self.is_away && is_up {
@@ -198,15 +206,33 @@ impl<C: Client> World<C> {
         self.is_up = is_up;
         self.is_away = is_away;
         self.fall_silent(at);
+        self.open();
+    }
+
+    /// Opens a websocket for a client that wants one, after the round trips that this takes.
+    fn open(&mut self) {
         if self.client.poll_attempt(self.now) {
-            if is_up {
-                self.flights.clear();
-                self.is_silent = false;
-                self.client.handle_opened(self.now);
-            } else {
-                self.client.handle_refused(self.now);
-            }
+            self.opening = Some(self.now + 2 * self.wire.opening_round_trips * self.wire.delay);
         }
+        if !self.client.is_opening() {
+            self.opening = None;
+        }
+        if !self.is_up && self.opening.take().is_some() {
+            self.client.handle_refused(self.now);
+        }
+        if self.opening.take_if(|at| *at <= self.now).is_some() {
+            self.flights.clear();
+            self.is_silent = false;
+            self.is_connected = true;
+            self.client.handle_opened(self.now);
+        }
+    }
+
+    /// After a reroute: a path keeps the order, so nothing arrives later than what is sent now.
+    fn hasten(&mut self) {
+        let latest = self.now + self.wire.delay + self.wire.jitter;
+        let flights = std::mem::take(&mut self.flights);
+        self.flights = flights.into_iter().map(|((at, n), flight)| ((at.min(latest), n), flight)).collect();
     }
 
     /// Half-open sockets, and sleep, which no socket survives.
@@ -258,7 +284,7 @@ impl<C: Client> World<C> {
             self.fly(true, packet);
         }
         self.most_outstanding = self.most_outstanding.max(self.client.channel().stats().outstanding_bytes);
-        if self.is_up && !self.is_away {
+        if self.is_connected && self.is_up && !self.is_away {
             for frame in self.agent.poll(self.now) {
                 self.fly(false, Packet::Frame(frame));
             }
@@ -365,7 +391,7 @@ impl<C: Client> World<C> {
         let start = self.start;
         let flight = self.flights.first_key_value().map(|((at, _), _)| *at);
         let timeout = self.client.poll_timeout();
-        let agent = self.agent.next_at().filter(|_| self.is_up && !self.is_away);
+        let agent = self.agent.next_at().filter(|_| self.is_connected && self.is_up && !self.is_away);
         let input = self.to_upload.front().map(|(at, _)| *at).into_iter();
         let input = input
             .chain(self.keystrokes.front().copied())
@@ -376,7 +402,7 @@ impl<C: Client> World<C> {
             self.wire.silences.front().into_iter().chain(self.wire.sleeps.front().map(|(from, _)| from));
         let switches = spans.flat_map(|(from, length)| [start + *from, start + *from + *length]);
         let switches = switches.chain(deaths.map(|from| start + *from));
-        let switch = switches.chain(self.cut_until).filter(|at| *at > self.now).min();
+        let switch = switches.chain(self.cut_until).chain(self.opening).filter(|at| *at > self.now).min();
         let next = [flight, timeout, agent, input, switch].into_iter().flatten().min();
         // Nothing to wait for: the end of the run finds what is missing.
         next.unwrap_or(self.now + Duration::from_secs(1))

@@ -30,8 +30,10 @@ pub(crate) struct Wire {
     pub silences: VecDeque<Duration>,
     /// When the machine sleeps, and for how long by its wall clock. The socket does not survive it and looks open.
     pub sleeps: Spans,
-    /// From when on the delay is another one.
-    pub rerouted: Option<(Duration, Duration)>,
+    /// Times from which on the delay is another one.
+    pub reroutes: VecDeque<(Duration, Duration)>,
+    /// Round trips until a websocket is open. Until then frames of the old one are still on their way.
+    pub opening_round_trips: u32,
     /// When the agent is away (`pause_publication`, and nothing goes either way), and for how long.
     pub away: Spans,
     /// Data messages a second that the service takes from the client. Two seconds above it: `pause_publication`, and
