@@ -118,7 +118,8 @@ impl Liveness {
 
     /// Pings at once, because the way to the service may have changed.
     pub(super) fn check(&mut self, now: Instant, rtt: Duration) {
-        if !self.is_silent {
+        let is_under_way = self.pending.is_some_and(|ping| !ping.is_routine);
+        if !self.is_silent && !is_under_way {
             self.ping(now, self.patience(LONG, rtt).min(self.interval));
         }
     }
@@ -162,7 +163,11 @@ impl Liveness {
         if self.next_ping <= now {
             self.next_ping = now + self.interval;
             self.is_ping_due = true;
-            self.pending.get_or_insert(PendingPing { sent: now, answer_by: self.next_ping, is_routine: true });
+            self.pending.get_or_insert(PendingPing {
+                sent: now,
+                answer_by: self.next_ping,
+                is_routine: true,
+            });
         }
         Health::Alive
     }
@@ -248,7 +253,12 @@ mod tests {
     }
 
     /// Runs from deadline to deadline while nothing arrives. Returns the times of the pings and of the silence.
-    fn run(liveness: &mut Liveness, start: Instant, from: Instant, demand: Demand) -> (Vec<Duration>, Duration) {
+    fn run(
+        liveness: &mut Liveness,
+        start: Instant,
+        from: Instant,
+        demand: Demand,
+    ) -> (Vec<Duration>, Duration) {
         let (mut now, mut pings) = (from, Vec::new());
         loop {
             let health = liveness.handle_timeout(now, demand);
@@ -336,7 +346,10 @@ mod tests {
         for n in 1..100 {
             let now = start + 3 * SECOND * n;
             assert_eq!(liveness.handle_timeout(now, WAITING), Health::Alive);
-            assert!(liveness.poll_ping(), "a destination that blocks is checked, and answered for by the service");
+            assert!(
+                liveness.poll_ping(),
+                "a destination that blocks is checked, and answered for by the service"
+            );
             assert!(!liveness.handle_received(now + SECOND / 50, WAITING.rtt));
             assert_eq!(liveness.handle_timeout(now + SECOND, WAITING), Health::Alive);
         }

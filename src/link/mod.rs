@@ -9,6 +9,7 @@
 //! | `reconnect`, `backoff` | when to open a websocket, how often, and when to give up |
 //! | `liveness` | pings, missing answers, and that the machine was asleep |
 //! | `opener` | one attempt: resume, sign, open |
+//! | `network_changes` | changes of addresses and routes, as the system reports them |
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
 //! | `tcp`, `proxy`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
 //!
@@ -23,6 +24,7 @@ mod error;
 mod event;
 mod liveness;
 mod network;
+mod network_changes;
 mod open_socket;
 mod opener;
 pub(crate) mod probe;
@@ -52,6 +54,7 @@ use self::connection::Connection;
 pub use self::error::{GaveUp, OpenError, OpenFailure};
 pub use self::event::LinkEvent;
 pub use self::network::{Network, StreamHosts};
+use self::network_changes::Subscription;
 use self::open_socket::OpenSocket;
 pub use self::opener::Target;
 use self::opener::{Attempted, Opener, Opening};
@@ -72,6 +75,8 @@ pub struct Link {
     opening: Option<Opening>,
     /// `None` where no websocket can be opened.
     opener: Option<Opener>,
+    /// `None` until the first poll, which is inside of the runtime.
+    network_changes: Option<Subscription>,
     timer: Pin<Box<Sleep>>,
     /// Frames of a test that plays the agent.
     #[cfg(test)]
@@ -88,6 +93,7 @@ impl Link {
             socket: None,
             opening: None,
             opener: Some(Opener::new(target)),
+            network_changes: None,
             timer: Box::pin(tokio::time::sleep_until(now)),
             #[cfg(test)]
             script: None,
@@ -160,6 +166,7 @@ impl Link {
 
     fn poll(&mut self, cx: &mut Context<'_>, deliver: bool) -> Poll<LinkEvent> {
         self.connection.handle_clocks(Instant::now().into_std(), SystemTime::now());
+        self.poll_network(cx);
         loop {
             if let Some(event) = self.connection.poll_event(deliver) {
                 return Poll::Ready(event);
@@ -184,6 +191,19 @@ impl Link {
             }
             ready!(self.poll_timer(cx, deliver));
             self.connection.handle_timeout(Instant::now().into_std(), deliver);
+        }
+    }
+
+    /// Notices that the machine's network has changed.
+    fn poll_network(&mut self, cx: &mut Context<'_>) {
+        let Some(opener) = &self.opener else { return };
+        let changes = self.network_changes.get_or_insert_with(|| opener.network_changes());
+        if changes.poll_changed(cx).is_ready() {
+            let is_cut = self.socket.as_ref().is_some_and(|socket| socket.is_cut_off());
+            tracing::info!(is_cut, "the network of this machine has changed");
+            self.connection.handle_network_change(Instant::now().into_std(), is_cut);
+            // Registered for the next one.
+            let _ = changes.poll_changed(cx);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use url::Url;
 
+use super::network_changes::{NetworkChanges, Subscription};
 use super::proxy::ProxySettings;
 use super::stream_url::{self, StreamUrlError};
 use super::tls::{self, TrustError};
@@ -17,6 +18,7 @@ pub struct Network {
     ca_bundle: Option<PathBuf>,
     proxy: ProxySettings,
     hosts: StreamHosts,
+    changes: NetworkChanges,
 }
 
 /// The hosts that stream URLs lead to beside AWS's.
@@ -43,6 +45,7 @@ impl Network {
             ca_bundle: bundle.or(ca_bundle),
             proxy: ProxySettings::from_env(|name| std::env::var_os(name)),
             hosts,
+            changes: NetworkChanges::default(),
         }
     }
 
@@ -79,6 +82,11 @@ impl Network {
     /// The PEM file trusted instead of the system's store, for clients with a trust store of their own.
     pub fn ca_bundle(&self) -> Option<&PathBuf> {
         self.ca_bundle.as_ref()
+    }
+
+    /// Subscribes to changes of the machine's network.
+    pub(super) fn changes(&self) -> Subscription {
+        self.changes.subscribe()
     }
 
     /// The proxies.

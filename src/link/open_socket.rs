@@ -8,6 +8,7 @@ use futures_util::{Sink, SinkExt as _, Stream as _};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
+use super::network_changes::is_gone;
 use super::websocket::Socket;
 
 /// A websocket and what of it waits to be flushed. It is flushed when there is nothing more to read or to write and
@@ -54,6 +55,11 @@ impl OpenSocket {
             self.must_flush = false;
         }
         Ok(())
+    }
+
+    /// Returns whether the machine has lost the address that the websocket was opened from.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.socket.get_ref().tcp().local_addr().is_ok_and(|address| is_gone(address.ip()))
     }
 
     /// Whether something waits for the network to take it.

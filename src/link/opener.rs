@@ -22,6 +22,7 @@ use url::Url;
 
 use super::error::{OpenError, OpenFailure};
 use super::network::Network;
+use super::network_changes::Subscription;
 use super::stream_url::{self, StreamUrlError};
 use super::websocket::{self, Dial, Socket};
 use crate::aws::{self, AwsError, ErrorKind};
@@ -68,6 +69,11 @@ pub(super) struct Opener {
 impl Opener {
     pub(super) fn new(target: Target) -> Opener {
         Opener { target, unused: None, unreadable_is_told: false }
+    }
+
+    /// Subscribes to changes of the machine's network.
+    pub(super) fn network_changes(&self) -> Subscription {
+        self.target.network.changes()
     }
 
     /// The token that the websocket of the last attempt is to be opened with. It counts as used from here on.

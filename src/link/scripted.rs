@@ -20,7 +20,15 @@ impl Link {
         let _ = connection.poll_attempt(now.into_std());
         connection.handle_opened(now.into_std(), SystemTime::now(), "token", None);
         let timer = Box::pin(tokio::time::sleep_until(now));
-        Link { connection, socket: None, opening: None, opener: None, timer, script: Some(frames) }
+        Link {
+            connection,
+            socket: None,
+            opening: None,
+            opener: None,
+            network_changes: None,
+            timer,
+            script: Some(frames),
+        }
     }
 
     /// Moves the script on, by one message.

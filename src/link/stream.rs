@@ -18,6 +18,22 @@ pub(super) enum MaybeTls<S> {
     Tls(Box<TlsStream<S>>),
 }
 
+impl<S> MaybeTls<S> {
+    fn inner(&self) -> &S {
+        match self {
+            MaybeTls::Plain(stream) => stream,
+            MaybeTls::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl Stream {
+    /// Returns the connection to the service or the proxy.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.inner().inner()
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MaybeTls<S> {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -9,6 +9,8 @@ mod descriptors;
 mod env;
 #[cfg(unix)]
 mod group;
+#[cfg(unix)]
+mod network;
 mod parent;
 mod signal;
 #[cfg(unix)]
@@ -21,11 +23,14 @@ pub(crate) use self::env::take_var;
 pub(crate) use self::parent::Parent;
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
-pub(crate) use self::windows::{Signals, check_descriptors, descriptor_limit, raise_descriptor_limit};
+pub(crate) use self::windows::{
+    NetworkEvents, Signals, check_descriptors, descriptor_limit, raise_descriptor_limit,
+};
 #[cfg(unix)]
 pub(crate) use self::{
     descriptors::{check_descriptors, descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
+    network::NetworkEvents,
     signals::Signals,
 };
 

@@ -448,7 +448,7 @@ impl Channel {
     pub fn awaits_answer(&self) -> bool {
         match self.state {
             State::Opening | State::Closed => false,
-            State::Waiting { .. } | State::Handshaking { .. } => true,
+            State::Waiting { .. } | State::Handshaking { .. } | State::Refusing { .. } => true,
             State::Ready => {
                 let has_more = self.outgoing.has_input() || self.outgoing.has_answers();
                 self.paused.is_none() && (has_more || self.sender.outstanding_messages() > 0)

@@ -1,0 +1,126 @@
+//! Changes to the machine's network, as the system reports them, shared by all links of a process.
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::process::NetworkEvents;
+
+/// The source of changes; it starts to watch with its first subscription.
+#[derive(Debug, Default)]
+pub(super) struct NetworkChanges {
+    watch: OnceLock<(Arc<Shared>, AbortHandle)>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: AtomicU64,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+/// One link's view of the changes.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    shared: Arc<Shared>,
+    seen: u64,
+}
+
+impl NetworkChanges {
+    /// Subscribes to the changes from now on. Where the system reports none (a sandbox), there never is one.
+    pub(super) fn subscribe(&self) -> Subscription {
+        let (shared, _) = self.watch.get_or_init(|| {
+            let shared = Arc::<Shared>::default();
+            let task = tokio::spawn(watch(Arc::clone(&shared)));
+            (shared, task.abort_handle())
+        });
+        Subscription { shared: Arc::clone(shared), seen: shared.count.load(Ordering::Acquire) }
+    }
+}
+
+impl Drop for NetworkChanges {
+    fn drop(&mut self) {
+        if let Some((_, task)) = self.watch.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Subscription {
+    /// Ready once for each change, or for several that came together.
+    pub(super) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut wakers = self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.shared.count.load(Ordering::Acquire);
+        if count != self.seen {
+            self.seen = count;
+            return Poll::Ready(());
+        }
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Shared {
+    fn report(&self) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.fetch_add(1, Ordering::Release);
+        wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+async fn watch(shared: Arc<Shared>) {
+    let mut events = match NetworkEvents::open() {
+        Ok(events) => events,
+        Err(error) => return tracing::debug!(%error, "changes of the network are not reported here"),
+    };
+    while events.changed().await.is_ok() {
+        // An address comes with its routes.
+        tokio::time::sleep(SETTLE).await;
+        shared.report();
+        tokio::time::sleep(AT_MOST_EACH).await;
+    }
+}
+
+/// Returns whether the machine has lost the address: no socket can be bound to it.
+pub(super) fn is_gone(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
+}
+
+/// Time for the other messages of one change.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Changes in quick succession count as one.
+const AT_MOST_EACH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_of_this_machine_can_be_bound() {
+        assert!(!is_gone(IpAddr::from([127, 0, 0, 1])));
+        assert!(is_gone(IpAddr::from([192, 0, 2, 1])), "reserved for documentation");
+    }
+
+    #[tokio::test]
+    async fn each_subscriber_sees_a_change_once() {
+        let shared = Arc::<Shared>::default();
+        let subscribe = || Subscription { shared: Arc::clone(&shared), seen: 0 };
+        let (mut one, mut other) = (subscribe(), subscribe());
+        let waiting = tokio::spawn(async move {
+            std::future::poll_fn(|cx| one.poll_changed(cx)).await;
+            one
+        });
+        tokio::task::yield_now().await;
+        shared.report();
+        shared.report();
+        let mut one = waiting.await.unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(one.poll_changed(&mut cx).is_pending() && other.poll_changed(&mut cx).is_ready());
+        assert!(other.poll_changed(&mut cx).is_pending());
+    }
+}
