@@ -15,8 +15,9 @@ use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
 use crate::harness::net::{connect, eventually, opened_port};
 use crate::harness::output::Output;
+use crate::harness::process::Running;
 use crate::harness::wire::{self, Frame};
-use crate::harness::{PATIENCE, World};
+use crate::harness::{Aws, PATIENCE, TARGET, World};
 
 mod encryption;
 mod files;
@@ -249,6 +250,24 @@ fn messages_far_too_early_cost_bounded_memory() {
     let plugin = Plugin::start(&gateway);
     plugin.stdout.wait_for("after\r\n");
     plugin.assert_memory_below(48);
+}
+
+/// The request of the AWS CLI names no document: it starts a shell, and nothing listens on this machine.
+#[test]
+fn a_shell_does_not_become_a_port() {
+    let gateway = Gateway::scripted(|socket| {
+        socket.port_session("3.3.1000.0");
+        while socket.input().is_some() {}
+    });
+    gateway.start_sessions_after(Duration::ZERO);
+    let world = World::new();
+    let words = ["ssm", "start-session", "--target", TARGET];
+    let mut cli = Running::spawn(&mut world.aws(Aws::V1, &gateway.endpoint(), &words));
+    let _stdin = cli.take_stdin();
+    let text = cli.finish().text();
+    let reason = "Cannot perform start session: the agent runs a port session, and a shell was requested";
+    assert!(text.contains(reason) && !text.contains("opened for sessionId"), "{text}");
+    assert!(gateway.calls().iter().any(|call| call.ends_with(".TerminateSession")), "{:?}", gateway.calls());
 }
 
 fn push(socket: &mut Socket, stream: u32, size: usize) {

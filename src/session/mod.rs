@@ -65,6 +65,7 @@ pub(crate) async fn run(
             return if wants_status { OWN_FAILURE } else { 0 };
         }
     };
+    let may_be_port = opening::may_be_port(&start, &parent);
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent, settings.keep_alive_without_parent);
     console.say(&notice::starting_session(&start.session_id));
@@ -76,7 +77,7 @@ pub(crate) async fn run(
             let (id, aws) = (session.id.clone(), Arc::clone(&session.aws));
             let has_credentials = !session.is_presigned;
             let run = async {
-                let (end, exit_code, closing) = drive(session, forwards).await;
+                let (end, exit_code, closing) = drive(session, forwards, may_be_port).await;
                 tracing::info!(id = %closing.id, ?end, "session ends");
                 (closing.finish(end).await, exit_code)
             };
@@ -118,8 +119,15 @@ pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
 }
 
 /// Runs the loop of the session's kind.
-async fn drive(mut session: Session, forwards: Vec<port::Forward>) -> (End, Option<i32>, Closing) {
-    let kind = wait_until_ready(&mut session).await;
+async fn drive(
+    mut session: Session,
+    forwards: Vec<port::Forward>,
+    may_be_port: bool,
+) -> (End, Option<i32>, Closing) {
+    let kind = match wait_until_ready(&mut session).await {
+        Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
+        kind => kind,
+    };
     if let Ok(kind) = &kind {
         tracing::info!(id = %session.id, ?kind, "session ready");
     }
@@ -198,5 +206,7 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
     }
 }
 
+/// The request of the AWS CLI named no document, which starts a shell.
+const NOT_REQUESTED: &str = "the agent runs a port session, and a shell was requested";
 /// For failures of our own, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;

@@ -15,6 +15,7 @@ use crate::aws::{self, AwsContext};
 use crate::cli::StartSession;
 use crate::link::{self, Link, Network, stream_url};
 use crate::notice;
+use crate::process::Parent;
 use crate::protocol::{self, TerminalSize};
 use crate::settings::Settings;
 use crate::term::current_size;
@@ -68,6 +69,13 @@ pub(super) async fn open(
         watch,
         exit_code: None,
     })
+}
+
+/// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the
+/// request that it made; other tools are known to pass `{"Target":…}` for a port session, too (ecsta).
+pub(super) fn may_be_port(start: &StartSession, parent: &Parent) -> bool {
+    let Some(Value::Object(request)) = &start.request else { return true };
+    !parent.is_aws_cli() || request.keys().any(|key| key.eq_ignore_ascii_case("DocumentName"))
 }
 
 /// For further sessions, on the same way. `None` where there can be none: a caller that did not pass its request.

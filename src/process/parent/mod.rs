@@ -90,6 +90,11 @@ impl Parent {
         Parent { caller: Caller::Other }
     }
 
+    /// Returns true if the AWS CLI has called us: its request is the one that started the session.
+    pub(crate) fn is_aws_cli(&self) -> bool {
+        !matches!(self.caller, Caller::Other)
+    }
+
     /// Resolves when the AWS CLI that called us has died; never, if another program has called us. Needs a runtime
     /// with IO and time. Cancel-safe.
     pub(crate) async fn death(&mut self) {
