@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, PanicHookInfo};
 use std::pin::pin;
 use std::task::Poll;
@@ -50,14 +51,25 @@ pub(crate) fn is_contained() -> bool {
 /// Replaces the standard library's report, which repeats the panic's message.
 pub(crate) fn install_hook() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let place = info.location().map(|location| shortened(&location.to_string())).unwrap_or_default();
         tracing::error!(place, contained = is_contained(), "panic");
         if !is_contained() {
-            eprintln!("session-manager-plugin: internal error at {place}; please report it");
+            // Not `eprintln`, which panics where stderr is gone.
+            let _ =
+                writeln!(io::stderr(), "session-manager-plugin: internal error at {place}; please report it");
         }
         PLACE.set(place);
     }));
 }
+
+/// A place without the folders of the machine that built the program: crate, folder, file.
+fn shortened(place: &str) -> String {
+    let from = place.rmatch_indices(['/', '\\']).nth(SHOWN - 1).map_or(0, |(at, _)| at + 1);
+    place[from..].to_owned()
+}
+
+/// Parts of a path that are shown.
+const SHOWN: usize = 4;
 
 thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
@@ -68,6 +80,13 @@ thread_local! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places() {
+        assert_eq!(shortened("/home/me/.cargo/x-1.0/src/a/b.rs:1:2"), "x-1.0/src/a/b.rs:1:2");
+        assert_eq!(shortened(r"C:\x\src\a\b.rs:1:2"), r"x\src\a\b.rs:1:2");
+        assert_eq!(shortened("src/b.rs:1:2"), "src/b.rs:1:2");
+    }
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_and_the_thread_goes_on() {

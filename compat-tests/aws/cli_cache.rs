@@ -6,14 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use ssm_sim::{Config, Proxy, ProxyOptions, Sim, TlsFront};
+use ssm_sim::{Config, KmsOptions, Proxy, ProxyOptions, Sim, TlsFront};
 
 use super::credentials::{
     SESSION_SHA1, assert_temporary, keys, point_at, signer_alone, sso_session_world, write_sso_cache,
 };
 use super::{Call, Forward, strict, world_without_credentials, write_config};
 use crate::harness::net::{Server, echo_through};
-use crate::harness::process::run;
+use crate::harness::process::{Running, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::start;
 use crate::harness::{Aws, World};
@@ -25,7 +25,7 @@ const MFA_ROLE: &str = "role_arn = arn:aws:iam::123456789012:role/mfa\nsource_pr
 const CODE: &str = "123456\r";
 
 /// A home with the profiles `base` (keys) and `work` (these lines).
-fn world(sim: &Sim, work: &str) -> World {
+fn home(sim: &Sim, work: &str) -> World {
     let mut world = world_without_credentials();
     point_at(&mut world, sim, &["STS"]);
     write_config(&world, &format!("[profile base]\n{}\n[profile work]\n{work}", keys()));
@@ -96,7 +96,7 @@ fn role_of_the_cli_s_cache_costs_no_call() {
         for more in ["", "external_id = id\nrole_session_name = me\nduration_seconds = 3600\n"] {
             let cloud = Cloud::start(strict());
             let sim = &cloud.sim;
-            let world = world(sim, &format!("{ROLE}{more}"));
+            let world = home(sim, &format!("{ROLE}{more}"));
             cloud.fill_the_cache(&world, aws, "work");
             let before = std::fs::read(&cache(&world)[0]).expect("the file");
             assert_temporary(&signer_alone(&world, sim, "work"), "ASIAROLE");
@@ -110,7 +110,7 @@ fn role_of_the_cli_s_cache_costs_no_call() {
 fn role_of_another_kind_is_not_taken_from_the_cache() {
     let cloud = Cloud::start(strict());
     let sim = &cloud.sim;
-    let world = world(sim, ROLE);
+    let world = home(sim, ROLE);
     cloud.fill_the_cache(&world, Aws::V1, "work");
     write_config(&world, &format!("[profile base]\n{}\n[profile work]\n{ROLE}external_id = other\n", keys()));
     assert_temporary(&signer_alone(&world, sim, "work"), "ASIAROLE");
@@ -121,7 +121,7 @@ fn role_of_another_kind_is_not_taken_from_the_cache() {
 fn cache_that_others_can_write_is_not_taken() {
     let cloud = Cloud::start(strict());
     let sim = &cloud.sim;
-    let world = world(sim, ROLE);
+    let world = home(sim, ROLE);
     cloud.fill_the_cache(&world, Aws::V1, "work");
     std::fs::set_permissions(&cache(&world)[0], Permissions::from_mode(0o622)).expect("set the mode");
     assert_temporary(&signer_alone(&world, sim, "work"), "ASIAROLE");
@@ -148,7 +148,7 @@ fn mfa_role_signs_and_resumes_with_the_cli_s_credentials() {
     for aws in [Aws::V1, Aws::V2] {
         let (cloud, echo) = (Cloud::start(strict()), Server::echo());
         let sim = &cloud.sim;
-        let world = world(sim, MFA_ROLE);
+        let world = home(sim, MFA_ROLE);
         cloud.sign_in(&world, aws);
         let forward = Forward::start(&world, &Call::port(sim, echo.port()).profile("work"));
         assert_eq!(echo_through(forward.port, b"before"), b"before");
@@ -164,11 +164,50 @@ fn mfa_role_signs_and_resumes_with_the_cli_s_credentials() {
 }
 
 #[test]
+fn mfa_role_starts_sessions_and_gets_data_keys_with_the_cli_s_credentials() {
+    let (cloud, echo) = (Cloud::start(strict()), Server::echo());
+    let mut world = home(&cloud.sim, MFA_ROLE);
+    cloud.sign_in(&world, Aws::V1);
+    world.set("SSM_PLUGIN_RESTART", "1");
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let forward = Forward::start(&world, &Call::port(&cloud.sim, echo.port()).profile("work"));
+    assert_eq!(echo_through(forward.port, b"before"), b"before");
+    cloud.sim.close_session(&forward.id, "idle");
+    forward.plugin.stderr.wait_for("has ended (");
+    assert_eq!(echo_through(forward.port, b"restarted"), b"restarted");
+    assert_eq!((cloud.sim.sessions().len(), cloud.sim.requests().assume_role), (2, 1));
+
+    let kms = KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), ..KmsOptions::default() };
+    let cloud = Cloud::start(Config { kms, ..strict() });
+    let mut world = home(&cloud.sim, MFA_ROLE);
+    cloud.sign_in(&world, Aws::V1);
+    world.set("AWS_ENDPOINT_URL_KMS", &cloud.sim.endpoint());
+    let call = Call::shell(&cloud.sim).profile("work");
+    let plugin = Running::spawn(&mut call.plugin(&world));
+    plugin.stdout.wait_for("This session is encrypted");
+    assert_eq!((cloud.sim.requests().generate_data_key, cloud.sim.requests().assume_role), (1, 1));
+}
+
+#[test]
+fn mfa_role_whose_credentials_others_can_write_says_so() {
+    let (cloud, echo) = (Cloud::start(Config { require_signed_open: false, ..strict() }), Server::echo());
+    let mut world = home(&cloud.sim, MFA_ROLE);
+    cloud.sign_in(&world, Aws::V1);
+    std::fs::set_permissions(&cache(&world)[0], Permissions::from_mode(0o666)).expect("set the mode");
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let forward = Forward::start(&world, &Call::port(&cloud.sim, echo.port()).profile("work"));
+    forward.plugin.stderr.wait_for(
+        "profile work needs an MFA code; the credentials that the AWS CLI has cached are not used: others can read \
+         or write the file (mode 666); opening without a signature",
+    );
+}
+
+#[test]
 fn mfa_role_without_credentials_of_the_cli_says_what_to_do_and_asks_nothing() {
     let echo = Server::echo();
     let cloud = Cloud::start(Config { require_signed_open: false, ..strict() });
     let sim = &cloud.sim;
-    let mut world = world(sim, MFA_ROLE);
+    let mut world = home(sim, MFA_ROLE);
     world.set("SSM_PLUGIN_STATUS", "always");
     let forward = Forward::start(&world, &Call::port(sim, echo.port()).profile("work"));
     let line =
@@ -191,7 +230,7 @@ fn mfa_role_without_credentials_of_the_cli_says_what_to_do_and_asks_nothing() {
 fn credentials_that_the_service_rejects_are_not_taken_again() {
     let (cloud, echo) = (Cloud::start(strict()), Server::echo());
     let sim = &cloud.sim;
-    let world = world(sim, ROLE);
+    let world = home(sim, ROLE);
     cloud.fill_the_cache(&world, Aws::V1, "work");
     let forward = Forward::start(&world, &Call::port(sim, echo.port()).profile("work"));
     let opens = sim.session(&forward.id).expect("the session").opens;
@@ -205,7 +244,7 @@ fn credentials_that_the_service_rejects_are_not_taken_again() {
 fn doctor_names_the_cache_and_the_end_of_its_credentials() {
     let cloud = Cloud::start(strict());
     let sim = &cloud.sim;
-    let mut world = world(sim, MFA_ROLE);
+    let mut world = home(sim, MFA_ROLE);
     world.set("AWS_ENDPOINT_URL", &sim.endpoint());
     let doctor = |world: &World| {
         let mut command = world.plugin();

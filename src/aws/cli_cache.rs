@@ -4,6 +4,8 @@
 //! sign for a role that needs an MFA code. A file's name is the SHA-1 of JSON that holds what the credentials were made
 //! from (PROTOCOL.md section 7; botocore's `CachedCredentialFetcher` and its subclasses). The files are never written.
 
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -33,20 +35,40 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let Some(key) = key(profiles) else { return Found::Nothing };
     let rejected = rejected.map(str::to_owned);
     let read = tokio::task::spawn_blocking(move || {
-        let path = file(&key)?;
-        read(&path, now)
-            .inspect_err(|reason| tracing::debug!(reason, "the AWS CLI's cache is not used"))
-            .ok()
-            .filter(|found| rejected.is_none_or(|rejected| found.access_key_id() != rejected))
-    });
-    match (read.await.ok().flatten(), mfa_profile(profiles)) {
-        (Some(credentials), _) => Found::Credentials(credentials),
-        (None, Some(mfa)) => {
-            let through = if mfa == name { String::new() } else { format!(", through profile {mfa}") };
-            Found::SignInNeeded(format!("profile {name} needs an MFA code{through}; {SIGN_IN}"))
+        let path = file(&key).ok_or_else(|| Unusable::Stale("there is no home folder".to_owned()))?;
+        match read(&path, now)? {
+            found if rejected.is_some_and(|rejected| found.access_key_id() == rejected) => {
+                Err(Unusable::Stale("the service has rejected its credentials".to_owned()))
+            }
+            found => Ok(found),
         }
-        (None, None) => Found::Nothing,
-    }
+    });
+    let unusable = match read.await {
+        Ok(Ok(credentials)) => return Found::Credentials(credentials),
+        Ok(Err(unusable)) => unusable,
+        Err(_) => Unusable::Stale("reading it failed".to_owned()),
+    };
+    tracing::debug!(%unusable, "the AWS CLI's cache is not used");
+    let Some(mfa) = mfa_profile(profiles) else { return Found::Nothing };
+    let through = if mfa == name { String::new() } else { format!(", through profile {mfa}") };
+    let advice = match unusable {
+        Unusable::Stale(_) => SIGN_IN.to_owned(),
+        Unusable::Unsafe(reason) => {
+            format!("the credentials that the AWS CLI has cached are not used: {reason}")
+        }
+    };
+    Found::SignInNeeded(format!("profile {name} needs an MFA code{through}; {advice}"))
+}
+
+/// Why a file of the cache is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    /// Absent, expired, rejected or not credentials: the CLI makes another.
+    #[error("{0}")]
+    Stale(String),
+    /// Another user may have written or read it: the CLI uses it all the same.
+    #[error("{0}")]
+    Unsafe(String),
 }
 
 /// Path of the file with this key. Its folder is fixed: no variable of the CLI changes it.
@@ -134,7 +156,7 @@ fn python_int(text: &str) -> Option<i64> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct File {
+struct Entry {
     credentials: Kept,
 }
 
@@ -153,24 +175,24 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error
     String::deserialize(deserializer).map(Secret::new)
 }
 
-/// The credentials in a file of ours that nobody else may read or write.
-fn read(path: &Path, now: SystemTime) -> Result<Credentials, String> {
-    use std::io::Read as _;
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+/// Reads the credentials in a file that is this user's alone.
+fn read(path: &Path, now: SystemTime) -> Result<Credentials, Unusable> {
+    let stale = |reason: &str| Unusable::Stale(reason.to_owned());
+    let failed = |error: io::Error| Unusable::Stale(error.to_string());
     // Checked before opening: opening a pipe would block.
-    if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(stale("it is not a regular file"));
     }
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    check_owner(&file.metadata().map_err(|error| error.to_string())?)?;
+    let file = File::open(path).map_err(failed)?;
+    check_owner(&file.metadata().map_err(failed)?).map_err(Unusable::Unsafe)?;
     let mut json = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE).read_to_end(&mut json).map_err(|error| error.to_string())?;
+    file.take(MAX_FILE).read_to_end(&mut json).map_err(failed)?;
     // serde's error may repeat what it has read.
-    let File { credentials } =
-        serde_json::from_slice(&json).map_err(|_| "it does not hold credentials".to_owned())?;
-    let expiry = expiration(&credentials.expiration).ok_or("its expiration is not a time")?;
+    let Entry { credentials } =
+        serde_json::from_slice(&json).map_err(|_| stale("it does not hold credentials"))?;
+    let expiry = expiration(&credentials.expiration).ok_or_else(|| stale("its expiration is not a time"))?;
     if expiry < now + MIN_LIFE {
-        return Err("its credentials have expired, or will soon".to_owned());
+        return Err(stale("its credentials have expired, or will soon"));
     }
     Ok(Credentials::new(
         credentials.access_key_id,
@@ -183,20 +205,20 @@ fn read(path: &Path, now: SystemTime) -> Result<Credentials, String> {
 
 /// The CLI makes its files for their owner alone. One that others can write may hold their credentials.
 #[cfg(unix)]
-fn check_owner(metadata: &std::fs::Metadata) -> Result<(), String> {
+fn check_owner(metadata: &Metadata) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt as _;
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err("it belongs to another user".to_owned());
+        return Err("the file belongs to another user".to_owned());
     }
     match metadata.mode() & 0o077 {
         0 => Ok(()),
-        _ => Err(format!("others can read or write it (mode {:o})", metadata.mode() & 0o777)),
+        _ => Err(format!("others can read or write the file (mode {:o})", metadata.mode() & 0o777)),
     }
 }
 
 /// The user's profile folder is private on Windows.
 #[cfg(not(unix))]
-fn check_owner(_: &std::fs::Metadata) -> Result<(), String> {
+fn check_owner(_: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
@@ -300,7 +322,7 @@ mod tests {
         std::fs::write(&nonsense, r#"{"Credentials": "a secret"}"#).unwrap();
         #[cfg(unix)]
         std::fs::set_permissions(&nonsense, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        assert_eq!(read(&nonsense, now).unwrap_err(), "it does not hold credentials");
+        assert_eq!(read(&nonsense, now).unwrap_err().to_string(), "it does not hold credentials");
     }
 
     #[cfg(unix)]
@@ -310,7 +332,8 @@ mod tests {
         for mode in [0o640, 0o604, 0o620, 0o666] {
             let path = written(dir.path(), "2026-01-31T23:59:59Z", mode);
             let reason = read(&path, SystemTime::UNIX_EPOCH).unwrap_err();
-            assert_eq!(reason, format!("others can read or write it (mode {mode:o})"));
+            let expected = format!("others can read or write the file (mode {mode:o})");
+            assert!(matches!(reason, Unusable::Unsafe(reason) if reason == expected));
         }
     }
 
