@@ -162,8 +162,7 @@ impl Reconnect {
         }
         let timeout = if self.was_proven { self.reconnect_timeout } else { self.open_timeout };
         // The time for which the next attempt is held back is not the network's.
-        let from = self.resumes.next_at().map_or(now, |at| at.max(now));
-        self.deadline.get_or_insert(from + timeout);
+        self.deadline.get_or_insert(self.may_resume_at(now) + timeout);
         self.retry(now, reason.clone());
         is_proven.then_some(LinkEvent::Lost(reason))
     }
@@ -182,10 +181,11 @@ impl Reconnect {
         is_proven.then_some(LinkEvent::Resumed)
     }
 
-    /// The network has changed: an attempt that waits for its turn is due at once.
+    /// The network has changed: an attempt that waits for its turn is due at once, or when there is a token for it.
     pub(super) fn handle_network_change(&mut self, now: Instant) {
+        let earliest = self.may_resume_at(now);
         if let Phase::Waiting { until } = &mut self.phase {
-            *until = now.min(*until);
+            *until = earliest.min(*until);
             self.backoff.reset();
         }
     }
@@ -224,9 +224,13 @@ impl Reconnect {
 
     fn retry(&mut self, now: Instant, reason: String) {
         self.last_failure = Some(reason);
-        let until = now + self.backoff.next_delay();
-        let may_resume_at = self.resumes.next_at().filter(|_| self.was_open);
-        self.phase = Phase::Waiting { until: may_resume_at.map_or(until, |at| at.max(until)) };
+        let until = (now + self.backoff.next_delay()).max(self.may_resume_at(now));
+        self.phase = Phase::Waiting { until };
+    }
+
+    /// The earliest time for the next attempt by the token bucket, which the first token of a session does not need.
+    fn may_resume_at(&self, now: Instant) -> Instant {
+        self.resumes.next_at().filter(|_| self.was_open).map_or(now, |at| at.max(now))
     }
 }
 
@@ -455,6 +459,25 @@ mod tests {
         assert_eq!(attempts.len(), 12 + 6, "{attempts:?}");
         let hour = flap(Duration::from_millis(600), SECOND * 3600);
         assert!(hour.len() <= 12 + 720, "{} attempts", hour.len());
+    }
+
+    /// Interfaces of containers come and go, while websockets die.
+    #[test]
+    fn changes_of_the_network_spend_no_more_calls() {
+        let start = Instant::now();
+        let mut reconnect = open(start);
+        let mut attempts = 0;
+        for second in 0..60 {
+            let now = start + SECOND * second;
+            reconnect.handle_lost(now, "cut".into());
+            reconnect.handle_network_change(now);
+            if reconnect.poll_attempt(now).is_some() {
+                attempts += 1;
+                reconnect.handle_opened(now);
+                reconnect.handle_proof();
+            }
+        }
+        assert_eq!(attempts, 12 + 59 / 5);
     }
 
     #[test]
