@@ -1,6 +1,7 @@
 //! The integration tests: the binary as it is called, by hand and by real clients.
 //!
 //! - [`cli`]: arguments and visible text.
+//! - [`commands`]: sessions without an AWS CLI.
 //! - [`aws`]: signatures, credentials, resuming, ending, encryption, secrets.
 //! - [`aws_cli`], [`ssh`], [`postgres`]: unchanged AWS CLIs, OpenSSH and PostgreSQL.
 //! - [`port`], [`sessions`], [`sockets`], [`stdio`]: the binary alone against the simulator.
@@ -31,6 +32,8 @@ mod aws;
 #[cfg(unix)]
 mod aws_cli;
 mod cli;
+#[cfg(unix)]
+mod commands;
 #[cfg(unix)]
 mod differential;
 #[cfg(unix)]

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! program
-//! doctor  session
+//! commands  doctor
+//! session
 //! cli  notice  logging
 //! settings
 //! link
@@ -38,6 +39,7 @@
 //! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
+//! | [`commands`] | sessions without the AWS CLI: `ssh`, `shell`, `run`, `start-session` |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`printable`] | text from outside on one line, without control characters |
@@ -135,6 +137,7 @@ pub mod aws;
 mod ca_bundle;
 #[doc(hidden)]
 pub mod cli;
+mod commands;
 mod doctor;
 mod files;
 pub mod link;

@@ -41,6 +41,19 @@ pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, Stri
     try_start(filter, settings, id).map(Some).map_err(|error| format!("no log: {error:#}"))
 }
 
+/// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say.
+pub(crate) fn to_stderr(verbosity: u8) {
+    let level = match verbosity {
+        0 | 1 => Level::INFO,
+        2 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    let is_wanted = move |metadata: &Metadata<'_>| may_be_logged(metadata) && *metadata.level() <= level;
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
+    // Another one is in use only in tests.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter_fn(is_wanted))).try_init();
+}
+
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::builder().parse(filter).context("SSM_PLUGIN_LOG is not a filter")?;
     let (writer, guard) = NonBlockingBuilder::default()

@@ -7,13 +7,18 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{self, Invocation, StartSession};
 use crate::process::Parent;
+use crate::session::{Run, Style};
 use crate::settings::{self, Loaded, Settings};
-use crate::{doctor, logging, notice, panics, process, session, wire_log};
+use crate::{commands, doctor, logging, notice, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
 /// exit status. To be called first, before any thread exists.
 pub fn main() -> ExitCode {
     panics::install_hook();
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.peek().is_some_and(|word| commands::is_command(word)) {
+        return commands::main(words.collect());
+    }
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);
     let loaded = Settings::load();
@@ -55,10 +60,12 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
         Err(err) => return fail(&notice::cannot_start(err), &settings),
     };
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
-    let status = runtime.block_on(session::run(start, settings, recording, parent));
+    let wants_status = settings.exit_code;
+    let (access, parent, style) = (None, Some(parent), Style::Official);
+    let outcome = runtime.block_on(session::run(Run { start, access, settings, recording, parent, style }));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
-    ExitCode::from(status)
+    ExitCode::from(outcome.status(wants_status))
 }
 
 /// What has been started; reports on stderr what could not be, which stops nothing else.

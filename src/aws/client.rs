@@ -101,6 +101,12 @@ impl Client {
         self.notes.lock().started.iter().cloned().collect()
     }
 
+    /// The same for another target of the same account, with the credentials found so far.
+    pub fn for_target(self, target: &str) -> Client {
+        let context = AwsContext { target: Some(target.to_owned()), ..self.context };
+        Client { context, ..self }
+    }
+
     /// The headers that sign the opening of `url` as it will be asked for.
     ///
     /// # Errors
@@ -257,7 +263,7 @@ impl Client {
     }
 
     /// A client for SSM, with the access key that it signs with.
-    async fn ssm(
+    pub(super) async fn ssm(
         &self,
         call: &'static str,
         wait: Duration,
@@ -306,7 +312,7 @@ impl Client {
     }
 
     /// An answer, or why there is none. Credentials that the service does not take are not used again.
-    async fn answer<T, E>(
+    pub(super) async fn answer<T, E>(
         &self,
         call: &'static str,
         access_key: &str,

@@ -47,6 +47,11 @@ impl AwsError {
         AwsError { kind, call, reason: shortened(reason.to_string()) }
     }
 
+    /// The call that failed, such as `ssm:StartSession`.
+    pub(crate) fn call(&self) -> &'static str {
+        self.call
+    }
+
     pub(super) fn credentials(call: &'static str, error: &CredentialsError) -> AwsError {
         let reason = match error {
             CredentialsError::CredentialsNotLoaded(_) => "no AWS credentials were found".to_owned(),

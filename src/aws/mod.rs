@@ -6,6 +6,7 @@
 //! | [`Client::resume`] | a lost websocket | SSM ResumeSession: new token, new stream URL |
 //! | [`Client::terminate`] | an end that the agent cannot be told | SSM TerminateSession |
 //! | [`Client::start`] | further sessions like the first | SSM StartSession |
+//! | [`Client::instances`] | a target by its name | SSM DescribeInstanceInformation |
 //! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
 //!
 //! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work; for a role or an SSO profile the AWS
@@ -19,6 +20,7 @@ mod credentials;
 mod endpoint;
 mod error;
 mod files;
+mod instances;
 mod process_input;
 mod retries;
 mod route;
@@ -27,5 +29,6 @@ mod sign;
 pub use self::client::{Client, Identity, Opened};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
 pub use self::error::{AwsError, ErrorKind};
+pub use self::instances::ManagedInstance;
 pub(crate) use self::route::Connection;
 pub use self::route::Route;

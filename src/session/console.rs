@@ -15,6 +15,8 @@ use crate::term::{Output, stdout_is_terminal};
 /// | method | stream | when |
 /// |---|---|---|
 /// | `write` | stdout | always: bytes of the remote |
+/// | `write_error` | stdout, stderr in [`Style::Plain`] | always: bytes of the remote's stderr |
+/// | `fail` | stdout, stderr in [`Style::Plain`] | the failure of the whole run |
 /// | `say` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences |
 /// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text |
 /// | `announce` | stderr | always: a change of state that was asked for |
@@ -35,6 +37,17 @@ pub(crate) struct Console {
     is_terminal: bool,
     /// Writing to stdout has failed; nothing more is written.
     has_failed: bool,
+    style: Style,
+}
+
+/// The use of stdout and stderr in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// As the official plugin's: its sentences and everything of the remote's on stdout.
+    Official,
+    /// For commands: on stdout the bytes of the remote's stdout and nothing else, its stderr and our failures on stderr,
+    /// and no input for commands that read none.
+    Plain,
 }
 
 /// Why writing to stdout has failed.
@@ -53,16 +66,17 @@ impl Console {
     ///
     /// # Errors
     /// When the process has no descriptor left.
-    pub(crate) fn open(settings: &Settings) -> io::Result<Console> {
+    pub(crate) fn open(settings: &Settings, style: Style) -> io::Result<Console> {
         Ok(Console {
             out: Output::stdout()?,
             err: Output::stderr()?,
             status: notice::StatusLines::new(settings.status),
             is_json: settings.status == When::Json,
             is_quiet: settings.quiet,
-            is_clean: false,
+            is_clean: style == Style::Plain,
             is_terminal: stdout_is_terminal(),
             has_failed: false,
+            style,
         })
     }
 
@@ -78,9 +92,30 @@ impl Console {
         }
     }
 
+    /// A failure of the whole run: the official sentence on stdout, or the reason on stderr.
+    pub(crate) fn fail(&mut self, sentence: &str, reason: &str) {
+        match self.style {
+            Style::Official => self.say(sentence),
+            Style::Plain => self.complain(reason),
+        }
+    }
+
     /// Bytes of the remote.
     pub(crate) fn write(&mut self, bytes: Bytes) {
         self.out.push(bytes);
+    }
+
+    /// Bytes of the remote's stderr.
+    pub(crate) fn write_error(&mut self, bytes: Bytes) {
+        match self.style {
+            Style::Official => self.out.push(bytes),
+            Style::Plain => self.err.push(bytes),
+        }
+    }
+
+    /// How the standard streams are used.
+    pub(crate) fn style(&self) -> Style {
+        self.style
     }
 
     /// A change of state, on stderr, where the settings want it.
@@ -129,7 +164,7 @@ impl Console {
 
     /// Whether more of the remote's bytes may be written.
     pub(crate) fn has_room(&self) -> bool {
-        self.out.has_room()
+        self.out.has_room() && (self.style == Style::Official || self.err.has_room())
     }
 
     /// Resolves after some progress in writing stdout. Cancel-safe.
@@ -140,9 +175,14 @@ impl Console {
         if self.has_failed {
             std::future::pending::<()>().await;
         }
-        let driven = self.out.drive().await;
+        let Console { out, err, style, .. } = self;
+        let driven = tokio::select! {
+            driven = out.drive() => driven,
+            // A stderr that takes no more is dropped, as the official plugin's is.
+            Ok(()) = err.drive(), if *style == Style::Plain => return Ok(()),
+        };
         self.has_failed = driven.is_err();
-        driven.map_err(|error| self.write_error(error))
+        driven.map_err(|error| self.classify(error))
     }
 
     /// Writes out what is left. A reader that takes nothing any more is given up after an hour.
@@ -151,12 +191,13 @@ impl Console {
     /// When stdout has not taken all, whether [`Console::drive`] has said so or not.
     pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
         let flushed = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
-        let _ = tokio::time::timeout(ERR_FLUSH_TIMEOUT, self.err.flush()).await;
-        flushed.unwrap_or(Ok(())).map_err(|error| self.write_error(error))
+        let err_timeout = if self.style == Style::Plain { FLUSH_TIMEOUT } else { ERR_FLUSH_TIMEOUT };
+        let _ = tokio::time::timeout(err_timeout, self.err.flush()).await;
+        flushed.unwrap_or(Ok(())).map_err(|error| self.classify(error))
     }
 
     /// A terminal knows no other trouble than that it has gone (EIO).
-    fn write_error(&self, error: io::Error) -> WriteError {
+    fn classify(&self, error: io::Error) -> WriteError {
         match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WriteError::ReaderGone,
             _ if self.is_terminal => WriteError::ReaderGone,

@@ -165,14 +165,19 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Says the last words, ends what must be ended, writes what is to be written. Whether all went well.
-    pub(super) async fn finish(mut self, end: End) -> bool {
+    /// Says the last words, ends what must be ended, writes what is to be written. Returns whether all went well, and the
+    /// last signal.
+    pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
         let mut is_well = true;
         self.console.tell(&end.status());
         let is_on_request = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => {
-                self.console.say(&notice::channel_closed(&self.id, &output));
+                let sentence = notice::channel_closed(&self.id, &output);
+                match output.trim() {
+                    "" => self.console.say(&sentence),
+                    reason => self.console.fail(&sentence, reason),
+                }
                 if let Some(advice) = notice::advice(&output) {
                     self.console.complain(advice);
                 }
@@ -182,9 +187,12 @@ impl Closing {
                 self.console.say(&notice::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => {}
-            End::TimedOut => self.console.say(&notice::timed_out(&self.id)),
+            End::TimedOut => {
+                let sentence = notice::timed_out(&self.id);
+                self.console.fail(&sentence, sentence.trim_end());
+            }
             End::NotStarted(reason) => {
-                self.console.say(&notice::cannot_start(reason));
+                self.console.fail(&notice::cannot_start(&reason), &reason);
                 is_well = false;
             }
             End::Failed(reason) => {
@@ -212,7 +220,7 @@ impl Closing {
             let _ = self.console.flush().await;
             is_well = false;
         }
-        is_well
+        (is_well, self.watch.last())
     }
 
     async fn end_sessions(&mut self) {

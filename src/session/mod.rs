@@ -35,8 +35,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use self::console::Style;
 use self::console::{Console, WriteError};
 use self::ending::{Closing, End, ends_session};
+pub(crate) use self::opening::Access;
 use self::state::Session;
 use self::status::{Kind, Status};
 use self::watch::Watch;
@@ -49,37 +51,70 @@ use crate::protocol::{CloseReason, DataKey, Event, SessionKind};
 use crate::settings::{Settings, When};
 use crate::wire_log::Recording;
 
-/// Runs one session to its end and gives the exit status: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's
-/// status where the agent sends it and 255 for failures of our own.
-pub(crate) async fn run(
-    start: StartSession,
-    settings: Settings,
-    recording: Option<Recording>,
-    parent: Parent,
-) -> u8 {
-    let wants_status = settings.exit_code;
-    let mut console = match Console::open(&settings) {
+/// A session to run, for the AWS CLI or for a command of our own.
+pub(crate) struct Run {
+    pub start: StartSession,
+    /// The way to AWS by which it was started, if that was in this process.
+    pub access: Option<Access>,
+    pub settings: Settings,
+    pub recording: Option<Recording>,
+    /// The caller whose death ends the session; `None` if it may leave.
+    pub parent: Option<Parent>,
+    pub style: Style,
+}
+
+/// Outcome of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Whether nothing has failed, the start included.
+    pub is_well: bool,
+    /// The remote command's status, if the agent has sent it.
+    pub exit_code: Option<i32>,
+    /// The last signal that this process got.
+    pub signal: Option<Signal>,
+    /// Nothing reads our stdout any more.
+    pub is_reader_gone: bool,
+}
+
+impl Outcome {
+    /// The exit status for the AWS CLI: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's status where the agent
+    /// sends it and 255 for failures of our own.
+    pub(crate) fn status(&self, wants_status: bool) -> u8 {
+        match (wants_status, self.is_well) {
+            (false, _) => 0,
+            (true, false) => OWN_FAILURE,
+            (true, true) => self.exit_code.map_or(0, |code| (code & 0xff) as u8),
+        }
+    }
+}
+
+/// Runs one session to its end.
+pub(crate) async fn run(run: Run) -> Outcome {
+    let Run { start, access, settings, recording, parent, style } = run;
+    let mut console = match Console::open(&settings, style) {
         Ok(console) => console,
         Err(error) => {
             let _ = io::stdout().write_all(notice::cannot_start(error).as_bytes());
-            return if wants_status { OWN_FAILURE } else { 0 };
+            return Outcome::default();
         }
     };
-    let may_be_port = opening::may_be_port(&start, &parent);
+    let may_be_port = opening::may_be_port(&start, parent.as_ref());
     // From the first word on, a signal ends the session properly.
-    let watch = Watch::start(parent, settings.keep_alive_without_parent);
+    let watch = Watch::start(parent.filter(|_| !settings.keep_alive_without_parent));
     console.say(&notice::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
     let (forwards, errors) = port::parse_forwards(settings.forward.as_deref().unwrap_or_default());
     errors.iter().for_each(|error| console.complain(&error.to_string()));
-    let (is_well, exit_code) = match opening::open(start, settings, recording, console, watch).await {
+    match opening::open(start, access, settings, recording, console, watch).await {
         Ok(session) => {
             let (id, aws) = (session.id.clone(), Arc::clone(&session.aws));
             let has_credentials = !session.is_presigned;
             let run = async {
                 let (end, exit_code, closing) = drive(session, forwards, may_be_port).await;
                 tracing::info!(id = %closing.id, ?end, "session ends");
-                (closing.finish(end).await, exit_code)
+                let is_reader_gone = matches!(end, End::ReaderGone);
+                let (is_well, signal) = closing.finish(end).await;
+                Outcome { is_well, exit_code, signal, is_reader_gone }
             };
             match panics::catch_last(run).await {
                 Ok(outcome) => outcome,
@@ -88,25 +123,20 @@ pub(crate) async fn run(
                     let first = has_credentials.then_some(id);
                     let ids = first.into_iter().chain(aws.started());
                     ending::end_all(ids.collect(), async |id| aws.terminate(&id).await).await;
-                    (false, None)
+                    Outcome::default()
                 }
             }
         }
         Err((mut console, error)) => {
             let reason = format!("{error:#}");
-            console.say(&notice::cannot_start(&reason));
+            console.fail(&notice::cannot_start(&reason), &reason);
             console.tell(&Status::End { cause: "not_started", reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
                 console.complain(&error.to_string());
                 let _ = console.flush().await;
             }
-            (false, None)
+            Outcome::default()
         }
-    };
-    match (wants_status, is_well) {
-        (false, _) => 0,
-        (true, false) => OWN_FAILURE,
-        (true, true) => exit_code.map_or(0, |code| (code & 0xff) as u8),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From argv and settings to a session with a link.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -21,24 +22,55 @@ use crate::settings::Settings;
 use crate::term::current_size;
 use crate::wire_log::Recording;
 
+/// A way to AWS: the network as the user has set it up, and calls through it.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub network: Arc<Network>,
+    pub aws: Arc<aws::Client>,
+}
+
+impl Access {
+    /// For a caller whose sessions are opened at `url`, or at another host of the same network. `finish` may still use
+    /// the client before sessions share it.
+    ///
+    /// # Errors
+    /// As `finish`.
+    pub(crate) async fn new<E>(
+        settings: &Settings,
+        context: AwsContext,
+        bundle: Option<PathBuf>,
+        url: &Url,
+        finish: impl AsyncFnOnce(aws::Client) -> Result<aws::Client, E>,
+    ) -> Result<Access, E> {
+        let network = Arc::new(Network::new(settings.stream_hosts(), bundle));
+        let aws = finish(aws::Client::new(with_network(context, &network, url))).await?;
+        Ok(Access { network, aws: Arc::new(aws) })
+    }
+}
+
 /// Prepares a session; nothing is connected before its link is asked for events.
 ///
 /// # Errors
 /// What is wrong with the stream URL or the process, with the console to say it on.
 pub(super) async fn open(
     start: StartSession,
+    access: Option<Access>,
     settings: Settings,
     recording: Option<Recording>,
     console: Console,
     watch: io::Result<Watch>,
 ) -> Result<Session, (Console, anyhow::Error)> {
     let mut console = console;
-    let bundle = if is_bundle_wanted(&start) { aws::ca_bundle(start.profile.as_deref()).await } else { None };
+    let is_bundle_wanted = access.is_none() && is_bundle_wanted(&start);
+    let bundle = if is_bundle_wanted { aws::ca_bundle(start.profile.as_deref()).await } else { None };
     let context = aws_context(&start);
     let prepare = || -> anyhow::Result<(link::Target, Arc<aws::Client>, Watch)> {
-        let network = Arc::new(Network::new(settings.stream_hosts(), bundle));
+        let (network, aws) = match access {
+            Some(Access { network, aws }) => (network, Some(aws)),
+            None => (Arc::new(Network::new(settings.stream_hosts(), bundle)), None),
+        };
         let url = network.stream_url(&start.stream_url)?;
-        let aws = Arc::new(aws::Client::new(with_network(context, &network, &url)));
+        let aws = aws.unwrap_or_else(|| Arc::new(aws::Client::new(with_network(context, &network, &url))));
         let target = link::Target {
             session_id: start.session_id.clone(),
             url,
@@ -72,10 +104,12 @@ pub(super) async fn open(
 }
 
 /// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the
-/// request that it made; other tools are known to pass `{"Target":…}` for a port session, too (ecsta).
-pub(super) fn may_be_port(start: &StartSession, parent: &Parent) -> bool {
+/// request that it made, and so does a command of ours, which has no `parent`; other tools are known to pass
+/// `{"Target":…}` for a port session, too (ecsta).
+pub(super) fn may_be_port(start: &StartSession, parent: Option<&Parent>) -> bool {
     let Some(Value::Object(request)) = &start.request else { return true };
-    !parent.is_aws_cli() || request.keys().any(|key| key.eq_ignore_ascii_case("DocumentName"))
+    parent.is_some_and(|parent| !parent.is_aws_cli())
+        || request.keys().any(|key| key.eq_ignore_ascii_case("DocumentName"))
 }
 
 /// For further sessions, on the same way. `None` where there can be none: a caller that did not pass its request.

@@ -1,10 +1,12 @@
 //! Shells and commands: the remote's terminal here, or its streams.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::console::Style;
 use super::ending::{End, ends_session};
 use super::escape::{Action, Escape};
 use super::state::{Session, sleep_until};
@@ -49,23 +51,24 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         ends_sent: 0,
         next_end: None,
     };
-    let mut stdin = Stdin::open()?;
-    let mut input_is_open = true;
+    let reads_input = remote == Remote::Terminal || session.console.style() == Style::Official;
+    let mut stdin = if reads_input { Some(Stdin::open()?) } else { None };
     let mut size_check = tokio::time::interval(SIZE_CHECK);
     let end = loop {
         let Session { link, console, watch, .. } = session;
         tokio::select! {
             event = link.next(console.has_room()) => match event {
-                LinkEvent::Channel(Event::Output(bytes) | Event::Stderr(bytes)) => console.write(bytes),
+                LinkEvent::Channel(Event::Output(bytes)) => console.write(bytes),
+                LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(bytes),
                 other => if let Some(end) = session.handle(other) { break end },
             },
-            chunk = stdin.read(), if input_is_open && link.wants_input() => match chunk {
+            chunk = read(&mut stdin), if link.wants_input() => match chunk {
                 Ok(chunk) if !chunk.is_empty() => if let Some(end) = shell.input(session, chunk) { break end },
                 ended => {
                     if let Err(error) = ended {
                         tracing::warn!(%error, "stdin has ended");
                     }
-                    input_is_open = false;
+                    stdin = None;
                     shell.end_input(session);
                 }
             },
@@ -94,6 +97,14 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     }
     drop(raw);
     Ok(end)
+}
+
+/// The next input; pends when there is none any more.
+async fn read(stdin: &mut Option<Stdin>) -> io::Result<Bytes> {
+    match stdin {
+        Some(stdin) => stdin.read().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether the remote program could not clear up after itself.

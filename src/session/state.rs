@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::console::Console;
+use super::console::{Console, Style};
 use super::ending::{Closing, End, Reaper, Remains};
 use super::starter::{Started, Starter};
 use super::status::{Status, Subject};
@@ -52,7 +52,7 @@ impl Session {
         match event {
             LinkEvent::Channel(Event::ExitCode { code, text }) => {
                 self.exit_code = code;
-                if !self.settings.quiet {
+                if !self.settings.quiet && self.console.style() == Style::Official {
                     self.console.write(text);
                 }
                 None

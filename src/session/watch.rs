@@ -10,12 +10,18 @@ use crate::process::{Parent, Signal, Signals};
 pub(super) struct Watch {
     signals: Signals,
     parent: Option<Parent>,
+    last: Option<Signal>,
 }
 
 impl Watch {
-    /// Starts to listen.
-    pub(super) fn start(parent: Parent, outlives_parent: bool) -> io::Result<Watch> {
-        Ok(Watch { signals: Signals::install()?, parent: (!outlives_parent).then_some(parent) })
+    /// Starts to listen. `parent`: the caller, if its death counts.
+    pub(super) fn start(parent: Option<Parent>) -> io::Result<Watch> {
+        Ok(Watch { signals: Signals::install()?, parent, last: None })
+    }
+
+    /// The last signal that may have ended the session.
+    pub(super) fn last(&self) -> Option<Signal> {
+        self.last
     }
 
     /// Ignores the parent's death from here on.
@@ -25,14 +31,18 @@ impl Watch {
 
     /// The next signal. Cancel-safe.
     pub(super) async fn recv(&mut self) -> Signal {
-        tokio::select! {
+        let signal = tokio::select! {
             signal = self.signals.recv() => signal,
             () = death(&mut self.parent) => {
                 tracing::info!("the AWS CLI that called us has died");
                 self.parent = None;
                 Signal::Hangup
             }
+        };
+        if !matches!(signal, Signal::WindowChanged | Signal::Continue | Signal::Usr1) {
+            self.last = Some(signal);
         }
+        signal
     }
 }
 

@@ -11,7 +11,8 @@ pub(crate) fn help() -> String {
          session-manager-plugin <response> <region> StartSession [<profile> [<request> [<endpoint>]]]\n\
          By hand:\n  \
          session-manager-plugin --version | --help\n  \
-         session-manager-plugin doctor {DOCTOR}\n\n\
+         session-manager-plugin doctor {DOCTOR}\n  \
+         session-manager-plugin {COMMANDS} ...; see session-manager-plugin help\n\n\
          Settings, from the environment or {EXAMPLE_FILE}:\n",
     );
     let width = TABLE.iter().map(|row| row.name.len()).max().unwrap_or(0);
@@ -159,6 +160,8 @@ fn roff(text: &str) -> String {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--url <wss://...>]";
+/// Sessions without the AWS CLI.
+const COMMANDS: &str = "ssh | shell | run | start-session | completions";
 const DOCTOR_OPTIONS: [(&str, &str); 4] = [
     ("--json", "Answer as one JSON object."),
     ("--region", "Look at this region instead of the environment's or the profile's."),

@@ -54,6 +54,15 @@ pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
+/// Whether there is input that is not typed: a pipe, a socket or a file that is not empty.
+#[must_use]
+pub(crate) fn stdin_has_data() -> bool {
+    #[cfg(unix)]
+    return stdin::has_data();
+    #[cfg(windows)]
+    return false;
+}
+
 /// Whether stdin is the terminal of Cygwin or MSYS (mintty, as in Git Bash). To all but their own programs that is a pipe,
 /// by whose name (`\msys-…-pty0-from-master`) the standard library takes it for a terminal; there is no console behind it
 /// that could be put into raw mode.

@@ -71,8 +71,18 @@ impl Stdin {
     }
 }
 
-fn kind(fd: &OwnedFd) -> io::Result<FileType> {
+fn kind(fd: impl AsFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode))
+}
+
+/// Whether stdin is a pipe, a socket or a file that is not empty.
+pub(super) fn has_data() -> bool {
+    let stdin = io::stdin();
+    match kind(&stdin) {
+        Ok(FileType::Fifo | FileType::Socket) => true,
+        Ok(FileType::RegularFile) => fstat(&stdin).is_ok_and(|stat| stat.st_size > 0),
+        _ => false,
+    }
 }
 
 async fn read_ready(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<Bytes> {

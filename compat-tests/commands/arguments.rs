@@ -1,0 +1,84 @@
+//! Arguments: what is understood, and one line for what is not.
+
+use super::{plugin, world};
+use crate::harness::World;
+use crate::harness::process::run;
+use crate::harness::sim::sim;
+
+/// Each is one line that shows the intended form, with status 2, and no session is started.
+#[test]
+fn each_mistake_is_one_line_and_starts_no_session() {
+    let sim = sim();
+    let world = world(&sim);
+    for words in [
+        &["ssh"][..],
+        &["ssh", ""],
+        &["ssh", "i-1", "port"],
+        &["ssh", "i-1", "0"],
+        &["ssh", "i-1", "65536"],
+        &["ssh", "i-1", "22", "23"],
+        &["ssh", "i-1", "--profil", "x"],
+        &["ssh", "i-1", "--endpoint-url", "nonsense"],
+        &["ssh", "i-1", "--wait=soon"],
+        &["shell"],
+        &["shell", "i-1", "i-2"],
+        &["shell", "i-1", "--region"],
+        &["shell", "i-1", "--parameters", "x"],
+        &["shell", "i-1", "--parameters", "{"],
+        &["run"],
+        &["run", "i-1"],
+        &["run", "i-1", "--"],
+        &["run", "i-1", "uptime"],
+        &["start-session"],
+        &["start-session", "i-1"],
+        &["start-session", "--target", "i-1", "--parameters", "x=[1"],
+        &["completions"],
+        &["completions", "tcsh"],
+        &["help", "nonsense"],
+    ] {
+        let finished = run(&mut plugin(&world, words));
+        let errors = finished.errors();
+        assert_eq!(finished.status.code(), Some(2), "{words:?}: {errors}");
+        assert_eq!(finished.text(), "", "{words:?}");
+        assert_eq!(errors.matches('\n').count(), 1, "{words:?}: {errors}");
+        assert!(errors.starts_with("session-manager-plugin"), "{words:?}: {errors}");
+    }
+    assert_eq!(sim.requests().start, 0);
+}
+
+#[test]
+fn help_version_and_completion_go_to_stdout() {
+    for (words, part) in [
+        (&["help"][..], "start-session"),
+        (&["help", "ssh"], "ProxyCommand session-manager-plugin ssh %h %p"),
+        (&["ssh", "--help"], "ProxyCommand session-manager-plugin ssh %h %p"),
+        (&["run", "-h"], "-- COMMAND"),
+        (&["-V"], "compatible with 1."),
+        (&["completions", "bash"], "complete -F"),
+    ] {
+        let finished = run(&mut plugin(&World::new(), words));
+        finished.assert_ok();
+        assert!(finished.text().contains(part), "{words:?}: {}", finished.text());
+        assert_eq!(finished.errors(), "", "{words:?}");
+    }
+}
+
+/// bash itself reads the script and completes with it.
+#[test]
+fn bash_completes_commands_and_options() {
+    let world = World::new();
+    let script = r#"
+        source <(session-manager-plugin completions bash)
+        complete() { :; }
+        COMP_WORDS=(session-manager-plugin start); COMP_CWORD=1
+        _session__manager__plugin session-manager-plugin start session-manager-plugin
+        printf '%s\n' "${COMPREPLY[@]}"
+        COMP_WORDS=(session-manager-plugin ssh --reg); COMP_CWORD=2
+        _session__manager__plugin session-manager-plugin --reg ssh
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let mut bash = world.command("/bin/bash");
+    let finished = run(bash.args(["-c", script]));
+    finished.assert_ok();
+    assert_eq!(finished.text(), "start-session\n--region\n", "{}", finished.errors());
+}

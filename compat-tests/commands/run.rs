@@ -1,0 +1,124 @@
+//! `run`.
+
+use std::process::Stdio;
+
+use super::{plugin, world};
+use crate::harness::TARGET;
+use crate::harness::net::eventually;
+use crate::harness::process::{Finished, Running, Signal, run, run_with_input};
+use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
+
+fn on_target(words: &[&str]) -> Finished {
+    let sim = unpaced_sim();
+    let all = [&["run", TARGET, "--"][..], words].concat();
+    run(&mut plugin(&world(&sim), &all))
+}
+
+#[test]
+fn statuses_are_the_command_s() {
+    for (words, status) in [(&["true"][..], 0), (&["sh", "-c", "exit 3"], 3), (&["no-such-program"], 127)] {
+        let finished = on_target(words);
+        assert_eq!(finished.status.code(), Some(status), "{words:?}: {}", finished.errors());
+        assert_eq!(finished.text(), "", "{words:?}");
+    }
+}
+
+#[test]
+fn streams_stay_separate_and_clean() {
+    let finished = on_target(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("out\n", "err\n"));
+    assert_eq!(finished.status.code(), Some(7));
+}
+
+#[test]
+fn arguments_arrive_exactly_as_given() {
+    let words = ["a b", "$c", "it's", "", "\"q\"", "*", "back\\slash", "new\nline", "~", "#x", "ä"];
+    let finished = on_target(&[&["printf", "%s|"][..], &words].concat());
+    finished.assert_ok();
+    assert_eq!(finished.text(), words.map(|word| format!("{word}|")).concat());
+}
+
+/// 5 MB on each stream, none lost, none mixed up.
+#[test]
+fn five_megabytes_on_both_streams() {
+    let script = "i=0; while [ $i -lt 50 ]; do head -c 100000 /dev/zero | tr '\\0' o; \
+                  head -c 100000 /dev/zero | tr '\\0' e >&2; i=$((i+1)); done; exit 5";
+    let finished = on_target(&["sh", "-c", script]);
+    assert_eq!(finished.status.code(), Some(5));
+    assert!(finished.stdout.len() == 5_000_000 && finished.stdout.iter().all(|byte| *byte == b'o'));
+    assert!(finished.stderr.len() == 5_000_000 && finished.stderr.iter().all(|byte| *byte == b'e'));
+}
+
+#[test]
+fn an_interrupt_reaches_the_command() {
+    let sim = sim();
+    let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done";
+    let running =
+        Running::spawn_without_stdin(&mut plugin(&world(&sim), &["run", TARGET, "--", "sh", "-c", script]));
+    running.stdout.wait_for("ready");
+    running.signal(Signal::INT);
+    let finished = running.finish();
+    assert_eq!(
+        (finished.status.code(), finished.text().as_str()),
+        (Some(9), "ready\ncaught\n"),
+        "{}",
+        finished.errors()
+    );
+
+    let words = ["run", TARGET, "--", "sh", "-c", "echo ready; exec sleep 60"];
+    let running = Running::spawn_without_stdin(&mut plugin(&world(&sim), &words));
+    running.stdout.wait_for("ready");
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().status.code(), Some(130), "128 and the number of SIGINT");
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn a_termination_ends_the_session_and_the_command() {
+    let sim = sim();
+    let words = ["run", TARGET, "--", "sh", "-c", "echo ready; exec sleep 60"];
+    let running = Running::spawn_without_stdin(&mut plugin(&world(&sim), &words));
+    running.stdout.wait_for("ready");
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().status.code(), Some(143));
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_session() {
+    let sim = unpaced_sim();
+    let world = world(&sim);
+    let mut command = world.shell("session-manager-plugin run \"$0\" -- yes | head -n 2");
+    let finished = run(command.arg(TARGET));
+    assert_eq!(finished.text(), "y\ny\n", "{}", finished.errors());
+    assert_all_ended(&sim);
+    // A stdout that is closed from the start takes nothing, and costs neither a panic nor the session's end.
+    let mut command = world.shell("session-manager-plugin run \"$0\" -- sh -c 'echo out; echo err >&2' >&-");
+    let finished = run(command.arg(TARGET));
+    assert!(!finished.errors().contains("panicked"), "{}", finished.errors());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn input_is_not_passed_and_that_is_reported() {
+    let sim = sim();
+    let finished = run_with_input(&mut plugin(&world(&sim), &["run", TARGET, "--", "cat"]), b"input\n\x03");
+    finished.assert_ok();
+    assert_eq!(finished.text(), "");
+    assert_eq!(finished.errors(), "session-manager-plugin: run: stdin is not passed to the command\n");
+    let finished = run_with_input(&mut plugin(&world(&sim), &["run", "-q", TARGET, "--", "cat"]), b"input\n");
+    assert_eq!(finished.errors(), "");
+}
+
+#[test]
+fn a_session_that_ends_early_is_a_failure_of_ours() {
+    let sim = sim();
+    let words = ["run", TARGET, "--", "sh", "-c", "echo ready; exec sleep 60"];
+    let running = Running::spawn(plugin(&world(&sim), &words).stdin(Stdio::piped()));
+    running.stdout.wait_for("ready");
+    sim.close_session(&sim.sessions()[0].id, "ended by the administrator");
+    let finished = running.finish();
+    assert_eq!((finished.status.code(), finished.text().as_str()), (Some(255), "ready\n"));
+    assert!(finished.errors().contains("ended by the administrator"), "{}", finished.errors());
+    eventually("the end", || sim.sessions().iter().all(|s| s.state == ssm_sim::SessionState::Ended));
+}

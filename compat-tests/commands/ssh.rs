@@ -1,0 +1,161 @@
+//! Real OpenSSH through `ProxyCommand session-manager-plugin ssh %h %p`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+use ssm_sim::Sim;
+
+use super::{plugin, world};
+use crate::harness::net::random_bytes;
+use crate::harness::process::{Running, run, run_with_input};
+use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
+use crate::harness::sshd::Sshd;
+use crate::harness::{TARGET, World, required, user};
+
+struct Setup {
+    world: World,
+    config: PathBuf,
+    _sshd: Sshd,
+    sim: Sim,
+}
+
+impl Setup {
+    #[track_caller]
+    fn new(sim: Sim) -> Setup {
+        let mut world = world(&sim);
+        world.set("SSM_PLUGIN_MESSAGE_RATE", "0");
+        let sshd = Sshd::start(&world);
+        let config = client_config(&world, sshd.port());
+        Setup { world, config, _sshd: sshd, sim }
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = self.world.command(required(Path::new("/usr/bin").join(program)));
+        command.arg("-F").arg(&self.config);
+        command
+    }
+
+    /// For programs that start ssh themselves.
+    fn with_ssh(&self, program: &str) -> Command {
+        let mut command = self.world.command(required(Path::new("/usr/bin").join(program)));
+        let ssh = format!("ssh -F {}", self.config.display());
+        command.env("RSYNC_RSH", &ssh).env("GIT_SSH_COMMAND", &ssh);
+        command
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.world.path(name).display().to_string()
+    }
+
+    fn digest(&self, name: &str) -> String {
+        hex::encode(Sha256::digest(std::fs::read(self.world.path(name)).expect("read file")))
+    }
+}
+
+/// The block of the README, and the test's own keys.
+fn client_config(world: &World, port: u16) -> PathBuf {
+    let dir = world.path("ssh");
+    let text = format!(
+        "Host i-* mi-*\n    ProxyCommand session-manager-plugin ssh %h %p\nHost jumped\n    HostName 127.0.0.1\n\
+         Host *\n    Port {port}\n    User {}\n    IdentityFile {}\n    IdentitiesOnly yes\n    UserKnownHostsFile {}\n    \
+         StrictHostKeyChecking accept-new\n    BatchMode yes\n    LogLevel ERROR\n",
+        user(),
+        dir.join("user").display(),
+        dir.join("known_hosts").display(),
+    );
+    let path = dir.join("config");
+    std::fs::write(&path, text).expect("ssh config");
+    path
+}
+
+#[test]
+fn a_command_with_its_streams_and_status() {
+    let setup = Setup::new(sim());
+    let finished = run(setup.client("ssh").args([TARGET, "echo out; echo err >&2; exit 7"]));
+    assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("out\n", "err\n"));
+    assert_eq!(finished.status.code(), Some(7));
+    let bytes = random_bytes(3, 200_000);
+    let finished = run_with_input(setup.client("ssh").args([TARGET, "cat"]), &bytes);
+    assert!(finished.assert_ok().stdout == bytes, "not the same bytes");
+}
+
+/// 8-bit clean from the first byte: the server's greeting, and not a line of ours before it.
+#[test]
+fn nothing_but_the_connection_s_bytes_on_stdout() {
+    let setup = Setup::new(sim());
+    let config = std::fs::read_to_string(&setup.config).expect("config");
+    let port = config.lines().find_map(|line| line.trim().strip_prefix("Port ")).expect("a port");
+    let mut running = Running::spawn(&mut plugin(&setup.world, &["ssh", TARGET, port]));
+    running.stdout.wait_for("\r\n");
+    running.close_stdin();
+    let finished = running.finish();
+    assert!(finished.stdout.starts_with(b"SSH-2.0-"), "{}", finished.text());
+    assert_eq!(finished.errors(), "");
+    assert_all_ended(&setup.sim);
+}
+
+#[test]
+fn scp_there_and_back() {
+    let setup = Setup::new(unpaced_sim());
+    std::fs::write(setup.world.path("up"), random_bytes(1, 3_000_000)).expect("write");
+    let there = format!("{TARGET}:{}", setup.path("there"));
+    run(setup.client("scp").args(["-q", &setup.path("up"), &there])).assert_ok();
+    run(setup.client("scp").args(["-q", &there, &setup.path("back")])).assert_ok();
+    assert_eq!(setup.digest("up"), setup.digest("back"));
+}
+
+#[test]
+fn rsync_of_a_folder() {
+    let setup = Setup::new(unpaced_sim());
+    std::fs::create_dir(setup.world.path("from")).expect("folder");
+    for number in 0..20u64 {
+        let path = setup.world.path(&format!("from/{number}"));
+        std::fs::write(path, random_bytes(number, 50_000)).expect("write");
+    }
+    let (from, to) = (setup.path("from/"), setup.path("to/"));
+    run(setup.with_ssh("rsync").args(["-a", &from, &format!("{TARGET}:{to}")])).assert_ok();
+    for number in 0..20 {
+        assert_eq!(setup.digest(&format!("from/{number}")), setup.digest(&format!("to/{number}")));
+    }
+}
+
+#[test]
+fn git_clone() {
+    let setup = Setup::new(unpaced_sim());
+    let script = "git init -q source && cd source && git config user.email a@example.org && git config user.name a && \
+                  head -c 300000 /dev/urandom >file && git add file && git commit -qm first";
+    run(setup.world.shell(script).current_dir(setup.world.path(""))).assert_ok();
+    let source = format!("{TARGET}:{}", setup.path("source"));
+    run(setup.with_ssh("git").args(["clone", "-q", &source, &setup.path("clone")])).assert_ok();
+    assert_eq!(setup.digest("source/file"), setup.digest("clone/file"));
+}
+
+#[test]
+fn one_session_for_many_commands_with_control_persist() {
+    let setup = Setup::new(sim());
+    let ssh = format!("ssh -F '{}' -o ControlPath='{}'", setup.config.display(), setup.path("ssh/c"));
+    let first = format!("{ssh} -o ControlMaster=auto -o ControlPersist=60 {TARGET} true");
+    // In one process group, which ends with the script.
+    let script = format!("{first} && {first} && {first} && {ssh} -O exit {TARGET}");
+    run(&mut setup.world.shell(&script)).assert_ok();
+    assert_eq!(setup.sim.requests().start, 1, "one session");
+}
+
+#[test]
+fn a_jump_over_the_target() {
+    let setup = Setup::new(sim());
+    let finished = run(setup.client("ssh").args(["-J", TARGET, "jumped", "echo there"]));
+    assert_eq!(finished.assert_ok().text(), "there\n");
+    assert_eq!(setup.sim.requests().start, 1);
+}
+
+/// ssh shows the reason, instead of a bare "Connection closed by UNKNOWN port 65535".
+#[test]
+fn a_refused_session_is_explained_on_stderr() {
+    let setup = Setup::new(sim());
+    setup.sim.refuse_starts(Some("AccessDeniedException"));
+    let finished = run(setup.client("ssh").args([TARGET, "true"]));
+    assert_eq!(finished.status.code(), Some(255));
+    assert!(finished.errors().contains("allow ssm:StartSession"), "{}", finished.errors());
+}

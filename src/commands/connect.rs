@@ -1,0 +1,222 @@
+//! From a target's name to a session: access to AWS, StartSession, and what to do when it is refused.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use url::Url;
+
+use super::failure::{Failure, SIGNAL_BASE, refused, report};
+use super::grammar::Common;
+use super::target;
+use crate::aws::{self, AwsContext, AwsError, ErrorKind, Opened};
+use crate::cli::StartSession;
+use crate::process::{Signal, Signals};
+use crate::session::{self, Access, Outcome, Run, Style};
+use crate::settings::Settings;
+use crate::wire_log;
+
+/// A target that sessions can be started on.
+#[derive(Debug)]
+pub(super) struct Connection<'a> {
+    common: &'a Common,
+    settings: &'a Settings,
+    access: Access,
+    /// As StartSession takes it.
+    pub target: String,
+}
+
+impl<'a> Connection<'a> {
+    /// Finds the target and the way to it.
+    ///
+    /// # Errors
+    /// When the region or the profile cannot be used.
+    pub(super) async fn to(
+        target: &str,
+        common: &'a Common,
+        settings: &'a Settings,
+    ) -> Result<Connection<'a>, Failure> {
+        let url = stream_host(common)?;
+        let profile = profile(common);
+        let bundle = if url.scheme() == "wss" { aws::ca_bundle(profile.as_deref()).await } else { None };
+        let known = target::known(target)?;
+        let context = AwsContext {
+            region: common.region.clone().unwrap_or_default(),
+            profile,
+            endpoint: common.endpoint_url.clone(),
+            target: known.map(str::to_owned),
+            ..AwsContext::default()
+        };
+        let mut id = known.unwrap_or_default().to_owned();
+        let access = Access::new(settings, context, bundle, &url, async |aws: aws::Client| {
+            if known.is_some() {
+                return Ok(aws);
+            }
+            id = target::look_up(target, &aws).await?;
+            Ok::<_, Failure>(aws.for_target(&id))
+        });
+        Ok(Connection { common, settings, access: access.await?, target: id })
+    }
+
+    /// The request for a session with a document; `None`: the account's default for shells.
+    pub(super) fn request(&self, document: Option<&str>, parameters: Option<Value>) -> Value {
+        let mut request = json!({ "Target": self.target });
+        if let Some(document) = document {
+            request["DocumentName"] = document.into();
+        }
+        if let Some(parameters) = parameters {
+            request["Parameters"] = parameters;
+        }
+        if let Some(reason) = &self.common.reason {
+            request["Reason"] = reason.as_str().into();
+        }
+        request
+    }
+
+    /// Starts a session and runs it to its end.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub(super) async fn run(&self, request: Value, style: Style) -> Result<Outcome, Failure> {
+        let opened = self.open(&request).await?;
+        Ok(self.run_opened(opened, request, style).await)
+    }
+
+    async fn run_opened(&self, opened: Opened, request: Value, style: Style) -> Outcome {
+        let start = StartSession {
+            session_id: opened.session_id,
+            stream_url: opened.stream_url,
+            token: opened.token,
+            region: self.common.region.clone().unwrap_or_default(),
+            profile: profile(self.common),
+            target: Some(self.target.clone()),
+            request: Some(request),
+            endpoint: self.common.endpoint_url.clone(),
+            legacy: false,
+            response_is_argument: false,
+        };
+        let settings = self.settings.clone();
+        let wire_log = wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads);
+        let wire_log = wire_log.unwrap_or_else(|reason| {
+            report(&settings, &reason);
+            None
+        });
+        let recording = wire_log.as_ref().map(wire_log::Guard::recording);
+        let access = Some(self.access.clone());
+        session::run(Run { start, access, settings, recording, parent: None, style }).await
+    }
+
+    /// Starts a session; with `--wait`, as soon as the target is connected.
+    async fn open(&self, request: &Value) -> Result<Opened, Failure> {
+        let mut signals = Signals::install().map_err(|error| Failure::new(error.to_string()))?;
+        let deadline = self.common.wait.map(|wait| Instant::now() + wait);
+        let mut pause = FIRST_PAUSE;
+        let mut may_look_again = true;
+        loop {
+            let error = match self.attempt(request, &mut signals).await? {
+                Ok(opened) => return Ok(opened),
+                Err(error) => error,
+            };
+            match (error.kind, deadline) {
+                // The cached credentials may have expired: the next call looks for new ones.
+                (ErrorKind::BadCredentials, _) if std::mem::take(&mut may_look_again) => {}
+                (ErrorKind::TargetNotConnected, Some(deadline)) if Instant::now() + pause < deadline => {
+                    tracing::info!(?pause, "{} is not connected yet", self.target);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        number = ending_signal(&mut signals) => return Err(Failure::signal(number)),
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                (ErrorKind::TargetNotConnected, _) => return Err(self.not_connected(&error).await),
+                _ => return Err(refused(&error)),
+            }
+        }
+    }
+
+    /// One StartSession. After a signal the session is ended as soon as it is there.
+    async fn attempt(
+        &self,
+        request: &Value,
+        signals: &mut Signals,
+    ) -> Result<Result<Opened, AwsError>, Failure> {
+        tracing::info!(%request, "ssm:StartSession");
+        let aws = &self.access.aws;
+        let mut start = Box::pin(aws.start(request));
+        let number = tokio::select! {
+            opened = &mut start => return Ok(opened),
+            number = ending_signal(signals) => number,
+        };
+        if let Ok(Ok(opened)) = tokio::time::timeout(LAST_ANSWER, start).await {
+            let _ = aws.terminate(&opened.session_id).await;
+        }
+        Err(Failure::signal(number))
+    }
+
+    async fn not_connected(&self, error: &AwsError) -> Failure {
+        match target::state(&self.target, &self.access.aws).await {
+            Some(state) => Failure::new(error.to_string()).with_advice(state),
+            None => refused(error),
+        }
+    }
+}
+
+/// `--profile`, else the environment's.
+fn profile(common: &Common) -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    common.profile.clone().or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"))
+}
+
+/// The address by which the proxy for calls to AWS is chosen: the endpoint's if there is one, else the region's.
+fn stream_host(common: &Common) -> Result<Url, Failure> {
+    let Some(endpoint) = &common.endpoint_url else {
+        let region = common.region.as_deref().filter(|region| is_region(region)).unwrap_or("us-east-1");
+        let url = Url::parse(&format!("wss://ssmmessages.{region}.amazonaws.com/"));
+        return url.map_err(|error| Failure::usage(error.to_string()));
+    };
+    let is_wanted = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    let url = Url::parse(endpoint).ok().filter(is_wanted);
+    let mut url = url.ok_or_else(|| {
+        Failure::usage(format!(
+            "--endpoint-url {endpoint:?} is not a URL such as https://ssm.eu-west-1.amazonaws.com"
+        ))
+    })?;
+    let scheme = if url.scheme() == "http" { "ws" } else { "wss" };
+    let _ = url.set_scheme(scheme);
+    Ok(url)
+}
+
+fn is_region(region: &str) -> bool {
+    region.chars().all(|char| char.is_ascii_alphanumeric() || char == '-')
+}
+
+/// The number of the next signal that ends a command. Cancel-safe.
+async fn ending_signal(signals: &mut Signals) -> u8 {
+    loop {
+        if let Some(number) = signal_number(signals.recv().await) {
+            return number;
+        }
+    }
+}
+
+/// The number of a signal that ends a command; `None` for one that does not.
+pub(super) fn signal_number(signal: Signal) -> Option<u8> {
+    match signal {
+        Signal::Hangup => Some(1),
+        Signal::Interrupt => Some(2),
+        Signal::Quit => Some(3),
+        Signal::Terminate => Some(15),
+        Signal::Suspend | Signal::WindowChanged | Signal::Continue | Signal::Usr1 => None,
+    }
+}
+
+/// The exit status of a session that a signal has ended, if one has.
+pub(super) fn signal_status(outcome: &Outcome) -> Option<u8> {
+    outcome.signal.and_then(signal_number).map(|number| SIGNAL_BASE + number)
+}
+
+/// How long the answer to StartSession may still take after a signal.
+const LAST_ANSWER: Duration = Duration::from_secs(3);
+/// Between the first two attempts to start a session on a target that is not connected; doubled from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

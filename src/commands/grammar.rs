@@ -1,0 +1,311 @@
+//! The commands, their arguments and their help: the one definition from which parser, help, completion and manual come.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+/// First arguments that mean a command of ours.
+pub(super) const NAMES: &[&str] = &["ssh", "shell", "run", "start-session", "completions", "help", "-V"];
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// `start-session`
+    StartSession(StartSession),
+    /// `shell`
+    Shell(Shell),
+    /// `ssh`
+    Ssh(Ssh),
+    /// `run`
+    Run(Run),
+}
+
+/// Options of all commands that start sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Common {
+    pub profile: Option<String>,
+    pub region: Option<String>,
+    pub endpoint_url: Option<String>,
+    pub reason: Option<String>,
+    /// How long to wait for a target that is not connected.
+    pub wait: Option<Duration>,
+    pub json: bool,
+    pub quiet: bool,
+    pub verbose: u8,
+}
+
+/// Arguments of `start-session`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StartSession {
+    pub common: Common,
+    pub target: String,
+    pub document: Document,
+}
+
+/// A session document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Document {
+    pub name: Option<String>,
+    /// As typed.
+    pub parameters: Option<String>,
+}
+
+/// Arguments of `shell`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shell {
+    pub common: Common,
+    pub target: String,
+    pub document: Document,
+}
+
+/// Arguments of `ssh`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ssh {
+    pub common: Common,
+    pub target: String,
+    pub port: u16,
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    pub common: Common,
+    pub target: String,
+    pub command: Vec<OsString>,
+}
+
+impl Request {
+    /// The command's name.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Request::StartSession(_) => "start-session",
+            Request::Shell(_) => "shell",
+            Request::Ssh(_) => "ssh",
+            Request::Run(_) => "run",
+        }
+    }
+
+    /// The options that all commands have.
+    pub(super) fn common(&self) -> &Common {
+        match self {
+            Request::StartSession(StartSession { common, .. })
+            | Request::Shell(Shell { common, .. })
+            | Request::Ssh(Ssh { common, .. })
+            | Request::Run(Run { common, .. }) => common,
+        }
+    }
+
+    /// Takes the arguments of the command `name`; `None` for one that starts no session.
+    pub(super) fn from_matches(name: &str, found: &ArgMatches) -> Option<Request> {
+        // Completions have no common options.
+        let common = || common(found);
+        let target = || text(found, "target").unwrap_or_default();
+        Some(match name {
+            "start-session" => Request::StartSession(StartSession {
+                common: common(),
+                target: target(),
+                document: document(found),
+            }),
+            "shell" => {
+                Request::Shell(Shell { common: common(), target: target(), document: document(found) })
+            }
+            "ssh" => Request::Ssh(Ssh {
+                common: common(),
+                target: target(),
+                port: found.get_one::<u16>("port").copied().unwrap_or(SSH_PORT),
+            }),
+            "run" => Request::Run(Run {
+                common: common(),
+                target: target(),
+                command: found.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
+            }),
+            _ => return None,
+        })
+    }
+}
+
+fn common(found: &ArgMatches) -> Common {
+    Common {
+        profile: text(found, "profile"),
+        region: text(found, "region"),
+        endpoint_url: text(found, "endpoint-url"),
+        reason: text(found, "reason"),
+        wait: found.get_one::<u64>("wait").map(|seconds| Duration::from_secs(*seconds)),
+        json: found.get_flag("json"),
+        quiet: found.get_flag("quiet"),
+        verbose: found.get_count("verbose"),
+    }
+}
+
+fn document(found: &ArgMatches) -> Document {
+    Document { name: text(found, "document-name"), parameters: text(found, "parameters") }
+}
+
+fn text(found: &ArgMatches, name: &str) -> Option<String> {
+    found.get_one::<String>(name).cloned()
+}
+
+/// The definition of all commands.
+pub(super) fn command() -> Command {
+    Command::new(PROGRAM)
+        .about("Shells, SSH, forwarded ports and commands over AWS Systems Manager, without the AWS CLI.")
+        .disable_version_flag(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .after_help(
+            "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, the value of a Name tag, a computer's \
+             name,\nor tag:KEY=VALUE. Options for all of them: session-manager-plugin help COMMAND.",
+        )
+        .subcommands([shell(), ssh(), run(), start_session(), completions()])
+}
+
+fn shell() -> Command {
+    with_common(sub("shell", "TARGET", "Open a shell.")).arg(target()).args(document_args()).after_help(
+        "Examples:\n  session-manager-plugin shell i-0123456789abcdef0\n  session-manager-plugin shell web-1 \
+             --region eu-west-1 --wait",
+    )
+}
+
+fn ssh() -> Command {
+    with_common(sub("ssh", "TARGET [PORT]", "Connect stdin and stdout to the SSH server of a target."))
+        .long_about(
+            "Connects stdin and stdout to the SSH server of a target. For ProxyCommand in ~/.ssh/config; nothing but the \
+             connection's bytes goes to stdout.",
+        )
+        .arg(target())
+        .arg(
+            Arg::new("port")
+                .value_name("PORT")
+                .value_parser(value_parser!(u16).range(1..))
+                .help("Port of the SSH server [default: 22]"),
+        )
+        .after_help(
+            "In ~/.ssh/config:\n  Host i-* mi-*\n    ProxyCommand session-manager-plugin ssh %h %p\nThen:\n  \
+             ssh ec2-user@i-0123456789abcdef0",
+        )
+}
+
+fn run() -> Command {
+    with_common(sub("run", "TARGET -- COMMAND [ARGUMENT]...", "Run a command and exit with its status."))
+        .long_about(
+            "Runs a command on the target, with its arguments exactly as given, and exits with its status; 255 is a \
+             failure of our own. Its stdout and stderr stay separate. It gets no stdin.",
+        )
+        .arg(target())
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .value_parser(value_parser!(OsString))
+                .num_args(1..)
+                .last(true)
+                .required(true)
+                .help("The program and its arguments"),
+        )
+        .after_help(
+            "Examples:\n  session-manager-plugin run web-1 -- uptime\n  session-manager-plugin run web-1 -- sh -c \
+             'df -h | tail -1'",
+        )
+}
+
+fn start_session() -> Command {
+    let usage = "--target TARGET [--document-name NAME] [--parameters PARAMETERS]";
+    with_common(sub("start-session", usage, "Start a session as `aws ssm start-session` does."))
+        .arg(
+            Arg::new("target")
+                .long("target")
+                .value_name("TARGET")
+                .required(true)
+                .value_parser(not_empty)
+                .help("The managed instance or task"),
+        )
+        .args(document_args())
+        .after_help(
+            "Example:\n  session-manager-plugin start-session --target i-0123456789abcdef0 \\\n    --document-name \
+             AWS-StartPortForwardingSession --parameters portNumber=80,localPortNumber=8080",
+        )
+}
+
+fn completions() -> Command {
+    sub("completions", "SHELL", "Print the completion script of a shell.")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(["bash", "zsh", "fish", "powershell"])
+                .help("The shell"),
+        )
+        .after_help("Example:\n  session-manager-plugin completions bash >>~/.bash_completion")
+}
+
+fn sub(name: &'static str, usage: &str, about: &'static str) -> Command {
+    Command::new(name)
+        .about(about)
+        .override_usage(format!("{PROGRAM} {name} {usage}"))
+        .disable_version_flag(true)
+}
+
+fn target() -> Arg {
+    Arg::new("target")
+        .value_name("TARGET")
+        .required(true)
+        .value_parser(not_empty)
+        .help("An instance id (i-…, mi-…), ecs:…, a Name tag, a computer's name, or tag:KEY=VALUE")
+}
+
+fn document_args() -> [Arg; 2] {
+    [
+        Arg::new("document-name")
+            .long("document-name")
+            .value_name("NAME")
+            .value_parser(not_empty)
+            .help("The session document instead of the account's default for shells"),
+        Arg::new("parameters")
+            .long("parameters")
+            .value_name("PARAMETERS")
+            .value_parser(not_empty)
+            .help("The document's parameters: name=value,name=value or JSON"),
+    ]
+}
+
+fn with_common(command: Command) -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).value_parser(not_empty).help(help)
+    };
+    command.args([
+        option("profile", "PROFILE", "The profile of the AWS files instead of the environment's"),
+        option("region", "REGION", "The region instead of the environment's or the profile's"),
+        option("endpoint-url", "URL", "Another endpoint for the calls to AWS"),
+        option("reason", "REASON", "The reason that appears in the session's history"),
+        Arg::new("wait")
+            .long("wait")
+            .value_name("SECONDS")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("300")
+            .value_parser(value_parser!(u64).range(1..=86_400))
+            .help("Wait for a target that is not connected yet [without SECONDS: 300]"),
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Report on stderr as JSON, a line per event"),
+        Arg::new("quiet")
+            .short('q')
+            .long("quiet")
+            .action(ArgAction::SetTrue)
+            .help("Report nothing on stderr but failures"),
+        Arg::new("verbose")
+            .short('v')
+            .long("verbose")
+            .action(ArgAction::Count)
+            .help("Log each step on stderr; repeat for more detail"),
+    ])
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The program's name in usage lines.
+pub(super) const PROGRAM: &str = "session-manager-plugin";
+const SSH_PORT: u16 = 22;

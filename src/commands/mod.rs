@@ -1,0 +1,120 @@
+//! Commands of our own: sessions without the AWS CLI.
+//!
+//! | command | module |
+//! |---|---|
+//! | `start-session`, `shell` | `shell` |
+//! | `ssh` | `ssh` |
+//! | `run` | `run` |
+//! | `completions`, `help`, `-V` | `usage` |
+//!
+//! ```text
+//! main ─▶ usage (words to a [`Request`]) ─▶ one module per command ─▶ connect (target, StartSession) ─▶ session
+//! ```
+//!
+//! The grammar, from which help and completion come too, is in `grammar`. A command shares nothing with the AWS CLI's call
+//! ([`crate::cli`]) except the session that it starts, and that call never comes here: [`is_command`] compares the first
+//! argument with a list of names, and nothing else of this module runs.
+
+mod connect;
+mod failure;
+mod grammar;
+mod parameters;
+mod quote;
+mod run;
+mod shell;
+mod ssh;
+mod target;
+mod usage;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use tokio::runtime::Builder;
+
+use self::failure::Failure;
+use self::grammar::{Common, Request};
+use crate::settings::{Loaded, When};
+use crate::{logging, process};
+
+/// Whether a first argument names one of these commands.
+pub(crate) fn is_command(word: &OsStr) -> bool {
+    word.to_str().is_some_and(|word| grammar::NAMES.contains(&word))
+}
+
+/// Runs the command that the arguments (without the program's name) ask for.
+pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    let request = match usage::parse(words) {
+        Ok(request) => request,
+        Err(usage::Answer::Text(text)) => return print(&text),
+        Err(usage::Answer::Mistake(line)) => {
+            let _ = writeln!(io::stderr(), "{line}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let name = request.name();
+    let common = request.common();
+    let loaded = settings(common);
+    let settings = &loaded.settings;
+    let _log = match common.verbose {
+        0 => logging::start(settings, name).unwrap_or_else(|reason| {
+            failure::report(settings, &reason);
+            None
+        }),
+        verbosity => {
+            logging::to_stderr(verbosity);
+            None
+        }
+    };
+    for warning in loaded.warnings.iter().filter(|warning| !warning.is_minor) {
+        failure::report(settings, &warning.to_string());
+    }
+    process::raise_descriptor_limit();
+    let runtime =
+        process::check_descriptors().and_then(|()| Builder::new_current_thread().enable_all().build());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(error.to_string()).end(name, settings),
+    };
+    let ended = runtime.block_on(dispatch(&request, &loaded));
+    // A thread that still waits for the terminal or a resolver must not delay the end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => failure.end(name, settings),
+    }
+}
+
+async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
+    let settings = &loaded.settings;
+    match request {
+        Request::StartSession(options) => shell::start_session(options, settings).await,
+        Request::Shell(options) => shell::shell(options, settings).await,
+        Request::Ssh(options) => ssh::run(options, settings).await,
+        Request::Run(options) => run::run(options, settings).await,
+    }
+}
+
+/// The settings of the environment and the file, under the options of the command line.
+fn settings(common: &Common) -> Loaded {
+    let mut loaded = crate::settings::Settings::load();
+    let settings = &mut loaded.settings;
+    settings.status = match (common.json, common.quiet, common.verbose) {
+        (true, _, _) => When::Json,
+        (_, true, _) => When::Never,
+        (_, _, 1..) => When::Always,
+        _ => settings.status,
+    };
+    // Additional ports are `forward`'s to open.
+    (settings.forward, settings.socks, settings.restart) = (None, None, false);
+    loaded
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    ExitCode::SUCCESS
+}
+
+/// Status for arguments that are not understood.
+const USAGE: u8 = 2;

@@ -1,0 +1,216 @@
+//! Names of targets.
+//!
+//! | form | meaning |
+//! |---|---|
+//! | `i-…`, `mi-…`, `ecs:…` | taken as it is, without a call |
+//! | `tag:KEY=VALUE` | the instance with that tag |
+//! | anything else | the instance with that `Name` tag, or else with that computer name |
+
+use std::time::{Duration, SystemTime};
+
+use super::failure::{Failure, refused};
+use crate::aws::{self, ManagedInstance};
+
+/// A target as it was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target<'a> {
+    Id(&'a str),
+    Tag(&'a str, &'a str),
+    Name(&'a str),
+}
+
+impl<'a> Target<'a> {
+    fn parse(text: &'a str) -> Result<Target<'a>, Failure> {
+        if ["i-", "mi-", "ecs:"].iter().any(|prefix| text.starts_with(prefix)) {
+            return Ok(Target::Id(text));
+        }
+        let Some(tag) = text.strip_prefix("tag:") else { return Ok(Target::Name(text)) };
+        match tag.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Target::Tag(key, value)),
+            _ => Err(Failure::usage(format!("{text:?} is not a tag; the form is tag:KEY=VALUE"))),
+        }
+    }
+}
+
+/// The target as StartSession takes it, if no call is needed for that.
+///
+/// # Errors
+/// When it is not a target.
+pub(super) fn known(text: &str) -> Result<Option<&str>, Failure> {
+    Ok(match Target::parse(text)? {
+        Target::Id(id) => Some(id),
+        Target::Tag(..) | Target::Name(_) => None,
+    })
+}
+
+/// Looks an instance up by its tag or its name.
+///
+/// # Errors
+/// When there is not exactly one: with the list of those that match, or of all there are.
+pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<String, Failure> {
+    let (key, value) = match Target::parse(text)? {
+        Target::Id(id) => return Ok(id.to_owned()),
+        Target::Tag(key, value) => (key, value),
+        Target::Name(name) => ("Name", name),
+    };
+    tracing::info!("ssm:DescribeInstanceInformation for tag:{key}={value}");
+    let tagged = aws.instances(Some((&format!("tag:{key}"), value))).await;
+    let mut found = tagged.map_err(|error| refused(&error))?;
+    if !found.is_empty() {
+        return only(text, found);
+    }
+    let all = aws.instances(None).await.map_err(|error| refused(&error))?;
+    if matches!(Target::parse(text)?, Target::Name(_)) {
+        found.extend(all.iter().filter(|instance| is_called(instance, value)).cloned());
+    }
+    if !found.is_empty() {
+        return only(text, found);
+    }
+    if all.is_empty() {
+        return Err(Failure::new(format!(
+            "{text:?} matches no instance, and there are no managed instances"
+        ))
+        .with_advice("check the region, the profile, and that the instance's role allows Systems Manager"));
+    }
+    let failure = Failure::new(format!("{text:?} matches none of the {} managed instances", all.len()));
+    Err(failure.with_details(list(&all, SystemTime::now())))
+}
+
+/// The state of a target that is not connected, with the next step; `None` if it cannot be found out.
+pub(super) async fn state(id: &str, aws: &aws::Client) -> Option<String> {
+    if id.starts_with("ecs:") {
+        return None;
+    }
+    let found = aws.instances(Some(("InstanceIds", id))).await.ok()?;
+    let Some(instance) = found.first() else {
+        return Some(format!(
+            "{id} is not a managed instance of this account and region; check --region and --profile"
+        ));
+    };
+    let since = instance.last_ping.map(|ping| format!(", last seen {}", ago(ping, SystemTime::now())));
+    let step = match instance.state.as_str() {
+        "Online" => "try again, or wait with --wait",
+        "Inactive" => "start the instance; --wait waits for it",
+        _ => "check that the instance runs and that its SSM Agent may reach the service; --wait waits for it",
+    };
+    Some(format!("its state is {}{}: {step}", instance.state, since.unwrap_or_default()))
+}
+
+fn only(text: &str, found: Vec<ManagedInstance>) -> Result<String, Failure> {
+    match found.as_slice() {
+        [instance] => {
+            tracing::info!("{text} is {}", instance.id);
+            Ok(instance.id.clone())
+        }
+        _ => {
+            let failure = Failure::new(format!("{text:?} matches {} instances", found.len()));
+            Err(failure.with_advice("name one by its id").with_details(list(&found, SystemTime::now())))
+        }
+    }
+}
+
+/// Whether it is the computer's name, with or without its domain, in any case.
+fn is_called(instance: &ManagedInstance, name: &str) -> bool {
+    let short = instance.name.split('.').next().unwrap_or_default();
+    instance.name.eq_ignore_ascii_case(name) || short.eq_ignore_ascii_case(name)
+}
+
+/// A line for each instance: id, name, state, platform.
+fn list(instances: &[ManagedInstance], now: SystemTime) -> String {
+    let rows = instances.iter().take(MAX_LISTED).map(|instance| {
+        let since = match instance.last_ping {
+            Some(ping) if instance.state != "Online" => format!(" ({})", ago(ping, now)),
+            _ => String::new(),
+        };
+        [
+            instance.id.clone(),
+            instance.name.clone(),
+            format!("{}{since}", instance.state),
+            instance.platform.clone(),
+        ]
+        .map(|cell| cell.chars().filter(|char| !char.is_control()).collect::<String>())
+    });
+    let rows: Vec<_> = rows.collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2)];
+    let mut text = String::new();
+    for [id, name, state, platform] in &rows {
+        let line = format!("  {id:0$}  {name:1$}  {state:2$}  {platform}", widths[0], widths[1], widths[2]);
+        text += line.trim_end();
+        text += "\n";
+    }
+    if instances.len() > MAX_LISTED {
+        text += &format!("  … and {} more\n", instances.len() - MAX_LISTED);
+    }
+    text
+}
+
+fn ago(then: SystemTime, now: SystemTime) -> String {
+    let seconds = now.duration_since(then).unwrap_or(Duration::ZERO).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} minutes ago", seconds / 60),
+        7200..172_800 => format!("{} hours ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+const MAX_LISTED: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(number: usize) -> ManagedInstance {
+        ManagedInstance {
+            id: format!("i-{number}"),
+            name: "web.internal".to_owned(),
+            state: "Online".to_owned(),
+            last_ping: None,
+            platform: "Linux".to_owned(),
+            is_windows: false,
+        }
+    }
+
+    #[test]
+    fn forms() {
+        for id in ["i-0123", "mi-0123", "ecs:c_t_r"] {
+            assert_eq!(known(id), Ok(Some(id)));
+        }
+        assert_eq!(known("web-1"), Ok(None));
+        assert_eq!(Target::parse("tag:Env=a=b"), Ok(Target::Tag("Env", "a=b")));
+        for text in ["tag:", "tag:Env", "tag:=x", "tag:Env="] {
+            assert!(known(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_computer_s_name_with_or_without_its_domain() {
+        for (name, expected) in
+            [("web", true), ("WEB", true), ("web.internal", true), ("web.other", false), ("", false)]
+        {
+            assert_eq!(is_called(&instance(1), name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn lists_are_short_and_cannot_be_forged() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let lost = ManagedInstance {
+            state: "ConnectionLost".to_owned(),
+            last_ping: Some(now - Duration::from_secs(7200)),
+            name: "a\n\u{1b}[2Jb".to_owned(),
+            ..instance(2)
+        };
+        assert_eq!(
+            list(&[instance(1), lost], now),
+            "  i-1  web.internal  Online                        Linux\n  \
+             i-2  a[2Jb         ConnectionLost (2 hours ago)  Linux\n"
+        );
+        let many: Vec<_> = (0..30).map(instance).collect();
+        let text = list(&many, now);
+        assert!(text.lines().count() == 21 && text.ends_with("  … and 10 more\n"), "{text}");
+        assert_eq!(ago(now - Duration::from_secs(600), now), "10 minutes ago");
+        assert_eq!(ago(now + Duration::from_secs(600), now), "0 s ago");
+    }
+}

@@ -1,0 +1,210 @@
+//! From words to a request, or to a text: help, completion, and one line for each mistake.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap_complete::Shell;
+
+use super::grammar::{self, PROGRAM, Request};
+use crate::version::COMPATIBLE_VERSION;
+
+/// An answer instead of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// For stdout.
+    Text(String),
+    /// One line about arguments that are not understood, with the form that was expected.
+    Mistake(String),
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// The text to print instead.
+pub(super) fn parse(words: Vec<OsString>) -> Result<Request, Answer> {
+    if words.first().is_some_and(|word| word == "-V") {
+        return Err(Answer::Text(format!("{PROGRAM} {VERSION} (compatible with {COMPATIBLE_VERSION})\n")));
+    }
+    let words = joined_wait(words);
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let all = std::iter::once(OsString::from(PROGRAM)).chain(words);
+    let found = grammar::command().try_get_matches_from(all).map_err(|error| answer(&error, &name))?;
+    match found.subcommand() {
+        Some(("completions", found)) => {
+            let shell = found.get_one::<String>("shell").map(String::as_str).unwrap_or_default();
+            Err(Answer::Text(completions(shell)))
+        }
+        Some((name, found)) => Request::from_matches(name, found)
+            .ok_or_else(|| Answer::Mistake(mistake(name, "unknown command"))),
+        None => Err(Answer::Mistake(mistake(&name, "unknown command"))),
+    }
+}
+
+/// `--wait 60` as `--wait=60`: its number may be left out, and must not take the target for one.
+fn joined_wait(words: Vec<OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::with_capacity(words.len());
+    let mut is_command = false;
+    for word in words {
+        let is_number = word.to_str().is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+        match joined.last_mut() {
+            Some(last) if !is_command && is_number && last == "--wait" => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => {
+                is_command |= word == "--";
+                joined.push(word);
+            }
+        }
+    }
+    joined
+}
+
+fn answer(error: &clap::Error, name: &str) -> Answer {
+    let rendered = error.render().to_string();
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayVersion
+    ) {
+        return Answer::Text(rendered);
+    }
+    Answer::Mistake(mistake(name, &reason(&rendered)))
+}
+
+/// The reason of a rendered error in one line: its paragraphs before the usage.
+fn reason(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let mut reason = String::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let separator = match reason.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) if line.starts_with(['<', '-']) => ", ",
+            Some(_) => "; ",
+        };
+        reason += separator;
+        reason += line.trim_start_matches("tip: ");
+    }
+    // Whatever the arguments hold, it is one line.
+    reason.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// One line about a mistake in the arguments of the command `name`, with its form.
+pub(super) fn mistake(name: &str, reason: &str) -> String {
+    let command = grammar::command();
+    let known = command.get_subcommands().find(|command| command.get_name() == name);
+    match known {
+        Some(known) => {
+            let usage = known.clone().render_usage().to_string();
+            let usage = usage.trim_start_matches("Usage: ").trim().to_owned();
+            format!("{PROGRAM} {name}: {reason}; usage: {usage}")
+        }
+        None => format!("{PROGRAM}: {reason}; see: {PROGRAM} help"),
+    }
+}
+
+fn completions(shell: &str) -> String {
+    let mut script = Vec::new();
+    if let Ok(shell) = shell.parse::<Shell>() {
+        clap_complete::generate(shell, &mut grammar::command(), PROGRAM, &mut script);
+    }
+    // clap_complete 4.6.11 gives the functions of a hyphenated program two different names in bash.
+    String::from_utf8_lossy(&script)
+        .replace("session__subcmd__manager__subcmd__plugin", "session__manager__plugin")
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::grammar::{Common, Run, Ssh};
+
+    fn read(line: &str) -> Result<Request, Answer> {
+        parse(line.split(' ').map(OsString::from).collect())
+    }
+
+    fn mistake_in(line: &str) -> String {
+        match read(line) {
+            Err(Answer::Mistake(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        grammar::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let ssh = |wait: Option<u64>, target: &str, port| {
+            let common = Common { wait: wait.map(std::time::Duration::from_secs), ..Common::default() };
+            Ok(Request::Ssh(Ssh { common, target: target.to_owned(), port }))
+        };
+        assert_eq!(read("ssh i-1"), ssh(None, "i-1", 22));
+        assert_eq!(read("ssh i-1 2222"), ssh(None, "i-1", 2222));
+        assert_eq!(read("ssh --wait web"), ssh(Some(300), "web", 22));
+        assert_eq!(read("ssh --wait 60 web 2222"), ssh(Some(60), "web", 2222));
+        assert_eq!(read("ssh --wait=60 web"), ssh(Some(60), "web", 22));
+        let command = ["--wait", "60", "-v", "--"].map(OsString::from).to_vec();
+        let run = Run { target: "web".to_owned(), command, ..Run::default() };
+        assert_eq!(read("run web -- --wait 60 -v --"), Ok(Request::Run(run)));
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_with_the_form() {
+        for (line, part) in [
+            ("ssh", "<TARGET>"),
+            ("ssh i-1 x", "'x'"),
+            ("ssh i-1 0", "'0'"),
+            ("ssh i-1 22 23", "'23'"),
+            ("ssh i-1 --regoin x", "--regoin"),
+            ("shell i-1 --wait=x", "'x'"),
+            ("shell i-1 --region", "--region"),
+            ("run i-1 uptime", "'uptime'"),
+            ("run i-1", "COMMAND"),
+            ("run i-1 --", "COMMAND"),
+            ("start-session i-1", "'i-1'"),
+            ("start-session --target i-1 --colour red", "--colour"),
+            ("completions tcsh", "tcsh"),
+        ] {
+            let text = mistake_in(line);
+            assert!(text.contains(part) && !text.contains('\n'), "{line}: {text}");
+            let name = line.split(' ').next().unwrap();
+            assert!(text.contains(&format!("; usage: {PROGRAM} {name} ")), "{line}: {text}");
+        }
+        let with_newline = parse(vec!["ssh".into(), "i-1".into(), "a\nb\u{1b}[2J".into()]);
+        let Err(Answer::Mistake(text)) = with_newline else { panic!("{with_newline:?}") };
+        assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
+        assert!(mistake_in("help nonsense").contains("nonsense"));
+    }
+
+    #[test]
+    fn help_has_examples() {
+        for name in ["ssh", "shell", "run", "start-session", "completions"] {
+            for line in [format!("{name} --help"), format!("help {name}")] {
+                let Err(Answer::Text(text)) = read(&line) else { panic!("{line}") };
+                assert!(text.contains(PROGRAM) && text.contains("Example") || name == "ssh", "{text}");
+            }
+        }
+        let Err(Answer::Text(text)) = read("help") else { panic!("help") };
+        assert!(text.contains("start-session") && text.lines().all(|line| line.len() <= 120), "{text}");
+    }
+
+    #[test]
+    fn completion_for_each_shell() {
+        for (shell, part) in [
+            ("bash", "complete -F"),
+            ("zsh", "#compdef"),
+            ("fish", "complete -c"),
+            ("powershell", "Register-"),
+        ] {
+            let Err(Answer::Text(text)) = read(&format!("completions {shell}")) else { panic!("{shell}") };
+            assert!(text.contains(part) && text.contains("start-session"), "{shell}: {text}");
+        }
+    }
+}
