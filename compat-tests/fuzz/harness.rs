@@ -218,10 +218,11 @@ impl HostileGateway {
         self.data(PayloadType::HandshakeRequest, body.to_string().as_bytes());
     }
 
-    /// The agent's own ciphertext, new or replayed, or none at all.
+    /// The agent's own ciphertext, new or replayed, or none at all. The protocol does not protect a message's type: what
+    /// was a challenge can come again as output, and is as genuine as that.
     fn challenge(&mut self, argument: u8) {
         let sealed = match argument % 3 {
-            0 => self.seal(b"FORGED"),
+            0 => self.seal(b"genuine"),
             1 => self.sealed.first().cloned().unwrap_or_default(),
             _ => TYPED.to_vec(),
         };
