@@ -16,7 +16,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files  printable
+//! files  printable  queue
 //! version
 //! ```
 //!
@@ -36,6 +36,7 @@
 //! | [`aws`] | credentials, signing the open, resume, terminate, data keys, by the AWS SDK |
 //! | [`term`] | raw mode, size, standard streams |
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
+//! | [`queue`] | bytes that wait for a reader, and the memory that they hold |
 //! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
@@ -148,6 +149,7 @@ mod printable;
 mod process;
 mod program;
 pub mod protocol;
+mod queue;
 mod secret;
 mod session;
 mod settings;
