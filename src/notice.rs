@@ -259,6 +259,11 @@ pub(crate) fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())
 }
 
+/// Lines for stderr that were dropped while its reader took nothing.
+pub(crate) fn lines_dropped(count: u64) -> String {
+    format!("{count} lines for stderr were dropped because it was not read")
+}
+
 /// The state of a session in one line, for SIGUSR1 and the escape `~#`.
 pub(crate) fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
     let state = if is_open { "connected" } else { "reconnecting" };

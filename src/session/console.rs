@@ -8,21 +8,26 @@ use bytes::Bytes;
 use super::status::Status;
 use crate::notice;
 use crate::settings::{Settings, When};
-use crate::term::{Output, stdout_is_terminal};
+use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 
 /// Writes the session's bytes and our own messages, in order, without ever blocking the session.
 ///
-/// | method | stream | when |
-/// |---|---|---|
-/// | `write` | stdout | always: bytes of the remote |
-/// | `write_error` | stdout, stderr in [`Style::Plain`] | always: bytes of the remote's stderr |
-/// | `fail` | stdout, stderr in [`Style::Plain`] | the failure of the whole run |
-/// | `say` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences |
-/// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text |
-/// | `announce` | stderr | always: a change of state that was asked for |
-/// | `complain` | stderr | always: a failure |
-/// | `note` | stderr | while there is room: a line of the journal |
-/// | `answer` | stderr | always: the answer to an escape |
+/// | method | stream | when | while its reader takes nothing |
+/// |---|---|---|---|
+/// | `write` | stdout | always: bytes of the remote | kept: the session asks [`Console::has_room`] before it reads more |
+/// | `write_error` | stdout, stderr in [`Style::Plain`] | always: bytes of the remote's stderr | as `write` |
+/// | `fail` | stdout, stderr in [`Style::Plain`] | the failure of the whole run | kept: it comes once |
+/// | `say` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences | kept: each comes once |
+/// | `repeat` | stdout | as `say`: those that the peer can repeat | dropped above [`OUTPUT_QUEUE`] |
+/// | `write_if_room` | stdout | always: bytes of the remote that a port does not expect | dropped above [`OUTPUT_QUEUE`] |
+/// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
+/// | `note` | stderr | if the caller wants it: a line of the journal | the same |
+/// | `announce` | stderr | always: a change of state that was asked for | dropped above twice that |
+/// | `complain` | stderr | always: a failure | the same |
+/// | `answer` | stderr | always: the answer to an escape | the same |
+///
+/// After [`Console::begin_closing`] nothing is dropped: the last lines of a run are few. Lines that were dropped are
+/// counted, and reported as soon as there is room.
 #[derive(Debug)]
 pub(crate) struct Console {
     out: Output,
@@ -37,6 +42,10 @@ pub(crate) struct Console {
     is_terminal: bool,
     /// Writing to stdout has failed; nothing more is written.
     has_failed: bool,
+    /// Only the last lines of the run follow.
+    is_closing: bool,
+    /// Lines for stderr that were dropped since this was last reported.
+    dropped: u64,
     style: Style,
 }
 
@@ -77,6 +86,8 @@ impl Console {
             is_terminal: stdout_is_terminal(),
             has_failed: false,
             style,
+            is_closing: false,
+            dropped: 0,
         })
     }
 
@@ -85,10 +96,22 @@ impl Console {
         self.is_clean = true;
     }
 
-    /// A sentence of the plugin, on stdout.
+    /// From here on only the last lines of the run follow, which are few: none is dropped.
+    pub(super) fn begin_closing(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// A sentence of the plugin that a run prints once, on stdout.
     pub(crate) fn say(&mut self, sentence: &str) {
         if !self.is_quiet && !self.is_clean {
-            self.out.push(Bytes::copy_from_slice(sentence.as_bytes()));
+            self.out.push(sentence.as_bytes());
+        }
+    }
+
+    /// A sentence of the plugin that the peer can cause again and again, on stdout.
+    pub(super) fn repeat(&mut self, sentence: &str) {
+        if self.out.has_room() {
+            self.say(sentence);
         }
     }
 
@@ -101,12 +124,12 @@ impl Console {
     }
 
     /// Bytes of the remote.
-    pub(crate) fn write(&mut self, bytes: Bytes) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.out.push(bytes);
     }
 
     /// Bytes of the remote's stderr.
-    pub(crate) fn write_error(&mut self, bytes: Bytes) {
+    pub(crate) fn write_error(&mut self, bytes: &[u8]) {
         match self.style {
             Style::Official => self.out.push(bytes),
             Style::Plain => self.err.push(bytes),
@@ -118,13 +141,20 @@ impl Console {
         self.style
     }
 
+    /// Bytes of the remote that no session asked for, which a port's session does not hold back.
+    pub(super) fn write_if_room(&mut self, bytes: &[u8]) {
+        if self.out.has_room() {
+            self.out.push(bytes);
+        }
+    }
+
     /// A change of state, on stderr, where the settings want it.
     pub(super) fn tell(&mut self, status: &Status) {
         tracing::info!(?status);
         if self.is_json {
-            self.err.push(status.json());
+            self.push_err(&status.json(), OUTPUT_QUEUE);
         } else if let Some(line) = status.text().and_then(|text| self.status.line(&text)) {
-            self.err.push(line);
+            self.push_err(&line, OUTPUT_QUEUE);
         }
     }
 
@@ -132,12 +162,13 @@ impl Console {
     pub(super) fn announce(&mut self, status: &Status) {
         tracing::info!(?status);
         let text = status.text().unwrap_or_default();
-        self.err.push(if self.is_json { status.json() } else { notice::failure(&text) });
+        let line = if self.is_json { status.json() } else { notice::failure(&text) };
+        self.push_err(&line, ERR_QUEUE);
     }
 
     /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
     pub(crate) fn answer(&mut self, text: &'static str) {
-        self.err.push(Bytes::from_static(text.as_bytes()));
+        self.push_err(text.as_bytes(), ERR_QUEUE);
     }
 
     /// A line about the state of the connection, on stderr, where the settings want it.
@@ -147,19 +178,32 @@ impl Console {
 
     /// A failure, on stderr in any case.
     pub(crate) fn complain(&mut self, text: &str) {
-        let line = if self.is_json {
-            Status::Failure { text: text.to_owned() }.json()
-        } else {
-            notice::failure(text)
-        };
-        self.err.push(line);
+        let line = self.failure(text);
+        self.push_err(&line, ERR_QUEUE);
     }
 
-    /// An event that the caller knows to be wanted, on stderr; dropped while too much waits there. `text` is for people.
+    /// An event that the caller knows to be wanted, on stderr. `text` is for people.
     pub(super) fn note(&mut self, status: &Status, text: &str) {
-        if self.err.has_room() {
-            self.err.push(if self.is_json { status.json() } else { notice::failure(text) });
+        let line = if self.is_json { status.json() } else { notice::failure(text) };
+        self.push_err(&line, OUTPUT_QUEUE);
+    }
+
+    fn failure(&self, text: &str) -> Bytes {
+        if self.is_json { Status::Failure { text: text.to_owned() }.json() } else { notice::failure(text) }
+    }
+
+    /// Writes a line to stderr while what waits there holds less than `limit` bytes of memory.
+    fn push_err(&mut self, line: &[u8], limit: usize) {
+        if self.err.held() >= limit && !self.is_closing {
+            self.dropped += 1;
+            return;
         }
+        if self.dropped > 0 && self.err.has_room() {
+            let text = notice::lines_dropped(std::mem::take(&mut self.dropped));
+            let line = self.failure(&text);
+            self.err.push(&line);
+        }
+        self.err.push(line);
     }
 
     /// Whether more of the remote's bytes may be written.
@@ -206,6 +250,8 @@ impl Console {
     }
 }
 
+/// Bytes of memory that lines which somebody asked for may bring stderr's queue to.
+const ERR_QUEUE: usize = 2 * OUTPUT_QUEUE;
 /// A pager may be left alone for long; what the remote has sent is not thrown away for that.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
 const ERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

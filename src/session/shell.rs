@@ -58,8 +58,8 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         let Session { link, console, watch, .. } = session;
         tokio::select! {
             event = link.next(console.has_room()) => match event {
-                LinkEvent::Channel(Event::Output(bytes)) => console.write(bytes),
-                LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(bytes),
+                LinkEvent::Channel(Event::Output(bytes)) => console.write(&bytes),
+                LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(&bytes),
                 other => if let Some(end) = session.handle(other) { break end },
             },
             chunk = read(&mut stdin), if link.wants_input() => match chunk {
@@ -93,7 +93,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         }
     };
     if remote == Remote::Terminal && is_cut_off(&end) && stdout_is_terminal() {
-        session.console.write(Bytes::from_static(MODES_OFF));
+        session.console.write(MODES_OFF);
     }
     drop(raw);
     Ok(end)

@@ -53,7 +53,7 @@ impl Session {
             LinkEvent::Channel(Event::ExitCode { code, text }) => {
                 self.exit_code = code;
                 if !self.settings.quiet && self.console.style() == Style::Official {
-                    self.console.write(text);
+                    self.console.write_if_room(&text);
                 }
                 None
             }
@@ -122,7 +122,7 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
             Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
             Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
             Event::Notice { text, is_unprotected } => {
-                console.say(&notice::customer_message(&text));
+                console.repeat(&notice::customer_message(&text));
                 if is_unprotected {
                     console.complain(notice::UNPROTECTED);
                 }

@@ -25,7 +25,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => {
                     quiet_since = Instant::now();
-                    console.write(bytes);
+                    console.write(&bytes);
                 }
                 other => if let Some(end) = session.handle(other) { return Ok(end) },
             },

@@ -28,7 +28,7 @@ use std::io::IsTerminal;
 
 use crate::protocol::TerminalSize;
 
-pub(crate) use self::output::Output;
+pub(crate) use self::output::{OUTPUT_QUEUE, Output};
 #[cfg(windows)]
 pub(crate) use self::windows::{RawMode, Stdin, is_raw, settled};
 #[cfg(unix)]

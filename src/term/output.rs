@@ -1,15 +1,15 @@
 //! Standard output and error, written in order without blocking the runtime.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
-/// Bytes waiting from which on [`Output::has_room`] is false.
-pub(super) const OUTPUT_QUEUE: usize = 1 << 20;
+use crate::queue::ByteQueue;
+
+/// Bytes of memory held from which on [`Output::has_room`] is false.
+pub(crate) const OUTPUT_QUEUE: usize = 1 << 20;
 
 /// A byte stream to a terminal, pipe, socket or file.
 ///
@@ -45,19 +45,18 @@ impl Output {
     }
 
     /// Takes bytes. After an error (the reader is gone) they are dropped.
-    pub(crate) fn push(&mut self, mut bytes: Bytes) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         let mut state = self.shared.lock();
-        if state.waiting == 0 && state.failed.is_none() {
-            match self.shared.sink.write_now(&bytes) {
-                Ok(count) => bytes.advance(count.min(bytes.len())),
+        if state.held == 0 && state.failed.is_none() {
+            match self.shared.sink.write_now(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(err) => self.shared.fail(&mut state, &err),
             }
         }
         if bytes.is_empty() || state.failed.is_some() {
             return;
         }
-        state.waiting += bytes.len();
-        state.queue.push_back(bytes);
+        state.held += state.queue.push(bytes);
         if !self.threaded {
             let shared = Arc::clone(&self.shared);
             match thread::Builder::new().name("output".to_owned()).spawn(move || shared.write_all()) {
@@ -68,16 +67,22 @@ impl Output {
         self.shared.work.notify_one();
     }
 
-    /// Whether fewer than [`OUTPUT_QUEUE`] bytes are waiting.
+    /// Whether what waits holds less memory than [`OUTPUT_QUEUE`].
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
-        self.shared.lock().waiting < OUTPUT_QUEUE
+        self.held() < OUTPUT_QUEUE
+    }
+
+    /// Bytes of memory that what waits holds.
+    #[must_use]
+    pub(crate) fn held(&self) -> usize {
+        self.shared.lock().held
     }
 
     /// Whether all has been written.
     #[cfg(all(test, unix))]
     pub(crate) fn is_empty(&self) -> bool {
-        self.shared.lock().waiting == 0
+        self.shared.lock().held == 0
     }
 
     /// Resolves after some progress; pends while nothing is waiting. Cancel-safe.
@@ -107,7 +112,7 @@ impl Output {
             {
                 let state = self.shared.lock();
                 state.check()?;
-                if state.waiting == 0 {
+                if state.held == 0 {
                     return Ok(());
                 }
             }
@@ -136,9 +141,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Bytes>,
-    /// Bytes in `queue` and with the thread.
-    waiting: usize,
+    queue: ByteQueue,
+    /// Bytes of memory held by `queue` and by the thread.
+    held: usize,
     progressed: bool,
     failed: Option<(io::ErrorKind, Option<i32>)>,
     closed: bool,
@@ -152,20 +157,6 @@ impl State {
             Some((kind, None)) => Err(kind.into()),
         }
     }
-
-    /// Moves up to [`BATCH`] bytes out of the queue; at least one piece if there is one.
-    fn take_batch(&mut self) -> Vec<Bytes> {
-        let mut batch = Vec::new();
-        let mut size = 0;
-        while let Some(next) = self.queue.front() {
-            size += next.len();
-            if !batch.is_empty() && (size > BATCH || batch.len() == BATCH_PIECES) {
-                break;
-            }
-            batch.extend(self.queue.pop_front());
-        }
-        batch
-    }
 }
 
 impl Shared {
@@ -176,8 +167,8 @@ impl Shared {
     /// What waits is dropped: nobody will read it.
     fn fail(&self, state: &mut State, err: &io::Error) {
         state.failed = Some((err.kind(), err.raw_os_error()));
-        state.queue.clear();
-        state.waiting = 0;
+        state.queue = ByteQueue::default();
+        state.held = 0;
         self.progress.notify_one();
     }
 
@@ -191,15 +182,14 @@ impl Shared {
                 }
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            let mut batch = state.take_batch();
+            let mut batch = state.queue.take();
             while !batch.is_empty() {
                 drop(state);
-                let written = self.sink.write(&batch);
+                let written = self.sink.write(&batch.slices());
                 state = self.lock();
                 match written {
                     Ok(count) => {
-                        advance(&mut batch, count);
-                        state.waiting = state.waiting.saturating_sub(count);
+                        state.held = state.held.saturating_sub(batch.advance(count));
                         state.progressed = true;
                         self.progress.notify_one();
                     }
@@ -209,25 +199,6 @@ impl Shared {
         }
     }
 }
-
-fn advance(batch: &mut Vec<Bytes>, mut count: usize) {
-    let mut done = 0;
-    for piece in batch.iter_mut() {
-        let step = count.min(piece.len());
-        piece.advance(step);
-        count -= step;
-        if !piece.is_empty() {
-            break;
-        }
-        done += 1;
-    }
-    batch.drain(..done);
-}
-
-/// Bytes the thread takes at once.
-const BATCH: usize = 64 * 1024;
-/// Pieces the thread takes at once; fewer than any system's IOV_MAX.
-const BATCH_PIECES: usize = 64;
 
 #[cfg(unix)]
 pub(super) use self::unix::Sink;
@@ -239,7 +210,6 @@ mod unix {
     use std::io::{self, IoSlice};
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-    use bytes::Bytes;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::fs::{FileType, fstat};
     use rustix::io::{Errno, retry_on_intr};
@@ -302,10 +272,9 @@ mod unix {
         }
 
         /// Writes some of `batch`, waiting as long as it takes.
-        pub(super) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
-            let slices: Vec<IoSlice<'_>> = batch.iter().map(|piece| IoSlice::new(piece)).collect();
+        pub(super) fn write(&self, batch: &[IoSlice<'_>]) -> io::Result<usize> {
             loop {
-                match rustix::io::writev(&self.fd, &slices) {
+                match rustix::io::writev(&self.fd, batch) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(count) => return Ok(count),
                     Err(Errno::INTR) => {}

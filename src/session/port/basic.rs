@@ -3,10 +3,8 @@
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
 //! `DisconnectToPort`. It never says that the destination has closed.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,6 +19,7 @@ use super::listener::{AcceptPause, Listener};
 use crate::link::LinkEvent;
 use crate::notice;
 use crate::protocol::{Event, Flag, Input};
+use crate::queue::ByteQueue;
 
 /// Runs until the session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
@@ -30,12 +29,12 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let mut current: Option<Current> = None;
     let mut accepted = 0_u64;
     // A destination that speaks first does so before anybody is here to listen.
-    let mut early = Early::default();
+    let mut early = ByteQueue::default();
     let mut accept_pause = AcceptPause::default();
     let end = loop {
         journal.show(&mut session.console);
         let Session { link, watch, console, .. } = session;
-        let may_deliver = gauge.has_room() && early.has_room();
+        let may_deliver = gauge.has_room() && early.held() < MAX_EARLY;
         let disconnect_at = current.as_ref().and_then(|current| current.disconnect_at);
         let may_ask = link.wants_input();
         if let Some(current) = current.as_mut().filter(|current| current.must_grant && may_ask) {
@@ -45,12 +44,12 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
         tokio::select! {
             event = link.next(may_deliver) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => match &mut current {
-                    Some(current) => current.deliver(bytes),
-                    None if accepted == 0 => early.push(bytes),
+                    Some(current) => current.deliver(&bytes),
+                    None if accepted == 0 => _ = early.push(&bytes),
                     None => tracing::debug!("dropped what the last connection left behind"),
                 },
                 LinkEvent::Channel(Event::PortRefused) => {
-                    console.say(notice::DESTINATION_FAILED);
+                    console.repeat(notice::DESTINATION_FAILED);
                     console.tell(&Status::DestinationRefused { destination: None });
                     current = None;
                 }
@@ -94,8 +93,9 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 let connection = Connection::start(stream, accepted, reports.clone(), entry);
                 connection.join(&gauge);
                 let mut new = Current { connection, must_grant: false, disconnect_at: None };
-                early.pieces.drain(..).for_each(|bytes| new.deliver(bytes));
-                early.bytes = 0;
+                while !early.is_empty() {
+                    early.take().slices().iter().for_each(|bytes| new.deliver(bytes));
+                }
                 current = Some(new);
             },
             () = accept_pause.wait() => {}
@@ -132,7 +132,7 @@ struct Current {
 }
 
 impl Current {
-    fn deliver(&mut self, bytes: Bytes) {
+    fn deliver(&mut self, bytes: &[u8]) {
         self.connection.write(bytes);
         if let Some(at) = &mut self.disconnect_at {
             *at = Instant::now() + HALF_CLOSE_QUIET;
@@ -145,25 +145,7 @@ impl Current {
     }
 }
 
-/// What has come before the first connection.
-#[derive(Default)]
-struct Early {
-    pieces: VecDeque<Bytes>,
-    bytes: usize,
-}
-
-impl Early {
-    fn push(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        self.pieces.push_back(bytes);
-    }
-
-    fn has_room(&self) -> bool {
-        self.bytes < MAX_EARLY
-    }
-}
-
 /// How long the remote must have been quiet after the end of the local input.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(1);
-/// What a destination may say before the first connection, in bytes.
+/// Bytes of memory for what a destination sends before the first connection.
 const MAX_EARLY: usize = 1 << 20;

@@ -2,11 +2,11 @@
 //!
 //! A task owns the socket. Upwards it hands over one chunk and waits until [`Connection::grant`] asks for the next, so
 //! what it reads ahead is bounded by [`CHUNK`]. Downwards it takes whatever it is given; the session looks at its
-//! [`Gauge`] before it reads more from the channel, so that one slow reader neither stops the others nor fills the
+//! [`Gauge`], which counts the memory that is held, before it reads more from the channel, so that one slow reader neither stops the others nor fills the
 //! memory.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use super::gauge::{Gauge, Load};
 use super::journal::{ByteCounts, Entry};
 use super::local_stream::{LocalStream, ReadHalf, WriteHalf};
+use crate::queue::{Batch, ByteQueue};
 
 /// What a connection's task reports.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) enum FromConnection {
 /// The session's handle on a connection. Dropping it closes the socket at once.
 #[derive(Debug)]
 pub(super) struct Connection {
-    down: mpsc::UnboundedSender<Down>,
+    down: Arc<Down>,
     credit: Arc<Notify>,
     load: Arc<Load>,
     task: tokio::task::AbortHandle,
@@ -45,12 +46,59 @@ pub(super) struct Connection {
     _entry: Entry,
 }
 
-#[derive(Debug)]
-enum Down {
-    Data(Bytes),
-    /// Not from the remote, but from us.
-    Reply(Bytes),
+/// What waits for the local side.
+#[derive(Debug, Default)]
+struct Down {
+    waiting: Mutex<Waiting>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Not from the remote, but from us: the few bytes of a proxy's answers, before all else.
+    replies: Vec<u8>,
+    data: ByteQueue,
+    is_ended: bool,
+}
+
+/// The next thing to do for the local side.
+enum Order {
+    Reply(Vec<u8>),
+    Data(Batch),
     End,
+}
+
+impl Down {
+    fn change<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.more.notify_one();
+        changed
+    }
+
+    async fn next(&self) -> Order {
+        loop {
+            if let Some(order) = self.lock().next() {
+                return order;
+            }
+            self.more.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn next(&mut self) -> Option<Order> {
+        if !self.replies.is_empty() {
+            return Some(Order::Reply(std::mem::take(&mut self.replies)));
+        }
+        if !self.data.is_empty() {
+            return Some(Order::Data(self.data.take()));
+        }
+        self.is_ended.then_some(Order::End)
+    }
 }
 
 impl Connection {
@@ -61,15 +109,15 @@ impl Connection {
         reports: mpsc::Sender<(T, FromConnection)>,
         entry: Entry,
     ) -> Connection {
-        let (down, orders) = mpsc::unbounded_channel();
+        let down = Arc::new(Down::default());
         let credit = Arc::new(Notify::new());
         credit.notify_one();
         let load = Arc::new(Load::default());
-        let (asked, queued, counts) = (credit.clone(), load.clone(), entry.counts());
+        let (orders, asked, queued, counts) = (down.clone(), credit.clone(), load.clone(), entry.counts());
         let task = tokio::spawn(async move {
             let (reader, writer) = stream.split();
             let mut up = std::pin::pin!(read_all(reader, tag, reports.clone(), asked, &counts));
-            let mut writing = std::pin::pin!(write_all(writer, orders, &queued, &counts));
+            let mut writing = std::pin::pin!(write_all(writer, &orders, &queued, &counts));
             // The end of reading does not end writing; the end of writing leaves a while to read what comes.
             let mut is_reading = true;
             let written = loop {
@@ -100,14 +148,13 @@ impl Connection {
     }
 
     /// Queues bytes for the local side.
-    pub(super) fn write(&self, bytes: Bytes) {
-        self.load.add(bytes.len());
-        let _ = self.down.send(Down::Data(bytes));
+    pub(super) fn write(&self, bytes: &[u8]) {
+        self.load.add(self.down.change(|waiting| waiting.data.push(bytes)));
     }
 
     /// Answers the local side in our own name, before anything of the remote.
     pub(super) fn reply(&self, bytes: &[u8]) {
-        let _ = self.down.send(Down::Reply(Bytes::copy_from_slice(bytes)));
+        self.down.change(|waiting| waiting.replies.extend_from_slice(bytes));
     }
 
     /// Answers, and closes the connection in its own time.
@@ -121,7 +168,7 @@ impl Connection {
     pub(super) fn end(&self) {
         // Whatever the local side still sends is read and dropped from here on.
         self.credit.notify_one();
-        let _ = self.down.send(Down::End);
+        self.down.change(|waiting| waiting.is_ended = true);
     }
 }
 
@@ -178,44 +225,30 @@ async fn read_all<T: Copy>(
 
 async fn write_all(
     mut writer: WriteHalf<'_>,
-    mut orders: mpsc::UnboundedReceiver<Down>,
+    orders: &Down,
     load: &Load,
     counts: &ByteCounts,
 ) -> io::Result<()> {
-    let mut gathered = BytesMut::new();
-    let mut order = orders.recv().await;
-    while let Some(Down::Reply(bytes)) = order {
-        writer.write_all(&bytes).await?;
-        order = orders.recv().await;
-    }
-    while let Some(Down::Data(mut bytes)) = order {
-        order = orders.try_recv().ok();
-        if matches!(order, Some(Down::Data(_))) {
-            // The agent's messages are small: what has come meanwhile goes with the same system call.
-            gathered.extend_from_slice(&bytes);
-            while gathered.len() < WRITE_AT_ONCE
-                && let Some(Down::Data(next)) = order
-            {
-                gathered.extend_from_slice(&next);
-                order = orders.try_recv().ok();
+    loop {
+        match orders.next().await {
+            Order::Reply(bytes) => writer.write_all(&bytes).await?,
+            Order::Data(mut batch) => {
+                while !batch.is_empty() {
+                    let count = match writer.write_vectored(&batch.slices()).await? {
+                        0 => return Err(io::ErrorKind::WriteZero.into()),
+                        count => count,
+                    };
+                    load.remove(batch.advance(count));
+                    counts.add_received(count);
+                }
             }
-            bytes = gathered.split().freeze();
-        }
-        let written = writer.write_all(&bytes).await;
-        load.remove(bytes.len());
-        written?;
-        counts.add_received(bytes.len());
-        if order.is_none() {
-            order = orders.recv().await;
+            Order::End => return writer.shutdown().await,
         }
     }
-    writer.shutdown().await
 }
 
 /// Read from a local socket at once.
 pub(super) const CHUNK: usize = 16 << 10;
-/// Gathered for one write to a local socket.
-const WRITE_AT_ONCE: usize = 64 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
 const MIN_READ: usize = 4 << 10;
 /// How long what a local side still sends after the end of the remote's is read and dropped.
@@ -302,7 +335,7 @@ mod tests {
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
         let connection = start(stream, (), reports);
-        connection.write(Bytes::from(vec![2; 1 << 20]));
+        connection.write(&vec![2; 1 << 20]);
         connection.end();
         // What the client says to somebody who has hung up must not reset the connection.
         client.write_all(b"too late").await.unwrap();
@@ -324,9 +357,10 @@ mod tests {
         let gauge = Gauge::new(budget.clone());
         let slow = start(stream, 1, reports);
         slow.join(&gauge);
-        slow.write(Bytes::from(vec![0; limits.each]));
+        // The blocks that the bytes lie in are counted, too.
+        slow.write(&vec![0; limits.each * 9 / 10]);
         assert!(gauge.has_room());
-        slow.write(Bytes::from(vec![0; limits.each]));
+        slow.write(&vec![0; limits.each]);
         assert!(!gauge.has_room());
         drop(slow);
         assert!(gauge.has_room());

@@ -3,14 +3,14 @@
 //! smux version 1 has no windows: a session that is not read stops all its streams. So what a slow reader does not take is
 //! kept for it, up to a limit for each connection and one for the process; a session over either is not read until there
 //! is room, but each session may keep a small share whatever the others hold ([`Limits`]). Nothing is dropped to keep a
-//! limit.
+//! limit. All figures are bytes of memory as `queue` counts it, not bytes of payload.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-/// Bytes that may wait.
+/// Bytes of memory that waiting data may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// For one connection. More of them hold up its session.
@@ -89,7 +89,7 @@ impl Load {
         let _ = self.gauge.set(Arc::clone(gauge));
     }
 
-    /// So many bytes wait in addition.
+    /// So many more bytes are held.
     pub(super) fn add(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let each = gauge.budget.limits.each;
@@ -101,7 +101,7 @@ impl Load {
         gauge.budget.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many bytes have been taken by the reader, or are given up.
+    /// So many bytes are free again: taken by the reader, or given up.
     pub(super) fn remove(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let Limits { each, all, .. } = gauge.budget.limits;
@@ -129,7 +129,7 @@ impl Load {
 
 /// Limit for the whole process, as a multiple of the limit for one connection.
 const ALL_PER_EACH: usize = 4;
-/// How many bytes may wait for one session's connections, whatever waits for those of others.
+/// Bytes that one session's connections may hold, whatever those of others hold.
 const MIN_SESSION: usize = 4 << 20;
 
 #[cfg(test)]

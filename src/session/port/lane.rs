@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starting};
 use super::clock::now;
@@ -357,13 +359,14 @@ impl Lane {
     }
 
     fn handle_ready(&mut self, event: LinkEvent) -> LaneEvent {
-        let State::Ready(_, streams) = &mut self.state else { return LaneEvent::Progress };
+        if !self.is_ready() {
+            return LaneEvent::Progress;
+        }
         match event {
-            LinkEvent::Channel(Event::Output(bytes)) => {
-                let handled = streams.handle_bytes(now(), bytes);
-                self.drive_connections();
-                handled.map_or_else(|error| LaneEvent::Ended(error.into()), |()| LaneEvent::Progress)
-            }
+            LinkEvent::Channel(Event::Output(bytes)) => match self.handle_bytes(bytes) {
+                Ok(()) => LaneEvent::Progress,
+                Err(error) => LaneEvent::Ended(error.into()),
+            },
             LinkEvent::Channel(Event::PortRefused) => {
                 self.reach = Reach::Refused;
                 self.refusals += 1;
@@ -376,6 +379,17 @@ impl Lane {
         }
     }
 
+    /// Takes bytes from the channel, in parts: a message of one-byte frames becomes an event for each of them.
+    fn handle_bytes(&mut self, mut bytes: Bytes) -> Result<(), smux::Error> {
+        while !bytes.is_empty() {
+            let State::Ready(_, streams) = &mut self.state else { break };
+            let handled = streams.handle_bytes(now(), bytes.split_to(bytes.len().min(PART)));
+            self.drive_connections();
+            handled?;
+        }
+        Ok(())
+    }
+
     fn drive_connections(&mut self) {
         loop {
             let State::Ready(_, streams) = &mut self.state else { return };
@@ -386,7 +400,7 @@ impl Lane {
                     self.reach = Reach::Reached;
                     self.reply(id, Reply::Succeeded);
                     if let Some(connection) = self.connection(id) {
-                        connection.write(bytes);
+                        connection.write(&bytes);
                     }
                 }
                 streams::Event::End(id) => {
@@ -472,6 +486,8 @@ fn new_streams(link: &Link) -> Streams {
     Streams::new(link.capabilities().smux_keepalive_off, now())
 }
 
+/// Bytes from the channel whose events are handled together.
+const PART: usize = 16 << 10;
 /// What an agent needs to find that a destination in its network refuses, beside the round trip.
 const DIAL: Duration = Duration::from_millis(100);
 /// No SOCKS client waits longer for its reply than this, with a session.

@@ -1,6 +1,6 @@
 //! The local end of a connection: TCP, or a socket file.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -99,6 +99,22 @@ impl AsyncWrite for WriteHalf<'_> {
             #[cfg(unix)]
             WriteHalf::Unix(half) => Pin::new(half).poll_write(cx, bytes),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            WriteHalf::Tcp(half) => Pin::new(half).poll_write_vectored(cx, slices),
+            #[cfg(unix)]
+            WriteHalf::Unix(half) => Pin::new(half).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -182,7 +182,7 @@ impl Run {
             PoolEvent::Failure(text) => console.complain(&text),
             PoolEvent::Refused => {
                 if pool == MAIN {
-                    console.say(notice::DESTINATION_FAILED);
+                    console.repeat(notice::DESTINATION_FAILED);
                 }
                 let destination = self.pools.destination(pool).map(Destination::to_string);
                 console.tell(&Status::DestinationRefused { destination });

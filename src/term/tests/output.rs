@@ -19,7 +19,7 @@ async fn a_small_piece_is_written_at_once() {
     let (mut reader, writer) = io::pipe().unwrap();
     let copy = writer.try_clone().unwrap();
     let mut out = output(writer);
-    out.push(Bytes::from_static(b"echo"));
+    out.push(b"echo");
     assert!(out.is_empty());
     let mut bytes = [0; 4];
     reader.read_exact(&mut bytes).unwrap();
@@ -35,11 +35,12 @@ async fn fill_then_drain(mut out: Output, reader: impl Read + Send + 'static) {
     while out.has_room() {
         let piece = piece(index, 1 + index * 37 % 3000);
         sent.extend_from_slice(&piece);
-        out.push(piece);
+        out.push(&piece);
         index += 1;
     }
-    assert!(sent.len() >= OUTPUT_QUEUE);
-    assert!(!out.is_empty());
+    // Not all of the memory is bytes, and the system holds some that we do not.
+    assert!(sent.len() >= OUTPUT_QUEUE * 9 / 10, "{}", sent.len());
+    assert!(!out.is_empty() && out.held() < OUTPUT_QUEUE + 70_000);
     let got = read_in_background(reader, sent.len());
     while !out.has_room() {
         in_time(out.drive()).await.unwrap();
@@ -81,9 +82,9 @@ async fn a_reader_that_is_gone_is_an_error() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let mut out = output(writer);
-    out.push(Bytes::from_static(b"x"));
+    out.push(b"x");
     assert_eq!(in_time(out.drive()).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    out.push(Bytes::from_static(b"y"));
+    out.push(b"y");
     assert!(out.is_empty() && out.has_room());
     assert_eq!(in_time(out.flush()).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
@@ -92,7 +93,7 @@ async fn a_reader_that_is_gone_is_an_error() {
 async fn a_reader_that_goes_while_the_thread_writes_is_an_error() {
     let (reader, writer) = io::pipe().unwrap();
     let mut out = output(writer);
-    out.push(Bytes::from(vec![0; 300_000]));
+    out.push(&vec![0; 300_000]);
     assert!(!out.is_empty());
     drop(reader);
     assert_eq!(in_time(out.flush()).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -103,7 +104,7 @@ async fn drive_pends_while_nothing_waits() {
     let (_reader, writer) = io::pipe().unwrap();
     let mut out = output(writer);
     assert!(tokio::time::timeout(LONG, out.drive()).await.is_err());
-    out.push(Bytes::from_static(b"written at once"));
+    out.push(b"written at once");
     assert!(tokio::time::timeout(LONG, out.drive()).await.is_err());
 }
 
@@ -115,7 +116,7 @@ async fn a_file() {
     for index in 0..100 {
         let piece = piece(index, index * 701);
         sent.extend_from_slice(&piece);
-        out.push(piece);
+        out.push(&piece);
     }
     in_time(out.flush()).await.unwrap();
     assert!(std::fs::read(file.path()).unwrap() == sent);
@@ -126,7 +127,7 @@ async fn what_waits_is_written_after_a_drop() {
     let (reader, writer) = io::pipe().unwrap();
     let mut out = output(writer);
     let sent = piece(0, 200_000);
-    out.push(sent.clone());
+    out.push(&sent);
     drop(out);
     assert!(read_in_background(reader, sent.len()).recv_timeout(LONG).unwrap() == sent);
 }
@@ -144,7 +145,7 @@ proptest! {
             for (index, &length) in lengths.iter().enumerate() {
                 let piece = piece(index, length);
                 sent.extend_from_slice(&piece);
-                out.push(piece);
+                out.push(&piece);
             }
             in_time(out.flush()).await.unwrap();
         });
@@ -167,7 +168,7 @@ async fn measure_push() {
             for index in 0..rounds {
                 let piece = piece(index, size);
                 let start = std::time::Instant::now();
-                out.push(piece);
+                out.push(&piece);
                 reader.read_exact(&mut buffer).unwrap();
                 took.push(start.elapsed());
             }

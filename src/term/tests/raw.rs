@@ -216,7 +216,7 @@ fn child() {
         let raw = RawMode::enter().unwrap().expect("stdin is a terminal");
         let mut input = Stdin::open().unwrap();
         let mut output = Output::stdout().unwrap();
-        output.push(READY.into());
+        output.push(READY.as_bytes());
         output.flush().await.unwrap();
         tokio::select! {
             _ = signals.recv() => {}

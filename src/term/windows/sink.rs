@@ -1,9 +1,7 @@
 //! Standard output and error to write to, always through the thread.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::sync::{Mutex, PoisonError};
-
-use bytes::Bytes;
 
 use super::super::utf8::Utf8;
 use super::console;
@@ -43,13 +41,13 @@ impl Sink {
     }
 
     /// Writes some of `batch`, waiting as long as it takes.
-    pub(crate) fn write(&self, batch: &[Bytes]) -> io::Result<usize> {
+    pub(crate) fn write(&self, batch: &[IoSlice<'_>]) -> io::Result<usize> {
         let joined;
         let bytes = match batch {
             [] => return Ok(0),
-            [piece] => piece.as_ref(),
+            [piece] => &**piece,
             pieces => {
-                joined = pieces.concat();
+                joined = pieces.iter().flat_map(|piece| piece.iter().copied()).collect::<Vec<u8>>();
                 joined.as_slice()
             }
         };
