@@ -1,5 +1,6 @@
 //! Ending sessions at the agent and the service, and the final message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -80,19 +81,52 @@ pub(super) enum Remains {
 }
 
 /// Ends sessions beside whatever else goes on.
+///
+/// A session that is being ended holds its link with all that has arrived on it. [`MAX_LINKS`] keep theirs at a time, to
+/// end through the agent; of the others only the id is kept, to end them through the service.
 #[derive(Debug, Default)]
-pub(super) struct Reaper(JoinSet<()>);
+pub(super) struct Reaper {
+    tasks: JoinSet<()>,
+    /// Counts the links that are kept, by its clones.
+    links: Arc<()>,
+}
 
 impl Reaper {
     /// Begins to end a session.
     pub(super) fn end(&mut self, remains: Remains) {
-        while self.0.try_join_next().is_some() {}
-        self.0.spawn(end(remains).in_current_span());
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= MAX_ENDING {
+            return tracing::warn!("too many sessions are being ended: one may still be open at the service");
+        }
+        match remains {
+            // Without credentials of ours it can be ended through the agent only.
+            Remains::Open(session) if session.aws.is_some() && !self.may_keep_link() => {
+                let Started { id, aws, .. } = *session;
+                self.spawn(async move { terminate_at_service(aws.as_deref(), &id).await });
+            }
+            Remains::Over(session) if !self.may_keep_link() => drop(session),
+            remains => {
+                let link = Arc::clone(&self.links);
+                self.spawn(async move {
+                    end(remains).await;
+                    drop(link);
+                });
+            }
+        }
+    }
+
+    fn may_keep_link(&self) -> bool {
+        // One is the reaper's own.
+        Arc::strong_count(&self.links) <= MAX_LINKS
+    }
+
+    fn spawn(&mut self, ending: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(ending.in_current_span());
     }
 
     /// Waits until all are ended, for [`TERMINATE_TIMEOUT`] at most.
     pub(super) async fn finish(&mut self) {
-        let ended = async { while self.0.join_next().await.is_some() {} };
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
             tracing::warn!("the end of a session was not confirmed in time");
         }
@@ -130,6 +164,10 @@ async fn terminate(link: &mut Link, reads_flags: bool, aws: Option<&aws::Client>
     if has_flag && agent_has_taken_it(link).await {
         return;
     }
+    terminate_at_service(aws, session_id).await;
+}
+
+async fn terminate_at_service(aws: Option<&aws::Client>, session_id: &str) {
     let Some(aws) = aws else { return };
     if let Err(error) = aws.terminate(session_id).await {
         tracing::warn!(%error, "the session may still be open at the service");
@@ -169,6 +207,7 @@ impl Closing {
     /// last signal.
     pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
         let mut is_well = true;
+        self.console.begin_closing();
         self.console.tell(&end.status());
         let is_on_request = matches!(end, End::Interrupted | End::Terminated);
         match end {
@@ -240,6 +279,10 @@ pub(super) fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
+/// Sessions being ended that keep their links.
+const MAX_LINKS: usize = 8;
+/// Sessions being ended. More than a run starts before the first of them are ended.
+const MAX_ENDING: usize = 256;
 /// How long the end of all sessions may take.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent.
