@@ -79,7 +79,7 @@ impl Guard {
             queue,
             start: Instant::now(),
             channels: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
         });
         let writer = Writer { shared: Arc::clone(&shared), payloads, out: BufWriter::new(file), written: 0 };
@@ -96,7 +96,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.shared.queue.try_send(Entry { ms: 0, channel: 0, what: What::End });
+        let _ = self.shared.queue.try_send(Entry { ms: 0, channel: 0, size: 0, what: What::End });
         let Some(thread) = self.thread.take() else { return };
         let deadline = Instant::now() + END_TIMEOUT;
         while !thread.is_finished() && Instant::now() < deadline {
@@ -119,7 +119,7 @@ impl Recorder {
     /// Something we send. The token of the text frame that opens a channel is left out.
     pub(crate) fn sent(&self, transmit: &Transmit) {
         match transmit {
-            Transmit::Text(text) => self.push(0, What::Line(line::opening(text))),
+            Transmit::Text(text) => self.line(line::opening(text)),
             Transmit::Binary(frame) => self.frame(From::Client, frame),
         }
     }
@@ -129,23 +129,31 @@ impl Recorder {
         self.frame(From::Agent, frame);
     }
 
+    /// Copies the frame: a slice would keep the read buffer that it was cut from.
     fn frame(&self, from: From, frame: &Bytes) {
-        self.push(frame.len(), What::Frame(from, frame.clone()));
+        self.push(frame.len(), || What::Frame(from, Bytes::copy_from_slice(frame)));
+    }
+
+    fn line(&self, line: Value) {
+        // A value of few parts, whose memory is some times its text.
+        self.push(VALUE_COST * line.to_string().len(), || What::Line(line));
     }
 
     /// Something that happened to the connection.
     pub(crate) fn event(&self, event: &'static str, reason: &str) {
         let reason: String = reason.chars().take(MAX_REASON).collect();
-        self.push(0, What::Line(json!({"event": event, "reason": reason})));
+        self.line(json!({"event": event, "reason": reason}));
     }
 
-    fn push(&self, size: usize, what: What) {
-        let Shared { queue, start, waiting, lost, .. } = &*self.shared;
+    /// Queues an entry with `size` bytes of its own, if there is room.
+    fn push(&self, size: usize, what: impl FnOnce() -> What) {
+        let Shared { queue, start, held, lost, .. } = &*self.shared;
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if waiting.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES
-            || queue.try_send(Entry { ms, channel: self.channel, what }).is_err()
+        let size = size + ENTRY_COST;
+        if held.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES
+            || queue.try_send(Entry { ms, channel: self.channel, size, what: what() }).is_err()
         {
-            waiting.fetch_sub(size, Ordering::Relaxed);
+            held.fetch_sub(size, Ordering::Relaxed);
             lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -157,8 +165,8 @@ struct Shared {
     start: Instant,
     /// Recorders there have been.
     channels: AtomicUsize,
-    /// Bytes of the frames in the queue.
-    waiting: AtomicUsize,
+    /// Bytes of memory that the queue holds.
+    held: AtomicUsize,
     /// Frames for which there was no room.
     lost: AtomicU64,
 }
@@ -167,6 +175,8 @@ struct Shared {
 struct Entry {
     ms: u64,
     channel: usize,
+    /// Bytes of memory that it counts for.
+    size: usize,
     what: What,
 }
 
@@ -224,16 +234,14 @@ impl Writer {
                 }
                 Err(TryRecvError::Disconnected) => return self.out.flush(),
             };
+            self.shared.held.fetch_sub(entry.size, Ordering::Relaxed);
             let mut line = match entry.what {
                 What::End => {
                     self.losses(entry.ms)?;
                     return self.out.flush();
                 }
                 What::Line(line) => line,
-                What::Frame(from, frame) => {
-                    self.shared.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
-                    line::frame(from.as_str(), frame, self.payloads)
-                }
+                What::Frame(from, frame) => line::frame(from.as_str(), frame, self.payloads),
             };
             self.losses(entry.ms)?;
             line["ms"] = json!(entry.ms);
@@ -265,10 +273,14 @@ impl Writer {
 
 /// The number in a recording's first line.
 const FORMAT: u32 = 1;
-/// Frames that may wait for the disk.
+/// Entries that may wait for the disk.
 const QUEUED_FRAMES: usize = 8_192;
-/// Bytes of the frames that may wait for the disk.
+/// Bytes of memory of what may wait for the disk.
 const QUEUED_BYTES: usize = 16 << 20;
+/// Memory of an entry beside its frame or line: its cell and the allocator's header.
+const ENTRY_COST: usize = size_of::<Entry>() + 64;
+/// Memory of a line's value, as a multiple of its text.
+const VALUE_COST: usize = 4;
 /// Bytes after which a recording ends.
 const MAX_RECORDING: u64 = 1 << 30;
 /// Characters of a reason.
@@ -345,23 +357,38 @@ mod tests {
     fn more_than_fits_is_counted_and_never_waited_for() {
         let (queue, entries) = sync_channel(2);
         let start = Instant::now();
-        let (channels, waiting, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { queue, start, channels, waiting, lost });
+        let (channels, held, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { queue, start, channels, held, lost });
         let recorder = Recording { shared: Arc::clone(&shared) }.recorder();
         for _ in 0..5 {
             recorder.frame(From::Client, &output(0, b"x"));
         }
         assert_eq!(shared.lost.load(Ordering::Relaxed), 3);
-        let two = 2 * output(0, b"x").len();
-        assert_eq!(shared.waiting.load(Ordering::Relaxed), two);
+        let two = 2 * (output(0, b"x").len() + ENTRY_COST);
+        assert_eq!(shared.held.load(Ordering::Relaxed), two);
         drop(entries.try_recv());
-        shared.waiting.store(QUEUED_BYTES, Ordering::Relaxed);
+        shared.held.store(QUEUED_BYTES, Ordering::Relaxed);
         recorder.frame(From::Client, &output(0, b"x"));
         assert_eq!(
             shared.lost.load(Ordering::Relaxed),
             4,
             "there is room for a frame, but not for its bytes"
         );
+    }
+
+    #[test]
+    fn a_queued_frame_keeps_no_read_buffer_and_a_line_counts() {
+        let (queue, entries) = sync_channel(8);
+        let (channels, held, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { queue, start: Instant::now(), channels, held, lost });
+        let recorder = Recording { shared: Arc::clone(&shared) }.recorder();
+        let buffer = Bytes::from(vec![0; 64 << 10]);
+        recorder.received(&buffer.slice(..120));
+        assert!(buffer.is_unique(), "the frame was copied");
+        recorder.event("lost", &"x".repeat(MAX_REASON));
+        let held = shared.held.load(Ordering::Relaxed);
+        assert!((2 * ENTRY_COST + 120 + MAX_REASON..4_000).contains(&held), "{held} bytes");
+        assert_eq!(entries.try_iter().map(|entry| entry.size).sum::<usize>(), held);
     }
 
     #[test]
