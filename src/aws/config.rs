@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 
+use super::body_limit::limited;
 use super::files;
 use super::retries::Retries;
 use super::route::{Route, RoutedConnector};
@@ -81,14 +82,16 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
     });
     // The library's client would read the trust store whenever one of the many credential providers is made.
-    let http_when_needed = http_client_fn(move |settings, components| match &route {
-        Some(route) => SharedHttpConnector::new(RoutedConnector {
-            route: route.clone(),
-            plain: http.http_connector(settings, components),
-            connect_timeout: settings.connect_timeout(),
-            read_timeout: settings.read_timeout(),
-        }),
-        None => http.http_connector(settings, components),
+    let http_when_needed = http_client_fn(move |settings, components| {
+        limited(match &route {
+            Some(route) => SharedHttpConnector::new(RoutedConnector {
+                route: route.clone(),
+                plain: http.http_connector(settings, components),
+                connect_timeout: settings.connect_timeout(),
+                read_timeout: settings.read_timeout(),
+            }),
+            None => http.http_connector(settings, components),
+        })
     });
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_when_needed)

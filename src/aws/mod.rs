@@ -13,6 +13,7 @@
 //! CLI's cache comes first. A setting that cannot be used, or a panic of the SDK, costs the call and not the session.
 //! Nothing is read and nothing is asked before the first of these calls: a start that needs none pays for none.
 
+mod body_limit;
 mod cli_cache;
 mod client;
 mod config;
