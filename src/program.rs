@@ -45,6 +45,9 @@ pub fn main() -> ExitCode {
 fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     let parent = Parent::find();
     let Loaded { settings, warnings, .. } = loaded;
+    if !settings.core_dumps {
+        process::forbid_core_dumps();
+    }
     for warning in warnings.iter().filter(|warning| !warning.is_minor) {
         let _ = io::stderr().write_all(&session::failure_line(&settings, &warning.to_string()));
     }

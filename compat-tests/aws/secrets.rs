@@ -8,11 +8,11 @@ use base64::prelude::BASE64_STANDARD;
 use ssm_sim::{Config, Faults, KmsOptions};
 
 use super::{Call, strict, world_without_credentials, write_config};
-use crate::harness::PATIENCE;
 use crate::harness::net::eventually;
 use crate::harness::output::Output;
 use crate::harness::process::Running;
 use crate::harness::sim::start;
+use crate::harness::{PATIENCE, World, limited};
 
 /// Neither `/proc/<pid>/environ` nor a program that is asked for credentials shows it.
 #[test]
@@ -53,6 +53,23 @@ fn the_response_is_wiped_from_the_environment() {
     }
     let text = String::from_utf8_lossy(&std::fs::read(&seen).expect("seen")).into_owned();
     assert!(!text.contains("AWS_SSM_START_SESSION_RESPONSE"), "handed on: {text}");
+}
+
+/// What a crash would write to a disk holds the token and the keys.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_leaves_no_core_dump_unless_the_setting_asks_for_one() {
+    let sim = super::strict_sim();
+    for (setting, expected) in [(None, "1"), (Some("1"), "unlimited")] {
+        let mut world = World::new();
+        setting.into_iter().for_each(|value| world.set("SSM_PLUGIN_CORE_DUMPS", value));
+        let plugin = Running::spawn(&mut limited(&Call::shell(&sim).plugin(&world), "-S -c unlimited"));
+        plugin.stdout.wait_for("Starting session");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", plugin.pid().as_raw_nonzero()));
+        let limits = limits.expect("limits");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("the limit");
+        assert_eq!(line.split_whitespace().nth(4), Some(expected), "{line}");
+    }
 }
 
 /// A whole session at trace level: a temporary role, signed opens, new tokens, a data key, a refusal, an end by API.

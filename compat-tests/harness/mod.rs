@@ -216,6 +216,20 @@ fn install(plugin: &Path, folder: &Path) {
     }
 }
 
+/// `command` with a limit as `ulimit` sets it.
+#[cfg(unix)]
+pub fn limited(command: &Command, limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell.env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
 /// The name of the user who runs the tests.
 #[cfg(unix)]
 pub fn user() -> String {

@@ -1,6 +1,7 @@
 //! What the system lets a process have: descriptors, and time at rest.
 
 use super::*;
+use crate::harness::limited;
 
 /// Ticks of 10 ms that a process has used.
 #[cfg(target_os = "linux")]
@@ -39,19 +40,6 @@ fn a_forward_goes_on_at_rest_without_a_reader_of_its_notices() {
     child.kill().expect("kill");
     child.wait().expect("wait");
     assert!(used < 30, "{used} ticks of 100 while nothing happens");
-}
-
-/// `command` with a limit of descriptors, as `ulimit` has it.
-fn limited(command: &std::process::Command, limit: &str) -> std::process::Command {
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]);
-    shell.arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        shell.current_dir(folder);
-    }
-    shell.env_clear();
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 mod argv;
 #[cfg(unix)]
+mod core_dump;
+#[cfg(unix)]
 mod descriptors;
 mod env;
 #[cfg(unix)]
@@ -24,10 +26,11 @@ pub(crate) use self::parent::Parent;
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    NetworkEvents, Signals, check_descriptors, descriptor_limit, raise_descriptor_limit,
+    NetworkEvents, Signals, check_descriptors, descriptor_limit, forbid_core_dumps, raise_descriptor_limit,
 };
 #[cfg(unix)]
 pub(crate) use self::{
+    core_dump::forbid_core_dumps,
     descriptors::{check_descriptors, descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
     network::NetworkEvents,

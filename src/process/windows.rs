@@ -60,6 +60,9 @@ pub(crate) fn check_descriptors() -> io::Result<()> {
     Ok(())
 }
 
+/// There are none, but for what an administrator switches on in the registry.
+pub(crate) fn forbid_core_dumps() {}
+
 /// A stream of changes to the machine's addresses and routes.
 #[derive(Debug)]
 pub(crate) struct NetworkEvents {

@@ -182,6 +182,10 @@ settings! {
         "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
         "1: also record what was typed and shown, not only its length",
         "off: a recording should be safe to share";
+    core_dumps: Flag = Flag,
+        "SSM_PLUGIN_CORE_DUMPS",
+        "1: let a crash leave a core dump, as the system is set up",
+        "off: the memory holds the token, credentials and what was typed";
     columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
         "COLUMNS",
         "width sent if the terminal size is unknown",
