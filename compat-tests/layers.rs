@@ -1,5 +1,5 @@
-//! The picture of the layers in `src/lib.rs`, held against the `use` lines: no arrow runs up, and no files use each
-//! other in a circle.
+//! The book in `src/lib.rs` against the source. Its picture of the layers: no arrow runs up, and no files use each other in a
+//! circle. Its table of limits: each has its constant and its test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -80,6 +80,45 @@ fn assert_no_circle(source: &Source) {
         "these arrows make circles, or lead from one circle to another:\n{}",
         lines(&circles)
     );
+}
+
+#[test]
+fn each_limit_of_the_book_has_its_constant_and_its_test() {
+    let mut source = String::new();
+    for folder in [source_folder(), root().join("compat-tests")] {
+        append_sources(&folder, &mut source);
+    }
+    let book = read(&source_folder().join("lib.rs"));
+    let rows: Vec<&str> = book
+        .lines()
+        .skip_while(|line| *line != LIMITS)
+        .skip(1)
+        .take_while(|line| !line.starts_with("//! # "))
+        .filter(|line| line.starts_with("//! | `"))
+        .collect();
+    assert!(rows.len() > 10, "no table after {LIMITS:?} in src/lib.rs");
+    let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_start_matches("//! |").trim_end_matches('|').split('|').collect();
+        let (limits, tests) = (names(cells[0]), names(cells[cells.len() - 1]));
+        assert!(cells.len() == 5 && !limits.is_empty() && !tests.is_empty(), "{row}");
+        for limit in limits {
+            assert!(source.contains(&format!("const {limit}: ")), "no constant {limit}");
+        }
+        for test in tests {
+            assert!(source.contains(&format!("fn {test}(")), "no test {test}");
+        }
+    }
+}
+
+fn append_sources(folder: &Path, to: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            append_sources(&entry, to);
+        } else if entry.extension().is_some_and(|kind| kind == "rs") {
+            to.push_str(&read(&entry));
+        }
+    }
 }
 
 /// A check that reads nothing would always pass.
@@ -299,5 +338,6 @@ fn root() -> &'static Path {
 }
 
 const HEADING: &str = "//! # Layers";
+const LIMITS: &str = "//! # Limits";
 /// Folders that belong to no module of the crate around them, and unit tests, which may use what they test.
 const OTHER_CRATES: [&str; 6] = ["tests", "sim", "fuzz", "benches", "examples", "target"];

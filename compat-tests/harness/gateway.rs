@@ -62,6 +62,7 @@ impl Gateway {
                 unacknowledged: VecDeque::new(),
                 calls: Arc::clone(&calls),
                 closed: false,
+                reader: None,
             };
             if let Some(open) = socket.open() {
                 socket.open = open;
@@ -153,6 +154,8 @@ pub struct Socket {
     unacknowledged: VecDeque<Frame>,
     calls: Calls,
     closed: bool,
+    /// Reads instead of us during a flood.
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Socket {
@@ -194,6 +197,23 @@ impl Socket {
     /// Counts a data message that was sent by hand and is not sent again.
     pub fn skip(&mut self) {
         self.next += 1;
+    }
+
+    /// Sends data messages as fast as they are taken: acknowledgements are read on a thread and dropped, so nothing else can
+    /// be read from here on.
+    pub fn flood(&mut self) -> Flood<'_> {
+        let mut incoming = self.ws.get_ref().try_clone().expect("clone");
+        let _ = incoming.set_read_timeout(None);
+        self.reader = Some(std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(1..) = uninterrupted(|| std::io::Read::read(&mut incoming, &mut buffer)) {}
+        }));
+        Flood { socket: self }
+    }
+
+    /// The same without a reader: the client's messages stay where they are.
+    pub fn deaf_flood(&mut self) -> Flood<'_> {
+        Flood { socket: self }
     }
 
     /// The number the next data message will have.
@@ -344,9 +364,51 @@ impl Socket {
         }
     }
 
+    /// Breaks the connection off.
+    pub fn hang_up(&mut self) {
+        let _ = self.ws.get_ref().shutdown(std::net::Shutdown::Both);
+    }
+
     /// Keeps acknowledging until the client has gone.
     fn drain(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
         while self.input().is_some() {}
+    }
+}
+
+/// A [`Socket`] that sends and no longer listens.
+pub struct Flood<'a> {
+    socket: &'a mut Socket,
+}
+
+impl Flood<'_> {
+    /// Sends the next data message of the agent; false when the client has gone.
+    pub fn data(&mut self, payload_type: u32, payload: &[u8]) -> bool {
+        let frame = Frame::output(self.socket.next, payload_type, payload);
+        self.socket.next += 1;
+        self.frame(&frame)
+    }
+
+    /// Sends a frame as it is; false when the client has gone.
+    pub fn frame(&mut self, frame: &Frame) -> bool {
+        self.socket.ws.write(Message::binary(frame.encode())).is_ok()
+    }
+
+    /// Keeps the connection, unread, for as long as the test runs.
+    pub fn hold(&self) {
+        std::thread::sleep(PATIENCE);
+    }
+
+    /// Sends what the writes before have gathered.
+    pub fn flush(&mut self) {
+        let _ = self.socket.ws.flush();
+    }
+
+    /// The number the next data message will have.
+    pub fn next_number(&self) -> i64 {
+        self.socket.next
     }
 }
 

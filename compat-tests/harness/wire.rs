@@ -10,6 +10,10 @@ pub const OUTPUT: &str = "output_stream_data";
 pub const INPUT: &str = "input_stream_data";
 /// Acknowledges one data message.
 pub const ACKNOWLEDGE: &str = "acknowledge";
+/// The agent is connected to the service again.
+pub const START_PUBLICATION: &str = "start_publication";
+/// The agent is not connected to the service now.
+pub const PAUSE_PUBLICATION: &str = "pause_publication";
 /// Ends the session.
 pub const CHANNEL_CLOSED: &str = "channel_closed";
 
