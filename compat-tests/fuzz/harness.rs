@@ -339,13 +339,23 @@ pub fn smux_frames(data: &[u8]) {
     let ids: Vec<_> = (0..4).filter_map(|_| session.open().ok()).collect();
     let mut given = 0;
     for piece in stream.chunks(usize::from(*piece).max(1)) {
-        let handled = session.handle_bytes(now, Bytes::copy_from_slice(piece));
+        let shared = Bytes::copy_from_slice(piece);
+        let range = shared.as_ptr_range();
+        let handled = session.handle_bytes(now, shared.clone());
+        let mut events = 0;
         while let Some(event) = session.poll_event() {
+            events += 1;
             if let smux::Event::Data(id, bytes) = event {
                 assert!(ids.contains(&id), "data of a stream that was never opened");
+                let is_slice = range.contains(&bytes.as_ptr());
+                assert!(
+                    !is_slice || bytes.len() >= piece.len() / 4,
+                    "few bytes keep a large piece in memory"
+                );
                 given += bytes.len();
             }
         }
+        assert!(events <= piece.len(), "{events} events of {} bytes", piece.len());
         if handled.is_err() {
             break;
         }

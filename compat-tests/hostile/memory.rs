@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::harness::World;
 use crate::harness::api::Started;
-use crate::harness::gateway::{Flood, Gateway, Socket};
+use crate::harness::gateway::{Flood, Gateway, SESSION, Socket};
 use crate::harness::net::{Server, connect, opened_port};
 use crate::harness::output::Output;
 use crate::harness::retry::uninterrupted;
@@ -38,6 +38,8 @@ enum Unread {
     Nothing,
     Stdout,
     Stderr,
+    /// Stdout and stderr.
+    Both,
     /// A local client of the port.
     Client,
 }
@@ -61,7 +63,7 @@ impl Attack {
         for (name, value) in self.settings {
             world.set(name, value);
         }
-        let victim = Victim::start(world, &gateway, self.unread);
+        let mut victim = Victim::start(world, &gateway, self.unread);
         let _client = (self.unread == Unread::Client).then(|| victim.client());
         progress.await_end(&victim);
         victim.check_memory(name, self.below)
@@ -132,7 +134,7 @@ impl Progress {
 struct Victim {
     child: Child,
     stdout: Option<Output>,
-    _unread: (Option<ChildStdout>, Option<ChildStderr>),
+    unread: (Option<ChildStdout>, Option<ChildStderr>),
     _world: World,
 }
 
@@ -144,19 +146,26 @@ impl Victim {
     fn start_session(world: World, started: &Started, unread: Unread) -> Victim {
         let mut command = started.command(&world);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(if unread == Unread::Stderr { Stdio::piped() } else { Stdio::null() });
+        let has_stderr = matches!(unread, Unread::Stderr | Unread::Both);
+        command.stderr(if has_stderr { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().expect("start the plugin");
         let stdout = child.stdout.take().expect("stdout");
         let (output, pipe) = match unread {
-            Unread::Stdout => (None, Some(stdout)),
+            Unread::Stdout | Unread::Both => (None, Some(stdout)),
             _ => (Some(Output::read(stdout)), None),
         };
         let stderr = child.stderr.take();
-        Victim { child, stdout: output, _unread: (pipe, stderr), _world: world }
+        Victim { child, stdout: output, unread: (pipe, stderr), _world: world }
     }
 
     fn stdout(&self) -> &Output {
         self.stdout.as_ref().expect("stdout is read")
+    }
+
+    /// Begins to read both streams.
+    fn take_unread(&mut self) -> (Output, Output) {
+        let stdout = self.unread.0.take().expect("stdout");
+        (Output::read(stdout), Output::read(self.unread.1.take().expect("stderr")))
     }
 
     /// A local client that sends once and never reads.
@@ -173,12 +182,19 @@ impl Victim {
         line.trim().trim_end_matches(" kB").trim().parse().ok()
     }
 
-    /// Fails when the process has ended, or has held `below` MiB or more.
-    fn check_memory(&self, name: &str, below: usize) -> Result<(), String> {
+    /// Ending a session is within a peer's rights; killing the program is not.
+    fn check_end(&mut self, name: &str) -> Result<(), String> {
+        let status = self.child.wait().expect("the plugin's end");
+        if status.success() { Ok(()) } else { Err(format!("{name}: the plugin has ended with {status}")) }
+    }
+
+    /// Fails when the process was killed, or has held `below` MiB or more.
+    fn check_memory(&mut self, name: &str, below: usize) -> Result<(), String> {
         if cfg!(not(target_os = "linux")) {
             return Ok(());
         }
-        let peak = self.peak_memory().ok_or_else(|| format!("{name}: the plugin has ended"))? >> 10;
+        let Some(peak) = self.peak_memory() else { return self.check_end(name) };
+        let peak = peak >> 10;
         println!("{name}: {peak} MiB, {below} allowed");
         if peak < below { Ok(()) } else { Err(format!("{name}: {peak} MiB, not less than {below}")) }
     }
@@ -351,7 +367,7 @@ fn clients_that_do_not_read_together() {
         flood.flush();
         seen.is_done.store(true, Ordering::SeqCst);
     });
-    let victim = Victim::start(World::new(), &gateway, Unread::Nothing);
+    let mut victim = Victim::start(World::new(), &gateway, Unread::Nothing);
     let port = opened_port(victim.stdout());
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(port)).collect();
     for client in &mut clients {
@@ -376,7 +392,7 @@ fn a_peer_that_reads_nothing() {
         seen.is_done.store(true, Ordering::SeqCst);
         flood.hold();
     });
-    let victim = Victim::start(World::new(), &gateway, Unread::Nothing);
+    let mut victim = Victim::start(World::new(), &gateway, Unread::Nothing);
     progress.await_end(&victim);
     assert_all([victim.check_memory("a peer that reads nothing", 56)]);
 }
@@ -391,7 +407,7 @@ fn frames_that_are_too_large() {
         socket.flood().frame(&Frame::output(9, wire::PAYLOAD_OUTPUT, vec![b'x'; 64 << 20]));
         seen.bursts.fetch_add(1, Ordering::SeqCst);
     });
-    let victim = Victim::start(World::new(), &gateway, Unread::Nothing);
+    let mut victim = Victim::start(World::new(), &gateway, Unread::Nothing);
     progress.await_end(&victim);
     assert_all([victim.check_memory("a frame of 64 MiB", 40)]);
 }
@@ -443,6 +459,56 @@ fn control_messages(session: Session, unread: Unread, settings: &'static [(&'sta
     }));
 }
 
+/// Both streams are full of what can be repeated. What callers wait for comes through, once each, and so does the end.
+#[test]
+fn the_lines_that_callers_parse_arrive_when_others_were_dropped() {
+    let (progress, resume) = (Arc::new(Progress::default()), Arc::new(AtomicBool::new(false)));
+    let (seen, may_go_on) = (Arc::clone(&progress), Arc::clone(&resume));
+    let gateway = Gateway::scripted(move |socket| {
+        announce(socket, Session::Multiplexed);
+        let mut flood = socket.flood();
+        for _ in 0..100 {
+            let _ = refusals(&mut flood) && pauses(&mut flood);
+            seen.bursts.fetch_add(1, Ordering::SeqCst);
+        }
+        flood.flush();
+        seen.is_done.store(true, Ordering::SeqCst);
+        while !may_go_on.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = pauses(&mut flood);
+        flood.frame(&wire::closed(SESSION, "because"));
+        flood.flush();
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_STATUS", "json");
+    let mut victim = Victim::start(world, &gateway, Unread::Both);
+    progress.await_end(&victim);
+    let (stdout, stderr) = victim.take_unread();
+    // What was full has room before more comes.
+    stderr.wait_for("\"event\":\"paused\"");
+    resume.store(true, Ordering::SeqCst);
+    let (text, errors) = (lossy(&stdout.wait_closed()), lossy(&stderr.wait_closed()));
+    for line in ["Starting session with SessionId:", "Port ", "Waiting for connections...", " : because"] {
+        assert_eq!(text.matches(line).count(), 1, "{line:?} in {} bytes", text.len());
+    }
+    let refused = text.matches("Connection to destination port failed").count();
+    assert!((1..50_000).contains(&refused), "{refused} of 50,000 refusals were printed");
+    assert!(text.len() < 2 << 20, "{} bytes", text.len());
+    assert!(
+        errors.contains("lines for stderr were dropped because it was not read"),
+        "{} bytes",
+        errors.len()
+    );
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.contains("\"event\":\"end\""), "{last}");
+    assert!(errors.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "whole lines only");
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// What an endless answer of the API, of a metadata service or of KMS can make the program hold.
 #[test]
 fn endless_answers() {
@@ -488,7 +554,7 @@ fn endless_answers() {
         let mut world = World::new();
         prepare(&mut world, &endless.url());
         let started = Started { endpoint: endless.url(), ..Started::of(&gateway) };
-        let victim = Victim::start_session(world, &started, Unread::Nothing);
+        let mut victim = Victim::start_session(world, &started, Unread::Nothing);
         endless.progress.await_end(&victim);
         victim.check_memory(name, 48)
     }));
@@ -547,7 +613,7 @@ fn sessions_that_are_being_ended() {
     gateway.start_sessions_after(Duration::ZERO);
     let mut world = World::new();
     world.set("SSM_PLUGIN_RESTART", "1");
-    let victim = Victim::start(world, &gateway, Unread::Nothing);
+    let mut victim = Victim::start(world, &gateway, Unread::Nothing);
     let port = opened_port(victim.stdout());
     let is_over = Arc::new(AtomicBool::new(false));
     let ended = Arc::clone(&is_over);
@@ -575,7 +641,7 @@ fn sessions_that_are_being_ended() {
 #[test]
 fn a_forward_at_rest() {
     let gateway = Gateway::scripted(|socket| announce(socket, Session::Multiplexed));
-    let victim = Victim::start(World::new(), &gateway, Unread::Nothing);
+    let mut victim = Victim::start(World::new(), &gateway, Unread::Nothing);
     opened_port(victim.stdout());
     victim.stdout().wait_for("Waiting for connections...");
     assert_all([victim.check_memory("at rest", AT_REST)]);
