@@ -294,6 +294,8 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 mod tests {
     use std::sync::Mutex;
 
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::aws::ErrorKind;
 
@@ -309,5 +311,35 @@ mod tests {
         };
         end_all(["one", "stuck", "two"].map(str::to_owned).to_vec(), terminate).await;
         assert_eq!(*ended.lock().unwrap(), ["one", "two"]);
+    }
+
+    /// A session whose link lives as long as its sender has a receiver.
+    fn session(aws: Option<Arc<aws::Client>>) -> (Box<Started>, mpsc::UnboundedSender<bytes::Bytes>) {
+        let (frames, received) = mpsc::unbounded_channel();
+        let link = Link::scripted(received);
+        (Box::new(Started { id: String::new(), link, aws, reads_flags: true }), frames)
+    }
+
+    /// Nothing is awaited, so none of the ends makes progress.
+    #[tokio::test]
+    async fn a_few_sessions_that_are_being_ended_keep_their_links() {
+        let aws = Some(Arc::new(aws::Client::new(aws::AwsContext::default())));
+        let mut reaper = Reaper::default();
+        let mut links = Vec::new();
+        for number in 0..2 * MAX_ENDING {
+            let (session, link) = session(aws.clone());
+            reaper.end(if number % 2 == 0 { Remains::Open(session) } else { Remains::Over(session) });
+            links.push(link);
+        }
+        assert_eq!(links.iter().filter(|link| !link.is_closed()).count(), MAX_LINKS);
+        assert!(reaper.tasks.len() <= MAX_ENDING, "{}", reaper.tasks.len());
+        let mut reaper = Reaper::default();
+        for _ in 0..2 * MAX_LINKS {
+            let (session, link) = session(None);
+            reaper.end(Remains::Open(session));
+            links.push(link);
+        }
+        let kept = links.iter().rev().take(2 * MAX_LINKS).filter(|link| !link.is_closed()).count();
+        assert_eq!(kept, 2 * MAX_LINKS, "they can be ended through the agent only");
     }
 }
