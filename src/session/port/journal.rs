@@ -109,6 +109,12 @@ impl ByteCounts {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes written to the local side so far.
+    #[cfg(test)]
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Written to the local side.
     pub(super) fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);

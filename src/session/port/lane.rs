@@ -487,7 +487,7 @@ fn new_streams(link: &Link) -> Streams {
 }
 
 /// Bytes from the channel whose events are handled together.
-const PART: usize = 16 << 10;
+const PART: usize = 64 << 10;
 /// What an agent needs to find that a destination in its network refuses, beside the round trip.
 const DIAL: Duration = Duration::from_millis(100);
 /// No SOCKS client waits longer for its reply than this, with a session.

@@ -1,21 +1,34 @@
 //! The local end of a connection: TCP, or a socket file.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, tcp};
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 #[cfg(unix)]
-use tokio::net::{UnixStream, unix};
+use tokio::net::UnixStream;
 
-/// A TCP connection or one to a socket file.
+/// A TCP connection or one to a socket file. It is read and written through shared references: by a connection's task, and
+/// by the session, which writes what need not wait.
 #[derive(Debug)]
 pub(super) enum LocalStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+}
+
+/// The same expression for both kinds.
+macro_rules! each {
+    ($stream:expr, $inner:ident => $value:expr) => {
+        match $stream {
+            LocalStream::Tcp($inner) => $value,
+            #[cfg(unix)]
+            LocalStream::Unix($inner) => $value,
+        }
+    };
 }
 
 impl LocalStream {
@@ -30,106 +43,47 @@ impl LocalStream {
         }
     }
 
-    /// Its two directions.
-    pub(super) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        match self {
-            LocalStream::Tcp(stream) => {
-                let (reader, writer) = stream.split();
-                (ReadHalf::Tcp(reader), WriteHalf::Tcp(writer))
-            }
-            #[cfg(unix)]
-            LocalStream::Unix(stream) => {
-                let (reader, writer) = stream.split();
-                (ReadHalf::Unix(reader), WriteHalf::Unix(writer))
+    /// Reads what has come; 0 bytes at the end. Cancel-safe.
+    pub(super) async fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            each!(self, stream => stream.readable().await)?;
+            match each!(self, stream => stream.try_read_buf(buffer)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
             }
         }
     }
-}
 
-/// The local side's input.
-pub(super) enum ReadHalf<'a> {
-    Tcp(tcp::ReadHalf<'a>),
-    #[cfg(unix)]
-    Unix(unix::ReadHalf<'a>),
-}
+    /// Writes some of `slices`, as soon as the other side takes something. Cancel-safe.
+    pub(super) async fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            each!(self, stream => stream.writable().await)?;
+            match each!(self, stream => stream.try_write_vectored(slices)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+        }
+    }
 
-/// The local side's output.
-pub(super) enum WriteHalf<'a> {
-    Tcp(tcp::WriteHalf<'a>),
-    #[cfg(unix)]
-    Unix(unix::WriteHalf<'a>),
-}
+    /// Writes what the other side takes now.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        each!(self, stream => stream.try_write(bytes))
+    }
 
-impl ReadHalf<'_> {
+    /// Shows the other side the end of what is written.
+    pub(super) fn shutdown(&self) -> io::Result<()> {
+        each!(self, stream => SockRef::from(stream).shutdown(Shutdown::Write))
+    }
+
     /// Resolves when the local side sends no more or is gone, whatever of it has not been read yet. Cancel-safe.
     pub(super) async fn hung_up(&self) {
         loop {
-            let ready = match self {
-                ReadHalf::Tcp(half) => half.ready(Interest::READABLE).await,
-                #[cfg(unix)]
-                ReadHalf::Unix(half) => half.ready(Interest::READABLE).await,
-            };
+            let ready = each!(self, stream => stream.ready(Interest::READABLE).await);
             if ready.map_or(true, |ready| ready.is_read_closed()) {
                 return;
             }
             // There are bytes to read, of which nothing tells that they are the last.
             tokio::time::sleep(HANG_UP_POLL).await;
-        }
-    }
-}
-
-impl AsyncRead for ReadHalf<'_> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, buffer),
-            #[cfg(unix)]
-            ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for WriteHalf<'_> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
-            #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_write_vectored(cx, slices),
-            #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_flush(cx),
-            #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_shutdown(cx),
         }
     }
 }
