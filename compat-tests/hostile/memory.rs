@@ -166,6 +166,19 @@ impl Victim {
         self.stdout.as_ref().expect("stdout is read")
     }
 
+    /// The local port, from an stdout that is read no further.
+    fn port_of_unread_stdout(&mut self) -> u16 {
+        let stdout = self.unread.0.as_mut().expect("stdout");
+        let mut text = String::new();
+        while !text.ends_with(" opened for sessionId") {
+            let mut byte = [0];
+            uninterrupted(|| stdout.read(&mut byte)).expect("read");
+            text.push(char::from(byte[0]));
+        }
+        let number = text.trim_end_matches(" opened for sessionId").rsplit(' ').next().expect("a number");
+        number.parse().expect("a port")
+    }
+
     /// Begins to read both streams.
     fn take_unread(&mut self) -> (Output, Output) {
         let stdout = self.unread.0.take().expect("stdout");
@@ -598,6 +611,57 @@ impl Endless {
     }
 }
 
+/// Everything at once, in an order that the seed decides, while a client reads a little now and then and nothing else is
+/// read at all.
+#[test]
+fn a_seeded_mixture() {
+    const KINDS: [Burst; 5] = [
+        one_byte_frames,
+        frames_in_nearly_empty_buffers,
+        largest_frames,
+        empty_frames,
+        one_byte_frames_in_large_messages,
+    ];
+    let progress = Arc::new(Progress::default());
+    let seen = Arc::clone(&progress);
+    let gateway = Gateway::scripted(move |socket| {
+        announce(socket, Session::Multiplexed);
+        if socket.input_of(wire::PAYLOAD_OUTPUT).is_none() {
+            return;
+        }
+        let mut random = fastrand::Rng::with_seed(SEED);
+        let mut flood = socket.flood();
+        let end = Instant::now() + MIXTURE;
+        while Instant::now() < end {
+            let control = CONTROL.get(random.usize(..4 * CONTROL.len())).map(|(_, burst, _)| *burst);
+            let burst = control.unwrap_or_else(|| KINDS[random.usize(..KINDS.len())]);
+            if !burst(&mut flood) {
+                break;
+            }
+            seen.bursts.fetch_add(1, Ordering::SeqCst);
+        }
+        flood.flush();
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
+    let mut victim = Victim::start(world, &gateway, Unread::Both);
+    let mut client = connect(victim.port_of_unread_stdout());
+    client.write_all(b"hello").expect("write");
+    let end = Instant::now() + MIXTURE;
+    let mut buffer = vec![0; 256 << 10];
+    while Instant::now() < end {
+        let _ = uninterrupted(|| client.read(&mut buffer));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let bursts = progress.bursts.load(Ordering::SeqCst);
+    let checked = victim.check_memory(&format!("a mixture of {bursts} bursts, seed {SEED}"), MIXED);
+    let _ = victim.child.kill();
+    let errors = lossy(&victim.take_unread().1.wait_closed());
+    assert!(bursts > 10 && !errors.contains("panicked at"), "{bursts} bursts: {errors}");
+    assert_all([checked]);
+}
+
 #[test]
 fn a_forward_at_rest() {
     let gateway = Gateway::scripted(|socket| announce(socket, Session::Multiplexed));
@@ -621,6 +685,12 @@ const AT_REST: usize = 32;
 const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 /// Parts of 64 KiB of an endless answer, so that even a program without a limit leaves the machine alone: 1 GiB.
 const ENDLESS_PARTS: usize = 16 << 10;
+/// Memory of the process in the mixture, in MiB: as with one stalled reader, and both standard streams.
+const MIXED: usize = 120;
+/// The order of the mixture.
+const SEED: u64 = 17;
+/// How long the mixture lasts.
+const MIXTURE: Duration = Duration::from_secs(60);
 /// How long an attack may last.
 const ATTACK: Duration = Duration::from_secs(120);
 /// How long nothing has happened when the plugin has stopped to read.
