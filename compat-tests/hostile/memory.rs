@@ -485,7 +485,7 @@ fn the_lines_that_callers_parse_arrive_when_others_were_dropped() {
         announce(socket, Session::Multiplexed);
         let mut flood = socket.flood();
         for _ in 0..100 {
-            let _ = refusals(&mut flood) && pauses(&mut flood);
+            let _ = refusals(&mut flood);
             seen.bursts.fetch_add(1, Ordering::SeqCst);
         }
         flood.flush();
@@ -493,7 +493,7 @@ fn the_lines_that_callers_parse_arrive_when_others_were_dropped() {
         while !may_go_on.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = pauses(&mut flood);
+        let _ = refusals(&mut flood);
         flood.frame(&wire::closed(SESSION, "because"));
         flood.flush();
     });
@@ -503,7 +503,7 @@ fn the_lines_that_callers_parse_arrive_when_others_were_dropped() {
     progress.await_end(&victim);
     let (stdout, stderr) = victim.take_unread();
     // What was full has room before more comes.
-    stderr.wait_for("\"event\":\"paused\"");
+    stderr.wait_for("\"event\":\"destination_refused\"");
     resume.store(true, Ordering::SeqCst);
     let (text, errors) = (lossy(&stdout.wait_closed()), lossy(&stderr.wait_closed()));
     for line in ["Starting session with SessionId:", "Port ", "Waiting for connections...", " : because"] {
