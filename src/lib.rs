@@ -135,7 +135,7 @@
 //!
 //! *Memory* is what is allocated, as [`queue`] counts it; *bytes* are counted without what surrounds them, where their number
 //! is limited, too. With default settings and any one hostile peer the process stays below 400 MiB, and near 10 MiB at rest
-//! (release build; the debug build has 12 more).
+//! (release build; a debug build has some 15 more).
 //!
 //! | limit | of | is | at the limit | test |
 //! |---|---|---|---|---|
