@@ -7,6 +7,7 @@ use rustix::termios::Termios;
 
 use super::super::raw::{is_same_terminal, restore, without};
 use super::*;
+use crate::panics;
 use crate::process::Signals;
 
 /// There is one saved terminal per process.
@@ -76,6 +77,23 @@ fn a_panic_in_any_thread_restores() {
     let before = modes(&slave);
     let raw = RawMode::on(slave.try_clone().unwrap(), true).unwrap();
     thread::spawn(|| panic!("expected by this test")).join().unwrap_err();
+    assert_eq!(modes(&slave), before);
+    drop(raw);
+}
+
+/// The session goes on after it, and still needs raw mode.
+#[test]
+fn a_contained_panic_leaves_raw_mode() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_master, slave) = pty();
+    let before = modes(&slave);
+    let raw = RawMode::on(slave.try_clone().unwrap(), true).unwrap();
+    let entered = modes(&slave);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let panic = || async { panic!("expected by this test") };
+    runtime.block_on(panics::contain::<()>(panic())).unwrap_err();
+    assert_eq!(modes(&slave), entered);
+    runtime.block_on(panics::catch_last::<()>(panic())).unwrap_err();
     assert_eq!(modes(&slave), before);
     drop(raw);
 }
