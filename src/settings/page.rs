@@ -19,7 +19,7 @@ pub(crate) fn help() -> String {
     for row in TABLE {
         text += &format!("  {:width$}  {} [{}]\n", row.name, row.text(), row.default_text());
     }
-    text += "\nAWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.\n";
+    text += "AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.\n";
     text
 }
 
