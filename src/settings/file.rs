@@ -49,7 +49,10 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
             let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             let reason = err.message().lines().next().unwrap_or_default().to_owned();
-            warn(format!("line {line}: {reason}; the file is ignored"));
+            let is_escape =
+                text.lines().nth(line - 1).is_some_and(|line| line.contains('"') && line.contains('\\'));
+            let advice = if is_escape { " (put a path with backslashes in single quotes)" } else { "" };
+            warn(format!("line {line}: {reason}{advice}; the file is ignored"));
             return BTreeMap::new();
         }
     };
@@ -76,7 +79,22 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
 fn text(path: &Path) -> Result<String, FileError> {
     // It can name hosts to connect to and files to write.
     let bytes = files::read_trusted(path, MAX_SIZE)?;
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8").into())
+    decoded(bytes).ok_or_else(|| io::Error::other("it is not UTF-8").into())
+}
+
+/// UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it.
+fn decoded(bytes: Vec<u8>) -> Option<String> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+        String::from_utf16(&units).ok().filter(|_| rest.is_empty())
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        _ => String::from_utf8(bytes).ok(),
+    }
 }
 
 const DIRECTORY: &str = "session-manager-plugin";
@@ -134,6 +152,37 @@ mod tests {
             warnings[0].starts_with("line 2: ") && warnings[0].ends_with("the file is ignored"),
             "{warnings:?}"
         );
+    }
+
+    /// PowerShell's `>` writes UTF-16, its `Out-File -Encoding utf8` a byte order mark.
+    #[test]
+    fn files_of_powershell() {
+        let text = "quiet = 'ja, \u{fc}ber 😀'\r\n";
+        let units = |to_bytes: fn(u16) -> [u8; 2], mark: [u8; 2]| {
+            [mark.to_vec(), text.encode_utf16().flat_map(to_bytes).collect()].concat()
+        };
+        let little = units(u16::to_le_bytes, [0xff, 0xfe]);
+        assert_eq!(decoded(little.clone()).as_deref(), Some(text));
+        assert_eq!(decoded(units(u16::to_be_bytes, [0xfe, 0xff])).as_deref(), Some(text));
+        assert_eq!(decoded([&[0xef, 0xbb, 0xbf], text.as_bytes()].concat()).as_deref(), Some(text));
+        assert_eq!(decoded(text.as_bytes().to_vec()).as_deref(), Some(text));
+        for broken in
+            [&little[..little.len() - 1], &[0xff, 0xfe, 0, 0xd8], &[0xff, 0], &[0xef, 0xbb, 0xbf, 0xff]]
+        {
+            assert_eq!(decoded(broken.to_vec()), None, "{broken:?}");
+        }
+        let (values, warnings) = parse(text);
+        assert_eq!((values["SSM_PLUGIN_QUIET"].as_str(), warnings), ("ja, \u{fc}ber 😀", Vec::new()));
+    }
+
+    #[test]
+    fn a_path_with_backslashes_in_double_quotes() {
+        let hint = "(put a path with backslashes in single quotes); the file is ignored";
+        let (values, warnings) = parse("quiet = 1\nlog_file = \"C:\\Users\\p.log\"\n");
+        assert!(values.is_empty());
+        assert!(warnings[0].starts_with("line 2: ") && warnings[0].ends_with(hint), "{warnings:?}");
+        let (values, warnings) = parse("log_file = 'C:\\Users\\p.log'\n");
+        assert_eq!((values["SSM_PLUGIN_LOG_FILE"].as_str(), warnings), (r"C:\Users\p.log", Vec::new()));
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Describe for File {
     }
 
     fn wanted(&self) -> String {
-        "the name of a file".to_owned()
+        "the name of a file (put a path with backslashes in single quotes)".to_owned()
     }
 }
 

@@ -48,8 +48,12 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         Some(found)
     }
 
-    /// A path with the home directory in the place of `~/`; `None` without one. `~user/` stays as it is.
+    /// A path with the home directory in the place of `~/`; `None` without one, and for a path with control characters,
+    /// which double quotes make of the backslashes in `"C:\temp"`. `~user/` stays as it is.
     fn in_home(&self, path: &OsStr) -> Option<OsString> {
+        if path.as_encoded_bytes().iter().any(u8::is_ascii_control) {
+            return None;
+        }
         let Ok(rest) = Path::new(path).strip_prefix("~") else { return Some(path.to_owned()) };
         let home = (self.get)(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from)?;
         home.is_absolute().then(|| home.join(rest).into_os_string())

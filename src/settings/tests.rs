@@ -135,6 +135,15 @@ fn a_tilde_is_the_home_directory() {
     assert_eq!((settings.log_file, warnings.len()), (None, 1), "without a home: {warnings:?}");
 }
 
+/// `\t` and `\n` are a tab and a line's end in double quotes.
+#[test]
+fn a_path_whose_backslashes_were_escapes() {
+    let loaded = load(&[], "log_file = \"C:\\temp\\new.log\"\n");
+    assert_eq!(loaded.settings.log_file, None);
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("put a path with backslashes in single quotes"), "{warning}");
+}
+
 #[test]
 fn an_address_may_have_brackets() {
     for (value, expected) in [
