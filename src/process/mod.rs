@@ -26,7 +26,8 @@ pub(crate) use self::parent::Parent;
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    NetworkEvents, Signals, check_descriptors, descriptor_limit, forbid_core_dumps, raise_descriptor_limit,
+    NetworkEvents, Signals, bind_exclusively, check_descriptors, descriptor_limit, forbid_core_dumps,
+    raise_descriptor_limit,
 };
 #[cfg(unix)]
 pub(crate) use self::{

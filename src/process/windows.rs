@@ -1,20 +1,31 @@
 //! The same interface on Windows.
-#![expect(unsafe_code, reason = "the system reports changes of the network through callbacks")]
+#![expect(
+    unsafe_code,
+    reason = "the system's calls for sockets, sessions, networks and the command line are C"
+)]
 
 use std::ffi::c_void;
 use std::io;
+use std::os::windows::io::AsRawSocket;
 use std::sync::Arc;
 
-use tokio::signal::windows::{CtrlBreak, CtrlC, CtrlClose, ctrl_break, ctrl_c, ctrl_close};
+use tokio::signal::windows::{
+    CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff,
+    ctrl_shutdown,
+};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{HANDLE, NO_ERROR};
 use windows_sys::Win32::NetworkManagement::IpHelper::{
     CancelMibChangeNotify2, MIB_IPFORWARD_ROW2, MIB_NOTIFICATION_TYPE, MIB_UNICASTIPADDRESS_ROW,
     NotifyRouteChange2, NotifyUnicastIpAddressChange,
 };
-use windows_sys::Win32::Networking::WinSock::AF_UNSPEC;
+use windows_sys::Win32::Networking::WinSock::{
+    AF_UNSPEC, SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
+};
+use windows_sys::Win32::System::Environment::GetCommandLineW;
+use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 
-use super::Signal;
+use super::signal::Signal;
 
 /// The console's control events.
 #[derive(Debug)]
@@ -22,6 +33,9 @@ pub(crate) struct Signals {
     interrupt: CtrlC,
     quit: CtrlBreak,
     close: CtrlClose,
+    /// A service gets the logoff of any user, and runs on: it does not listen.
+    logoff: Option<CtrlLogoff>,
+    shutdown: CtrlShutdown,
 }
 
 impl Signals {
@@ -30,21 +44,78 @@ impl Signals {
     /// # Errors
     /// If the system refuses a handler.
     pub(crate) fn install() -> io::Result<Signals> {
-        Ok(Signals { interrupt: ctrl_c()?, quit: ctrl_break()?, close: ctrl_close()? })
+        Ok(Signals {
+            interrupt: ctrl_c()?,
+            quit: ctrl_break()?,
+            close: ctrl_close()?,
+            logoff: if is_service() { None } else { Some(ctrl_logoff()?) },
+            shutdown: ctrl_shutdown()?,
+        })
     }
 
     /// The next event. Cancel-safe.
+    ///
+    /// Ctrl-Break is an interrupt, as in Go's runtime and so in the official plugin. The system ends the process some
+    /// seconds after the other three, which is enough to end the session.
     pub(crate) async fn recv(&mut self) -> Signal {
+        let Signals { interrupt, quit, close, logoff, shutdown } = self;
+        let logoff = async {
+            match logoff {
+                Some(logoff) => logoff.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            Some(()) = self.close.recv() => Signal::Hangup,
-            Some(()) = self.interrupt.recv() => Signal::Interrupt,
-            Some(()) = self.quit.recv() => Signal::Quit,
+            Some(()) = shutdown.recv() => Signal::Terminate,
+            Some(()) = logoff => Signal::Hangup,
+            Some(()) = close.recv() => Signal::Hangup,
+            Some(()) = interrupt.recv() => Signal::Interrupt,
+            Some(()) = quit.recv() => Signal::Interrupt,
             else => std::future::pending().await,
         }
     }
 }
 
-/// How many sockets the process may have open: the system has no small limit.
+/// Services run in session 0, where no user logs on.
+fn is_service() -> bool {
+    let mut session = u32::MAX;
+    // SAFETY: `session` is a valid place for the answer.
+    unsafe { ProcessIdToSessionId(std::process::id(), &raw mut session) != 0 && session == 0 }
+}
+
+/// Keeps the socket's port from other processes: on Windows another one may bind the same port with `SO_REUSEADDR`, and
+/// get a part of the clients. To be called before the socket is bound.
+///
+/// # Errors
+/// If the system does not support the option.
+pub(crate) fn bind_exclusively(socket: &impl AsRawSocket) -> io::Result<()> {
+    let on = 1i32;
+    let (value, length) = ((&raw const on).cast(), size_of::<i32>() as i32);
+    // SAFETY: the socket is open; `value` points to `length` bytes.
+    let result = unsafe {
+        setsockopt(socket.as_raw_socket() as SOCKET, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, value, length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `change` on this process's command line, which is memory of its own that the system shows to other processes.
+pub(super) fn with_command_line<T>(change: impl FnOnce(&mut [u16]) -> T) -> Option<T> {
+    // SAFETY: takes no pointers.
+    let start = unsafe { GetCommandLineW() }.cast_mut();
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the system keeps the command line as a terminated string for the whole life of the process, in memory that
+    // the process may write to (its parameters, which it gets at its start). Only the standard library and the C runtime
+    // read it, at the start of `main` or when asked for arguments, and copy it; no other thread does so meanwhile, since
+    // this is called before any other exists. The terminator is not part of the slice.
+    unsafe {
+        let length = (0..MAX_COMMAND_LINE).take_while(|at| *start.add(*at) != 0).count();
+        Some(change(std::slice::from_raw_parts_mut(start, length)))
+    }
+}
+
+/// The number of sockets that the process may have open: the system has no small limit.
 pub(crate) fn descriptor_limit() -> usize {
     usize::MAX
 }
@@ -138,4 +209,21 @@ unsafe extern "system" fn route_changed(
 ) {
     // SAFETY: as above.
     unsafe { &*context.cast::<Notify>() }.notify_one();
+}
+
+/// UTF-16 units of a command line, the most that CreateProcess accepts.
+const MAX_COMMAND_LINE: usize = 32_767;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_with_a_console_listens_to_all_events() {
+        assert!(!is_service());
+        let mut signals = Signals::install().unwrap();
+        assert!(signals.logoff.is_some());
+        let early = tokio::time::timeout(std::time::Duration::from_millis(10), signals.recv()).await;
+        assert!(early.is_err(), "no event has come");
+    }
 }

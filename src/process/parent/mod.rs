@@ -46,6 +46,8 @@ use self::macos as system;
 use self::unix::Process;
 #[cfg(windows)]
 use self::windows::Process;
+#[cfg(all(windows, test))]
+pub(crate) use self::windows::shown_command_line;
 
 /// The process that called us, where its death concerns us.
 ///

@@ -114,6 +114,18 @@ fn executable(process: HANDLE) -> Option<PathBuf> {
 }
 
 fn arguments(process: HANDLE) -> Option<Vec<OsString>> {
+    let line = command_line(process)?;
+    Some(split(&line).into_iter().map(OsString::from).collect())
+}
+
+/// This process's command line as others see it.
+#[cfg(test)]
+pub(crate) fn shown_command_line() -> Option<String> {
+    // SAFETY: takes no pointers; the answer needs no closing.
+    command_line(unsafe { GetCurrentProcess() })
+}
+
+fn command_line(process: HANDLE) -> Option<String> {
     // A UNICODE_STRING and, behind it, the text that it points to. As u64, so that it is aligned.
     let mut answer = vec![0u64; COMMAND_LINE_SIZE / 8];
     let place = answer.as_mut_ptr();
@@ -127,7 +139,7 @@ fn arguments(process: HANDLE) -> Option<Vec<OsString>> {
         }
         std::slice::from_raw_parts(text.Buffer, usize::from(text.Length) / 2)
     };
-    Some(split(&OsString::from_wide(line).to_string_lossy()).into_iter().map(OsString::from).collect())
+    Some(OsString::from_wide(line).to_string_lossy().into_owned())
 }
 
 /// # Safety
