@@ -331,15 +331,22 @@ mod tests {
         }
     }
 
-    /// Its end stands behind what is not read.
+    /// Its end stands behind what is not read, where the system reports it all the same: see [`ReadHalf::hung_up`].
     #[tokio::test]
     async fn a_client_that_goes_away_is_noticed_while_it_is_not_read() {
+        let sent = if cfg!(windows) { CHUNK / 2 } else { 3 * CHUNK };
         let (mut client, stream) = pair().await;
         let (reports, mut received) = mpsc::channel(8);
         let connection = start(stream, (), reports);
-        client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
-        let Some(((), FromConnection::Data(first))) = received.recv().await else { panic!() };
-        let first = first.len();
+        client.write_all(&vec![1; sent]).await.unwrap();
+        let mut first = 0;
+        while first < sent.min(CHUNK) {
+            let Some(((), FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            first += bytes.len();
+            if first < sent.min(CHUNK) {
+                connection.grant();
+            }
+        }
         drop(client);
         assert!(matches!(received.recv().await, Some(((), FromConnection::HungUp))));
         // Nothing of it is lost.
@@ -352,7 +359,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(total, 3 * CHUNK - first);
+        assert_eq!(total, sent - first);
     }
 
     #[tokio::test]

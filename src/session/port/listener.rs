@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::super::state::sleep_until;
+use super::bind::{advice, bind, error_text};
 use super::local_stream::LocalStream;
 use crate::notice;
 use crate::protocol::PortProperties;
@@ -65,12 +66,12 @@ impl Listener {
         let first = addresses.first().ok_or_else(|| {
             ListenError::Resolve(host.unwrap_or_default().to_owned(), "no address".to_owned())
         })?;
-        let socket = TcpListener::bind(first).await.map_err(|error| ListenError::bind(*first, &error))?;
+        let socket = bind(*first).await.map_err(|error| ListenError::bind(*first, &error))?;
         let port = socket.local_addr().map_err(|error| ListenError::bind(*first, &error))?.port();
         let mut sockets = vec![socket];
         for address in &mut addresses[1..] {
             address.set_port(port);
-            match TcpListener::bind(*address).await {
+            match bind(*address).await {
                 Ok(socket) => sockets.push(socket),
                 Err(error) => tracing::info!(%address, %error, "not listening there too"),
             }
@@ -148,8 +149,7 @@ impl Listener {
             }
             bound => bound,
         };
-        let socket =
-            socket.map_err(|error| ListenError::Bind(format!("unix {path}"), system_words(&error)))?;
+        let socket = socket.map_err(|error| ListenError::Bind(format!("unix {path}"), error_text(&error)))?;
         let id = file_id(file);
         Ok(Listener::Unix { socket, _file: SocketFile { path: file.to_owned(), id }, path: path.to_owned() })
     }
@@ -235,18 +235,15 @@ pub(super) enum ListenError {
 
 impl ListenError {
     fn bind(address: SocketAddr, error: &io::Error) -> ListenError {
-        ListenError::Bind(format!("tcp {address}"), system_words(error))
+        ListenError::Bind(format!("tcp {address}"), error_text(error))
     }
-}
 
-/// Go's words for a system error, as the official plugin prints them, where callers are known to read them.
-fn system_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".into(),
-        io::ErrorKind::PermissionDenied => "permission denied".into(),
-        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".into(),
-        io::ErrorKind::NotFound => "no such file or directory".into(),
-        _ => error.to_string(),
+    /// A hint for the user, which is not part of the text that callers parse.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self {
+            ListenError::Bind(_, text) => advice(text),
+            _ => None,
+        }
     }
 }
 
@@ -294,6 +291,13 @@ mod tests {
     fn texts(host: Option<&str>, found: io::Result<&[&str]>) -> Result<Vec<String>, ListenError> {
         let found = found.map(|found| found.iter().map(|text| text.parse().unwrap()));
         addresses(host, 80, found).map(|addresses| addresses.iter().map(ToString::to_string).collect())
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn socket_files_are_refused_on_windows() {
+        let error = Listener::bind_file(r"C:\Users\a\db.sock").unwrap_err().to_string();
+        assert!(error.contains("use a localPortNumber"), "{error}");
     }
 
     #[test]

@@ -76,6 +76,10 @@ impl LocalStream {
     }
 
     /// Resolves when the local side sends no more or is gone, whatever of it has not been read yet. Cancel-safe.
+    ///
+    /// On Windows this may be late, and nothing may depend on it: TCP reports the end to the system's socket driver (AFD)
+    /// behind the data, of which the driver takes as much as fits into the receive buffer. It polls the end separately
+    /// from unread data; wine reports it after the data has been read.
     pub(super) async fn hung_up(&self) {
         loop {
             let ready = each!(self, stream => stream.ready(Interest::READABLE).await);

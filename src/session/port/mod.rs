@@ -23,6 +23,7 @@
 
 mod asked;
 mod basic;
+mod bind;
 mod clock;
 mod connection;
 mod destination;
@@ -61,6 +62,9 @@ pub(super) async fn run(
     let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
+            if let Some(advice) = error.advice() {
+                session.console.complain(advice);
+            }
             let end = End::NotStarted(error.to_string());
             let closing = session.into_closing(&end, true);
             return (end, closing);

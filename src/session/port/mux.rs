@@ -129,7 +129,10 @@ impl Run {
                     };
                     console.announce(&status);
                 }
-                Err(error) => console.complain(&format!("no port for {destination}: {error}")),
+                Err(error) => {
+                    console.complain(&format!("no port for {destination}: {error}"));
+                    error.advice().into_iter().for_each(|advice| console.complain(advice));
+                }
             }
         }
         let Some(port) = settings.socks else { return };
