@@ -116,7 +116,7 @@ fn several_sessions_behind_each() {
         |sim: &Sim| sim.sessions().iter().filter(|session| session.state == SessionState::Connected).count();
     eventually("two sessions beside the first", || connected(&sim) == 3);
     drop(open);
-    plugin.signal(Signal::TERM);
+    plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
     assert_all_ended(&sim);
 }

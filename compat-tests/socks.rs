@@ -372,7 +372,7 @@ fn the_port_of_argv_works_beside_it() {
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     let port = opened_port(&plugin.stdout);
     assert_eq!(echo_through(port, b"beside"), b"beside");
-    plugin.signal(Signal::TERM);
+    plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
     assert_all_ended(&sim);
 }

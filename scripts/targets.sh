@@ -59,7 +59,7 @@ cargo_for() {
     cargo "$command" --locked --target "$target" "$@"
   else
     RUSTC=$RUST_WEB/bin/rustc RUSTC_BOOTSTRAP=1 \
-      cargo "$command" --locked --target "$target" -Zbuild-std=std,panic_unwind "$@"
+      cargo "$command" --locked --target "$target" -Zbuild-std=std,panic_unwind,test "$@"
   fi
 }
 

@@ -9,6 +9,11 @@ pub use super::group::{Pid, Signal};
 use super::group::{describe_end, kill_group, lead_group, signal_group, signal_process};
 use super::output::Output;
 
+/// Whether the plugin under test has the signal SIGUSR1, which Windows lacks (`scripts/windows` runs it under wine).
+pub fn has_usr1() -> bool {
+    std::env::var_os("WINDOWS_RUNNER").is_none()
+}
+
 /// A running child. Dropping it kills its whole process group.
 pub struct Running {
     child: Child,
