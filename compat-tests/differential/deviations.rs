@@ -16,6 +16,8 @@ pub struct Deviation {
     reason: String,
     /// The tests that prove what is ours, by the names that `cargo test --test compat` shows.
     tests: Vec<String>,
+    /// The tests that `scripts/windows` runs: ignored ones of this program, or the library's.
+    windows: Vec<String>,
 }
 
 /// The list, by name.
@@ -40,7 +42,8 @@ pub fn all() -> BTreeMap<String, Deviation> {
             Some(("ours", text)) => entry.ours = text.to_owned(),
             Some(("reason", text)) => entry.reason = text.to_owned(),
             Some(("test", text)) => entry.tests.push(text.to_owned()),
-            _ => panic!("deviations: {line:?} is neither official, ours, reason nor test"),
+            Some(("windows", text)) => entry.windows.push(text.to_owned()),
+            _ => panic!("deviations: {line:?} is neither official, ours, reason, test nor windows"),
         }
     }
     all
@@ -64,12 +67,16 @@ fn every_deviation_is_proved() {
     for (name, deviation) in all() {
         let is_compared = scripts::ALL.iter().any(|(known, _)| *known == name);
         assert!(
-            is_compared || !deviation.tests.is_empty(),
+            is_compared || !deviation.tests.is_empty() || !deviation.windows.is_empty(),
             "deviations: no script is called {name}, and no test is named"
         );
         for test in &deviation.tests {
             assert!(tests.contains(test), "deviations: {name} names {test}, and there is no such test");
             assert!(!ignored.contains(test), "deviations: {name} names {test}, which is not run");
+        }
+        for test in &deviation.windows {
+            let exists = ignored.contains(test) || is_unit_test(test);
+            assert!(exists, "deviations: {name} names {test}, and scripts/windows runs no such test");
         }
     }
 }
@@ -90,6 +97,19 @@ fn every_promise_of_the_security_policy_is_proved() {
         let (promise, _) = promise.split_once("\n\n").unwrap_or((promise, ""));
         assert!(promise.contains("::"), "SECURITY names no test for: {promise}");
     }
+}
+
+/// Whether the library has this test in the file that its path names.
+fn is_unit_test(test: &str) -> bool {
+    let Some((path, name)) = test.rsplit_once("::") else { return false };
+    let modules: Vec<&str> = path.split("::").collect();
+    (1..=modules.len()).any(|count| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(modules[..count].join("/"));
+        [path.with_extension("rs"), path.join("tests.rs")]
+            .iter()
+            .filter_map(|file| std::fs::read_to_string(file).ok())
+            .any(|text| text.contains(&format!("fn {name}()")))
+    })
 }
 
 /// What can be set here cannot be set there.
