@@ -1,5 +1,5 @@
-//! The book in `src/lib.rs` against the source. Its picture of the layers: no arrow runs up, and no files use each other in a
-//! circle. Its table of limits: each has its constant and its test.
+//! The book in `src/lib.rs` compared with the `use` lines and the paths in the source. Its picture of the layers: no arrow
+//! runs up, and no files use each other in a circle. Its table of limits: each has its constant and its test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -134,6 +134,10 @@ fn the_source_is_read_as_it_is() {
     assert!(has(&["link", "opener"], &["link", "websocket"]));
     // By way of a name that `link` hands on.
     assert!(source.resolve(&["link", "ConnectError"].map(str::to_owned)) == ["link", "tcp"]);
+    let code = "fn f() { super::b::g(crate::c::D) }\n// super::e::h()\n";
+    let paths: Vec<_> = paths_in_code(code, &["a".to_owned(), "x".to_owned()]);
+    let paths: Vec<_> = paths.iter().map(|import| import.path.join("::")).collect();
+    assert_eq!(paths, ["c::D", "a::b::g"]);
     assert!(imports("use a::{b::{self, C as D}, *};\npub use crate::x::Y;", &["m".to_owned()]).len() == 1);
 }
 
@@ -202,6 +206,7 @@ fn read_folder(root: &Path, folder: &Path, modules: &mut BTreeMap<Module, Vec<Im
             let product = text.split("\nmod tests {").next().unwrap_or_default();
             let mut all = imports(product, &module);
             all.extend(children(product, &module));
+            all.extend(paths_in_code(product, &module));
             modules.insert(module, all);
         }
     }
@@ -237,6 +242,31 @@ fn imports(text: &str, module: &[String]) -> Vec<Import> {
                 let path = if is_child { [module, &path].concat() } else { absolute(path, module)? };
                 Some(Import { path, name })
             }));
+        }
+    }
+    found
+}
+
+/// Paths from `crate`, `super` and `self` in the code, without a `use` line.
+fn paths_in_code(text: &str, module: &[String]) -> Vec<Import> {
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for root in ["crate::", "super::", "self::"] {
+            for (at, _) in line.match_indices(root) {
+                let is_word = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+                let before = &line[..at];
+                // Part of another path, of a macro, or of a visibility; `use` lines are read elsewhere.
+                if before.ends_with(|letter: char| is_word(letter) || letter == '$')
+                    || before.ends_with("(in ")
+                    || before.trim_end().ends_with("use")
+                {
+                    continue;
+                }
+                let path = line[at..].split(|letter: char| !is_word(letter)).next().unwrap_or_default();
+                let names = path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                // Without a name: it brings in nothing that others could import from here.
+                found.extend(absolute(names, module).map(|path| Import { path, name: String::new() }));
+            }
         }
     }
     found

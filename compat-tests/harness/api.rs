@@ -1,14 +1,13 @@
 //! StartSession by hand, and the arguments that the AWS CLI makes of its answer.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::gateway::Gateway;
-use super::output::find;
-use super::retry::uninterrupted;
+use super::http::read_message;
 use super::{PATIENCE, REGION, TARGET, World};
 
 /// A started session: what the AWS CLI passes on to the plugin.
@@ -102,48 +101,4 @@ pub fn call(endpoint: &str, operation: &str, request: &Value) -> Value {
     serde_json::from_slice(&answer).unwrap_or_else(|error| {
         panic!("{operation} answered no JSON ({error}): {}", String::from_utf8_lossy(&answer))
     })
-}
-
-/// Reads one HTTP request and answers the operation it names.
-pub fn read_operation(stream: &mut TcpStream) -> std::io::Result<String> {
-    let (head, _) = read_message(stream)?;
-    let target = head
-        .lines()
-        .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("x-amz-target")));
-    Ok(target.map_or_else(|| "nameless".to_owned(), |(_, operation)| operation.trim().to_owned()))
-}
-
-/// Answers 200 with a JSON body.
-pub fn write_response(stream: &mut TcpStream, body: &str) -> std::io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())
-}
-
-/// Reads one HTTP message with a Content-Length and answers its head and body.
-fn read_message(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(end) = find(&bytes, b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head
-                .to_ascii_lowercase()
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok())
-                .unwrap_or(0);
-            let body = end + 4;
-            if bytes.len() >= body + length {
-                return Ok((head, bytes[body..body + length].to_vec()));
-            }
-        }
-        let n = uninterrupted(|| stream.read(&mut buffer))?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes.extend_from_slice(&buffer[..n]);
-    }
 }

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::PATIENCE;
+use super::http;
 use super::retry::uninterrupted;
 use super::wire::{self, Frame};
 
@@ -419,7 +420,7 @@ fn response(port: u16) -> Value {
 
 /// With `start`: how long StartSession takes, and its answer.
 fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>, start: Option<(Duration, Value)>) {
-    let operation = super::api::read_operation(&mut stream).unwrap_or_default();
+    let operation = http::read_operation(&mut stream).unwrap_or_default();
     let start = start.filter(|_| operation.ends_with(".StartSession"));
     if !operation.is_empty() {
         calls.lock().expect("calls lock").push(operation.clone());
@@ -437,5 +438,5 @@ fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>, start: Option<(
         .to_string(),
         None => format!("{{\"SessionId\":\"{SESSION}\"}}"),
     };
-    let _ = super::api::write_response(&mut stream, &body);
+    let _ = http::write_response(&mut stream, &body);
 }

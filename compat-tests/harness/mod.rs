@@ -7,6 +7,7 @@ pub mod api;
 pub mod gateway;
 pub mod greeting;
 mod group;
+pub mod http;
 pub mod net;
 pub mod output;
 pub mod process;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::api::{Started, read_operation};
+use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket};
+use crate::harness::http::read_operation;
 use crate::harness::net::Server;
 use crate::harness::process::{Finished, Running, Signal};
 use crate::harness::{World, read, wire};

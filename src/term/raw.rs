@@ -1,7 +1,7 @@
 //! Raw mode as a guard.
 #![expect(unsafe_code, reason = "blocking a signal and process group 0 have no safe interface")]
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ impl RawMode {
     /// # Errors
     /// If the terminal does not take the mode.
     pub(crate) fn enter() -> io::Result<Option<RawMode>> {
-        if !super::stdin_is_terminal() {
+        if !io::stdin().is_terminal() {
             return Ok(None);
         }
         let stdin = io::stdin();

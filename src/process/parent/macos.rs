@@ -69,7 +69,7 @@ mod system {
         if result != 0 {
             return None;
         }
-        super::arguments(buffer.get(..length)?)
+        crate::process::parent::macos::arguments(buffer.get(..length)?)
     }
 
     /// `PROC_PIDPATHINFO_MAXSIZE`.
