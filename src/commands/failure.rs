@@ -26,7 +26,7 @@ impl Failure {
 
     /// Arguments that are well-formed but make no sense.
     pub(super) fn usage(reason: impl Into<String>) -> Failure {
-        Failure { status: super::USAGE, ..Failure::new(reason) }
+        Failure { status: USAGE, ..Failure::new(reason) }
     }
 
     /// A signal that came before there was a session.
@@ -85,6 +85,8 @@ pub(super) fn refused(error: &AwsError) -> Failure {
     }
 }
 
+/// Status for arguments that are not understood.
+pub(super) const USAGE: u8 = 2;
 /// Status of our own failures: ssh's.
 pub(super) const OWN_FAILURE: u8 = 255;
 /// Added to a signal's number, as shells do.

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 
-use self::failure::Failure;
+use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
 use crate::settings::{Loaded, When};
 use crate::{logging, process};
@@ -115,6 +115,3 @@ fn print(text: &str) -> ExitCode {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     ExitCode::SUCCESS
 }
-
-/// Status for arguments that are not understood.
-const USAGE: u8 = 2;
