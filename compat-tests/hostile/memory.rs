@@ -121,7 +121,7 @@ impl Progress {
         let deadline = Instant::now() + ATTACK;
         loop {
             let now = (self.bursts.load(Ordering::SeqCst), victim.peak_memory());
-            if now != before {
+            if now != before || !victim.is_asleep() {
                 (before, since) = (now, Instant::now());
             }
             let quiet = if self.is_done.load(Ordering::SeqCst) { SETTLED } else { STANDSTILL };
@@ -190,6 +190,12 @@ impl Victim {
         let mut client = connect(opened_port(self.stdout()));
         client.write_all(b"hello").expect("write");
         client
+    }
+
+    /// Whether it waits: with something to read it would be running, or waiting for a processor.
+    fn is_asleep(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with('R'))
     }
 
     /// The most memory it ever had, in KiB; `None` where the system does not report it, or when it has ended.
