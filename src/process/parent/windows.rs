@@ -189,10 +189,21 @@ mod tests {
         assert_eq!(split(line), words);
     }
 
+    /// A child of this program's own: under wine the parent may be a process of UNIX.
     #[test]
-    fn how_this_test_s_parent_was_started() {
-        let parent = Process::parent().expect("it lives");
-        assert!(parent.is_parent());
-        assert!(parent.command().expect("its command").executable.is_some());
+    fn a_parent_s_executable() {
+        const CHILD: &str = "TEST_OF_A_PARENT";
+        if std::env::var_os(CHILD).is_some() {
+            let parent = Process::parent().expect("it lives");
+            assert!(parent.is_parent());
+            let executable = parent.command().expect("its command").executable.expect("its path");
+            assert_eq!(executable.file_name(), std::env::current_exe().unwrap().file_name());
+            return;
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "process::parent::windows::tests::a_parent_s_executable"]).env(CHILD, "1");
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 }
