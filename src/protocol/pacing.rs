@@ -50,6 +50,11 @@ impl Pacer {
         self.held_until = Some(until);
     }
 
+    /// Ends [`Pacer::hold`].
+    pub(super) fn release(&mut self) {
+        self.held_until = None;
+    }
+
     /// Whether a message may go now.
     pub(super) fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
         self.next_at(is_one_of_many).is_none_or(|at| at <= now)

@@ -91,7 +91,8 @@ impl Channel {
             State::Waiting { .. } if message.payload_type == PayloadType::Output => {
                 self.become_ready(SessionKind::Shell);
             }
-            State::Ready => {}
+            // Its session runs: it takes input, too.
+            State::Ready => self.pacer.release(),
             _ => return tracing::debug!("dropped output of a session that is not ready"),
         }
         self.handshake.finish();
@@ -246,5 +247,7 @@ const NOT_ENCRYPTED: &str = "the agent's message says that the session is encryp
 const TOO_LATE: &str = "the agent's handshake came after the session had begun";
 /// How long after its `HandshakeComplete` an agent may still acknowledge input and ignore it: it sends the message before
 /// it sets the flag that lets input through (agent source, `PerformHandshake`). What is between takes microseconds, or
-/// its machine's time to come back to it.
+/// its machine's time to come back to it: with agent 3.3.1142 on two cores at a load of 13 it took more than 1 ms in 11 of
+/// 1,500 sessions, and 72 ms at most. With 5 ms here, 3 of 2,500 such sessions lost their first bytes. No acknowledgement
+/// tells that the agent listens, since it acknowledges what it ignores; its first output does.
 const AGENT_SETTLES: Duration = Duration::from_millis(20);

@@ -67,6 +67,20 @@ fn the_first_data_waits_until_the_agent_listens() {
     }
 }
 
+/// A server that speaks first, as sshd does: the agent has connected to it.
+#[test]
+fn the_first_output_ends_the_wait() {
+    let (mut channel, now) = completed(900, MS);
+    channel.send(Input::Bytes(Bytes::from_static(b"x")));
+    assert_eq!(sent(&mut channel, now + 2 * MS, now + 2 * MS), []);
+    let banner = Bytes::from_static(b"SSH-2.0-x");
+    channel.handle_frame(
+        now + 3 * MS,
+        from_agent(MessageType::OutputStreamData, 2, PayloadType::Output, banner),
+    );
+    assert_eq!(sent(&mut channel, now + 3 * MS, now + 3 * MS).len(), 1);
+}
+
 /// The agent has had that time while its message and ours were on their way.
 #[test]
 fn a_long_path_costs_no_time() {
