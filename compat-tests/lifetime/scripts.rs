@@ -266,6 +266,18 @@ fn ansible_drives_a_shell() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
+/// What was typed ahead starts programs that ask for the size once.
+#[test]
+fn the_size_comes_before_what_was_typed_ahead() {
+    let sim = sim();
+    for round in 0..8 {
+        let started = Started::at(&sim.endpoint(), None, json!({}));
+        let finished = run_with_input(&mut started.command(&World::new()), b"stty size\nexit\n");
+        finished.assert_ok();
+        assert!(finished.text().contains("100 300"), "round {round}: {:?}", finished.text());
+    }
+}
+
 /// smp#48: a terminal of 0 columns, or none, made remote programs wrap at random.
 #[test]
 fn sizes_without_a_terminal() {

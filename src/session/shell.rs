@@ -51,6 +51,8 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         ends_sent: 0,
         next_end: None,
     };
+    // Before all input: what was typed ahead may start a program that asks for the size once.
+    shell.send_size(session);
     let reads_input = remote == Remote::Terminal || session.console.style() == Style::Official;
     let mut stdin = if reads_input { Some(Stdin::open()?) } else { None };
     let mut size_check = tokio::time::interval(SIZE_CHECK);
