@@ -146,6 +146,11 @@ impl Link {
         self.connection.channel().is_drained()
     }
 
+    /// Whether all that was given to [`Link::send`] was sent, acknowledged or not.
+    pub fn is_sent(&self) -> bool {
+        self.connection.channel().is_sent()
+    }
+
     /// Whether the websocket is open now.
     pub fn is_open(&self) -> bool {
         self.connection.is_open()

@@ -440,7 +440,12 @@ impl Channel {
 
     /// Whether everything given to [`Channel::send`] was sent and acknowledged.
     pub fn is_drained(&self) -> bool {
-        !self.outgoing.has_answers() && !self.outgoing.has_input() && self.sender.outstanding_messages() == 0
+        self.is_sent() && self.sender.outstanding_messages() == 0
+    }
+
+    /// Whether everything given to [`Channel::send`] was sent, acknowledged or not.
+    pub fn is_sent(&self) -> bool {
+        !self.outgoing.has_answers() && !self.outgoing.has_input()
     }
 
     /// Returns whether an answer of the agent or of the service is due: to the opening, to data, to input that waits. Not
