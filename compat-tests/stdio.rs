@@ -114,8 +114,34 @@ fn end_of_the_remote_ends_the_session() {
 fn refused_destination_ends_the_session() {
     let (world, sim) = (World::new(), sim());
     let closed = FreePort::new();
-    let (mut running, _) = connection(&world, &sim, closed.number());
+    let (mut running, banner) = connection(&world, &sim, closed.number());
     let _stdin = running.take_stdin();
-    running.finish().assert_ok();
+    let finished = running.finish();
+    finished.assert_ok();
+    assert_eq!(finished.text(), banner);
+    let port = closed.number();
+    assert_eq!(
+        finished.errors(),
+        format!(
+            "session-manager-plugin: the session has ended: Unable to connect to specified port: \
+             dial tcp 127.0.0.1:{port}: connect: connection refused\n"
+        )
+    );
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn a_remote_that_closes_without_a_word_is_reported() {
+    let (world, sim, server) = (World::new(), sim(), Server::start(drop));
+    let (mut running, banner) = connection(&world, &sim, server.port());
+    let _stdin = running.take_stdin();
+    let finished = running.finish();
+    finished.assert_ok();
+    assert_eq!(finished.text(), banner);
+    assert_eq!(
+        finished.errors(),
+        "session-manager-plugin: the session has ended before the remote sent anything; \
+         is there a server at that port?\n"
+    );
     assert_all_ended(&sim);
 }

@@ -87,6 +87,16 @@ pub(crate) fn channel_closed(id: &str, output: &str) -> String {
     if output.is_empty() { exiting(id) } else { format!("\n\nSessionId: {id} : {output}\n\n") }
 }
 
+/// The reason for which the channel was closed, in one line for stderr, where stdout carries the remote's bytes alone.
+pub(crate) fn closed_because(output: &str) -> String {
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("the session has ended: {}", one_line(&words))
+}
+
+/// Of an SSH session that the other side has closed before its first byte and without a reason.
+pub(crate) const NOTHING_CAME: &str =
+    "the session has ended before the remote sent anything; is there a server at that port?";
+
 /// What to do about the reason that the agent gave for closing the channel, for stderr; `None` where its words say all.
 pub(crate) fn advice(output: &str) -> Option<&'static str> {
     // Agent source, `validateParameters` of its port plugin. Since 3.3.4851.0 that includes loopback.
@@ -357,6 +367,15 @@ mod tests {
         assert_eq!(unix_socket_opened("/a b", "s"), "Unix socket /a b opened for sessionId s.\n");
         assert_eq!(customer_message("hello"), "hello\n");
         assert_eq!(customer_message(""), "");
+    }
+
+    #[test]
+    fn a_reason_is_one_line_without_control_characters() {
+        let output = "----ERROR----\nUnable to \x1b[31mconnect:\r\n dial\ttcp\n";
+        assert_eq!(
+            closed_because(output),
+            "the session has ended: ----ERROR---- Unable to \\x1b[31mconnect: dial tcp"
+        );
     }
 
     #[test]

@@ -4,11 +4,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
+use ssm_sim::Config;
+use ssm_sim::agent::{AgentOptions, Broken};
 
 use super::terminal::{Terminal, to_pid};
 use super::*;
 use crate::harness::net::{FreePort, connect, echo_through, eventually, opened_port};
 use crate::harness::process::Running;
+use crate::harness::sim::start;
 
 /// SIGTERM and SIGHUP, on pipes and on a terminal: status 0, the right words, the terminal as before, the session
 /// over at the service.
@@ -88,6 +91,21 @@ fn assert_words(kind: Kind, text: &str, id: &str) {
             assert!(text.ends_with(&words), "{text:?}");
         }
     }
+}
+
+/// The real agent never acknowledges the flag when the destination has closed first. With nothing before it, that is no
+/// reason to ask the service, too.
+#[test]
+fn a_flag_that_blocks_the_agent_does_not_hold_up_the_end() {
+    let agent = AgentOptions { broken: Some(Broken::StuckTerminate), ..AgentOptions::default() };
+    let (world, sim, far) = (World::new(), start(Config { agent, ..Config::default() }), greeter());
+    let started = Kind::Stdio.start(&sim, &far);
+    let mut plugin = Running::spawn(&mut started.command(&world));
+    let _stdin = plugin.take_stdin();
+    Kind::Stdio.wait_until_up(&plugin.stdout);
+    plugin.signal(Signal::TERM);
+    plugin.finish().assert_ok();
+    assert_eq!(sim.sessions()[0].terminates, 0);
 }
 
 /// The official plugin's way: these three are the remote's business.

@@ -101,9 +101,14 @@ impl Console {
         self.is_closing = true;
     }
 
+    /// Whether sentences of the plugin are written.
+    pub(super) fn says(&self) -> bool {
+        !self.is_quiet && !self.is_clean
+    }
+
     /// A sentence of the plugin that a run prints once, on stdout.
     pub(crate) fn say(&mut self, sentence: &str) {
-        if !self.is_quiet && !self.is_clean {
+        if self.says() {
             self.out.push(sentence.as_bytes());
         }
     }

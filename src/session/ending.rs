@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use super::console::{Console, WriteError};
+use super::console::{Console, Style, WriteError};
 use super::starter::{Started, Starting};
 use super::status::Status;
 use super::watch::Watch;
@@ -174,18 +174,33 @@ async fn terminate_at_service(aws: Option<&aws::Client>, session_id: &str) {
     }
 }
 
+/// Sends the flag and waits for its acknowledgement. With nothing before it that is unacknowledged, the wait is short and
+/// no acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it for ever,
+/// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7).
 async fn agent_has_taken_it(link: &mut Link) -> bool {
+    let is_next = link.is_drained();
+    let limit = if is_next { flag_timeout(link.stats().rtt) } else { FLAG_TIMEOUT };
     link.send(Input::Flag(Flag::TerminateSession));
     let taken = async {
         loop {
             match link.next_until_drained().await {
                 None | Some(LinkEvent::Channel(Event::Closed(_))) => return true,
                 Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return false,
+                // The agent is not there to take it.
+                Some(LinkEvent::Channel(Event::Paused(true))) => return false,
                 Some(_) => {}
             }
         }
     };
-    tokio::time::timeout(FLAG_TIMEOUT, taken).await.unwrap_or(false)
+    match tokio::time::timeout(limit, taken).await {
+        Ok(taken) => taken,
+        Err(_) => is_next && link.is_open() && link.is_sent(),
+    }
+}
+
+/// How long the acknowledgement of the flag may take when nothing is before it.
+fn flag_timeout(round_trip: Duration) -> Duration {
+    (FLAG_ROUND_TRIPS * round_trip).clamp(MIN_FLAG_TIMEOUT, FLAG_TIMEOUT)
 }
 
 /// What is needed for the last words of a run.
@@ -215,6 +230,9 @@ impl Closing {
                 let sentence = notice::channel_closed(&self.id, &output);
                 match output.trim() {
                     "" => self.console.say(&sentence),
+                    reason if self.console.style() == Style::Official && !self.console.says() => {
+                        self.console.complain(&notice::closed_because(reason));
+                    }
                     reason => self.console.fail(&sentence, reason),
                 }
                 if let Some(advice) = notice::advice(&output) {
@@ -285,8 +303,12 @@ const MAX_LINKS: usize = 8;
 const MAX_ENDING: usize = 256;
 /// How long the end of all sessions may take.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// After that the service is asked instead of the agent.
+/// After that the service is asked instead of the agent, which may still be busy with what came before the flag.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// An acknowledgement takes one; the rest is for a variation as large as the round trip itself.
+const FLAG_ROUND_TRIPS: u32 = 4;
+/// On a short path the agent's machine decides.
+const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
@@ -298,6 +320,14 @@ mod tests {
 
     use super::*;
     use crate::aws::ErrorKind;
+
+    #[test]
+    fn the_flag_waits_four_round_trips() {
+        let ms = Duration::from_millis;
+        for (round_trip, limit) in [(1, 50), (12, 50), (13, 52), (150, 600), (250, 1000), (900, 1000)] {
+            assert_eq!(flag_timeout(ms(round_trip)), ms(limit), "{round_trip}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn all_sessions_are_ended_even_if_some_cannot_be() {

@@ -20,6 +20,7 @@
 pub(crate) mod console;
 mod ending;
 pub(crate) mod escape;
+mod last_answers;
 mod opening;
 mod port;
 mod shell;

@@ -3,12 +3,11 @@
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
 //! `DisconnectToPort`. It never says that the destination has closed.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::ending::End;
+use super::super::last_answers::LastAnswers;
 use super::super::state::{Session, sleep_until};
 use super::super::status::Status;
 use super::asked::Asked;
@@ -35,7 +34,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
         journal.show(&mut session.console);
         let Session { link, watch, console, .. } = session;
         let may_deliver = gauge.has_room() && early.held() < MAX_EARLY;
-        let disconnect_at = current.as_ref().and_then(|current| current.disconnect_at);
+        let disconnect_at = current.as_ref().and_then(|current| current.answers.over_at(link.stats().rtt));
         let may_ask = link.wants_input();
         if let Some(current) = current.as_mut().filter(|current| current.must_grant && may_ask) {
             current.must_grant = false;
@@ -63,7 +62,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                         reporting.must_grant = true;
                     }
                     FromConnection::HungUp => {}
-                    FromConnection::InputEnded => reporting.disconnect_at = Some(Instant::now() + HALF_CLOSE_QUIET),
+                    FromConnection::InputEnded => reporting.answers.handle_input_end(Instant::now()),
                     FromConnection::Reset | FromConnection::Closed => {
                         link.send(Input::Flag(Flag::DisconnectToPort));
                         current = None;
@@ -92,7 +91,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 let entry = journal.open(&stream, None);
                 let connection = Connection::start(stream, accepted, reports.clone(), entry);
                 connection.join(&gauge);
-                let mut new = Current { connection, must_grant: false, disconnect_at: None };
+                let mut new = Current { connection, must_grant: false, answers: LastAnswers::on_basic() };
                 while !early.is_empty() {
                     early.take().slices().iter().for_each(|bytes| new.deliver(bytes));
                 }
@@ -126,26 +125,22 @@ struct Current {
     connection: Connection,
     /// The connection waits to be asked for more.
     must_grant: bool,
-    /// The local input has ended; the agent is told when the remote has been quiet until then, since it closes the
+    /// The agent is told of the end of the local input when the remote has been quiet for a while, since it closes the
     /// whole connection to the destination on that.
-    disconnect_at: Option<Instant>,
+    answers: LastAnswers,
 }
 
 impl Current {
     fn deliver(&mut self, bytes: &[u8]) {
+        self.answers.handle_output(Instant::now(), bytes);
         self.connection.write(bytes);
-        if let Some(at) = &mut self.disconnect_at {
-            *at = Instant::now() + HALF_CLOSE_QUIET;
-        }
     }
 
     /// Whether somebody who waits in the listener may have its place.
     fn is_half_closed(&self) -> bool {
-        self.disconnect_at.is_some()
+        self.answers.has_input_ended()
     }
 }
 
-/// How long the remote must have been quiet after the end of the local input.
-const HALF_CLOSE_QUIET: Duration = Duration::from_secs(1);
 /// Bytes of memory for what a destination sends before the first connection.
 const MAX_EARLY: usize = 1 << 20;

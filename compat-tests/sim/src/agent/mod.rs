@@ -116,12 +116,12 @@ async fn work(spec: &AgentSpec, receiver: &mut Receiver, sender: &Arc<Sender>) -
             Some(Err(error)) => Over::Ended(format!("the agent's session task failed: {error}")),
             None => Over::Ended(String::new()),
         },
-        () = input(receiver, sender, &mut session) => Over::Closed,
+        () = input(spec, receiver, sender, &mut session) => Over::Closed,
     })
 }
 
 /// Hands the client's messages to the session until the channel or the session is closed from outside.
-async fn input(receiver: &mut Receiver, sender: &Sender, session: &mut Session) {
+async fn input(spec: &AgentSpec, receiver: &mut Receiver, sender: &Sender, session: &mut Session) {
     while let Some(input) = receiver.next().await {
         let handled = match sender.cipher() {
             Some(cipher) if input.payload_type == payload_type::OUTPUT => match cipher.open(&input.payload) {
@@ -135,6 +135,9 @@ async fn input(receiver: &mut Receiver, sender: &Sender, session: &mut Session) 
         };
         match handled {
             Handled::Refused => receiver.refuse(input),
+            Handled::Terminate if spec.options.broken == Some(Broken::StuckTerminate) => {
+                return std::future::pending().await;
+            }
             Handled::Taken | Handled::Terminate => {
                 if receiver.accept(input).await.is_err() || matches!(handled, Handled::Terminate) {
                     return;

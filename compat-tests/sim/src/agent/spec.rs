@@ -40,6 +40,9 @@ pub enum Broken {
     LostOutput,
     /// Data messages are never acknowledged.
     NoAcknowledgement,
+    /// The flag TerminateSession blocks the listener, as with the real agent when the destination has closed first: it is
+    /// never acknowledged, and neither is anything after it.
+    StuckTerminate,
 }
 
 /// How the agent behaves.

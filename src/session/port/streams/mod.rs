@@ -279,7 +279,9 @@ impl Streams {
 
 /// The agent's smux lets this many streams wait for its accept loop; further connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
-/// How long the remote must have been quiet after the end of the local input until it is told.
+/// How long the remote must have been quiet after the end of the local input until it is told. A server may think for
+/// that long about a request whose client has half-closed; a client that has closed altogether looks the same to us. It
+/// costs a descriptor here and a connection there, for nobody waits: the next client has a stream of its own.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
 /// How long a session waits for a local reader before that is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
