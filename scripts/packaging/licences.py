@@ -4,6 +4,7 @@
 Each text is taken from the crate as the registry has it, and stands once, under the names of all crates it came with.
 """
 
+import argparse
 import html
 import re
 import subprocess
@@ -81,4 +82,6 @@ def standard_library() -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", help="such as x86_64-unknown-linux-gnu")
+    main(parser.parse_args().target)

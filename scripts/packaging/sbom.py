@@ -4,6 +4,7 @@
 Only what is linked into the program counts: no tools of the build, no tests, no workspace members.
 """
 
+import argparse
 import json
 import sys
 import tomllib
@@ -53,4 +54,6 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", help="such as x86_64-unknown-linux-gnu")
+    main(parser.parse_args().target)
