@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::console::{Console, Style, WriteError};
@@ -174,28 +175,46 @@ async fn terminate_at_service(aws: Option<&aws::Client>, session_id: &str) {
     }
 }
 
-/// Sends the flag and waits for its acknowledgement. With nothing before it that is unacknowledged, the wait is short and
-/// no acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it for ever,
+/// Sends the flag when all before it is acknowledged, and waits for its acknowledgement. That wait is short, and no
+/// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it for ever,
 /// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7).
 async fn agent_has_taken_it(link: &mut Link) -> bool {
-    let is_next = link.is_drained();
-    let limit = if is_next { flag_timeout(link.stats().rtt) } else { FLAG_TIMEOUT };
+    let until = Instant::now() + FLAG_TIMEOUT;
+    match acknowledged(link, until).await {
+        Some(Drained::Acknowledged) => {}
+        over => return matches!(over, Some(Drained::Closed)),
+    }
     link.send(Input::Flag(Flag::TerminateSession));
-    let taken = async {
+    let soon = Instant::now() + flag_timeout(link.stats().rtt);
+    let taken = match acknowledged(link, until.min(soon)).await {
+        None if link.is_open() && link.is_sent() => return true,
+        // It could not leave: the agent is not there, perhaps because the session is ending.
+        None => acknowledged(link, until).await,
+        taken => taken,
+    };
+    matches!(taken, Some(Drained::Acknowledged | Drained::Closed))
+}
+
+/// How the wait for acknowledgements has ended.
+enum Drained {
+    Acknowledged,
+    Closed,
+    Lost,
+}
+
+/// Waits until all that was sent is acknowledged; `None` if it is not by then.
+async fn acknowledged(link: &mut Link, until: Instant) -> Option<Drained> {
+    let drained = async {
         loop {
             match link.next_until_drained().await {
-                None | Some(LinkEvent::Channel(Event::Closed(_))) => return true,
-                Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return false,
-                // The agent is not there to take it.
-                Some(LinkEvent::Channel(Event::Paused(true))) => return false,
+                None => return Drained::Acknowledged,
+                Some(LinkEvent::Channel(Event::Closed(_))) => return Drained::Closed,
+                Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return Drained::Lost,
                 Some(_) => {}
             }
         }
     };
-    match tokio::time::timeout(limit, taken).await {
-        Ok(taken) => taken,
-        Err(_) => is_next && link.is_open() && link.is_sent(),
-    }
+    tokio::time::timeout_at(until, drained).await.ok()
 }
 
 /// How long the acknowledgement of the flag may take when nothing is before it.
