@@ -1,6 +1,7 @@
 //! Commands of our own, by hand and by real OpenSSH: no AWS CLI anywhere.
 
 mod arguments;
+mod forward;
 mod names;
 mod run;
 mod shell;

@@ -58,6 +58,11 @@ impl<'a> Connection<'a> {
         Ok(Connection { common, settings, access: access.await?, target: id })
     }
 
+    /// The way to AWS.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// The request for a session with a document; `None`: the account's default for shells.
     pub(super) fn request(&self, document: Option<&str>, parameters: Option<Value>) -> Value {
         let mut request = json!({ "Target": self.target });

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 /// First arguments that mean a command of ours.
-pub(super) const NAMES: &[&str] = &["ssh", "shell", "run", "start-session", "completions", "help", "-V"];
+pub(super) const NAMES: &[&str] =
+    &["ssh", "forward", "shell", "run", "start-session", "completions", "help", "-V"];
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) enum Request {
     Ssh(Ssh),
     /// `run`
     Run(Run),
+    /// `forward`
+    Forward(Forward),
 }
 
 /// Options of all commands that start sessions.
@@ -75,6 +78,20 @@ pub(super) struct Run {
     pub command: Vec<OsString>,
 }
 
+/// Arguments of `forward`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Forward {
+    pub common: Common,
+    pub target: String,
+    /// As typed.
+    pub specs: Vec<String>,
+    /// The value of `-D`, as typed.
+    pub dynamic: Option<String>,
+    pub is_eager: bool,
+    pub sessions: Option<usize>,
+    pub command: Vec<OsString>,
+}
+
 impl Request {
     /// The command's name.
     pub(super) fn name(&self) -> &'static str {
@@ -83,6 +100,7 @@ impl Request {
             Request::Shell(_) => "shell",
             Request::Ssh(_) => "ssh",
             Request::Run(_) => "run",
+            Request::Forward(_) => "forward",
         }
     }
 
@@ -92,7 +110,8 @@ impl Request {
             Request::StartSession(StartSession { common, .. })
             | Request::Shell(Shell { common, .. })
             | Request::Ssh(Ssh { common, .. })
-            | Request::Run(Run { common, .. }) => common,
+            | Request::Run(Run { common, .. })
+            | Request::Forward(Forward { common, .. }) => common,
         }
     }
 
@@ -120,6 +139,18 @@ impl Request {
                 target: target(),
                 command: found.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
             }),
+            "forward" => {
+                let listed = |name: &str| found.get_many::<String>(name).into_iter().flatten().cloned();
+                Request::Forward(Forward {
+                    common: common(),
+                    target: target(),
+                    specs: listed("spec").chain(listed("local")).collect(),
+                    dynamic: text(found, "dynamic"),
+                    is_eager: found.get_flag("eager"),
+                    sessions: found.get_one::<u64>("sessions").and_then(|count| usize::try_from(*count).ok()),
+                    command: found.get_many::<OsString>("command").into_iter().flatten().cloned().collect(),
+                })
+            }
             _ => return None,
         })
     }
@@ -157,7 +188,7 @@ pub(super) fn command() -> Command {
             "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, the value of a Name tag, a computer's \
              name,\nor tag:KEY=VALUE. Options for all of them: session-manager-plugin help COMMAND.",
         )
-        .subcommands([shell(), ssh(), run(), start_session(), completions()])
+        .subcommands([shell(), ssh(), forward(), run(), start_session(), completions()])
 }
 
 fn shell() -> Command {
@@ -183,6 +214,64 @@ fn ssh() -> Command {
         .after_help(
             "In ~/.ssh/config:\n  Host i-* mi-*\n    ProxyCommand session-manager-plugin ssh %h %p\nThen:\n  \
              ssh ec2-user@i-0123456789abcdef0",
+        )
+}
+
+fn forward() -> Command {
+    with_common(sub("forward", "TARGET [SPEC]... [-D PORT] [-- COMMAND [ARGUMENT]...]", "Forward local ports."))
+        .long_about(
+            "Forwards local ports to hosts that the target reaches, or to the target itself. Ports outlive their sessions: \
+             the next connection starts another. With a COMMAND, runs it while the ports are open, with PORT, PORT_1, … \
+             in its environment and {port} replaced in its arguments, and exits with its status.",
+        )
+        .arg(target())
+        .arg(
+            Arg::new("spec")
+                .value_name("SPEC")
+                .num_args(0..)
+                .value_parser(not_empty)
+                .help("[BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT; PORT 0: any free port"),
+        )
+        .arg(
+            Arg::new("local")
+                .short('L')
+                .value_name("SPEC")
+                .action(ArgAction::Append)
+                .value_parser(not_empty)
+                .help("Another SPEC, as with ssh"),
+        )
+        .arg(
+            Arg::new("dynamic")
+                .short('D')
+                .value_name("[BIND:]PORT")
+                .value_parser(not_empty)
+                .help("A SOCKS5 proxy to everything that the target reaches"),
+        )
+        .arg(
+            Arg::new("eager")
+                .long("eager")
+                .action(ArgAction::SetTrue)
+                .help("Start the sessions at once, and fail if they cannot start"),
+        )
+        .arg(
+            Arg::new("sessions")
+                .long("sessions")
+                .value_name("N")
+                .value_parser(value_parser!(u64).range(1..=8))
+                .help("Sessions that share a port [default: 1]"),
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .value_parser(value_parser!(OsString))
+                .num_args(1..)
+                .last(true)
+                .help("A program to run while the ports are open"),
+        )
+        .after_help(
+            "Examples:\n  session-manager-plugin forward web-1 15432:db.internal:5432 8080:80\n  session-manager-plugin \
+             forward web-1 -D 1080\n  session-manager-plugin forward web-1 0:db.internal:5432 -- psql -h localhost -p \
+             {port}",
         )
 }
 

@@ -5,6 +5,7 @@
 //! | `start-session`, `shell` | `shell` |
 //! | `ssh` | `ssh` |
 //! | `run` | `run` |
+//! | `forward` | `forward` |
 //! | `completions`, `help`, `-V` | `usage` |
 //!
 //! ```text
@@ -17,6 +18,7 @@
 
 mod connect;
 mod failure;
+mod forward;
 mod grammar;
 mod parameters;
 mod quote;
@@ -56,6 +58,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let common = request.common();
     let loaded = settings(common);
     let settings = &loaded.settings;
+    if !settings.core_dumps {
+        process::forbid_core_dumps();
+    }
     let _log = match common.verbose {
         0 => logging::start(settings, name).unwrap_or_else(|reason| {
             failure::report(settings, &reason);
@@ -92,6 +97,7 @@ async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
         Request::Shell(options) => shell::shell(options, settings).await,
         Request::Ssh(options) => ssh::run(options, settings).await,
         Request::Run(options) => run::run(options, settings).await,
+        Request::Forward(options) => forward::run(options, settings).await,
     }
 }
 

@@ -26,10 +26,16 @@ pub(super) fn parse(words: Vec<OsString>) -> Result<Request, Answer> {
         return Err(Answer::Text(format!("{PROGRAM} {VERSION} (compatible with {COMPATIBLE_VERSION})\n")));
     }
     let words = joined_wait(words);
+    // An empty variable in a script, which would otherwise forward for ever.
+    let separator = words.iter().position(|word| word == "--");
+    let has_empty_command = separator.is_some_and(|at| at + 1 == words.len());
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let all = std::iter::once(OsString::from(PROGRAM)).chain(words);
     let found = grammar::command().try_get_matches_from(all).map_err(|error| answer(&error, &name))?;
     match found.subcommand() {
+        Some((name, _)) if has_empty_command => {
+            Err(Answer::Mistake(mistake(name, "there is no command after --")))
+        }
         Some(("completions", found)) => {
             let shell = found.get_one::<String>("shell").map(String::as_str).unwrap_or_default();
             Err(Answer::Text(completions(shell)))

@@ -5,6 +5,8 @@
 
 mod argv;
 #[cfg(unix)]
+mod child;
+#[cfg(unix)]
 mod core_dump;
 #[cfg(unix)]
 mod descriptors;
@@ -27,10 +29,11 @@ pub(crate) use self::signal::Signal;
 #[cfg(windows)]
 pub(crate) use self::windows::{
     NetworkEvents, Signals, bind_exclusively, check_descriptors, descriptor_limit, forbid_core_dumps,
-    raise_descriptor_limit,
+    is_in_foreground, pass_on, raise_descriptor_limit, stop, tie_to_us,
 };
 #[cfg(unix)]
 pub(crate) use self::{
+    child::{is_in_foreground, pass_on, stop, tie_to_us},
     core_dump::forbid_core_dumps,
     descriptors::{check_descriptors, descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},

@@ -211,6 +211,20 @@ unsafe extern "system" fn route_changed(
     unsafe { &*context.cast::<Notify>() }.notify_one();
 }
 
+/// The command ends with us only if we end properly: see [`tokio::process::Command::kill_on_drop`].
+pub(crate) fn tie_to_us(_command: &mut tokio::process::Command) {}
+
+/// The console sends its events to the commands itself.
+pub(crate) fn pass_on(_id: u32, _signal: Signal) {}
+
+/// There is no job control.
+pub(crate) fn stop() {}
+
+/// Whether the console sends its events to the commands, too.
+pub(crate) fn is_in_foreground() -> bool {
+    true
+}
+
 /// UTF-16 units of a command line, the most that CreateProcess accepts.
 const MAX_COMMAND_LINE: usize = 32_767;
 

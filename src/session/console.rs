@@ -171,6 +171,19 @@ impl Console {
         self.push_err(&line, ERR_QUEUE);
     }
 
+    /// A change of state for tools alone, where the settings want JSON.
+    pub(super) fn note_json(&mut self, status: &Status) {
+        tracing::info!(?status);
+        if self.is_json {
+            self.push_err(&status.json(), ERR_QUEUE);
+        }
+    }
+
+    /// Whether stderr is for tools.
+    pub(super) fn is_json(&self) -> bool {
+        self.is_json
+    }
+
     /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
     pub(crate) fn answer(&mut self, text: &'static str) {
         self.push_err(text.as_bytes(), ERR_QUEUE);

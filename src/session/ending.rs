@@ -71,6 +71,31 @@ impl End {
     }
 }
 
+/// Outcome of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Whether nothing has failed, the start included.
+    pub is_well: bool,
+    /// The remote command's status, if the agent has sent it.
+    pub exit_code: Option<i32>,
+    /// The last signal that this process got.
+    pub signal: Option<Signal>,
+    /// Nothing reads our stdout any more.
+    pub is_reader_gone: bool,
+}
+
+impl Outcome {
+    /// The exit status for the AWS CLI: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's status where the agent
+    /// sends it and 255 for failures of our own.
+    pub(crate) fn status(&self, wants_status: bool) -> u8 {
+        match (wants_status, self.is_well) {
+            (false, _) => 0,
+            (true, false) => OWN_FAILURE,
+            (true, true) => self.exit_code.map_or(0, |code| (code & 0xff) as u8),
+        }
+    }
+}
+
 /// What is left of a session that nobody needs any more.
 pub(super) enum Remains {
     /// It is open at the service and must be ended there.
@@ -330,6 +355,9 @@ const FLAG_ROUND_TRIPS: u32 = 4;
 const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// For failures of our own, when a status is asked for: ssh's number.
+const OWN_FAILURE: u8 = 255;
 
 #[cfg(test)]
 mod tests {

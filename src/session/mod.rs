@@ -38,8 +38,10 @@ use bytes::Bytes;
 
 pub(crate) use self::console::Style;
 use self::console::{Console, WriteError};
+pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
 pub(crate) use self::opening::Access;
+pub(crate) use self::port::{Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure};
 use self::state::Session;
 use self::status::{Kind, Status};
 use self::watch::Watch;
@@ -62,31 +64,6 @@ pub(crate) struct Run {
     /// The caller whose death ends the session; `None` if it may leave.
     pub parent: Option<Parent>,
     pub style: Style,
-}
-
-/// Outcome of a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outcome {
-    /// Whether nothing has failed, the start included.
-    pub is_well: bool,
-    /// The remote command's status, if the agent has sent it.
-    pub exit_code: Option<i32>,
-    /// The last signal that this process got.
-    pub signal: Option<Signal>,
-    /// Nothing reads our stdout any more.
-    pub is_reader_gone: bool,
-}
-
-impl Outcome {
-    /// The exit status for the AWS CLI: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's status where the agent
-    /// sends it and 255 for failures of our own.
-    pub(crate) fn status(&self, wants_status: bool) -> u8 {
-        match (wants_status, self.is_well) {
-            (false, _) => 0,
-            (true, false) => OWN_FAILURE,
-            (true, true) => self.exit_code.map_or(0, |code| (code & 0xff) as u8),
-        }
-    }
 }
 
 /// Runs one session to its end.
@@ -239,5 +216,3 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
 
 /// The request of the AWS CLI named no document, which starts a shell.
 const NOT_REQUESTED: &str = "the agent runs a port session, and a shell was requested";
-/// For failures of our own, when a status is asked for: ssh's number.
-const OWN_FAILURE: u8 = 255;

@@ -143,7 +143,7 @@ fn is_bundle_wanted(start: &StartSession) -> bool {
     start.stream_url.starts_with("wss:")
 }
 
-fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Config {
+pub(super) fn link_config(settings: &Settings, recording: Option<Recording>) -> link::Config {
     let fallback = TerminalSize { cols: settings.columns, rows: settings.lines };
     link::Config {
         channel: protocol::Config {

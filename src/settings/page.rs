@@ -161,7 +161,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--url <wss://...>]";
 /// Sessions without the AWS CLI.
-const COMMANDS: &str = "ssh | shell | run | start-session | completions";
+const COMMANDS: &str = "ssh | forward | shell | run | start-session | completions";
 const DOCTOR_OPTIONS: [(&str, &str); 4] = [
     ("--json", "Answer as one JSON object."),
     ("--region", "Look at this region instead of the environment's or the profile's."),

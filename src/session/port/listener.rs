@@ -97,6 +97,19 @@ impl Listener {
         }
     }
 
+    /// The address that clients use, or the socket file, for people.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Listener::Tcp { sockets, port, .. } => match sockets.first().map(TcpListener::local_addr) {
+                Some(Ok(address)) if address.ip().is_unspecified() => format!("*:{port}"),
+                Some(Ok(address)) => address.to_string(),
+                _ => format!("localhost:{port}"),
+            },
+            #[cfg(unix)]
+            Listener::Unix { path, .. } => path.clone(),
+        }
+    }
+
     /// The line that says where we listen.
     pub(super) fn notice(&self, session_id: &str) -> String {
         match self {
@@ -125,7 +138,7 @@ impl Listener {
     }
 
     #[cfg(unix)]
-    fn bind_file(path: &str) -> Result<Listener, ListenError> {
+    pub(super) fn bind_file(path: &str) -> Result<Listener, ListenError> {
         use std::os::unix::fs::FileTypeExt as _;
         use std::os::unix::net::UnixStream;
         let file = Path::new(path);
@@ -155,7 +168,7 @@ impl Listener {
     }
 
     #[cfg(not(unix))]
-    fn bind_file(path: &str) -> Result<Listener, ListenError> {
+    pub(super) fn bind_file(path: &str) -> Result<Listener, ListenError> {
         Err(ListenError::Bind(format!("unix {path}"), NO_UNIX_SOCKETS.into()))
     }
 }

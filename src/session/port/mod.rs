@@ -11,6 +11,7 @@
 //! | `basic` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
 //! | `listeners`, `listener`, `socks_listener` | where connections come from: ports, socket files, SOCKS clients |
 //! | `forward`, `destination`, `socks` | the forms of `SSM_PLUGIN_FORWARD`, of a request for a destination, of SOCKS |
+//! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
 //! | `waiting`, `retry` | connections without a lane yet; delays and refusals after a failed start |
@@ -28,6 +29,7 @@ mod clock;
 mod connection;
 mod destination;
 mod forward;
+mod forwarder;
 mod gauge;
 mod journal;
 mod lane;
@@ -46,6 +48,9 @@ mod tests;
 mod waiting;
 
 pub(super) use self::forward::{Forward, parse as parse_forwards};
+pub(crate) use self::forwarder::{
+    Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure,
+};
 use self::listener::Listener;
 use super::ending::{Closing, End};
 use super::state::Session;

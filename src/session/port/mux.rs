@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::super::console::Console;
 use super::super::ending::{Closing, End};
 use super::super::state::{Front, Session, sleep_until, tell};
 use super::super::status::{Kind, Status};
@@ -24,6 +25,7 @@ use super::retry::Plan;
 use super::socks::{self, Reply};
 use super::socks_listener::SocksListener;
 use crate::notice;
+use crate::process::Signal;
 
 /// Runs until the main session ends for good or a signal arrives.
 pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forward>) -> (End, Closing) {
@@ -36,16 +38,31 @@ pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forw
     listeners.add(MAIN, listener);
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
     let journal = Journal::new(&front.settings);
-    let mut run = Run { front, pools, reports, journal, has_accepted: false };
+    let mut run = Run { front, pools, budget, reports, journal, has_accepted: false };
     run.listen_further(&mut listeners, forwards).await;
-    let end = loop {
+    let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
+    let end = pump(&mut run, &mut listeners, &mut from_connections, on_signal, std::future::pending()).await;
+    (end, finish(run, listeners))
+}
+
+/// Runs until a session that is needed has ended for good, a signal asks for the end, or `until` completes.
+pub(super) async fn pump(
+    run: &mut Run,
+    listeners: &mut Listeners,
+    from_connections: &mut mpsc::Receiver<Report>,
+    mut on_signal: impl FnMut(Signal, &mut Console) -> Asked,
+    until: impl Future<Output = ()>,
+) -> End {
+    let budget = Arc::clone(&run.budget);
+    let mut until = std::pin::pin!(until);
+    loop {
         run.pools.transmit();
         run.journal.show(&mut run.front.console);
-        let Run { front: Front { console, watch, .. }, pools, .. } = &mut run;
+        let Run { front: Front { console, watch, .. }, pools, .. } = run;
         listeners.set_wanted(|pool| pools.may_take(pool));
         let timeout = pools.next_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
-            (pool, event) = pools.next() => if let Some(end) = run.handle(pool, event) { break end },
+            (pool, event) = pools.next() => if let Some(end) = run.handle(pool, event) { return end },
             Some(((pool, number), report)) = from_connections.recv() => {
                 pools.handle_report(pool, number, report);
             }
@@ -62,21 +79,26 @@ pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forw
             () = sleep_until(timeout) => {
                 let events = pools.handle_timeout(now());
                 if let Some(end) = events.into_iter().find_map(|(pool, event)| run.handle(pool, event)) {
-                    break end;
+                    return end;
                 }
             }
-            signal = watch.recv() => match Asked::by(signal, console) {
+            signal = watch.recv() => match on_signal(signal, console) {
                 Asked::Report => run.report(),
-                Asked::End => break End::Interrupted,
+                Asked::End => return End::Interrupted,
                 Asked::Nothing => {}
             },
             _ = console.drive() => {}
+            () = &mut until => return End::Finished,
         }
-    };
+    }
+}
+
+/// Closes the listeners and all connections. What is left to be ended.
+pub(super) fn finish(mut run: Run, listeners: Listeners) -> Closing {
     drop(listeners);
     let (remains, reaper) = run.pools.give_up();
     run.journal.show(&mut run.front.console);
-    (end, run.front.into_closing(remains, reaper))
+    run.front.into_closing(remains, reaper)
 }
 
 /// Whether the port outlives its session.
@@ -94,14 +116,18 @@ fn plan(front: &mut Front) -> Plan {
 }
 
 /// What the loop works on.
-struct Run {
-    front: Front,
-    pools: Pools,
-    reports: mpsc::Sender<((PoolId, ConnectionNumber), FromConnection)>,
-    journal: Arc<Journal>,
+pub(super) struct Run {
+    pub front: Front,
+    pub pools: Pools,
+    pub budget: Arc<Budget>,
+    pub reports: mpsc::Sender<Report>,
+    pub journal: Arc<Journal>,
     /// The port of argv has had a connection.
-    has_accepted: bool,
+    pub has_accepted: bool,
 }
+
+/// A report of a connection's task.
+pub(super) type Report = ((PoolId, ConnectionNumber), FromConnection);
 
 impl Run {
     /// Opens the further ports and the SOCKS listener. One that cannot be opened is told; the others work.
@@ -206,4 +232,4 @@ impl Run {
 /// Of a connection that no pool takes: its reports reach nobody.
 const NO_POOL: PoolId = PoolId::MAX;
 /// Reports of connection tasks that wait for the loop.
-const REPORTS: usize = 64;
+pub(super) const REPORTS: usize = 64;

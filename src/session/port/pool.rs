@@ -135,6 +135,11 @@ impl Pool {
         Pool { sessions, ..self }
     }
 
+    /// Wants a session, although no connection needs one yet.
+    pub(super) fn want_one(&mut self) {
+        self.wanted = self.wanted.max(1);
+    }
+
     /// For connections that wait for a SOCKS reply.
     pub(super) fn for_socks(self) -> Pool {
         Pool { speaks_socks: true, ..self }

@@ -32,8 +32,15 @@ pub(super) struct Pools {
 impl Pools {
     /// With the pool of argv's destination.
     pub(super) fn new(main: Pool, budget: &Arc<Budget>) -> Pools {
+        let mut pools = Pools::without_main(budget);
+        pools.pools.insert(MAIN, main);
+        pools
+    }
+
+    /// Without a destination yet.
+    pub(super) fn without_main(budget: &Arc<Budget>) -> Pools {
         Pools {
-            pools: BTreeMap::from([(MAIN, main)]),
+            pools: BTreeMap::new(),
             socks: BTreeMap::new(),
             next_id: MAIN + 1,
             budget: Arc::clone(budget),
@@ -45,6 +52,11 @@ impl Pools {
     /// Adds the pool of a further port.
     pub(super) fn add(&mut self, destination: Destination, starter: &Starter, sessions: usize) -> PoolId {
         self.insert(Pool::on_demand(destination, starter, &self.budget).with_sessions(sessions))
+    }
+
+    /// Starts a session for each pool, before a connection needs it.
+    pub(super) fn start_all(&mut self) {
+        self.pools.values_mut().for_each(Pool::want_one);
     }
 
     /// The pool of a SOCKS client's destination. When there are [`MAX_SOCKS_POOLS`], the one that is idle for the longest

@@ -1,0 +1,90 @@
+//! `forward`: local ports that outlive their sessions, by themselves or for as long as a command runs.
+
+mod command;
+mod owner;
+mod spec;
+
+use self::command::Running;
+use super::connect::{Connection, signal_number, signal_status};
+use super::failure::{Failure, OWN_FAILURE};
+use super::grammar::Forward;
+use crate::process;
+use crate::session::{Forwarder, Forwarding, ListenFailure, Outcome, StartFailure};
+use crate::settings::Settings;
+
+/// Runs `forward`. Returns the exit status: the command's, if there is one.
+pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Failure> {
+    let forwarding = forwarding(options)?;
+    let connection = Connection::to(&options.target, &options.common, settings).await?;
+    let mut settings = settings.clone();
+    settings.sessions = options.sessions.unwrap_or(settings.sessions);
+    let request = connection.request(None, None);
+    let listening = Forwarder::listen(&forwarding, connection.access(), request, settings, None).await;
+    let mut forwarder = listening.map_err(|failure| cannot_listen(options, &failure))?;
+    if options.is_eager {
+        let started = forwarder.start_sessions(options.common.wait).await;
+        forwarder = started.map_err(|failure| match failure {
+            StartFailure::Reason(reason) => Failure::new(reason),
+            StartFailure::Signal(signal) => Failure::signal(signal_number(signal).unwrap_or_default()),
+        })?;
+    }
+    if options.command.is_empty() {
+        forwarder.announce(true);
+        let outcome = forwarder.run(handle_signal, std::future::pending()).await;
+        return Ok(status(&outcome));
+    }
+    if !options.common.quiet {
+        forwarder.announce(false);
+    }
+    let mut running = Running::start(&options.command, forwarder.bound()).map_err(Failure::new)?;
+    let (id, mut ended) = (running.id(), None);
+    let outcome = forwarder
+        .run(|signal| command::handle_signal(id, signal), async { ended = Some(running.wait().await) })
+        .await;
+    Ok(ended.unwrap_or_else(|| status(&outcome)))
+}
+
+/// Without a command a signal ends the tunnels, except that job control works as usual.
+fn handle_signal(signal: process::Signal) -> bool {
+    if signal == process::Signal::Suspend {
+        process::stop();
+    }
+    signal_number(signal).is_none()
+}
+
+fn status(outcome: &Outcome) -> u8 {
+    signal_status(outcome).unwrap_or(if outcome.is_well { 0 } else { OWN_FAILURE })
+}
+
+fn forwarding(options: &Forward) -> Result<Forwarding, Failure> {
+    let mistake =
+        |reason: String| Failure::usage(format!("{reason}; see session-manager-plugin help forward"));
+    let mut ports = Vec::new();
+    for text in &options.specs {
+        ports.push(spec::parse(text).map_err(mistake)?);
+    }
+    if ports.len() > MAX_SPECS {
+        return Err(mistake(format!("{} ports are more than {MAX_SPECS}", ports.len())));
+    }
+    let socks = options.dynamic.as_deref().map(spec::parse_dynamic).transpose().map_err(mistake)?;
+    if ports.is_empty() && socks.is_none() {
+        return Err(mistake(
+            "nothing to forward: name a SPEC such as 15432:db.internal:5432, or -D 1080".to_owned(),
+        ));
+    }
+    Ok(Forwarding { ports, socks })
+}
+
+fn cannot_listen(options: &Forward, failure: &ListenFailure) -> Failure {
+    let of = match (failure.index.and_then(|index| options.specs.get(index)), &options.dynamic) {
+        (Some(spec), _) => format!("{spec}: "),
+        (None, Some(dynamic)) if failure.port.is_some() => format!("-D {dynamic}: "),
+        _ => String::new(),
+    };
+    let owner = failure.port.filter(|port| *port != 0).and_then(owner::of_port);
+    let owner = owner.map(|owner| format!(" by {owner}")).unwrap_or_default();
+    Failure::new(format!("{of}{}{owner}", failure.reason))
+}
+
+/// A listener and its sessions each.
+const MAX_SPECS: usize = 64;

@@ -1,0 +1,60 @@
+//! Commands that we run.
+#![expect(unsafe_code, reason = "the system's calls between fork and exec have no safe interface")]
+
+use std::io;
+
+use rustix::process::{Pid, Signal as Number, getpid, kill_process};
+use tokio::process::Command;
+
+use super::Signal;
+
+/// Lets the command end when this process does, however that ends. To be spawned by the main thread: Linux follows the
+/// thread. (macOS has nothing of the kind.)
+pub(crate) fn tie_to_us(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = getpid().as_raw_pid();
+        // SAFETY: between fork and exec only `prctl` and `getppid` are called, which are safe there and allocate nothing.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // We may have ended before.
+                if libc::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+            });
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
+/// Passes a signal on to a process.
+pub(crate) fn pass_on(id: u32, signal: Signal) {
+    let number = match signal {
+        Signal::Interrupt => Number::INT,
+        Signal::Quit => Number::QUIT,
+        Signal::Suspend => Number::TSTP,
+        Signal::Terminate => Number::TERM,
+        Signal::Hangup => Number::HUP,
+        Signal::WindowChanged => Number::WINCH,
+        Signal::Continue => Number::CONT,
+        Signal::Usr1 => Number::USR1,
+    };
+    if let Some(id) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        // One that has ended needs none.
+        let _ = kill_process(id, number);
+    }
+}
+
+/// Stops this process, as job control does, until it is continued.
+pub(crate) fn stop() {
+    let _ = kill_process(getpid(), Number::STOP);
+}
+
+/// Whether a terminal's keys send their signals to this process and to the commands that it runs.
+pub(crate) fn is_in_foreground() -> bool {
+    // SAFETY: `tcgetpgrp` takes and gives numbers only.
+    let foreground = [0, 1, 2].map(|descriptor| unsafe { libc::tcgetpgrp(descriptor) });
+    foreground.contains(&super::group())
+}

@@ -1,0 +1,290 @@
+//! Ports and a SOCKS proxy that outlive their sessions, without a session of argv: what the command `forward` runs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::super::console::{Console, Style};
+use super::super::ending::{End, Outcome};
+use super::super::opening::{Access, link_config};
+use super::super::starter::Starter;
+use super::super::state::{Front, sleep_until};
+use super::super::status::{Kind, Status};
+use super::super::watch::Watch;
+use super::asked::Asked;
+use super::clock::now;
+use super::destination::Destination;
+use super::gauge::{Budget, Limits};
+use super::journal::Journal;
+use super::listener::Listener;
+use super::listeners::Listeners;
+use super::mux::{self, REPORTS, Report, Run};
+use super::pool::PoolEvent;
+use super::pools::{PoolId, Pools};
+use super::socks_listener::SocksListener;
+use crate::process::Signal;
+use crate::settings::Settings;
+use crate::wire_log::Recording;
+
+/// What to forward.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forwarding {
+    pub ports: Vec<Forwarded>,
+    /// Port of a SOCKS proxy on loopback; 0 is any free one.
+    pub socks: Option<u16>,
+}
+
+/// A local address and its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    listen: ListenOn,
+    destination: Destination,
+}
+
+/// A local address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ListenOn {
+    /// A port, 0 for any free one, on an address or a name; `None`: as the settings say.
+    Port(Option<String>, u16),
+    /// A socket file.
+    File(PathBuf),
+}
+
+/// Where one of them listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// The address or the file, for people.
+    pub address: String,
+    pub port: Option<u16>,
+    /// `None` for the SOCKS proxy.
+    pub destination: Option<String>,
+}
+
+/// A port that cannot be listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListenFailure {
+    /// Index in [`Forwarding::ports`]; `None` for the SOCKS proxy.
+    pub index: Option<usize>,
+    pub port: Option<u16>,
+    pub reason: String,
+}
+
+/// Listening ports, and the sessions behind them.
+pub(crate) struct Forwarder {
+    run: Run,
+    listeners: Listeners,
+    from_connections: mpsc::Receiver<Report>,
+    bound: Vec<Bound>,
+}
+
+impl Forwarded {
+    /// A port that leads to a port of a host, as the instance names it.
+    ///
+    /// # Errors
+    /// A phrase about a destination that the session documents refuse.
+    pub(crate) fn new(listen: ListenOn, host: &str, port: u16) -> Result<Forwarded, String> {
+        let destination = Destination::new(host, port).map_err(|error| error.to_string())?;
+        Ok(Forwarded { listen, destination })
+    }
+
+    async fn bind(&self, settings: &Settings) -> Result<Listener, ListenFailure> {
+        let bound = match &self.listen {
+            ListenOn::Port(Some(host), port) if host.is_empty() || host == "*" => {
+                match Listener::bind_port(*port, Some(EVERYWHERE)).await {
+                    Ok(listener) => Ok(listener),
+                    // Without IPv6.
+                    Err(_) => Listener::bind_port(*port, Some(EVERYWHERE_IPV4)).await,
+                }
+            }
+            ListenOn::Port(Some(host), port) => Listener::bind_port(*port, Some(host)).await,
+            ListenOn::Port(None, port) => Listener::bind_port(*port, settings.local_host.as_deref()).await,
+            ListenOn::File(path) => Listener::bind_file(&path.to_string_lossy()),
+        };
+        bound.map_err(|error| {
+            let port = match self.listen {
+                ListenOn::Port(_, port) => Some(port),
+                ListenOn::File(_) => None,
+            };
+            ListenFailure { index: None, port, reason: error.to_string() }
+        })
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let destination = self.destination.as_deref().unwrap_or("SOCKS5 proxy");
+        write!(f, "{} -> {destination}", self.address)
+    }
+}
+
+impl Forwarder {
+    /// Listens on all ports. `request` names the target of the sessions.
+    ///
+    /// # Errors
+    /// The first port that cannot be listened on; then none is.
+    pub(crate) async fn listen(
+        forwarding: &Forwarding,
+        access: &Access,
+        request: Value,
+        settings: Settings,
+        recording: Option<Recording>,
+    ) -> Result<Forwarder, ListenFailure> {
+        let other = |reason: String| ListenFailure { index: None, port: None, reason };
+        let mut listening = Vec::new();
+        for (index, port) in forwarding.ports.iter().enumerate() {
+            let listener = port.bind(&settings).await;
+            listening.push(listener.map_err(|failure| ListenFailure { index: Some(index), ..failure })?);
+        }
+        let socks = match forwarding.socks {
+            Some(port) => {
+                let socks = SocksListener::bind(port).await;
+                let failure = |reason: String| ListenFailure { index: None, port: Some(port), reason };
+                Some(socks.map_err(|error| failure(error.to_string()))?)
+            }
+            None => None,
+        };
+        let starter = Starter {
+            aws: Arc::clone(&access.aws),
+            network: Arc::clone(&access.network),
+            config: link_config(&settings, recording),
+            request: Arc::new(request),
+        };
+        let console = Console::open(&settings, Style::Plain).map_err(|error| other(error.to_string()))?;
+        let watch = Watch::start(None).map_err(|error| other(error.to_string()))?;
+        let budget = Budget::new(Limits::new(settings.buffer));
+        let mut pools = Pools::without_main(&budget);
+        let (mut listeners, mut bound) = (Listeners::default(), Vec::new());
+        let mut known: Vec<(&Destination, PoolId)> = Vec::new();
+        for (port, listener) in forwarding.ports.iter().zip(listening) {
+            let destination = &port.destination;
+            bound.push(Bound {
+                address: listener.address(),
+                port: listener.port(),
+                destination: Some(destination.to_string()),
+            });
+            let pool = known.iter().find(|(known, _)| *known == destination).map(|(_, pool)| *pool);
+            let pool = pool.unwrap_or_else(|| pools.add(destination.clone(), &starter, settings.sessions));
+            known.push((destination, pool));
+            listeners.add(pool, listener);
+        }
+        if let Some(socks) = socks {
+            let port = socks.port();
+            bound.push(Bound { address: format!("127.0.0.1:{port}"), port: Some(port), destination: None });
+            listeners.add_socks(socks);
+        }
+        let (reports, from_connections) = mpsc::channel(REPORTS);
+        let journal = Journal::new(&settings);
+        let front = Front { id: String::new(), settings, console, watch, starter: Some(starter) };
+        let run = Run { front, pools, budget, reports, journal, has_accepted: false };
+        Ok(Forwarder { run, listeners, from_connections, bound })
+    }
+
+    /// Where it listens: the ports in their order, then the SOCKS proxy.
+    pub(crate) fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+
+    /// Starts a session for each destination and waits until all are ready; for a target that is not connected, up to
+    /// `wait`.
+    ///
+    /// # Errors
+    /// The reason why one could not be started, or the signal that came meanwhile. All are ended then.
+    pub(crate) async fn start_sessions(mut self, wait: Option<Duration>) -> Result<Forwarder, StartFailure> {
+        self.run.pools.start_all();
+        let mut missing: BTreeSet<String> =
+            self.bound.iter().filter_map(|bound| bound.destination.clone()).collect();
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        let failure = loop {
+            if missing.is_empty() {
+                return Ok(self);
+            }
+            let Run { front: Front { watch, .. }, pools, .. } = &mut self.run;
+            let timeout = pools.next_timeout().map(Instant::from_std);
+            let reason = tokio::select! {
+                (_, event) = pools.next() => match event {
+                    PoolEvent::Tell(Status::SessionStarted { destination, .. }) => {
+                        missing.retain(|name| Some(name) != destination.as_ref());
+                        None
+                    }
+                    PoolEvent::Failure(text) => Some(text),
+                    PoolEvent::Tell(Status::Message { text, .. }) if deadline.is_none() => Some(text),
+                    PoolEvent::Tell(Status::SessionEnded { reason, .. }) => Some(reason),
+                    _ => None,
+                },
+                () = sleep_until(timeout) => {
+                    pools.handle_timeout(now());
+                    None
+                }
+                () = sleep_until(deadline) => Some("the sessions were not ready in time".to_owned()),
+                signal = watch.recv() => match signal {
+                    Signal::Usr1 | Signal::WindowChanged | Signal::Continue | Signal::Suspend => None,
+                    signal => break StartFailure::Signal(signal),
+                },
+            };
+            // The pools try again only for connections that wait.
+            pools.start_all();
+            if let Some(reason) = reason {
+                break StartFailure::Reason(reason);
+            }
+        };
+        mux::finish(self.run, self.listeners).finish(End::Finished).await;
+        Err(failure)
+    }
+
+    /// Prints a line for each port and `ready`, on stdout or on stderr; with JSON, an event for each on stderr.
+    pub(crate) fn announce(&mut self, is_on_stdout: bool) {
+        let Run { front: Front { console, .. }, .. } = &mut self.run;
+        for Bound { address, port, destination } in &self.bound {
+            let socket = port.is_none().then(|| address.clone());
+            let kind = if destination.is_some() { Kind::Forward } else { Kind::Socks };
+            let status =
+                Status::Ready { kind, session: None, port: *port, socket, destination: destination.clone() };
+            console.note_json(&status);
+        }
+        let mut text: String = self.bound.iter().map(|bound| format!("{bound}\n")).collect();
+        text += READY;
+        if is_on_stdout {
+            console.write(text.as_bytes());
+        } else if !console.is_json() {
+            console.write_error(text.as_bytes());
+        }
+    }
+
+    /// Forwards until `until` completes or `on_signal` returns false for a signal.
+    pub(crate) async fn run(
+        mut self,
+        mut on_signal: impl FnMut(Signal) -> bool,
+        until: impl Future<Output = ()>,
+    ) -> Outcome {
+        let on_signal = |signal: Signal, _: &mut Console| match signal {
+            Signal::Usr1 => Asked::Report,
+            signal if on_signal(signal) => Asked::Nothing,
+            _ => Asked::End,
+        };
+        let Forwarder { run, listeners, from_connections, .. } = &mut self;
+        let end = mux::pump(run, listeners, from_connections, on_signal, until).await;
+        let mut closing = mux::finish(self.run, self.listeners);
+        closing.may_lose_words = true;
+        let (is_well, signal) = closing.finish(end).await;
+        Outcome { is_well, signal, ..Outcome::default() }
+    }
+}
+
+/// Why the sessions of [`Forwarder::start_sessions`] were not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StartFailure {
+    Reason(String),
+    Signal(Signal),
+}
+
+/// The last line that is printed once all ports listen.
+const READY: &str = "ready\n";
+/// All addresses, in both families where the system has IPv6.
+const EVERYWHERE: &str = "::";
+const EVERYWHERE_IPV4: &str = "0.0.0.0";
