@@ -259,7 +259,7 @@ fn trust() {
     let mut world = world(&sim);
     let url = channel(&sim).replace("ws:", "wss:");
     let (_, report) = doctor(&world, &["--url", &url]);
-    assert_check(&report, "websocket", "failure", "authority that is not trusted here");
+    assert_check(&report, "websocket", "failure", "signed by an unknown CA");
     let bundle = world.path("ca.pem");
     std::fs::write(&bundle, sim.ca_pem().expect("TLS")).expect("write the authority");
     world.set("AWS_CA_BUNDLE", &bundle.display().to_string());

@@ -1,13 +1,16 @@
 //! The signature of the websocket's opening request.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use ssm_sim::{Config, SignatureReport, Sim};
+use ssm_sim::{Config, DEFAULT_TARGET, SignatureReport, Sim};
 
-use super::{Call, Forward, strict, strict_sim, world_without_credentials};
+use super::{Call, Forward, known, strict, strict_sim, world_without_credentials, write, write_config};
 use crate::harness::net::{Server, echo_through};
 use crate::harness::process::Running;
+use crate::harness::pty::Pty;
 use crate::harness::sim::{sim, start};
 use crate::harness::{REGION, World, named_pipe};
 
@@ -145,9 +148,88 @@ fn refused_for_the_missing_signature_says_so() {
     let text = finished.text();
     assert!(
         text.contains(
-            "Cannot perform start session: 127.0.0.1 refused the connection with status 403; the request was not \
-             signed: signing the connection failed: no AWS credentials were found\n"
+            "Cannot perform start session: 127.0.0.1 refused the connection with status 403: the request is not \
+             signed; the request was not signed: signing the connection failed: no AWS credentials were found\n"
         ),
         "{text}"
     );
+}
+
+/// The 403 of a key that does not exist, with a wrong secret, or of another account: the text names the reason and the
+/// command that checks the credentials.
+#[test]
+fn refused_credentials_are_explained() {
+    for (key, secret, reason) in [
+        ("AKIAMADEUPMADEUPMADE", "made-up", "InvalidClientTokenId: The security token is invalid."),
+        ("AKIAIOSFODNN7EXAMPLE", "made-up", "SignatureDoesNotMatch: The signature does not match."),
+        (
+            "AKIAIOSFODNN7EXAMPLE",
+            &known().secret_key,
+            "the request was signed by arn:aws:iam::123456789012:user/sim",
+        ),
+    ] {
+        let sim = start(strict());
+        let gateway = Server::start(|mut stream: TcpStream| {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        });
+        let mut world = World::new();
+        world.set("AWS_ACCESS_KEY_ID", "");
+        world.set("AWS_SECRET_ACCESS_KEY", "");
+        write(
+            &world,
+            ".aws/credentials",
+            &format!("[work]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"),
+        );
+        world.set("AWS_ENDPOINT_URL_STS", &sim.endpoint());
+        let mut call = Call::shell(&sim).profile("work");
+        let url = format!("ws://127.0.0.1:{}/v1/data-channel/x?role=publish_subscribe", gateway.port());
+        call.response["StreamUrl"] = url.into();
+        let text = call.spawn(&world).finish().text();
+        assert!(text.contains("127.0.0.1 refused the connection with status 403; "), "{text}");
+        assert!(text.contains(reason), "{text}");
+        assert!(text.contains("`aws sts get-caller-identity --profile work`\n"), "{text}");
+        assert!(!text.contains("made-up"), "{text}");
+    }
+}
+
+#[test]
+fn the_reason_in_a_refusal_is_printed() {
+    let gateway = Server::start(|mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let body = r#"{"message":"The request signature we calculated does not match"}"#;
+        let head = "HTTP/1.1 403 Forbidden\r\nx-amzn-errortype: InvalidSignatureException:http://x/\r\n";
+        let _ = stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    });
+    let sim = sim();
+    let mut call = Call::shell(&sim);
+    let url = format!("ws://127.0.0.1:{}/v1/data-channel/x?role=publish_subscribe", gateway.port());
+    call.response["StreamUrl"] = url.into();
+    let text = call.spawn(&World::new()).finish().text();
+    assert!(
+        text.contains(
+            "127.0.0.1 refused the connection with status 403: InvalidSignatureException: The request signature we \
+             calculated does not match; check `aws sts get-caller-identity`\n"
+        ),
+        "{text}"
+    );
+}
+
+/// A failure ends with the command that investigates it, at a terminal only.
+#[test]
+fn a_failure_at_a_terminal_names_the_command_that_investigates_it() {
+    let sim = start(Config { require_signed_open: true, ..Config::default() });
+    let world = world_without_credentials();
+    write_config(&world, "[profile 'two words']\nregion = us-east-1\n");
+    let command = Call::shell(&sim).profile("two words").plugin(&world);
+    let mut pty = Pty::spawn(&command);
+    pty.finish();
+    let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
+    let line = format!(
+        "session-manager-plugin: run: session-manager-plugin doctor --profile 'two words' --region {REGION} --target \
+         {DEFAULT_TARGET}"
+    );
+    assert!(screen.contains(&line), "{screen}");
+    let finished = Call::shell(&sim).spawn(&world).finish();
+    assert!(!finished.errors().contains("doctor"), "{}", finished.errors());
 }

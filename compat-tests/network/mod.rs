@@ -203,7 +203,7 @@ fn a_proxy_that_is_not_there_is_named() {
         let _ = std::io::copy(&mut &stream, &mut std::io::sink());
     });
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", silent.port()));
-    site.fails_with(&format!("{SERVICE} did not open a websocket within 1s"));
+    site.fails_with(&format!("no websocket to {SERVICE} after 1s"));
     site.fails_with(&format!("{SERVICE} (through proxy http://127.0.0.1:{}) did not open", silent.port()));
     // One whose certificate is not trusted.
     let proxy = site.proxy(ProxyOptions { tls: true, ..ProxyOptions::default() });
@@ -313,7 +313,7 @@ fn named_authorities_replace_the_system_s() {
         if named == "ours" {
             site.works();
         } else {
-            site.fails_with("its certificate comes from an authority that is not trusted here");
+            site.fails_with("its certificate is signed by an unknown CA");
         }
     }
 }
@@ -373,9 +373,9 @@ fn socks_proxies_carry_the_calls_to_aws() {
 fn an_unknown_authority_is_refused_with_advice() {
     let mut site = Site::here("localhost");
     site.fails_with(
-        "cannot open TLS to localhost: its certificate comes from an authority that is not trusted here; if a proxy \
-         or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE (which replaces the system's \
-         authorities)",
+        "cannot open TLS to localhost: its certificate is signed by an unknown CA; if a proxy or gateway uses its own, \
+         name that CA's PEM file in AWS_CA_BUNDLE or the profile's ca_bundle (which replaces the system's CAs); the AWS \
+         CLI's --ca-bundle and --no-verify-ssl do not reach the plugin",
     );
     let missing = site.world.path("missing.pem");
     site.set("AWS_CA_BUNDLE", &missing.display().to_string());

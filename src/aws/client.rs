@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -262,6 +263,17 @@ impl Client {
         Ok(DataKey { plaintext, ciphertext })
     }
 
+    /// The SDK's configuration and the credentials to sign a call with.
+    pub(super) async fn config(&self, call: &'static str) -> Result<(&SdkConfig, Credentials), AwsError> {
+        let (loaded, found) = self.ready(call, CALL_LOOK_UP).await?;
+        Ok((&loaded.config, found.credentials))
+    }
+
+    /// The profile that the caller named.
+    pub(super) fn profile(&self) -> Option<&str> {
+        self.context.profile.as_deref()
+    }
+
     /// A client for SSM, with the access key that it signs with.
     pub(super) async fn ssm(
         &self,
@@ -343,7 +355,7 @@ impl Loaded {
 }
 
 /// Runs a call. A panic in it, mostly the SDK's about a setting, is its error.
-async fn contained<T>(
+pub(super) async fn contained<T>(
     call: &'static str,
     work: impl Future<Output = Result<T, AwsError>>,
 ) -> Result<T, AwsError> {
@@ -353,7 +365,7 @@ async fn contained<T>(
     }
 }
 
-fn timeouts(whole: Duration) -> TimeoutConfig {
+pub(super) fn timeouts(whole: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(whole).build()
 }
 

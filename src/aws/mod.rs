@@ -7,6 +7,7 @@
 //! | [`Client::terminate`] | an end that the agent cannot be told | SSM TerminateSession |
 //! | [`Client::start`] | further sessions like the first | SSM StartSession |
 //! | [`Client::instances`] | a target by its name | SSM DescribeInstanceInformation |
+//! | [`Client::caller`] | a refused websocket, `doctor` | STS GetCallerIdentity |
 //! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
 //!
 //! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work; for a role or an SSO profile the AWS
@@ -14,6 +15,7 @@
 //! Nothing is read and nothing is asked before the first of these calls: a start that needs none pays for none.
 
 mod body_limit;
+mod caller;
 mod cli_cache;
 mod client;
 mod config;
@@ -27,6 +29,7 @@ mod retries;
 mod route;
 mod sign;
 
+pub use self::caller::Caller;
 pub use self::client::{Client, Identity, Opened};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
 pub use self::error::{AwsError, ErrorKind};

@@ -12,13 +12,13 @@ use crate::aws::AwsError;
 #[derive(Debug, thiserror::Error)]
 pub enum GaveUp {
     /// The first opening failed.
-    #[error("{0}")]
-    Open(OpenFailure),
+    #[error(transparent)]
+    Open(#[from] OpenFailure),
     /// The session is over at the service: it was idle too long, or away too long.
     #[error("the session has timed out")]
     SessionGone,
     /// The first opening took too long.
-    #[error("{host} did not open a websocket within {timeout:?}, last: {reason}")]
+    #[error("no websocket to {host} after {timeout:?} (last error: {reason})")]
     OpenTimeout {
         /// The stream URL's host.
         host: String,
@@ -28,7 +28,7 @@ pub enum GaveUp {
         reason: String,
     },
     /// A lost connection did not come back in time.
-    #[error("no connection for {timeout:?}, last: {reason}")]
+    #[error("no connection for {timeout:?} (last error: {reason})")]
     Reconnect {
         /// The time given.
         timeout: Duration,
@@ -41,8 +41,16 @@ pub enum GaveUp {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
     /// The websocket did not open.
-    #[error("{0}")]
+    #[error(transparent)]
     Websocket(#[from] OpenError),
+    /// The service refuses the credentials that the request was signed with.
+    #[error("{error}; {explanation}")]
+    Credentials {
+        /// The refusal.
+        error: OpenError,
+        /// The service's opinion of the credentials, and the command that checks them.
+        explanation: String,
+    },
     /// The websocket did not open, probably because the request was unsigned.
     #[error("{error}; the request was not signed: {unsigned}")]
     Unsigned {
@@ -60,7 +68,9 @@ impl OpenFailure {
     /// Whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
-            OpenFailure::Websocket(error) | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
+            OpenFailure::Websocket(error)
+            | OpenFailure::Credentials { error, .. }
+            | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
             OpenFailure::SessionGone => true,
         }
     }
@@ -79,12 +89,12 @@ pub enum OpenError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The TLS handshake failed.
-    #[error("cannot open TLS to {host}: {}", tls::explain(source))]
+    #[error("cannot open TLS to {host}: {}", tls::explain(error))]
     Tls {
         /// The host's name.
         host: String,
-        /// The TLS library's words.
-        source: io::Error,
+        /// The TLS library's error message.
+        error: io::Error,
     },
     /// One attempt took too long.
     #[error("{host} did not open a websocket within {timeout:?}")]
@@ -95,19 +105,21 @@ pub enum OpenError {
         timeout: Duration,
     },
     /// The server answered the upgrade with something else.
-    #[error("{host} refused the connection with status {status}")]
+    #[error("{host} refused the connection with status {status}{}", after_colon(reason.as_deref()))]
     Status {
         /// The host's name.
         host: String,
         /// The HTTP status.
         status: u16,
+        /// The reason in the server's response, on one line.
+        reason: Option<String>,
     },
     /// The upgrade failed otherwise.
     #[error("{host} did not open a websocket: {reason}")]
     Upgrade {
         /// The host's name.
         host: String,
-        /// The websocket library's words.
+        /// The websocket library's error message.
         reason: String,
     },
 }
@@ -117,10 +129,80 @@ impl OpenError {
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenError::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),
-            OpenError::Tls { source, .. } => tls::is_permanent(source),
+            OpenError::Tls { error, .. } => tls::is_permanent(error),
             OpenError::Proxy(error) => error.is_permanent(),
             OpenError::Trust(_) => true,
             OpenError::Connect(_) | OpenError::TimedOut { .. } | OpenError::Upgrade { .. } => false,
+        }
+    }
+}
+
+fn after_colon(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::ErrorKind;
+
+    /// Every error of a link, with a cause where it has one.
+    fn all() -> Vec<anyhow::Error> {
+        let io = || io::Error::other("the cause");
+        let host = || "host".to_owned();
+        let connect = || ConnectError::Connect { host: host(), port: 443, error: io() };
+        let status = || OpenError::Status { host: host(), status: 403, reason: Some("no such key".into()) };
+        let timeout = Duration::from_secs(1);
+        let trust = || TrustError::Library("the cause".into());
+        let proxy_error = || ProxyError::Connect { proxy: "proxy".into(), error: connect() };
+        let unsigned = AwsError::new("ssm:Call", ErrorKind::NoCredentials, "no credentials");
+        let opens = vec![
+            OpenError::Connect(ConnectError::Resolve { host: host(), error: io() }),
+            OpenError::Connect(connect()),
+            OpenError::Proxy(proxy_error()),
+            OpenError::Proxy(ProxyError::Tls { proxy: "proxy".into(), error: io() }),
+            OpenError::Proxy(ProxyError::Trust(trust())),
+            OpenError::Trust(trust()),
+            OpenError::Trust(TrustError::Unreadable { path: "/ca".into(), reason: "the cause".into() }),
+            OpenError::Tls { host: host(), error: io() },
+            OpenError::TimedOut { host: host(), timeout },
+            status(),
+            OpenError::Upgrade { host: host(), reason: "the cause".into() },
+        ];
+        let failures = vec![
+            OpenFailure::Unsigned { error: status(), unsigned },
+            OpenFailure::Credentials { error: status(), explanation: "check them".into() },
+            OpenFailure::SessionGone,
+        ];
+        let failures = failures.into_iter().chain(opens.into_iter().map(OpenFailure::from));
+        failures
+            .map(|failure| GaveUp::from(failure).into())
+            .chain([
+                anyhow::Error::from(status()),
+                connect().into(),
+                proxy_error().into(),
+                trust().into(),
+                GaveUp::OpenTimeout { host: host(), timeout, reason: "the cause".into() }.into(),
+                GaveUp::Reconnect { timeout, reason: "the cause".into() }.into(),
+                GaveUp::SessionGone.into(),
+                crate::files::FileError::from(io()).into(),
+                crate::ca_bundle::BundleError::from(crate::files::FileError::from(io())).into(),
+            ])
+            .collect()
+    }
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        for error in all() {
+            let text = format!("{error:#}");
+            assert_eq!(text, error.to_string(), "with its causes and without");
+            for part in text.split([':', ';', '(']).map(str::trim) {
+                let count = text.matches(part).count();
+                assert!(
+                    count == 1 || part.len() < "the cause".len(),
+                    "{part:?} is there {count} times: {text}"
+                );
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ mod opener;
 pub(crate) mod probe;
 pub(crate) mod proxy;
 mod reconnect;
+mod refusal;
 #[cfg(test)]
 mod scripted;
 mod stream;

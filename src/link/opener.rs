@@ -100,14 +100,37 @@ impl Opener {
             };
             let outcome = websocket::open(dial, signature, open_by).await;
             let warning = self.warning(refusal.as_ref(), unsigned.as_ref());
-            let outcome = outcome.map_err(|error| match unsigned {
-                Some(unsigned) if matches!(error, OpenError::Status { status: 401 | 403, .. }) => {
-                    OpenFailure::Unsigned { error, unsigned }
-                }
-                _ => OpenFailure::Websocket(error),
-            });
+            let outcome = match outcome {
+                Ok(socket) => Ok(socket),
+                Err(error) => Err(self.explained(error, unsigned, again).await),
+            };
             Attempted { opener: self, outcome, warning }
         })
+    }
+
+    /// The failure with the reason for a refusal, as far as AWS tells it: for signed requests by a call to STS.
+    async fn explained(&self, error: OpenError, unsigned: Option<AwsError>, again: bool) -> OpenFailure {
+        let OpenError::Status { status: 401 | 403, reason, .. } = &error else {
+            return OpenFailure::Websocket(error);
+        };
+        if let Some(unsigned) = unsigned {
+            return OpenFailure::Unsigned { error, unsigned };
+        }
+        let Some(aws) = self.aws().filter(|_| self.target.sign_first && !again) else {
+            return OpenFailure::Websocket(error);
+        };
+        let check = aws.check_command();
+        let explanation = match reason {
+            Some(_) => format!("check {check}"),
+            None => match tokio::time::timeout(EXPLANATION_TIMEOUT, aws.caller()).await {
+                Ok(Ok(caller)) => format!("the request was signed by {}; compare {check}", caller.arn),
+                Ok(Err(error)) if error.kind == ErrorKind::BadCredentials => {
+                    format!("{error}; check {check}")
+                }
+                Ok(Err(_)) | Err(_) => format!("check {check}"),
+            },
+        };
+        OpenFailure::Credentials { error, explanation }
     }
 
     /// A line for the user about what did not work, apart from the outcome.
@@ -149,7 +172,7 @@ impl Opener {
         })?;
         // An answer without a URL leaves the old one.
         if !opened.stream_url.is_empty() {
-            self.target.url = self.target.network.stream_url(&opened.stream_url)?;
+            self.target.url = self.target.network.stream_url(&opened.stream_url).map_err(Refusal::Url)?;
         }
         self.target.token = Arc::new(opened.token);
         self.unused = Some(Instant::now());
@@ -184,7 +207,7 @@ enum Refusal {
     #[error("cannot resume the session with a new token, trying the old one: {0}")]
     Aws(AwsError),
     #[error("cannot resume the session where the service says: {0}")]
-    Url(#[from] StreamUrlError),
+    Url(StreamUrlError),
 }
 
 impl Refusal {
@@ -194,5 +217,7 @@ impl Refusal {
     }
 }
 
+/// The failure is reported without an explanation when STS takes longer to answer.
+const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an unused token is assumed to stay valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);

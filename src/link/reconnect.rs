@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn refused(status: u16) -> OpenFailure {
-        OpenFailure::Websocket(OpenError::Status { host: "host".into(), status })
+        OpenFailure::Websocket(OpenError::Status { host: "host".into(), status, reason: None })
     }
 
     fn unreachable() -> OpenFailure {
@@ -305,7 +305,7 @@ mod tests {
         assert!((6..20).contains(&attempts.len()), "{attempts:?}");
         assert_eq!(
             reason.to_string(),
-            "host did not open a websocket within 30s, last: host did not open a websocket within 1s"
+            "no websocket to host after 30s (last error: host did not open a websocket within 1s)"
         );
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let gaps: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap <= MAX_STEP), "{gaps:?}");
         assert!(attempts.len() >= 40, "a network that comes back is noticed soon: {}", attempts.len());
-        assert!(reason.to_string().starts_with("no connection for 300s, last: "), "{reason}");
+        assert!(reason.to_string().starts_with("no connection for 300s (last error: "), "{reason}");
     }
 
     #[test]

@@ -14,22 +14,22 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name has no address.
-    #[error("cannot resolve {host}: {source}")]
+    #[error("cannot resolve {host}: {error}")]
     Resolve {
         /// The host asked for.
         host: String,
-        /// The resolver's words.
-        source: io::Error,
+        /// The resolver's error.
+        error: io::Error,
     },
     /// Nobody answers there.
-    #[error("cannot connect to {host}:{port}: {source}")]
+    #[error("cannot connect to {host}:{port}: {error}")]
     Connect {
         /// The host asked for.
         host: String,
         /// The TCP port.
         port: u16,
-        /// The system's words about the last address that failed.
-        source: io::Error,
+        /// The system's error for the last address that failed.
+        error: io::Error,
     },
 }
 
@@ -43,8 +43,8 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ConnectE
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = tokio::net::lookup_host((bare, port))
         .await
-        .map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?;
-    let failed = |source| ConnectError::Connect { host: host.to_owned(), port, source };
+        .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error })?;
+    let failed = |error| ConnectError::Connect { host: host.to_owned(), port, error };
     let stream = race(interleave(addresses.take(MAX_ADDRESSES).collect())).await.map_err(failed)?;
     prepare(&stream).map_err(failed)?;
     Ok(stream)

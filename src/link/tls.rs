@@ -37,7 +37,7 @@ pub enum TrustError {
     },
     /// The TLS library takes no settings of ours.
     #[error("cannot set up TLS: {0}")]
-    Library(#[from] rustls::Error),
+    Library(String),
 }
 
 /// A TLS configuration that trusts the certificates of `bundle`, a PEM file, and without one the system's store (or
@@ -54,7 +54,8 @@ pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientC
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TrustError::Library(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
@@ -113,9 +114,9 @@ pub(super) fn explain(error: &io::Error) -> String {
     let Some(rustls::Error::InvalidCertificate(reason)) = inner else { return error.to_string() };
     match reason {
         CertificateError::UnknownIssuer => {
-            "its certificate comes from an authority that is not trusted here; if a \
-             proxy or gateway uses its own, name that authority's PEM file in AWS_CA_BUNDLE \
-             (which replaces the system's authorities)"
+            "its certificate is signed by an unknown CA; if a proxy or gateway uses its own, name \
+             that CA's PEM file in AWS_CA_BUNDLE or the profile's ca_bundle (which replaces the system's CAs); the AWS \
+             CLI's --ca-bundle and --no-verify-ssl do not reach the plugin"
                 .to_owned()
         }
         CertificateError::BadSignature => {

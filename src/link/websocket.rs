@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
@@ -14,6 +14,7 @@ use url::Url;
 use super::error::OpenError;
 use super::network::Network;
 use super::proxy::Proxy;
+use super::refusal;
 use super::stream::{MaybeTls, Stream};
 use super::tcp;
 use super::tls;
@@ -75,7 +76,7 @@ async fn attempt(
     upgrade.headers_mut().extend(headers);
     match tokio_tungstenite::client_async_with_config(upgrade, stream, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::Error::Http(response)) => Err(refused(host, response.status())),
+        Err(tungstenite::Error::Http(response)) => Err(refused(host, &response)),
         Err(error) => Err(upgrade_error(error)),
     }
 }
@@ -93,7 +94,7 @@ pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -
     }
     match tls::connect(network.tls()?, &host, hop).await {
         Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
-        Err(source) => Err(OpenError::Tls { host, source }),
+        Err(error) => Err(OpenError::Tls { host, error }),
     }
 }
 
@@ -101,8 +102,8 @@ fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
 }
 
-fn refused(host: String, status: StatusCode) -> OpenError {
-    OpenError::Status { host, status: status.as_u16() }
+fn refused(host: String, response: &Response<Option<Vec<u8>>>) -> OpenError {
+    OpenError::Status { host, status: response.status().as_u16(), reason: refusal::reason(response) }
 }
 
 fn config() -> WebSocketConfig {

@@ -216,20 +216,20 @@ pub enum ProxyError {
         name: &'static str,
     },
     /// The proxy itself cannot be reached.
-    #[error("proxy {proxy}: {source}")]
+    #[error("proxy {proxy}: {error}")]
     Connect {
         /// The proxy.
         proxy: String,
-        /// What the network said.
-        source: ConnectError,
+        /// The error of the connection to it.
+        error: ConnectError,
     },
     /// The proxy's certificate is not accepted, or TLS failed otherwise.
-    #[error("cannot open TLS to proxy {proxy}: {}", tls::explain(source))]
+    #[error("cannot open TLS to proxy {proxy}: {}", tls::explain(error))]
     Tls {
         /// The proxy.
         proxy: String,
-        /// The TLS library's words.
-        source: std::io::Error,
+        /// The TLS library's error message.
+        error: std::io::Error,
     },
     /// There is nobody to trust.
     #[error(transparent)]
@@ -268,7 +268,7 @@ impl ProxyError {
             ProxyError::Refused { status, .. } => {
                 status.is_client_error() && !matches!(status.as_u16(), 408 | 429)
             }
-            ProxyError::Tls { source, .. } => tls::is_permanent(source),
+            ProxyError::Tls { error, .. } => tls::is_permanent(error),
             ProxyError::Connect { .. } | ProxyError::Broken { .. } => false,
         }
     }
@@ -285,7 +285,7 @@ impl Proxy {
     ) -> Result<MaybeTls<TcpStream>, ProxyError> {
         let tcp = tcp::connect(self.host(), self.port())
             .await
-            .map_err(|source| ProxyError::Connect { proxy: self.to_string(), source })?;
+            .map_err(|error| ProxyError::Connect { proxy: self.to_string(), error })?;
         let to = format!("{host}:{port}");
         match self.kind {
             Kind::Http => self.tunnel(tcp, &to).await.map(MaybeTls::Plain),
@@ -293,7 +293,7 @@ impl Proxy {
                 let config = trust()?;
                 let stream = tls::connect(config, self.host(), tcp)
                     .await
-                    .map_err(|source| ProxyError::Tls { proxy: self.to_string(), source })?;
+                    .map_err(|error| ProxyError::Tls { proxy: self.to_string(), error })?;
                 self.tunnel(stream, &to).await.map(|stream| MaybeTls::Tls(Box::new(stream)))
             }
             Kind::Socks5 => self.socks5(tcp, &to).await.map(MaybeTls::Plain),

@@ -3,6 +3,7 @@
 //! | source | endpoint | access keys begin with |
 //! |---|---|---|
 //! | STS AssumeRole | `POST /` with a form, signed | `ASIAROLE` |
+//! | STS GetCallerIdentity | `POST /` with a form, signed | |
 //! | STS AssumeRoleWithWebIdentity | `POST /` with a form | `ASIAWEB` |
 //! | SSO GetRoleCredentials | `GET /federation/credentials` | `ASIASSO` |
 //! | SSO OIDC CreateToken | `POST /token` | |

@@ -27,6 +27,10 @@ pub(crate) fn handle(service: &Arc<Service>, request: &Signed<'_>) -> Response {
             Ok(()) => credentials(service, "AssumeRole", "ASIAROLE"),
             Err((code, message)) => error(code, message),
         },
+        Some("GetCallerIdentity") => match signed(service, request) {
+            Ok(()) => caller(),
+            Err((code, message)) => error(code, message),
+        },
         Some("AssumeRoleWithWebIdentity") if field("WebIdentityToken") == Some(WEB_IDENTITY) => {
             credentials(service, "AssumeRoleWithWebIdentity", "ASIAWEB")
         }
@@ -47,6 +51,13 @@ fn signed(service: &Service, request: &Signed<'_>) -> Result<(), (&'static str, 
         Err(Refusal::Unknown) => Err(("InvalidClientTokenId", "The security token is invalid.")),
         Err(Refusal::Mismatch) => Err(("SignatureDoesNotMatch", "The signature does not match.")),
     }
+}
+
+fn caller() -> Response {
+    let xml = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+        <Arn>arn:aws:iam::123456789012:user/sim</Arn><UserId>AIDASIM</UserId><Account>123456789012</Account>\
+        </GetCallerIdentityResult><ResponseMetadata><RequestId>sim</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
+    ([(header::CONTENT_TYPE, XML)], xml).into_response()
 }
 
 fn credentials(service: &Service, action: &str, prefix: &str) -> Response {
