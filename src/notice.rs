@@ -269,6 +269,23 @@ pub(crate) fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())
 }
 
+/// The command that investigates a failure, as a line for a person at a terminal. An empty region is left out.
+pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&str>) -> String {
+    let mut line = "run: session-manager-plugin doctor".to_owned();
+    for (name, value) in [("--profile", profile), ("--region", Some(region)), ("--target", target)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            line += &format!(" {name} {}", quoted(value));
+        }
+    }
+    line
+}
+
+/// A word for a POSIX shell, in single quotes unless it needs none.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
+    if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// Lines for stderr that were dropped while its reader took nothing.
 pub(crate) fn lines_dropped(count: u64) -> String {
     format!("{count} lines for stderr were dropped because it was not read")
@@ -350,6 +367,16 @@ mod tests {
                 + &exiting(id);
             assert_eq!(ours, recorded, "{name}");
         }
+    }
+
+    #[test]
+    fn the_command_that_investigates_is_complete_and_quoted() {
+        assert_eq!(
+            investigate(Some("my work"), "eu-west-1", Some("i-1")),
+            "run: session-manager-plugin doctor --profile 'my work' --region eu-west-1 --target i-1"
+        );
+        let hostile = investigate(None, "", Some("$(x)'"));
+        assert!(hostile.contains(r"--target '$(x)'\''"), "{hostile}");
     }
 
     /// The official plugin's format strings, for what was not recorded.

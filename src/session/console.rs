@@ -1,6 +1,6 @@
 //! The session's standard output and error.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 /// | `note` | stderr | if the caller wants it: a line of the journal | the same |
 /// | `announce` | stderr | always: a change of state that was asked for | dropped above twice that |
 /// | `complain` | stderr | always: a failure | the same |
+/// | `suggest` | stderr, at a terminal | the command that investigates a failure | the same |
 /// | `answer` | stderr | always: the answer to an escape | the same |
 ///
 /// After [`Console::begin_closing`] nothing is dropped: the last lines of a run are few. Lines that were dropped are
@@ -47,6 +48,8 @@ pub(crate) struct Console {
     /// Lines for stderr that were dropped since this was last reported.
     dropped: u64,
     style: Style,
+    /// The command that investigates a failure, for a person at a terminal.
+    next_step: Option<String>,
 }
 
 /// The use of stdout and stderr in a run.
@@ -88,7 +91,21 @@ impl Console {
             style,
             is_closing: false,
             dropped: 0,
+            next_step: None,
         })
+    }
+
+    /// Sets the command that [`Console::suggest`] prints.
+    pub(super) fn set_next_step(&mut self, command: String) {
+        // Only a person can run it; a tool that reads the lines has its own way.
+        self.next_step = Some(command).filter(|_| io::stderr().is_terminal() && !self.is_json);
+    }
+
+    /// The command that investigates a failure, on stderr, at a terminal; once.
+    pub(super) fn suggest(&mut self) {
+        if let Some(command) = self.next_step.take() {
+            self.complain(&command);
+        }
     }
 
     /// From here on stdout carries the remote's bytes and nothing else (SSH sessions).

@@ -291,15 +291,18 @@ impl Closing {
             End::TimedOut => {
                 let sentence = notice::timed_out(&self.id);
                 self.console.fail(&sentence, sentence.trim_end());
+                self.console.suggest();
             }
             End::NotStarted(reason) => {
                 self.console.fail(&notice::cannot_start(&reason), &reason);
+                self.console.suggest();
                 is_well = false;
             }
             End::Failed(reason) => {
                 // The reason may be that stdout takes no more: one line about it is enough.
                 self.may_lose_words = true;
                 self.console.complain(&reason);
+                self.console.suggest();
                 is_well = false;
             }
         }

@@ -79,6 +79,11 @@ pub(crate) async fn run(run: Run) -> Outcome {
     let may_be_port = opening::may_be_port(&start, parent.as_ref());
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent.filter(|_| !settings.keep_alive_without_parent));
+    console.set_next_step(notice::investigate(
+        start.profile.as_deref(),
+        &start.region,
+        start.target.as_deref(),
+    ));
     console.say(&notice::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
     let (forwards, errors) = port::parse_forwards(settings.forward.as_deref().unwrap_or_default());
@@ -108,6 +113,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         Err((mut console, error)) => {
             let reason = format!("{error:#}");
             console.fail(&notice::cannot_start(&reason), &reason);
+            console.suggest();
             console.tell(&Status::End { cause: "not_started", reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
                 console.complain(&error.to_string());
