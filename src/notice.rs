@@ -264,6 +264,14 @@ fn to(destination: Option<&str>) -> String {
     destination.map(|destination| format!(" to {destination}")).unwrap_or_default()
 }
 
+/// The AWS CLI gets the exit status 0 in the place of `status`.
+pub(crate) fn status_withheld(status: u8) -> String {
+    format!(
+        "SSM_PLUGIN_EXIT_CODE: exit status {status} is replaced by 0, because the AWS CLI prints the session's token when \
+         the plugin fails; to get the status, use session-manager-plugin run, or start this program without the AWS CLI"
+    )
+}
+
 /// A failure, as a line for stderr.
 pub(crate) fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())

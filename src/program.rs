@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
             }
             return start_session(*start, loaded);
         }
-        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings),
+        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings, &Parent::find()),
     };
     print(&text);
     ExitCode::SUCCESS
@@ -60,15 +60,25 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     process::raise_descriptor_limit();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err), &settings),
+        Err(err) => return fail(&notice::cannot_start(err), &settings, &parent),
     };
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
-    let wants_status = settings.exit_code;
+    let (is_under_cli, end_settings) = (parent.is_aws_cli(), settings.clone());
     let (access, parent, style) = (None, Some(parent), Style::Official);
     let outcome = runtime.block_on(session::run(Run { start, access, settings, recording, parent, style }));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
-    ExitCode::from(outcome.status(wants_status))
+    ExitCode::from(passed_on(outcome.status(end_settings.exit_code), is_under_cli, &end_settings))
+}
+
+/// The exit status for the caller: 0 for the AWS CLI, which prints our arguments, a token among them, when it is another
+/// (smp#60). That is reported on stderr.
+fn passed_on(status: u8, is_under_cli: bool, settings: &Settings) -> u8 {
+    if status == 0 || !is_under_cli {
+        return status;
+    }
+    let _ = io::stderr().write_all(&session::failure_line(settings, &notice::status_withheld(status)));
+    0
 }
 
 /// What has been started; reports on stderr what could not be, which stops nothing else.
@@ -96,7 +106,7 @@ fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings),
+        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings, &Parent::find()),
     };
     let report = runtime.block_on(doctor::examine(&options, loaded));
     runtime.shutdown_background();
@@ -104,11 +114,12 @@ fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
     ExitCode::from(u8::from(report.has_failed()))
 }
 
-/// Says what went wrong on stdout, where callers look for it. The status is 0, as the official
-/// plugin's, unless the settings ask for it: the AWS CLI prints our argv when it is another.
-fn fail(text: &str, settings: &Settings) -> ExitCode {
+/// Prints a failure on stdout, where callers look for it. The status is 0, as the official plugin's, unless the settings
+/// ask for another and the caller can take it ([`passed_on`]).
+fn fail(text: &str, settings: &Settings, parent: &Parent) -> ExitCode {
     print(text);
-    if settings.exit_code { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS }
+    let status = if settings.exit_code { OWN_FAILURE } else { 0 };
+    ExitCode::from(passed_on(status, parent.is_aws_cli(), settings))
 }
 
 /// A reader that is gone needs no message.

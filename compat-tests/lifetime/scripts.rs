@@ -119,6 +119,54 @@ fn exit_status_of_the_remote_command() {
     }
 }
 
+/// smp#60: the AWS CLI prints the plugin's arguments, the token and the stream URL among them, when it fails.
+#[test]
+fn the_aws_cli_always_gets_0() {
+    let sim = sim();
+    let mut world = World::new();
+    for (asked, command, withheld) in [
+        ("1", "sh -c 'exit 7'", Some("exit status 7 is replaced by 0")),
+        ("1", "sh -c 'exit 0'", None),
+        ("0", "sh -c 'exit 7'", None),
+    ] {
+        world.set("SSM_PLUGIN_EXIT_CODE", asked);
+        let started = batch(&sim, command);
+        let finished = run(&mut under_the_cli(&world, &started.command_with_json(&world)));
+        finished.assert_ok();
+        assert_withheld(&finished, withheld);
+    }
+    world.set("SSM_PLUGIN_EXIT_CODE", "1");
+    let mut bad = world.plugin();
+    bad.args(["{", "us-east-1", "StartSession"]);
+    let finished = run(&mut under_the_cli(&world, &bad));
+    finished.assert_ok();
+    assert_withheld(&finished, Some("exit status 255 is replaced by 0"));
+}
+
+#[track_caller]
+fn assert_withheld(finished: &Finished, words: Option<&str>) {
+    let errors = finished.errors();
+    assert_eq!(errors.matches("is replaced by 0").count(), usize::from(words.is_some()), "{errors}");
+    if let Some(words) = words {
+        assert!(errors.contains(words) && errors.contains("session-manager-plugin run"), "{errors}");
+    }
+    assert!(!errors.contains("TokenValue") && !errors.contains("StreamUrl"), "{errors}");
+}
+
+/// Without separate output streams the agent sends no status, except for a command that it cannot start.
+#[test]
+fn a_command_that_cannot_be_started_is_a_failure() {
+    let sim = sim();
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_EXIT_CODE", "1");
+    for (command, expected) in [("/does/not/exist", 1), ("sh -c 'exit 7'", 0)] {
+        let parameters = json!({"command": [command]});
+        let started = Started::at(&sim.endpoint(), Some("AWS-StartNonInteractiveCommand"), parameters);
+        let finished = run(&mut started.command(&world));
+        assert_eq!(finished.status.code(), Some(expected), "{command}: {}", finished.text());
+    }
+}
+
 #[test]
 fn exit_status_of_our_own_failures() {
     let gateway = Gateway::raw(super::deadlines::never_answer);

@@ -56,6 +56,13 @@ impl From<anyhow::Error> for End {
 }
 
 impl End {
+    /// The exit status of a command that the agent could not start. Only sessions with separate output streams carry a
+    /// status: the agent's own then.
+    pub(super) fn implied_exit_code(&self) -> Option<i32> {
+        let End::Closed(output) = self else { return None };
+        NOT_STARTED.iter().any(|beginning| output.trim_start().starts_with(beginning)).then_some(1)
+    }
+
     fn status(&self) -> Status {
         let (cause, reason) = match self {
             End::Closed(output) => ("closed", output.as_str()),
@@ -344,6 +351,8 @@ pub(super) fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
 
+/// The agent's errors for a command that it cannot start (its `shell.go`, `Execute` and the two `processCommandsWith…`).
+const NOT_STARTED: [&str; 2] = ["Error occurred starting the command:", "Unable to start command:"];
 /// Sessions being ended that keep their links.
 const MAX_LINKS: usize = 8;
 /// Sessions being ended. More than a run starts before the first of them are ended.

@@ -95,6 +95,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let run = async {
                 let (end, exit_code, closing) = drive(session, forwards, may_be_port).await;
                 tracing::info!(id = %closing.id, ?end, "session ends");
+                let exit_code = exit_code.or(end.implied_exit_code());
                 let is_reader_gone = matches!(end, End::ReaderGone);
                 let (is_well, signal) = closing.finish(end).await;
                 Outcome { is_well, exit_code, signal, is_reader_gone }

@@ -101,8 +101,17 @@ pub(crate) fn manual() -> String {
          .I ~/.local/state/session\\-manager\\-plugin/\n\
          Diagnostics, one file a day, when SSM_PLUGIN_LOG asks for them.\n\
          .SH EXIT STATUS\n\
-         0, whatever happened: the AWS CLI would otherwise print the arguments, a token among them. With\n\
-         SSM_PLUGIN_EXIT_CODE=1 the remote command's status, and 255 when the plugin itself has failed.\n\
+         0 under the AWS CLI, always: it would otherwise print the arguments, a token among them. To other callers, with\n\
+         SSM_PLUGIN_EXIT_CODE=1, the remote command's status, and 255 when the plugin itself has failed; without it, 0.\n\
+         .PP\n\
+         The agent sends a command's status only in sessions whose document has separate output streams:\n\
+         AWS\\-StartNonInteractiveCommand with separateOutputStream=True, and documents of your own of the type\n\
+         NonInteractiveCommands with that property. A command that could not be started is 1 with and without it.\n\
+         Shells (SSM\\-SessionManagerRunShell, Standard_Stream), AWS\\-StartInteractiveCommand, port forwarding, SSH and\n\
+         aws ecs execute\\-command never return a status.\n\
+         .B session\\-manager\\-plugin run\n\
+         uses such a document and returns the command's status without the AWS CLI.\n\
+         .PP\n\
          .B doctor\n\
          exits with 1 if a check has failed, and with 2 if its arguments are not understood.\n\
          .SH SEE ALSO\n\

@@ -81,7 +81,7 @@ settings! {
     exit_code: Flag = Flag,
         "SSM_PLUGIN_EXIT_CODE",
         "1: exit with the remote command's status, 255 for the plugin's own failures",
-        "smp#59; off because the AWS CLI prints our argv when we exit non-zero (smp#60)";
+        "smp#59; off, and without effect under the AWS CLI, which prints our arguments when the status is not 0 (smp#60)";
     local_host: Host = Host("localhost"),
         "SSM_PLUGIN_LOCAL_HOST",
         "address a forwarded port listens on",
