@@ -127,7 +127,8 @@ fn a_full_or_unwritable_disk_stops_nothing() {
         assert!(text.matches("hello\r\n").count() == 100 && text.contains("Exiting session"), "{text}");
         assert_eq!(errors.lines().count(), lines, "{}: {errors}", path.display());
         if lines > 0 {
-            let line = format!("session-manager-plugin: no log: cannot open {}: ", path.display());
+            let line =
+                format!("session-manager-plugin: logging is disabled: cannot open {}: ", path.display());
             assert!(errors.starts_with(&line), "{errors}");
         }
     }
@@ -136,7 +137,7 @@ fn a_full_or_unwritable_disk_stops_nothing() {
     world.set("XDG_STATE_HOME", &file.display().to_string());
     let finished = greet(&world);
     finished.assert_ok();
-    assert!(finished.errors().starts_with("session-manager-plugin: no log: cannot write to "));
+    assert!(finished.errors().starts_with("session-manager-plugin: logging is disabled: cannot write to "));
 }
 
 /// A pipe whose reader has stopped reading.

@@ -280,7 +280,7 @@ fn at_most_32_destinations() {
         })
         .collect();
     assert_eq!(proxy.connect(&name(32), echo.port()).0, 1, "all are in use");
-    proxy.plugin.stderr.wait_for("too many destinations are in use\n");
+    proxy.plugin.stderr.wait_for("too many destinations in use\n");
     // The first is idle now.
     drop(open.remove(0));
     eventually("the idle one makes room", || proxy.connect(&name(33), echo.port()).0 == 0);

@@ -38,7 +38,7 @@ pub(crate) struct Guard {
 /// A sentence about a bad filter or a file that cannot be written. The session does not depend on it.
 pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, String> {
     let Some(filter) = settings.log.as_deref() else { return Ok(None) };
-    try_start(filter, settings, id).map(Some).map_err(|error| format!("no log: {error:#}"))
+    try_start(filter, settings, id).map(Some).map_err(|error| format!("logging is disabled: {error:#}"))
 }
 
 /// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say.
@@ -382,7 +382,7 @@ mod tests {
         let err = open(&settings(file.path())).err().unwrap();
         assert!(err.to_string().contains(&*file.path().to_string_lossy()), "{err:#}");
         let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
-        assert!(start(&settings, "s").unwrap_err().starts_with("no log: cannot write to "));
+        assert!(start(&settings, "s").unwrap_err().starts_with("logging is disabled: cannot write to "));
         let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
         assert!(
             format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG")

@@ -46,8 +46,8 @@ pub(crate) const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
 pub(crate) const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
 /// Mintty without winpty: what works there, and how the rest does. On stderr.
-pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends whole lines, not single keys; ports, SSH and \
-    commands work as usual; for a shell, put winpty before the command or use Windows Terminal";
+pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends input line by line; port forwarding, SSH and \
+    commands work; for a shell, prefix the command with winpty or use Windows Terminal";
 
 /// The answer to `--version`.
 pub(crate) fn version(reported: &str) -> String {
@@ -188,8 +188,7 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 }
 
 /// Status: a local reader holds up a forwarding session.
-pub(crate) const READER_STALLS: &str =
-    "a local client has stopped reading; its session waits until it reads again";
+pub(crate) const READER_STALLS: &str = "a client is not reading; its session is paused until it does";
 
 /// Status: a further session behind a port is not there.
 pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
@@ -198,7 +197,7 @@ pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
 
 /// Status: a session behind a port that outlives it has ended.
 pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("the session{} has ended ({reason}); the next connection starts another", to(destination))
+    format!("the session{} ended ({reason}); a new one will start with the next connection", to(destination))
 }
 
 /// Status: a session has started since a connection needs it.
@@ -227,7 +226,7 @@ pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Disp
 }
 
 /// Status: a SOCKS client asks for one destination more than there may be.
-pub(crate) const TOO_MANY_DESTINATIONS: &str = "a SOCKS client was refused: too many destinations are in use";
+pub(crate) const TOO_MANY_DESTINATIONS: &str = "SOCKS request refused: too many destinations in use";
 
 /// The state of a destination without a session.
 pub(crate) fn no_session(connections: usize) -> String {
@@ -238,7 +237,7 @@ pub(crate) fn no_session(connections: usize) -> String {
 }
 
 /// Status: a connection was closed since there was no session for it.
-pub(crate) const WAITED_IN_VAIN: &str = "a local connection was closed: no session was ready in time";
+pub(crate) const WAITED_IN_VAIN: &str = "closed a client connection: no session became ready in time";
 
 /// Status: the session goes on over a new connection.
 pub(crate) const RESUMED: &str = "connection resumed";
@@ -257,7 +256,7 @@ pub(crate) fn gave_up(reason: impl std::fmt::Display) -> String {
 
 /// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
 pub(crate) fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
-    format!("the terminal stays in line mode: {reason}")
+    format!("cannot switch the terminal to raw mode: {reason}")
 }
 
 fn to(destination: Option<&str>) -> String {
@@ -328,8 +327,8 @@ fn render(text: &str, raw: bool) -> Bytes {
     Bytes::from(format!("{start}{STATUS_PREFIX}{}{end}", one_line(text)))
 }
 
-const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not accept the instance itself as a remote host: to reach a \
-    port of the instance, use the document AWS-StartPortForwardingSession, without host";
+const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents reject the instance itself as a remote host; to reach one of its \
+    own ports, use AWS-StartPortForwardingSession without a host";
 const STATUS_PREFIX: &str = "session-manager-plugin: ";
 
 #[cfg(test)]
@@ -417,7 +416,7 @@ mod tests {
     fn advice_for_loopback_behind_the_remote_host_document_only() {
         for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
             let advice = advice(&format!("Forwarding to IP address {host} is forbidden.")).expect(host);
-            assert!(advice.contains("AWS-StartPortForwardingSession, without host"), "{advice}");
+            assert!(advice.contains("AWS-StartPortForwardingSession without a host"), "{advice}");
         }
         for output in [
             "",

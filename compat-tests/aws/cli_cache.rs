@@ -173,7 +173,7 @@ fn mfa_role_starts_sessions_and_gets_data_keys_with_the_cli_s_credentials() {
     let forward = Forward::start(&world, &Call::port(&cloud.sim, echo.port()).profile("work"));
     assert_eq!(echo_through(forward.port, b"before"), b"before");
     cloud.sim.close_session(&forward.id, "idle");
-    forward.plugin.stderr.wait_for("has ended (");
+    forward.plugin.stderr.wait_for(" ended (");
     assert_eq!(echo_through(forward.port, b"restarted"), b"restarted");
     assert_eq!((cloud.sim.sessions().len(), cloud.sim.requests().assume_role), (2, 1));
 

@@ -119,7 +119,7 @@ fn denied_resume_keeps_the_old_token_and_says_what_is_missing() {
     sim.cut(&forward.id);
     assert_eq!(echo_through(forward.port, b"still here"), b"still here");
     forward.plugin.stderr.wait_for(
-        "cannot resume the session with a new token, trying the old one: ssm:ResumeSession failed: \
+        "cannot get a new token for the session, retrying with the current one: ssm:ResumeSession failed: \
          AccessDeniedException: User: ",
     );
 }

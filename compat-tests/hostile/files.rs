@@ -100,7 +100,7 @@ fn assert_not_written(world: &World, what: &str, path: &Path, reason: &str) {
 #[test]
 fn logs_are_not_written_through_links_or_in_open_folders() {
     for (setting, what) in [
-        ("SSM_PLUGIN_LOG_FILE", "no log: cannot open"),
+        ("SSM_PLUGIN_LOG_FILE", "logging is disabled: cannot open"),
         ("SSM_PLUGIN_WIRE_LOG", "no wire log: cannot write to"),
     ] {
         let mut world = World::new();

@@ -105,7 +105,7 @@ fn a_terminal_that_takes_no_raw_mode_after_a_stop_costs_a_line() {
     kill_process(pid, Signal::STOP).expect("stop");
     drop(pair);
     kill_process(pid, Signal::CONT).expect("continue");
-    stderr.wait_for("the terminal stays in line mode: ");
+    stderr.wait_for("cannot switch the terminal to raw mode: ");
     let id = child.id();
     eventually("it goes on", || processes::read(id).is_some());
     std::thread::sleep(Duration::from_millis(300));

@@ -128,7 +128,7 @@ fn agent_3_3_4851_refuses_loopback_with_advice() {
         format!("\n\nSessionId: {} : Forwarding to IP address localhost is forbidden.\n\n", started.id());
     assert!(finished.text().ends_with(&words), "{:?}", finished.text());
     let errors = finished.errors();
-    assert!(errors.contains("AWS-StartPortForwardingSession, without host"), "{errors}");
+    assert!(errors.contains("AWS-StartPortForwardingSession without a host"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
     // Which works.
     let forward = Forward::to(&world, &sim, echo.port());

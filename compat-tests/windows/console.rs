@@ -42,7 +42,7 @@ fn control_events_reach_the_remote() {
 #[test]
 #[ignore = "run by scripts/windows"]
 fn a_console_that_refuses_one_mode_keeps_the_other() {
-    let mut session = Session::start_until("--stdout=read-only", "the terminal stays in line mode");
+    let mut session = Session::start_until("--stdout=read-only", "cannot switch the terminal to raw mode");
     assert_eq!(session.ask("modes"), session.before, "nothing is changed");
 }
 

@@ -74,7 +74,7 @@ fn git_bash_is_told_what_works() {
     let plugin = Started::of(&gateway).command(&world);
     let pipe = "--stdin=msys-dd50a72ab4668b33-pty0-from-master";
     let mut running = Running::spawn(&mut driver(&world, DRIVER, pipe, &plugin));
-    running.stderr.wait_for("this terminal (Git Bash, mintty) sends whole lines");
+    running.stderr.wait_for("this terminal (Git Bash, mintty) sends input line by line");
     running
         .send(format!("type {}\n", "exit\n".bytes().map(|byte| format!("{byte:04x}")).collect::<String>()));
     running.stdout.wait_for("Exiting session");

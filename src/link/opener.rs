@@ -204,7 +204,7 @@ impl Opener {
 /// Why there is no new token.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("cannot resume the session with a new token, trying the old one: {0}")]
+    #[error("cannot get a new token for the session, retrying with the current one: {0}")]
     Aws(AwsError),
     #[error("cannot resume the session where the service says: {0}")]
     Url(StreamUrlError),

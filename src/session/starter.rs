@@ -83,7 +83,7 @@ impl StartError {
         match self {
             StartError::Aws(error) => match error.kind {
                 ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
-                    Some("sign in again (for example with aws sso login); the next connection tries again")
+                    Some("sign in again (for example with aws sso login); the next connection will retry")
                 }
                 ErrorKind::Denied => Some("allow ssm:StartSession on the target and the document"),
                 _ => None,

@@ -131,7 +131,7 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
             Event::Paused(true) => Status::Paused { of },
             Event::Paused(false) => Status::Unpaused { of },
             Event::Stalled(silence) => {
-                message(of, format!("the remote has accepted no data for {} s", silence.as_secs()))
+                message(of, format!("no data acknowledged by the remote for {} s", silence.as_secs()))
             }
             Event::Stderr(bytes) | Event::Output(bytes) => {
                 tracing::debug!(length = bytes.len(), "dropped output that no session expects");

@@ -88,7 +88,9 @@ pub(super) async fn run(
     } else {
         let Settings { restart, socks, .. } = &session.settings;
         if *restart || socks.is_some() || !forwards.is_empty() {
-            session.console.complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS need an agent after 3.0.196.0");
+            session
+                .console
+                .complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0");
         }
         let end = basic::run(&mut session, listener).await;
         let closing = session.into_closing(&end, true);

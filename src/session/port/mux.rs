@@ -107,9 +107,9 @@ fn plan(front: &mut Front) -> Plan {
         (false, _) => Plan::Fixed,
         (true, Some(_)) => Plan::OnDemand,
         (true, None) => {
-            front
-                .console
-                .complain("SSM_PLUGIN_RESTART has no effect: this caller passes no request to repeat");
+            front.console.complain(
+                "SSM_PLUGIN_RESTART has no effect: the caller did not pass the StartSession request",
+            );
             Plan::Fixed
         }
     }
@@ -137,7 +137,7 @@ impl Run {
             return;
         }
         let Some(starter) = starter else {
-            console.complain("no further ports: the caller did not pass the request that names the target");
+            console.complain("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have no effect: the caller did not pass the StartSession request");
             return;
         };
         for Forward { local_port, destination } in forwards {
@@ -156,7 +156,7 @@ impl Run {
                     console.announce(&status);
                 }
                 Err(error) => {
-                    console.complain(&format!("no port for {destination}: {error}"));
+                    console.complain(&format!("cannot open a local port for {destination}: {error}"));
                     error.advice().into_iter().for_each(|advice| console.complain(advice));
                 }
             }
@@ -170,7 +170,7 @@ impl Run {
                     Status::Ready { kind: Kind::Socks, session: None, port, socket: None, destination: None };
                 console.announce(&status);
             }
-            Err(error) => console.complain(&format!("no SOCKS proxy on port {port}: {error}")),
+            Err(error) => console.complain(&format!("cannot open the SOCKS proxy on port {port}: {error}")),
         }
     }
 
