@@ -159,3 +159,71 @@ fn a_refused_session_is_explained_on_stderr() {
     assert_eq!(finished.status.code(), Some(255));
     assert!(finished.errors().contains("allow ssm:StartSession"), "{}", finished.errors());
 }
+
+/// Appended to the user's file as it is.
+#[test]
+fn the_printed_block_works_unedited() {
+    let setup = Setup::new(sim());
+    let block = run(&mut plugin(&setup.world, &["ssh-config"]));
+    assert_eq!(block.errors(), "");
+    let text = block.text();
+    let expected = "# SSH over AWS Systems Manager, without the AWS CLI\nHost i-* mi-*\n    ProxyCommand \
+                    session-manager-plugin ssh %h %p\n";
+    assert_eq!(text, expected);
+    let config = std::fs::read_to_string(&setup.config).expect("config");
+    let keys = config.split_once("Host *\n").expect("the test's keys").1;
+    std::fs::write(&setup.config, format!("{text}Host *\n{keys}")).expect("config");
+    run(setup.client("ssh").args([TARGET, "true"])).assert_ok();
+    let words = ["ssh-config", "prod-*", "--profile", "a b", "--push-key"];
+    let text = run(&mut plugin(&setup.world, &words)).text();
+    let line = "    ProxyCommand session-manager-plugin ssh --profile 'a b' --push-key --user %r %h %p\n";
+    assert!(text.contains("Host prod-*\n") && text.ends_with(line), "{text}");
+    // Not the one on the PATH: its whole path.
+    let mut other = plugin(&setup.world, &["ssh-config"]);
+    let text = run(other.env("PATH", "/nonexistent")).text();
+    let path = crate::harness::plugin().canonicalize().expect("path").display().to_string();
+    assert!(text.contains(&format!("ProxyCommand {path} ssh %h %p")), "{text}");
+}
+
+/// The server accepts what the simulated EC2 Instance Connect has been given, and nothing else.
+#[test]
+fn a_pushed_key_opens_an_instance_without_keys() {
+    let keys = tempfile::tempdir().expect("folder");
+    let file = keys.path().join("authorized_keys");
+    std::fs::write(&file, "").expect("write");
+    let config = ssm_sim::Config { authorized_keys: Some(file.clone()), ..ssm_sim::Config::default() };
+    let setup = Setup::new(crate::harness::sim::start(config));
+    let server = std::fs::read_to_string(setup.world.path("ssh/sshd_config")).expect("sshd_config");
+    let known = setup.path("ssh/user.pub");
+    let server = server
+        .replace(&format!("AuthorizedKeysFile {known}"), &format!("AuthorizedKeysFile {}", file.display()));
+    assert!(server.contains(&file.display().to_string()), "{server}");
+    std::fs::write(setup.world.path("ssh/sshd_config"), server).expect("sshd_config");
+    let refused = run(setup.client("ssh").args([TARGET, "true"]));
+    assert_eq!(refused.status.code(), Some(255), "without a pushed key");
+    let proxy = format!("ProxyCommand=session-manager-plugin ssh --push-key={known} --user %r %h %p");
+    run(setup.client("ssh").args(["-o", &proxy, TARGET, "true"])).assert_ok();
+    let pushed = setup.sim.pushed_keys();
+    assert_eq!((pushed[0].instance.as_str(), pushed[0].user.as_str()), (TARGET, user().as_str()));
+    // The agent's first key, by a real agent.
+    std::fs::write(&file, "").expect("write");
+    let script = format!(
+        "chmod 600 '{private}' && exec ssh-agent sh -c \"ssh-add -q '{private}' && ssh -F '{config}' -o 'ProxyCommand \
+         session-manager-plugin ssh --push-key --user %r %h %p' {TARGET} true\"",
+        private = setup.path("ssh/user"),
+        config = setup.config.display(),
+    );
+    run(&mut setup.world.shell(&script)).assert_ok();
+    assert_eq!(setup.sim.requests().push_key, 2);
+    let finished = run(&mut plugin(&setup.world, &["ssh", "--push-key=/nonexistent", TARGET]));
+    assert_eq!(finished.status.code(), Some(255));
+    assert!(finished.errors().contains("/nonexistent.pub"), "{}", finished.errors());
+    setup.sim.deny("ec2-instance-connect:SendSSHPublicKey", true);
+    let finished = run(&mut plugin(&setup.world, &["ssh", &format!("--push-key={known}"), TARGET]));
+    assert!(
+        finished.errors().contains("allow ec2-instance-connect:SendSSHPublicKey"),
+        "{}",
+        finished.errors()
+    );
+    assert_eq!(setup.sim.requests().start, 3, "no session without the key");
+}

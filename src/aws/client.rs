@@ -123,6 +123,26 @@ impl Client {
         .await
     }
 
+    /// Configuration and credentials for a call that is signed elsewhere.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub(super) async fn for_signing(
+        &self,
+        call: &'static str,
+        wait: Duration,
+    ) -> Result<(&SdkConfig, Credentials), AwsError> {
+        let (loaded, found) = self.ready(call, wait).await?;
+        Ok((&loaded.config, found.credentials))
+    }
+
+    /// The endpoint that the caller or the environment names for a service, by its own variable or that for all.
+    pub(super) fn endpoint_for(&self, variable: &str) -> Option<String> {
+        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let caller = self.context.endpoint.clone();
+        caller.or_else(|| named(variable)).or_else(|| named("AWS_ENDPOINT_URL"))
+    }
+
     /// The credentials that the next call is signed with.
     ///
     /// # Errors

@@ -60,6 +60,21 @@ impl AwsError {
         AwsError::new(call, ErrorKind::NoCredentials, reason)
     }
 
+    /// A service's error, by its code and the answer's status.
+    pub(super) fn answered(call: &'static str, code: &str, status: u16, message: &str) -> AwsError {
+        let code = if code.is_empty() { "unknown error" } else { code };
+        let kind = kind_of(code, status);
+        match message {
+            "" => AwsError::new(call, kind, code),
+            message => AwsError::new(call, kind, format_args!("{code}: {message}")),
+        }
+    }
+
+    /// A call without an answer.
+    pub(super) fn unreachable(call: &'static str, error: &dyn Error) -> AwsError {
+        AwsError::new(call, ErrorKind::Unreachable, innermost(error))
+    }
+
     pub(super) fn sdk<E>(call: &'static str, error: &SdkError<E, HttpResponse>) -> AwsError
     where
         E: ProvideErrorMetadata + Error + 'static,

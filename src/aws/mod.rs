@@ -6,6 +6,7 @@
 //! | [`Client::resume`] | a lost websocket | SSM ResumeSession: new token, new stream URL |
 //! | [`Client::terminate`] | an end that the agent cannot be told | SSM TerminateSession |
 //! | [`Client::start`] | further sessions like the first | SSM StartSession |
+//! | [`Client::push_key`] | `ssh --push-key` | EC2 Instance Connect SendSSHPublicKey |
 //! | [`Client::instances`] | a target by its name | SSM DescribeInstanceInformation |
 //! | [`Client::caller`] | a refused websocket, `doctor` | STS GetCallerIdentity |
 //! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
@@ -19,6 +20,7 @@ mod caller;
 mod cli_cache;
 mod client;
 mod config;
+mod connect;
 mod credentials;
 mod endpoint;
 mod error;

@@ -1,4 +1,4 @@
-//! SigV4 signature of the websocket's opening request.
+//! SigV4 signatures: of the websocket's opening request, and of calls without an SDK.
 
 use std::time::SystemTime;
 
@@ -15,26 +15,65 @@ pub(super) fn headers(
     credentials: &Credentials,
     now: SystemTime,
 ) -> Result<HeaderMap, String> {
+    signed(
+        &Request { method: "GET", url, service: SERVICE, headers: &[], body: &[] },
+        region,
+        credentials,
+        now,
+    )
+}
+
+/// The headers that sign a `POST` of AWS's JSON protocol, whose other `headers` are signed, too.
+pub(super) fn post(
+    url: &Url,
+    region: &str,
+    service: &'static str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<HeaderMap, String> {
+    signed(&Request { method: "POST", url, service, headers, body }, region, credentials, now)
+}
+
+/// The header `Host` of a URL, as it goes on the wire: without the default port.
+pub(super) fn host(url: &Url) -> Result<String, String> {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => Ok(format!("{host}:{port}")),
+        (Some(host), None) => Ok(host.to_owned()),
+        (None, _) => Err("the URL has no host".into()),
+    }
+}
+
+struct Request<'a> {
+    method: &'a str,
+    url: &'a Url,
+    service: &'static str,
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a [u8],
+}
+
+fn signed(
+    request: &Request<'_>,
+    region: &str,
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<HeaderMap, String> {
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
-        .name(SERVICE)
+        .name(request.service)
         .time(now)
         .settings(SigningSettings::default())
         .build()
         .map_err(|error| error.to_string())?;
-    // As it goes on the wire: the default port is left out by both.
-    let host = match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => return Err("the URL has no host".into()),
-    };
+    let host = host(request.url)?;
     let request = SignableRequest::new(
-        "GET",
-        url.as_str(),
-        std::iter::once(("host", host.as_str())),
-        SignableBody::Bytes(&[]),
+        request.method,
+        request.url.as_str(),
+        std::iter::once(("host", host.as_str())).chain(request.headers.iter().copied()),
+        SignableBody::Bytes(request.body),
     )
     .map_err(|error| error.to_string())?;
     let (instructions, _) = sign(request, &params.into()).map_err(|error| error.to_string())?.into_parts();

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 /// First arguments that mean a command of ours.
 pub(super) const NAMES: &[&str] =
-    &["ssh", "forward", "shell", "run", "start-session", "completions", "help", "-V"];
+    &["ssh", "ssh-config", "forward", "shell", "run", "start-session", "completions", "help", "-V"];
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Request {
     Shell(Shell),
     /// `ssh`
     Ssh(Ssh),
+    /// `ssh-config`
+    SshConfig(SshConfig),
     /// `run`
     Run(Run),
     /// `forward`
@@ -68,6 +70,17 @@ pub(super) struct Ssh {
     pub common: Common,
     pub target: String,
     pub port: u16,
+    /// Set with `--push-key`; the file, if one is named.
+    pub push_key: Option<Option<String>>,
+    pub user: Option<String>,
+}
+
+/// Arguments of `ssh-config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SshConfig {
+    pub common: Common,
+    pub patterns: Vec<String>,
+    pub push_key: Option<Option<String>>,
 }
 
 /// Arguments of `run`.
@@ -99,6 +112,7 @@ impl Request {
             Request::StartSession(_) => "start-session",
             Request::Shell(_) => "shell",
             Request::Ssh(_) => "ssh",
+            Request::SshConfig(_) => "ssh-config",
             Request::Run(_) => "run",
             Request::Forward(_) => "forward",
         }
@@ -110,6 +124,7 @@ impl Request {
             Request::StartSession(StartSession { common, .. })
             | Request::Shell(Shell { common, .. })
             | Request::Ssh(Ssh { common, .. })
+            | Request::SshConfig(SshConfig { common, .. })
             | Request::Run(Run { common, .. })
             | Request::Forward(Forward { common, .. }) => common,
         }
@@ -133,6 +148,13 @@ impl Request {
                 common: common(),
                 target: target(),
                 port: found.get_one::<u16>("port").copied().unwrap_or(SSH_PORT),
+                push_key: push_key(found),
+                user: text(found, "user"),
+            }),
+            "ssh-config" => Request::SshConfig(SshConfig {
+                common: common(),
+                patterns: found.get_many::<String>("pattern").into_iter().flatten().cloned().collect(),
+                push_key: push_key(found),
             }),
             "run" => Request::Run(Run {
                 common: common(),
@@ -169,6 +191,11 @@ fn common(found: &ArgMatches) -> Common {
     }
 }
 
+/// An empty value stands for none.
+fn push_key(found: &ArgMatches) -> Option<Option<String>> {
+    text(found, "push-key").map(|file| Some(file).filter(|file| !file.is_empty()))
+}
+
 fn document(found: &ArgMatches) -> Document {
     Document { name: text(found, "document-name"), parameters: text(found, "parameters") }
 }
@@ -188,7 +215,7 @@ pub(super) fn command() -> Command {
             "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, the value of a Name tag, a computer's \
              name,\nor tag:KEY=VALUE. Options for all of them: session-manager-plugin help COMMAND.",
         )
-        .subcommands([shell(), ssh(), forward(), run(), start_session(), completions()])
+        .subcommands([shell(), ssh(), ssh_config(), forward(), run(), start_session(), completions()])
 }
 
 fn shell() -> Command {
@@ -211,9 +238,46 @@ fn ssh() -> Command {
                 .value_parser(value_parser!(u16).range(1..))
                 .help("Port of the SSH server [default: 22]"),
         )
+        .arg(push_key_arg())
+        .arg(
+            Arg::new("user")
+                .long("user")
+                .value_name("NAME")
+                .value_parser(not_empty)
+                .help("The instance's user for --push-key, %r in ProxyCommand [default: ec2-user]"),
+        )
         .after_help(
             "In ~/.ssh/config:\n  Host i-* mi-*\n    ProxyCommand session-manager-plugin ssh %h %p\nThen:\n  \
              ssh ec2-user@i-0123456789abcdef0",
+        )
+}
+
+fn ssh_config() -> Command {
+    with_common(sub("ssh-config", "[PATTERN]...", "Print the block for ~/.ssh/config."))
+        .arg(
+            Arg::new("pattern")
+                .value_name("PATTERN")
+                .num_args(0..)
+                .value_parser(not_empty)
+                .help("The hosts it is for [default: i-* mi-*]"),
+        )
+        .arg(push_key_arg())
+        .after_help(
+            "Examples:\n  session-manager-plugin ssh-config >>~/.ssh/config\n  session-manager-plugin ssh-config 'i-*' \
+             'prod-*' --profile prod --push-key",
+        )
+}
+
+fn push_key_arg() -> Arg {
+    Arg::new("push-key")
+        .long("push-key")
+        .value_name("FILE")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("")
+        .help(
+            "Send a public key to EC2 Instance Connect first, which the instance accepts for a minute [without FILE: the ssh \
+             agent's first, or ~/.ssh/id_ed25519.pub]",
         )
 }
 

@@ -3,7 +3,8 @@
 //! | command | module |
 //! |---|---|
 //! | `start-session`, `shell` | `shell` |
-//! | `ssh` | `ssh` |
+//! | `ssh` | `ssh`, `push_key` |
+//! | `ssh-config` | `ssh_config` |
 //! | `run` | `run` |
 //! | `forward` | `forward` |
 //! | `completions`, `help`, `-V` | `usage` |
@@ -21,10 +22,14 @@ mod failure;
 mod forward;
 mod grammar;
 mod parameters;
+mod push_key;
 mod quote;
 mod run;
 mod shell;
 mod ssh;
+#[cfg(unix)]
+mod ssh_agent;
+mod ssh_config;
 mod target;
 mod usage;
 
@@ -96,6 +101,10 @@ async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
         Request::StartSession(options) => shell::start_session(options, settings).await,
         Request::Shell(options) => shell::shell(options, settings).await,
         Request::Ssh(options) => ssh::run(options, settings).await,
+        Request::SshConfig(options) => {
+            print(&ssh_config::block(options)?);
+            Ok(0)
+        }
         Request::Run(options) => run::run(options, settings).await,
         Request::Forward(options) => forward::run(options, settings).await,
     }

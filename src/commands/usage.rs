@@ -149,7 +149,7 @@ mod tests {
     fn arguments_are_read() {
         let ssh = |wait: Option<u64>, target: &str, port| {
             let common = Common { wait: wait.map(std::time::Duration::from_secs), ..Common::default() };
-            Ok(Request::Ssh(Ssh { common, target: target.to_owned(), port }))
+            Ok(Request::Ssh(Ssh { common, target: target.to_owned(), port, ..Ssh::default() }))
         };
         assert_eq!(read("ssh i-1"), ssh(None, "i-1", 22));
         assert_eq!(read("ssh i-1 2222"), ssh(None, "i-1", 2222));
@@ -169,6 +169,7 @@ mod tests {
             ("ssh i-1 0", "'0'"),
             ("ssh i-1 22 23", "'23'"),
             ("ssh i-1 --regoin x", "--regoin"),
+            ("ssh i-1 --user", "--user"),
             ("shell i-1 --wait=x", "'x'"),
             ("shell i-1 --region", "--region"),
             ("run i-1 uptime", "'uptime'"),

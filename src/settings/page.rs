@@ -12,7 +12,7 @@ pub(crate) fn help() -> String {
          By hand:\n  \
          session-manager-plugin --version | --help\n  \
          session-manager-plugin doctor {DOCTOR}\n  \
-         session-manager-plugin {COMMANDS} ...; see session-manager-plugin help\n\n\
+         session-manager-plugin help: {COMMANDS}\n\n\
          Settings, from the environment or {EXAMPLE_FILE}:\n",
     );
     let width = TABLE.iter().map(|row| row.name.len()).max().unwrap_or(0);
@@ -170,7 +170,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--url <wss://...>]";
 /// Sessions without the AWS CLI.
-const COMMANDS: &str = "ssh | forward | shell | run | start-session | completions";
+const COMMANDS: &str = "ssh, ssh-config, forward, shell, run, start-session, completions";
 const DOCTOR_OPTIONS: [(&str, &str); 4] = [
     ("--json", "Answer as one JSON object."),
     ("--region", "Look at this region instead of the environment's or the profile's."),

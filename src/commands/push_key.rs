@@ -1,0 +1,61 @@
+//! `ssh --push-key`: a public key for EC2 Instance Connect, from a file or from the running ssh agent.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+#[cfg(unix)]
+use super::ssh_agent;
+use crate::files;
+
+/// The public key to push, in the form of `authorized_keys`: of `file`, of the ssh agent's first identity, or of the usual
+/// files, in this order.
+///
+/// # Errors
+/// When there is none, or the file does not hold one.
+pub(super) async fn find(file: Option<&str>) -> Result<String, Failure> {
+    if let Some(file) = file {
+        return from_file(file);
+    }
+    #[cfg(unix)]
+    if let Some(key) = ssh_agent::first_key(&KINDS).await {
+        return Ok(key);
+    }
+    let home = std::env::home_dir().unwrap_or_default();
+    for name in USUAL {
+        let path = home.join(".ssh").join(name);
+        if path.is_file() {
+            return read(&path);
+        }
+    }
+    Err(Failure::new("no key to push: the ssh agent has none, and neither has ~/.ssh")
+        .with_advice("make one with ssh-keygen -t ed25519"))
+}
+
+/// A public key's file, or the private one beside which it is.
+fn from_file(file: &str) -> Result<String, Failure> {
+    let path = match (file.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(file),
+    };
+    if path.extension().is_some_and(|extension| extension == "pub") {
+        return read(&path);
+    }
+    let mut public = path.into_os_string();
+    public.push(".pub");
+    read(Path::new(&public))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let cannot = |reason: String| Failure::new(format!("--push-key: {}: {reason}", path.display()));
+    let bytes = files::read(path, MAX_SIZE).map_err(|error| cannot(error.to_string()))?;
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let key = text.trim();
+    let is_key = KINDS.iter().any(|kind| key.starts_with(&format!("{kind} "))) && key.lines().count() == 1;
+    if is_key { Ok(key.to_owned()) } else { Err(cannot("it is not an ed25519 or RSA public key".to_owned())) }
+}
+
+/// The kinds of keys that EC2 Instance Connect accepts.
+const KINDS: [&str; 2] = ["ssh-ed25519", "ssh-rsa"];
+const USUAL: [&str; 2] = ["id_ed25519.pub", "id_rsa.pub"];
+/// Bytes; an RSA key of 16,384 bits has 3,000.
+const MAX_SIZE: u64 = 64 << 10;
