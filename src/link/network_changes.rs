@@ -1,8 +1,9 @@
 //! Changes to the machine's network, as the system reports them, shared by all links of a process.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ pub(super) struct NetworkChanges {
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicU64,
-    wakers: Mutex<Vec<Waker>>,
+    /// One for each subscriber that waits, by its number.
+    wakers: Mutex<HashMap<u64, Waker>>,
+    subscribers: AtomicU64,
 }
 
 /// One link's view of the changes.
 #[derive(Debug)]
 pub(super) struct Subscription {
     shared: Arc<Shared>,
+    number: u64,
     seen: u64,
 }
 
@@ -37,7 +41,7 @@ impl NetworkChanges {
             let task = tokio::spawn(watch(Arc::clone(&shared)));
             (shared, task.abort_handle())
         });
-        Subscription { shared: Arc::clone(shared), seen: shared.count.load(Ordering::Acquire) }
+        shared.subscribe()
     }
 }
 
@@ -52,24 +56,41 @@ impl Drop for NetworkChanges {
 impl Subscription {
     /// Ready once for each change, or for several that came together.
     pub(super) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut wakers = self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wakers = self.shared.wakers();
         let count = self.shared.count.load(Ordering::Acquire);
         if count != self.seen {
             self.seen = count;
             return Poll::Ready(());
         }
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
+        match wakers.get_mut(&self.number) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => _ = wakers.insert(self.number, cx.waker().clone()),
         }
         Poll::Pending
     }
 }
 
+impl Drop for Subscription {
+    /// A waker keeps its task's memory.
+    fn drop(&mut self) {
+        self.shared.wakers().remove(&self.number);
+    }
+}
+
 impl Shared {
+    fn subscribe(self: &Arc<Shared>) -> Subscription {
+        let number = self.subscribers.fetch_add(1, Ordering::Relaxed);
+        Subscription { shared: Arc::clone(self), number, seen: self.count.load(Ordering::Acquire) }
+    }
+
     fn report(&self) {
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wakers = self.wakers();
         self.count.fetch_add(1, Ordering::Release);
-        wakers.drain(..).for_each(Waker::wake);
+        wakers.drain().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,8 +130,7 @@ mod tests {
     #[tokio::test]
     async fn each_subscriber_sees_a_change_once() {
         let shared = Arc::<Shared>::default();
-        let subscribe = || Subscription { shared: Arc::clone(&shared), seen: 0 };
-        let (mut one, mut other) = (subscribe(), subscribe());
+        let (mut one, mut other) = (shared.subscribe(), shared.subscribe());
         let waiting = tokio::spawn(async move {
             std::future::poll_fn(|cx| one.poll_changed(cx)).await;
             one
@@ -122,5 +142,19 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(one.poll_changed(&mut cx).is_pending() && other.poll_changed(&mut cx).is_ready());
         assert!(other.poll_changed(&mut cx).is_pending());
+    }
+
+    /// A port that outlives its sessions subscribes with each of them, on a machine whose network may never change.
+    #[test]
+    fn the_wakers_of_ended_sessions_are_dropped() {
+        let shared = Arc::<Shared>::default();
+        for _ in 0..100 {
+            let mut subscription = shared.subscribe();
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(subscription.poll_changed(&mut cx).is_pending());
+            assert!(subscription.poll_changed(&mut cx).is_pending());
+            assert_eq!(shared.wakers().len(), 1);
+        }
+        assert_eq!(shared.wakers().len(), 0);
     }
 }
