@@ -134,7 +134,7 @@ fn expired_credentials_are_named() {
     let finished = forward.plugin.finish();
     finished.assert_ok();
     let errors = finished.errors();
-    assert!(errors.contains("no connection for 2s (last error: "), "{errors}");
+    assert!(errors.contains("no connection for 2 s (last error: "), "{errors}");
     assert!(
         errors.contains("ExpiredTokenException: The security token included in the request is expired"),
         "{errors}"

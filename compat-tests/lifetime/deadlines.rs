@@ -42,7 +42,10 @@ fn a_gateway_that_never_answers() {
     finished.assert_ok();
     assert_in_time(took);
     let text = finished.text();
-    assert!(text.contains("\nCannot perform start session: no websocket to 127.0.0.1 after 1s"), "{text:?}");
+    assert!(
+        text.contains("\nCannot perform start session: no websocket to 127.0.0.1 after 1 s (last error: no answer within 0."),
+        "{text:?}"
+    );
 }
 
 #[test]

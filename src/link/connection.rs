@@ -75,6 +75,16 @@ impl Connection {
         self.socket != SocketState::Closed
     }
 
+    /// Arrival of the last message on a websocket, or its opening; `None` before the first.
+    pub(super) fn last_contact(&self) -> Option<Instant> {
+        self.liveness.as_ref().map(Liveness::heard)
+    }
+
+    /// Start of the attempt under way.
+    pub(super) fn attempt_since(&self) -> Option<Instant> {
+        self.reconnect.opening_since()
+    }
+
     /// Whether an attempt is under way.
     pub(super) fn is_opening(&self) -> bool {
         self.reconnect.is_opening()
@@ -140,14 +150,9 @@ impl Connection {
 
     /// A message has arrived on the websocket.
     pub(super) fn handle_message(&mut self, now: Instant, message: Message) {
-        let rtt = self.channel.rtt();
-        if let Some(liveness) = &mut self.liveness
-            && liveness.handle_received(now, rtt)
-            && self.socket == SocketState::Silent
-        {
-            tracing::info!("the websocket has recovered");
-            self.socket = SocketState::Open;
-            self.events.extend(self.reconnect.handle_recovered());
+        // The end of a silent websocket is not its recovery: the attempt under way goes on.
+        if !matches!(message, Message::Close(_)) {
+            self.handle_sign_of_life(now);
         }
         match message {
             Message::Binary(frame) => {
@@ -169,6 +174,18 @@ impl Connection {
                 self.handle_lost(now, reason);
             }
             Message::Text(_) | Message::Ping(_) | Message::Frame(_) => {}
+        }
+    }
+
+    fn handle_sign_of_life(&mut self, now: Instant) {
+        let rtt = self.channel.rtt();
+        if let Some(liveness) = &mut self.liveness
+            && liveness.handle_received(now, rtt)
+            && self.socket == SocketState::Silent
+        {
+            tracing::info!("the websocket has recovered");
+            self.socket = SocketState::Open;
+            self.events.extend(self.reconnect.handle_recovered());
         }
     }
 
@@ -286,5 +303,70 @@ fn message(recorder: Option<&Recorder>, transmit: Transmit) -> Message {
     match transmit {
         Transmit::Text(text) => Message::text(text),
         Transmit::Binary(frame) => Message::Binary(frame),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A link whose websocket has become silent, with an attempt to replace it under way.
+    fn silent() -> (Connection, Instant) {
+        let start = Instant::now();
+        let mut connection = Connection::new(start, Config::default(), "host".into(), 1);
+        assert!(connection.poll_attempt(start).is_some());
+        connection.handle_opened(start, UNIX_EPOCH, "token", None);
+        connection.handle_message(start, Message::Pong(Bytes::new()));
+        let mut now = start;
+        while connection.is_open() {
+            while connection.poll_transmit(now).is_some() {}
+            now = connection.poll_timeout(true).expect("a deadline").0;
+            connection.handle_timeout(now, true);
+        }
+        assert!(matches!(connection.poll_event(true), Some(LinkEvent::Lost(_))));
+        assert!(connection.poll_attempt(now).is_some() && connection.has_socket());
+        (connection, now)
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_the_attempt_to_replace_a_silent_websocket() {
+        let (mut connection, now) = silent();
+        connection.handle_message(now, Message::Pong(Bytes::new()));
+        assert!(connection.is_open() && !connection.is_opening());
+        assert!(matches!(connection.poll_event(true), Some(LinkEvent::Resumed)));
+    }
+
+    #[test]
+    fn the_end_of_a_silent_websocket_leaves_the_attempt_alone() {
+        for has_close_frame in [true, false] {
+            let (mut connection, now) = silent();
+            if has_close_frame {
+                connection.handle_message(now, Message::Close(None));
+            } else {
+                connection.handle_lost(now, "reset".into());
+            }
+            assert!(!connection.has_socket() && connection.is_opening());
+            assert!(connection.poll_event(true).is_none(), "the loss is known");
+            connection.handle_opened(now + SECOND, UNIX_EPOCH + SECOND, "token", None);
+            connection.handle_message(now + SECOND, Message::Pong(Bytes::new()));
+            assert!(connection.is_open());
+            assert!(matches!(connection.poll_event(true), Some(LinkEvent::Resumed)));
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_the_silent_websocket_alone() {
+        let (mut connection, now) = silent();
+        connection.handle_open_failed(
+            now,
+            super::super::OpenError::TimedOut { host: "host".into(), timeout: SECOND }.into(),
+            None,
+        );
+        assert!(connection.has_socket() && !connection.is_open() && !connection.is_opening());
+        connection.handle_message(now + SECOND / 10, Message::Pong(Bytes::new()));
+        assert!(connection.is_open());
+        assert_eq!(connection.poll_attempt(now + SECOND * 9), None, "another is not needed");
     }
 }

@@ -18,7 +18,7 @@ pub enum GaveUp {
     #[error("the session has timed out")]
     SessionGone,
     /// The first opening took too long.
-    #[error("no websocket to {host} after {timeout:?} (last error: {reason})")]
+    #[error("no websocket to {host} after {} (last error: {reason})", seconds(*timeout))]
     OpenTimeout {
         /// The stream URL's host.
         host: String,
@@ -28,7 +28,7 @@ pub enum GaveUp {
         reason: String,
     },
     /// A lost connection did not come back in time.
-    #[error("no connection for {timeout:?} (last error: {reason})")]
+    #[error("no connection for {} (last error: {reason})", seconds(*timeout))]
     Reconnect {
         /// The time given.
         timeout: Duration,
@@ -65,6 +65,17 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
+    /// The reason in a sentence that has named the websocket to `host` already.
+    pub(super) fn brief(&self, host: &str) -> String {
+        match self {
+            OpenFailure::Websocket(OpenError::TimedOut { host: whole, timeout }) => {
+                let proxy = whole.strip_prefix(host).unwrap_or_default();
+                format!("no answer within {}{proxy}", seconds(*timeout))
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -97,7 +108,7 @@ pub enum OpenError {
         error: io::Error,
     },
     /// One attempt took too long.
-    #[error("{host} did not open a websocket within {timeout:?}")]
+    #[error("{host} did not open a websocket within {}", seconds(*timeout))]
     TimedOut {
         /// The host's name, and the proxy on the way to it.
         host: String,
@@ -135,6 +146,12 @@ impl OpenError {
             OpenError::Connect(_) | OpenError::TimedOut { .. } | OpenError::Upgrade { .. } => false,
         }
     }
+}
+
+/// A duration in seconds, with a tenth where it matters.
+fn seconds(duration: Duration) -> String {
+    let tenths = (duration.as_secs_f64() * 10.0).round();
+    format!("{} s", tenths / 10.0)
 }
 
 fn after_colon(reason: Option<&str>) -> String {

@@ -87,10 +87,15 @@ impl Liveness {
         }
     }
 
-    /// Starts over for the next websocket of the link; only the patience is kept.
+    /// Starts over for the next websocket of the link; only the patience is kept. The first message on the new websocket
+    /// counts as the answer to its opening: a path that dies again before its first ping is noticed as soon as before.
     pub(super) fn handle_reopened(&mut self, now: Instant, wall: SystemTime, first_ping: Instant) {
-        let doublings = self.doublings;
-        *self = Liveness { doublings, ..Liveness::new(now, wall, self.interval, first_ping) };
+        let opening = PendingPing { sent: now, answer_by: first_ping + self.interval, is_routine: true };
+        *self = Liveness {
+            doublings: self.doublings,
+            pending: Some(opening),
+            ..Liveness::new(now, wall, self.interval, first_ping)
+        };
     }
 
     /// Anything has arrived on the websocket: data, a pong, any frame. Returns true if the websocket was silent.
@@ -122,6 +127,11 @@ impl Liveness {
         if !self.is_silent && !is_under_way {
             self.ping(now, self.patience(LONG, rtt).min(self.interval));
         }
+    }
+
+    /// Arrival of the last message, or the websocket's opening.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Returns true if a ping is to be sent now.
@@ -378,6 +388,18 @@ mod tests {
         liveness.check(start + 4 * SECOND, WAITING.rtt);
         liveness.handle_received(start + 5 * SECOND, WAITING.rtt);
         assert_eq!(liveness.patience(LONG, WAITING.rtt), LONG);
+    }
+
+    #[test]
+    fn a_websocket_that_delivers_soon_ends_the_doubling() {
+        let (mut liveness, start) = liveness();
+        for (delivers_after, patience) in [(1, LONG), (3, 2 * LONG)] {
+            liveness.doublings = 0;
+            run(&mut liveness, start, start, WAITING);
+            liveness.handle_reopened(start, SystemTime::UNIX_EPOCH, start + SECOND / 2);
+            liveness.handle_received(start + SECOND * delivers_after, WAITING.rtt);
+            assert_eq!(liveness.patience(LONG, WAITING.rtt), patience, "{delivers_after}");
+        }
     }
 
     #[test]

@@ -157,6 +157,21 @@ impl Link {
         self.connection.is_open()
     }
 
+    /// Host of the newest stream URL.
+    pub(crate) fn host(&self) -> &str {
+        self.opener.as_ref().map_or("", Opener::host)
+    }
+
+    /// Arrival of the last message on a websocket, or its opening; `None` before the first.
+    pub(crate) fn last_contact(&self) -> Option<Instant> {
+        self.connection.last_contact().map(Instant::from_std)
+    }
+
+    /// Start of the attempt under way.
+    pub(crate) fn attempt_since(&self) -> Option<Instant> {
+        self.connection.attempt_since().map(Instant::from_std)
+    }
+
     /// The channel's counters.
     pub fn stats(&self) -> Stats {
         self.connection.channel().stats()

@@ -39,12 +39,14 @@ pub(super) struct Reconnect {
     was_proven: bool,
     /// Opening of the last websocket that was lost, in case it recovers.
     lost_since: Option<Instant>,
+    /// Attempts since the last websocket opened that were started over because the network had changed.
+    restarts: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Waiting { until: Instant },
-    Opening,
+    Opening { since: Instant },
     Open { since: Instant, is_proven: bool },
     Over,
 }
@@ -74,6 +76,7 @@ impl Reconnect {
             was_open: false,
             was_proven: false,
             lost_since: None,
+            restarts: 0,
         }
     }
 
@@ -82,7 +85,7 @@ impl Reconnect {
     pub(super) fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
         match self.phase {
             Phase::Waiting { until } if until <= now => {
-                self.phase = Phase::Opening;
+                self.phase = Phase::Opening { since: now };
                 if self.was_open {
                     self.resumes.take(now);
                 }
@@ -95,7 +98,15 @@ impl Reconnect {
 
     /// Whether an attempt is under way.
     pub(super) fn is_opening(&self) -> bool {
-        self.phase == Phase::Opening
+        matches!(self.phase, Phase::Opening { .. })
+    }
+
+    /// Start of the attempt under way.
+    pub(super) fn opening_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Opening { since } => Some(since),
+            _ => None,
+        }
     }
 
     /// The attempt has opened a websocket. When that is to be pinged first, if not after the usual interval: an idle
@@ -103,6 +114,7 @@ impl Reconnect {
     pub(super) fn handle_opened(&mut self, now: Instant) -> Option<Instant> {
         self.phase = Phase::Open { since: now, is_proven: false };
         self.lost_since = None;
+        self.restarts = 0;
         if std::mem::replace(&mut self.was_open, true) {
             return Some(now + STEADY_AFTER);
         }
@@ -123,10 +135,12 @@ impl Reconnect {
         if !self.was_open && failure.is_permanent() {
             return Some(self.give_up(GaveUp::Open(failure)));
         }
-        let reason = match &warning {
-            Some(warning) => format!("{failure} ({warning})"),
-            None => failure.to_string(),
+        let with_warning = |reason: String| match &warning {
+            Some(warning) => format!("{reason} ({warning})"),
+            None => reason,
         };
+        let reason = with_warning(failure.to_string());
+        let brief = with_warning(failure.brief(&self.host));
         let event = if self.was_open {
             // The loss has been reported already.
             warning
@@ -136,7 +150,7 @@ impl Reconnect {
             let is_news = self.last_failure.is_none() && !is_over;
             is_news.then(|| format!("not connected yet: {reason}"))
         };
-        self.retry(now, reason);
+        self.retry(now, brief);
         event.map(LinkEvent::Warning)
     }
 
@@ -181,13 +195,20 @@ impl Reconnect {
         is_proven.then_some(LinkEvent::Resumed)
     }
 
-    /// The network has changed: an attempt that waits for its turn is due at once, or when there is a token for it.
+    /// The network has changed: an attempt that waits for its turn is due at once, or when there is a token for it. One
+    /// that has been under way for a while starts over, since it may wait for answers to an address that is gone; later
+    /// each time, so that an attempt on a slow path ends although the network keeps changing.
     pub(super) fn handle_network_change(&mut self, now: Instant) {
         let earliest = self.may_resume_at(now);
-        if let Phase::Waiting { until } = &mut self.phase {
-            *until = earliest.min(*until);
-            self.backoff.reset();
+        match &mut self.phase {
+            Phase::Waiting { until } => *until = earliest.min(*until),
+            Phase::Opening { since } if now >= *since + restart_after(self.restarts) => {
+                self.restarts += 1;
+                self.phase = Phase::Waiting { until: earliest };
+            }
+            _ => return,
         }
+        self.backoff.reset();
     }
 
     /// When [`Reconnect::poll_attempt`] or [`Reconnect::handle_timeout`] is due, and why.
@@ -196,7 +217,7 @@ impl Reconnect {
         let attempt = match self.phase {
             Phase::Waiting { until } => Some((until, "next attempt")),
             Phase::Over => return None,
-            Phase::Opening | Phase::Open { .. } => None,
+            Phase::Opening { .. } | Phase::Open { .. } => None,
         };
         let deadline = self.deadline.map(|at| (at, "giving up"));
         [attempt, deadline].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -234,6 +255,14 @@ impl Reconnect {
     }
 }
 
+/// Age from which an attempt starts over when the network changes, after so many that did.
+fn restart_after(restarts: u32) -> Duration {
+    RESTART_AFTER * (1 << restarts.min(MAX_RESTART_DOUBLINGS))
+}
+
+/// More than an attempt usually takes.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
+const MAX_RESTART_DOUBLINGS: u32 = 4;
 /// With this little time left for opening, a failure is reported when the time is up, not twice.
 const NEARLY_OVER: Duration = Duration::from_millis(200);
 /// Calls of ResumeSession that one session may make at once: a transfer that is cut ten times is not slowed down.
@@ -303,10 +332,7 @@ mod tests {
         let (attempts, end, reason) = fail_until_over(&mut reconnect, start);
         assert_eq!(end, start + SECOND * 30);
         assert!((6..20).contains(&attempts.len()), "{attempts:?}");
-        assert_eq!(
-            reason.to_string(),
-            "no websocket to host after 30s (last error: host did not open a websocket within 1s)"
-        );
+        assert_eq!(reason.to_string(), "no websocket to host after 30 s (last error: no answer within 1 s)");
     }
 
     #[test]
@@ -327,7 +353,7 @@ mod tests {
         let mut reconnect = reconnect(start);
         assert!(reconnect.poll_attempt(start).is_some());
         let told = warning(reconnect.handle_failed(start, unreachable(), Some("no profile".into())));
-        assert_eq!(told, "not connected yet: host did not open a websocket within 1s (no profile)");
+        assert_eq!(told, "not connected yet: host did not open a websocket within 1 s (no profile)");
         assert!(reconnect.poll_attempt(start).is_some());
         assert!(reconnect.handle_failed(start, unreachable(), None).is_none());
     }
@@ -371,7 +397,7 @@ mod tests {
         let gaps: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap <= MAX_STEP), "{gaps:?}");
         assert!(attempts.len() >= 40, "a network that comes back is noticed soon: {}", attempts.len());
-        assert!(reason.to_string().starts_with("no connection for 300s (last error: "), "{reason}");
+        assert!(reason.to_string().starts_with("no connection for 300 s (last error: "), "{reason}");
     }
 
     #[test]
@@ -478,6 +504,38 @@ mod tests {
             }
         }
         assert_eq!(attempts, 12 + 59 / 5);
+    }
+
+    #[test]
+    fn an_attempt_that_hangs_starts_over_when_the_network_changes() {
+        let start = Instant::now();
+        let mut reconnect = open(start);
+        let lost = start + SECOND * 60;
+        reconnect.handle_lost(lost, "silent".into());
+        assert!(reconnect.poll_attempt(lost).is_some());
+        reconnect.handle_network_change(lost + SECOND);
+        assert!(reconnect.is_opening(), "it is young");
+        reconnect.handle_network_change(lost + SECOND * 5);
+        assert!(!reconnect.is_opening());
+        assert!(reconnect.poll_attempt(lost + SECOND * 5).is_some(), "at once");
+    }
+
+    #[test]
+    fn a_network_that_keeps_changing_lets_a_slow_attempt_end() {
+        let start = Instant::now();
+        let mut reconnect = open(start);
+        let mut now = start + SECOND * 60;
+        reconnect.handle_lost(now, "silent".into());
+        let mut began = now;
+        // Each attempt takes ten seconds, and a container comes or goes each second.
+        while now - began < SECOND * 10 {
+            if reconnect.poll_attempt(now).is_some() {
+                began = now;
+            }
+            now += SECOND;
+            reconnect.handle_network_change(now);
+        }
+        assert!(now < start + SECOND * 90, "{:?}", now - start);
     }
 
     #[test]
