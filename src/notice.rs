@@ -140,6 +140,8 @@ pub(crate) fn connection_accepted_basic(id: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct StatusLines {
     enabled: bool,
+    /// Stderr is a terminal, and the lines are for people.
+    is_for_people: bool,
     last: String,
 }
 
@@ -151,7 +153,13 @@ impl StatusLines {
             When::Always | When::Json => true,
             When::Never => false,
         };
-        StatusLines { enabled, last: String::new() }
+        let is_for_people = enabled && when != When::Json && std::io::stderr().is_terminal();
+        StatusLines { enabled, is_for_people, last: String::new() }
+    }
+
+    /// Whether lines about something that takes long are wanted: on a terminal only.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.is_for_people
     }
 
     /// The line to write on stderr for `text`, or `None` if it is to stay silent: switched off, or the
@@ -165,6 +173,16 @@ impl StatusLines {
         Some(render(text, term::is_raw()))
     }
 }
+
+/// A status line in the place of the last one, cut so that it stays on one row.
+pub(crate) fn rewritten(text: &str, columns: usize) -> String {
+    let line: String = format!("{STATUS_PREFIX}{}", one_line(text));
+    let fitting: String = line.chars().take(columns.saturating_sub(1)).collect();
+    format!("\r{fitting}\x1b[K")
+}
+
+/// Removes a line of [`rewritten`].
+pub(crate) const ERASE: &str = "\r\x1b[K";
 
 /// A local connection of a forwarded port was accepted, on stderr where the settings want it.
 pub(crate) fn connection_opened(name: &str) -> String {
@@ -436,6 +454,8 @@ mod tests {
         assert!(status.line(&gave_up("late")).is_some());
         assert!(status.line(RESUMED).is_some());
         assert_eq!(StatusLines::new(When::Never).line(RESUMED), None);
+        assert_eq!(rewritten("last contact", 40), "\rsession-manager-plugin: last contact\x1b[K");
+        assert_eq!(rewritten("last\ncontact", 30), "\rsession-manager-plugin: last\\\x1b[K");
         assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
     }
 

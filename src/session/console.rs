@@ -22,6 +22,8 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 /// | `write_if_room` | stdout | always: bytes of the remote that a port does not expect | dropped above [`OUTPUT_QUEUE`] |
 /// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
 /// | `note` | stderr | if the caller wants it: a line of the journal | the same |
+/// | `progress` | stderr | on a terminal, where the settings want status: something takes long | dropped above [`OUTPUT_QUEUE`] |
+/// | `rewrite` | stderr | as `progress`: a line that the next one replaces, and any other text removes | dropped |
 /// | `announce` | stderr | always: a change of state that was asked for | dropped above twice that |
 /// | `complain` | stderr | always: a failure | the same |
 /// | `suggest` | stderr, at a terminal | the command that investigates a failure | the same |
@@ -47,6 +49,8 @@ pub(crate) struct Console {
     is_closing: bool,
     /// Lines for stderr that were dropped since this was last reported.
     dropped: u64,
+    /// The cursor is on a line that [`Console::rewrite`] wrote.
+    is_on_own_line: bool,
     style: Style,
     /// The command that investigates a failure, for a person at a terminal.
     next_step: Option<String>,
@@ -92,6 +96,7 @@ impl Console {
             is_closing: false,
             dropped: 0,
             next_step: None,
+            is_on_own_line: false,
         })
     }
 
@@ -126,6 +131,7 @@ impl Console {
     /// A sentence of the plugin that a run prints once, on stdout.
     pub(crate) fn say(&mut self, sentence: &str) {
         if self.says() {
+            self.erase();
             self.out.push(sentence.as_bytes());
         }
     }
@@ -147,11 +153,13 @@ impl Console {
 
     /// Bytes of the remote.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.erase();
         self.out.push(bytes);
     }
 
     /// Bytes of the remote's stderr.
     pub(crate) fn write_error(&mut self, bytes: &[u8]) {
+        self.erase();
         match self.style {
             Style::Official => self.out.push(bytes),
             Style::Plain => self.err.push(bytes),
@@ -211,6 +219,37 @@ impl Console {
         self.tell(&Status::message(text));
     }
 
+    /// Whether stderr is a terminal whose user wants to see that something takes long.
+    pub(super) fn shows_progress(&self) -> bool {
+        self.status.shows_progress()
+    }
+
+    /// A line about something that takes long.
+    pub(super) fn progress(&mut self, text: &str) {
+        tracing::info!(text);
+        if self.shows_progress()
+            && let Some(line) = self.status.line(text)
+        {
+            self.push_err(&line, OUTPUT_QUEUE);
+        }
+    }
+
+    /// A line in place of the last one of this kind, cut to a terminal of so many columns.
+    pub(super) fn rewrite(&mut self, text: &str, columns: usize) {
+        // A terminal that is held takes the newest state only.
+        if self.shows_progress() && self.err.held() == 0 {
+            self.err.push(notice::rewritten(text, columns).as_bytes());
+            self.is_on_own_line = true;
+        }
+    }
+
+    /// Removes the line that [`Console::rewrite`] has left.
+    pub(super) fn erase(&mut self) {
+        if std::mem::take(&mut self.is_on_own_line) {
+            self.err.push(notice::ERASE.as_bytes());
+        }
+    }
+
     /// A failure, on stderr in any case.
     pub(crate) fn complain(&mut self, text: &str) {
         let line = self.failure(text);
@@ -233,6 +272,7 @@ impl Console {
             self.dropped += 1;
             return;
         }
+        self.erase();
         if self.dropped > 0 && self.err.has_room() {
             let text = notice::lines_dropped(std::mem::take(&mut self.dropped));
             let line = self.failure(&text);

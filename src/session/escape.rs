@@ -56,6 +56,12 @@ impl Escape {
         Escape::default()
     }
 
+    /// Returns false after `~-`.
+    #[must_use]
+    pub(crate) fn is_on(&self) -> bool {
+        self.state != State::Off
+    }
+
     /// The actions of one chunk. Input after `~.` in the same chunk is dropped.
     #[must_use]
     pub(crate) fn input(&mut self, chunk: Bytes) -> Vec<Action> {

@@ -15,7 +15,8 @@
 //! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, console, watch ─▶ status
 //! ```
 //!
-//! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`.
+//! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`;
+//! it and [`run`] use `progress`.
 
 pub(crate) mod console;
 mod ending;
@@ -23,6 +24,7 @@ pub(crate) mod escape;
 mod last_answers;
 mod opening;
 mod port;
+mod progress;
 mod shell;
 mod starter;
 mod state;
@@ -42,6 +44,7 @@ pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
 pub(crate) use self::opening::Access;
 pub(crate) use self::port::{Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure};
+use self::progress::{LOOK, StartProgress, Wait};
 use self::state::Session;
 use self::status::{Kind, Status};
 use self::watch::Watch;
@@ -183,6 +186,8 @@ type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>>>>;
 
 async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
     let mut data_key: Option<KeyRequest> = None;
+    let mut progress = StartProgress::new(session.link.host(), session.target.as_deref());
+    let mut look = tokio::time::interval(LOOK);
     loop {
         let key = async {
             match &mut data_key {
@@ -217,6 +222,14 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
                 signal if ends_session(signal) => return Err(End::Terminated),
                 _ => {}
             },
+            now = look.tick(), if session.console.shows_progress() => {
+                let wait = match (session.link.is_open(), &data_key) {
+                    (false, _) => Wait::Websocket,
+                    (true, Some(_)) => Wait::DataKey,
+                    (true, None) => Wait::Agent,
+                };
+                progress.poll(now, wait).into_iter().for_each(|text| session.console.progress(&text));
+            }
         }
     }
 }

@@ -92,6 +92,7 @@ pub(super) async fn open(
     Ok(Session {
         id: start.session_id,
         legacy: start.legacy,
+        target: start.target,
         is_presigned: stream_url::is_presigned(&target.url),
         starter: starter(&target, &aws, start.request, &config),
         aws,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::console::Style;
 use super::ending::{End, ends_session};
 use super::escape::{Action, Escape};
+use super::progress::{LinkState, Outage, OutageOutput};
 use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
 use crate::notice;
@@ -50,6 +51,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         is_line_start: true,
         ends_sent: 0,
         next_end: None,
+        outage: Outage::default(),
     };
     // Before all input: what was typed ahead may start a program that asks for the size once.
     shell.send_size(session);
@@ -90,7 +92,10 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
                 },
             },
             written = console.drive() => if let Err(error) = written { break error.into() },
-            _ = size_check.tick() => shell.send_size(session),
+            _ = size_check.tick() => {
+                shell.send_size(session);
+                shell.show_outage(session);
+            }
             () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }
     };
@@ -127,6 +132,7 @@ struct Shell {
     /// How often the end of input has been sent to the remote terminal, and when it is sent again.
     ends_sent: u32,
     next_end: Option<Instant>,
+    outage: Outage,
 }
 
 impl Shell {
@@ -173,6 +179,25 @@ impl Shell {
         let wait = FIRST_REPEAT * 2u32.pow(self.ends_sent);
         self.ends_sent += 1;
         self.next_end = (self.ends_sent < MAX_ENDS).then(|| Instant::now() + wait);
+    }
+
+    fn show_outage(&mut self, session: &mut Session) {
+        let Session { link, console, .. } = session;
+        if !console.shows_progress() {
+            return;
+        }
+        let state = LinkState {
+            is_open: link.is_open(),
+            last_contact: link.last_contact(),
+            attempt_since: link.attempt_since(),
+        };
+        let has_escapes = self.escape.as_ref().is_some_and(Escape::is_on);
+        match self.outage.poll(Instant::now(), state, has_escapes) {
+            Some(OutageOutput::Hint(text)) => console.progress(text),
+            Some(OutageOutput::Line(text)) => console.rewrite(&text, current_size(self.fallback).cols.into()),
+            Some(OutageOutput::Over) => console.erase(),
+            None => {}
+        }
     }
 
     fn send_size(&mut self, session: &mut Session) {

@@ -20,6 +20,8 @@ pub(super) struct Session {
     pub id: String,
     pub settings: Settings,
     pub legacy: bool,
+    /// The instance or container, as the request names it.
+    pub target: Option<String>,
     pub aws: Arc<aws::Client>,
     /// Opened with the caller's signature; there are no credentials to end it with.
     pub is_presigned: bool,
