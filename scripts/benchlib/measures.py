@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from . import costs
+from . import costs, paths
 from .world import BLOCK, REQUEST, Failed, Forward, receive, receive_pattern, send_pattern
 
 # Environments: the simulator's arguments. `service`: as at AWS, paced agent and the service's limit in force.
@@ -368,7 +368,11 @@ MEASURES = {
     "cuts": ("cuts", cuts, False, True),
     "loss-1": ("loss1", loss_1, False, True),
     "loss-5": ("loss5", loss_5, False, True),
+    "long-paths": ("service", paths.long_paths, False, True),
+    "dead-typing": ("service", paths.dead_typing, False, True),
+    "dead-idle": ("service", paths.dead_idle, False, True),
+    "dead-download": ("service", paths.dead_download, False, True),
     "build": ("service", costs.build, False, False),
 }
 # Once is enough: long, or yes and no.
-ONCE = {"size", "build", "up-60", "cuts", "loss-1", "loss-5", "half-close", "stalled", "scp"}
+ONCE = {"size", "build", "dead-typing", "dead-idle", "dead-download", "up-60", "cuts", "loss-1", "loss-5", "half-close", "stalled", "scp"}

@@ -266,12 +266,19 @@ def serve_answer(connection):
     connection.sendall(b"the answer")
 
 
+def serve_banner(connection):
+    """Speaks first, as SSH servers do."""
+    connection.sendall(b"SSH-2.0-bench\r\n")
+    while connection.recv(1 << 16):
+        pass
+
+
 def serve_ssh(connection, command):
     subprocess.run(command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL, check=False)
 
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
-HANDLERS = {"echo": serve_echo, "source": serve_source, "sink": serve_sink, "mixed": serve_mixed, "answer": serve_answer}
+HANDLERS = {"echo": serve_echo, "source": serve_source, "sink": serve_sink, "mixed": serve_mixed, "answer": serve_answer, "banner": serve_banner}
 
 
 def send_pattern(connection, size):
