@@ -266,3 +266,32 @@ fn json_events_for_tools() {
     );
     assert!(ready[1]["kind"] == "socks" && ready[1]["port"].is_u64(), "{errors}");
 }
+
+/// `[tunnels.NAME]` in the settings file, which is otherwise read as before.
+#[test]
+fn a_tunnel_of_the_settings_file() {
+    let (sim, echo) = (named(sim()), Server::echo());
+    let world = world(&sim);
+    let folder = world.home().join(".config/session-manager-plugin");
+    std::fs::create_dir_all(&folder).expect("folder");
+    let text = format!(
+        "[tunnels.db]\ntarget = '{TARGET}'\nforwards = ['0:db.internal:{}']\nsocks = 0\n",
+        echo.port()
+    );
+    std::fs::write(folder.join("config.toml"), text).expect("write");
+    let running = Running::spawn_without_stdin(&mut plugin(&world, &["forward", "db"]));
+    let port = port_of(&running, &format!("db.internal:{}", echo.port()));
+    running.stdout.wait_for("SOCKS5 proxy\nready\n");
+    assert_eq!(echo_through(port, b"x"), b"x");
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().errors(), "", "the table of tunnels is not an unknown setting");
+    std::fs::write(folder.join("config.toml"), "[tunnels.db]\ntarget = 'x'\ncolour = 1\n").expect("write");
+    let finished = run(&mut plugin(&world, &["forward", "db"]));
+    assert_eq!(
+        (finished.status.code(), finished.errors().matches('\n').count()),
+        (Some(2), 1),
+        "{}",
+        finished.errors()
+    );
+    assert!(finished.errors().contains("tunnels.db: "), "{}", finished.errors());
+}

@@ -58,6 +58,9 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
     };
     let mut values = BTreeMap::new();
     for (key, value) in table {
+        if key == TUNNELS && value.is_table() {
+            continue;
+        }
         let Some(row) = TABLE.iter().find(|row| row.key() == key) else {
             warn(Warning::unknown(&key, TABLE.iter().map(Variable::key)).to_string());
             continue;
@@ -76,7 +79,7 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
     values
 }
 
-fn text(path: &Path) -> Result<String, FileError> {
+pub(super) fn text(path: &Path) -> Result<String, FileError> {
     // It can name hosts to connect to and files to write.
     let bytes = files::read_trusted(path, MAX_SIZE)?;
     decoded(bytes).ok_or_else(|| io::Error::other("it is not UTF-8").into())
@@ -97,6 +100,8 @@ fn decoded(bytes: Vec<u8>) -> Option<String> {
     }
 }
 
+/// The table of the tunnels, which are no settings.
+pub(super) const TUNNELS: &str = "tunnels";
 const DIRECTORY: &str = "session-manager-plugin";
 const FILE: &str = "config.toml";
 const BELOW_HOME: &str = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".config" };

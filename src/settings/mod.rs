@@ -11,6 +11,7 @@ mod name;
 mod page;
 mod reader;
 mod table;
+mod tunnel;
 mod warning;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub(crate) use self::page::{help, manual};
 use self::reader::Reader;
 pub(crate) use self::reader::Source;
 pub(crate) use self::table::{Settings, TABLE};
+pub(crate) use self::tunnel::Tunnel;
 pub(crate) use self::warning::Warning;
 use crate::link::StreamHosts;
 

@@ -10,10 +10,11 @@ use super::failure::{Failure, OWN_FAILURE};
 use super::grammar::Forward;
 use crate::process;
 use crate::session::{Forwarder, Forwarding, ListenFailure, Outcome, StartFailure};
-use crate::settings::Settings;
+use crate::settings::{Settings, Tunnel};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
 pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Failure> {
+    let options = &with_tunnel(options)?;
     let forwarding = forwarding(options)?;
     let connection = Connection::to(&options.target, &options.common, settings).await?;
     let mut settings = settings.clone();
@@ -42,6 +43,26 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
         .run(|signal| command::handle_signal(id, signal), async { ended = Some(running.wait().await) })
         .await;
     Ok(ended.unwrap_or_else(|| status(&outcome)))
+}
+
+/// The options, with those of the tunnel of the settings file that the target names. The command line's come first.
+fn with_tunnel(options: &Forward) -> Result<Forward, Failure> {
+    let tunnel = Tunnel::load(&options.target, |name| std::env::var_os(name)).map_err(Failure::usage)?;
+    let mut options = options.clone();
+    let Some(tunnel) = tunnel else { return Ok(options) };
+    if let Some(count) = tunnel.sessions.filter(|count| !(1..=MAX_SESSIONS).contains(count)) {
+        return Err(Failure::usage(format!(
+            "tunnels.{}: sessions is {count}, not 1 to {MAX_SESSIONS}",
+            options.target
+        )));
+    }
+    options.target = tunnel.target;
+    options.common.profile = options.common.profile.or(tunnel.profile);
+    options.common.region = options.common.region.or(tunnel.region);
+    options.specs.extend(tunnel.forwards);
+    options.dynamic = options.dynamic.or(tunnel.socks.map(|port| port.to_string()));
+    options.sessions = options.sessions.or(tunnel.sessions);
+    Ok(options)
 }
 
 /// Without a command a signal ends the tunnels, except that job control works as usual.
@@ -88,3 +109,5 @@ fn cannot_listen(options: &Forward, failure: &ListenFailure) -> Failure {
 
 /// A listener and its sessions each.
 const MAX_SPECS: usize = 64;
+/// As of the setting `SSM_PLUGIN_SESSIONS`.
+const MAX_SESSIONS: usize = 8;
