@@ -72,10 +72,10 @@ clippy_for() {
   mkdir -p target/tools
   cat >"$stub" <<'EOF'
 #!/bin/sh
+# Whose options it takes. A compiler cache preprocesses with other options before -E, the target's among them.
+[ "$1" != -E ] || exec cc "$@"
 while [ $# -gt 0 ]; do
   case $1 in
-    # Whose options it takes.
-    -E) exec cc "$@" ;;
     -\?) exit 1 ;;
     -o) : >"$2" ;;
   esac

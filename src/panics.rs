@@ -72,8 +72,10 @@ fn shortened(place: &str) -> String {
 const SHOWN: usize = 4;
 
 thread_local! {
+    #[cfg_attr(windows, allow(clippy::missing_const_for_thread_local, reason = "MinGW's expansion hides `const`"))]
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
     /// The place of the last panic.
+    #[cfg_attr(windows, allow(clippy::missing_const_for_thread_local, reason = "as above"))]
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 

@@ -12,6 +12,7 @@ use crate::files;
 ///
 /// # Errors
 /// When there is none, or the file does not hold one.
+#[cfg_attr(windows, expect(clippy::unused_async, reason = "the same interface as on UNIX"))]
 pub(super) async fn find(file: Option<&str>) -> Result<String, Failure> {
     if let Some(file) = file {
         return from_file(file);

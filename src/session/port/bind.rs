@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 ///
 /// # Errors
 /// As the system reports them.
-#[cfg_attr(windows, expect(clippy::unused_async, reason = "the same interface as on UNIX"))]
 pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(windows)]
     return windows::bind(address);
