@@ -219,12 +219,11 @@ impl Link {
     fn poll_network(&mut self, cx: &mut Context<'_>) {
         let Some(opener) = &self.opener else { return };
         let changes = self.network_changes.get_or_insert_with(|| opener.network_changes());
-        if changes.poll_changed(cx).is_ready() {
+        // Until it has registered for the next one.
+        while changes.poll_changed(cx).is_ready() {
             let is_cut = self.socket.as_ref().is_some_and(|socket| socket.is_cut_off());
             tracing::info!(is_cut, "the network of this machine has changed");
             self.connection.handle_network_change(Instant::now().into_std(), is_cut);
-            // Registered for the next one.
-            let _ = changes.poll_changed(cx);
         }
     }
 
