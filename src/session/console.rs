@@ -120,6 +120,7 @@ impl Console {
 
     /// From here on only the last lines of the run follow, which are few: none is dropped.
     pub(super) fn begin_closing(&mut self) {
+        self.erase();
         self.is_closing = true;
     }
 
