@@ -135,11 +135,11 @@ def dead_path(case, rest, name):
 
 
 def dead_typing(case):
-    return dead_path(case, 0, "path dead while typing: next byte")
+    return dead_path(case, 0, "path dead while typing, next byte")
 
 
 def dead_idle(case):
-    return dead_path(case, 5, "path dead, 5 s idle, then typing: next byte")
+    return dead_path(case, 5, "path dead, then typing after 5 s, next byte")
 
 
 def dead_download(case):
@@ -157,7 +157,7 @@ def dead_download(case):
             now = time.perf_counter()
             # What was under way arrives without a pause.
             if now - last > 1:
-                return {("path dead in a download: next byte", "s"): now - last}
+                return {("path dead in a download, next byte", "s"): now - last}
             last = now
 
 
