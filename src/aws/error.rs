@@ -29,6 +29,8 @@ pub enum ErrorKind {
     SessionGone,
     /// The service refuses the request for any other reason.
     Refused,
+    /// The service asks for fewer calls.
+    Throttled,
     /// No answer, or one that asks to try again later.
     Unreachable,
 }
@@ -118,8 +120,9 @@ fn kind_of(code: &str, status: u16) -> ErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorKind::Denied,
         "TargetNotConnected" => ErrorKind::TargetNotConnected,
         "DoesNotExistException" => ErrorKind::SessionGone,
-        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => ErrorKind::Unreachable,
-        _ if status >= 500 || status == 429 => ErrorKind::Unreachable,
+        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => ErrorKind::Throttled,
+        _ if status == 429 => ErrorKind::Throttled,
+        _ if status >= 500 => ErrorKind::Unreachable,
         _ if status == 401 || status == 403 => ErrorKind::Denied,
         _ => ErrorKind::Refused,
     }

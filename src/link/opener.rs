@@ -218,7 +218,7 @@ enum Refusal {
 impl Refusal {
     /// Whether the connection's own failure does not say it already.
     fn is_news(&self) -> bool {
-        !matches!(self, Refusal::Aws(AwsError { kind: ErrorKind::Unreachable, .. }))
+        !matches!(self, Refusal::Aws(AwsError { kind: ErrorKind::Unreachable | ErrorKind::Throttled, .. }))
     }
 }
 

@@ -72,7 +72,8 @@ impl StartError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {
-                matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TargetNotConnected)
+                use ErrorKind::{TargetNotConnected, Throttled, Unreachable};
+                matches!(error.kind, Unreachable | Throttled | TargetNotConnected)
             }
             StartError::Url(_) => false,
         }
