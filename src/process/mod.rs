@@ -16,6 +16,7 @@ mod group;
 #[cfg(unix)]
 mod network;
 mod parent;
+mod peer;
 mod signal;
 #[cfg(unix)]
 mod signals;
@@ -25,6 +26,7 @@ mod windows;
 pub(crate) use self::argv::hide_argument;
 pub(crate) use self::env::take_var;
 pub(crate) use self::parent::Parent;
+pub(crate) use self::peer::{PeerOwner, peer_owner};
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
 pub(crate) use self::windows::{
