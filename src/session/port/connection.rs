@@ -6,6 +6,7 @@
 //! memory.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ pub(super) enum FromConnection {
     Closed,
 }
 
-/// The session's handle on a connection. Dropping it closes the socket at once.
+/// The session's handle on a connection. Dropping it breaks the connection off: a reset, unless the end of the remote's
+/// output was delivered, so that no client takes a part of a download for the whole.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Arc<LocalStream>,
@@ -42,6 +44,8 @@ pub(super) struct Connection {
     load: Arc<Load>,
     task: tokio::task::AbortHandle,
     is_dismissed: bool,
+    /// The local side is not waited for after the end.
+    is_brief: Arc<AtomicBool>,
     counts: Arc<ByteCounts>,
     /// Notes the connection's end in the journal when this is dropped.
     _entry: Entry,
@@ -125,28 +129,21 @@ impl Connection {
         credit.notify_one();
         let load = Arc::new(Load::default());
         let (orders, asked, queued, counts) = (down.clone(), credit.clone(), load.clone(), entry.counts());
-        let (socket, tally) = (stream.clone(), counts.clone());
+        let (mut socket, tally) = (Unfinished { stream: stream.clone(), is_done: false }, counts.clone());
+        let is_brief = Arc::new(AtomicBool::new(false));
+        let brief = is_brief.clone();
         let task = tokio::spawn(async move {
-            let mut up = std::pin::pin!(read_all(&socket, tag, reports.clone(), asked, &tally));
-            let mut writing = std::pin::pin!(write_all(&socket, &orders, &queued, &tally));
-            // The end of reading does not end writing; the end of writing leaves a while to read what comes.
-            let mut is_reading = true;
-            let written = loop {
-                tokio::select! {
-                    () = &mut up, if is_reading => is_reading = false,
-                    written = &mut writing => break written,
-                }
-            };
-            if written.is_err() {
+            let up = read_all(&socket.stream, tag, reports.clone(), asked, &tally);
+            let writing = write_all(&socket.stream, &orders, &queued, &tally);
+            let carried = carry(up, writing, &brief).await;
+            socket.is_done = carried.is_ok();
+            if carried.is_err() {
                 let _ = reports.send((tag, FromConnection::Reset)).await;
-            } else if is_reading {
-                // Closing with unread input would reset the connection and destroy what the reader has not seen yet.
-                let _ = tokio::time::timeout(LINGER, up).await;
             }
             let _ = reports.send((tag, FromConnection::Closed)).await;
         });
         let task = task.abort_handle();
-        Connection { stream, down, credit, load, task, is_dismissed: false, counts, _entry: entry }
+        Connection { stream, down, credit, load, task, is_dismissed: false, is_brief, counts, _entry: entry }
     }
 
     /// What waits for its reader counts for this session from here on. To be called before [`Connection::write`].
@@ -178,10 +175,16 @@ impl Connection {
         self.down.change(|waiting| waiting.replies.extend_from_slice(bytes));
     }
 
-    /// Answers, and closes the connection in its own time.
+    /// Answers, and closes the connection as soon as the answer is written.
     pub(super) fn dismiss(mut self, bytes: &[u8]) {
+        self.is_brief.store(true, Ordering::Relaxed);
         self.reply(bytes);
         self.end();
+        self.is_dismissed = true;
+    }
+
+    /// Leaves the connection, whose end is queued, to deliver what is queued before.
+    pub(super) fn release(mut self) {
         self.is_dismissed = true;
     }
 
@@ -199,6 +202,46 @@ impl Drop for Connection {
             self.task.abort();
         }
         self.load.clear();
+    }
+}
+
+/// Runs both directions to the end of writing. The end of reading does not end writing; the end of writing leaves a while
+/// to read what comes, unless it `is_brief`.
+async fn carry(
+    up: impl Future<Output = ()>,
+    writing: impl Future<Output = io::Result<()>>,
+    is_brief: &AtomicBool,
+) -> io::Result<()> {
+    let (mut up, mut writing) = (std::pin::pin!(up), std::pin::pin!(writing));
+    let mut is_reading = true;
+    loop {
+        tokio::select! {
+            () = &mut up, if is_reading => is_reading = false,
+            written = &mut writing => {
+                written?;
+                break;
+            }
+        }
+    }
+    if is_reading {
+        // Closing with unread input would reset the connection and destroy what the reader has not seen yet.
+        let linger = if is_brief.load(Ordering::Relaxed) { Duration::ZERO } else { LINGER };
+        let _ = tokio::time::timeout(linger, up).await;
+    }
+    Ok(())
+}
+
+/// A socket that is reset when this is dropped before the end.
+struct Unfinished {
+    stream: Arc<LocalStream>,
+    is_done: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.stream.reset();
+        }
     }
 }
 
@@ -312,6 +355,34 @@ mod tests {
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"no");
+    }
+
+    /// A cut download must not look complete.
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_before_its_end_is_reset() {
+        let (mut client, stream) = pair().await;
+        let (reports, _received) = mpsc::channel(8);
+        let connection = start(stream, (), reports);
+        connection.write(b"a part");
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 6);
+        drop(connection);
+        let error = client.read(&mut [0; 16]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// The session is over, but the remote had ended the connection before.
+    #[tokio::test]
+    async fn a_connection_that_is_released_delivers_what_is_queued_and_its_end() {
+        let (mut client, stream) = pair().await;
+        let (reports, _received) = mpsc::channel(8);
+        let connection = start(stream, (), reports);
+        connection.write(&vec![2; 8 << 20]);
+        connection.end();
+        tokio::task::yield_now().await;
+        connection.release();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), 8 << 20);
     }
 
     #[tokio::test]

@@ -73,6 +73,8 @@ pub(super) struct Lane {
     /// SOCKS clients that wait for their reply, and until when.
     unanswered: BTreeMap<StreamId, Instant>,
     ready_since: Option<Instant>,
+    /// Since when it has no connection, from the first one's end on.
+    empty_since: Option<Instant>,
     /// Names the session in the log, whose lines begin with the first session's id.
     span: tracing::Span,
 }
@@ -120,6 +122,7 @@ impl Lane {
             refusals: 0,
             unanswered: BTreeMap::new(),
             ready_since: None,
+            empty_since: None,
             span: tracing::Span::none(),
         }
     }
@@ -150,6 +153,30 @@ impl Lane {
     /// Whether another connection can be taken.
     pub(super) fn may_open(&self) -> bool {
         self.streams().is_some_and(Streams::may_open)
+    }
+
+    /// Whether it has no stream ids left for another connection.
+    pub(super) fn is_spent(&self) -> bool {
+        self.streams().is_some_and(Streams::is_spent)
+    }
+
+    /// Leaves ids for so many connections only.
+    #[cfg(test)]
+    pub(super) fn leave_ids(&mut self, count: u32) {
+        if let State::Ready(_, streams) = &mut self.state {
+            streams.leave_ids(count);
+        }
+    }
+
+    /// Since when no connection uses it: there is none, or each has ended its input and is quiet. `None` while it is used
+    /// or not ready.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let streams = self.streams()?;
+        if self.connections.is_empty() {
+            self.empty_since.max(self.ready_since)
+        } else {
+            streams.quiet_since()
+        }
     }
 
     /// Whether a local reader holds up the session.
@@ -310,7 +337,12 @@ impl Lane {
                 connection.dismiss(&socks::reply(Reply::HostUnreachable));
             }
         }
-        self.connections.clear();
+        for (id, (_, connection)) in std::mem::take(&mut self.connections) {
+            // What has come whole is delivered whole; the others are reset.
+            if self.streams().is_some_and(|streams| streams.is_ended(id)) {
+                connection.release();
+            }
+        }
         self.streams_of.clear();
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Starting(starting) => Some(Remains::Starting(starting)),
@@ -435,12 +467,13 @@ impl Lane {
         self.unanswered.remove(&id);
         if let Some((number, _)) = self.connections.remove(&id) {
             self.streams_of.remove(&number);
+            self.empty_since = self.connections.is_empty().then(now);
         }
     }
 }
 
 impl LaneEnd {
-    fn here(reason: impl Into<String>) -> LaneEnd {
+    pub(super) fn here(reason: impl Into<String>) -> LaneEnd {
         let reason = reason.into();
         LaneEnd { end: End::Failed(reason.clone()), reason, start_error: None }
     }

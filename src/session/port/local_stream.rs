@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use crate::process::{PeerOwner, peer_owner};
+
 /// A TCP connection or one to a socket file. It is read and written through shared references: by a connection's task, and
 /// by the session, which writes what need not wait.
 #[derive(Debug)]
@@ -40,6 +42,27 @@ impl LocalStream {
             }
             #[cfg(unix)]
             LocalStream::Unix(_) => "the socket file".to_owned(),
+        }
+    }
+
+    /// Makes closing it break the connection off: a TCP client sees a reset. A socket file has none.
+    pub(super) fn reset(&self) {
+        if let LocalStream::Tcp(stream) = self {
+            let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// The owner of the other end: of a TCP connection within this machine, where the system reports it. The file system
+    /// decides about a socket file.
+    pub(super) fn owner(&self) -> PeerOwner {
+        match self {
+            LocalStream::Tcp(stream) => match (stream.local_addr(), stream.peer_addr()) {
+                (Ok(local), Ok(peer)) if peer.ip().to_canonical().is_loopback() => peer_owner(local, peer),
+                (Ok(_), Ok(_)) => PeerOwner::Unknown,
+                _ => PeerOwner::Gone,
+            },
+            #[cfg(unix)]
+            LocalStream::Unix(_) => PeerOwner::Trusted,
         }
     }
 

@@ -168,6 +168,17 @@ impl Session {
         Ok(id)
     }
 
+    /// Whether there is an id for another stream: a session has 2^31 of them.
+    pub fn has_ids(&self) -> bool {
+        self.next_id.is_some()
+    }
+
+    /// Leaves ids for so many streams only.
+    #[cfg(test)]
+    pub(crate) fn leave_ids(&mut self, count: u32) {
+        self.next_id = Some(u32::MAX - 2 * (count - 1));
+    }
+
     /// How many bytes [`send`](Self::send) takes now; 0 also if the stream is not open for sending. Read the
     /// local socket only when it is more.
     pub fn send_capacity(&self, id: StreamId) -> usize {

@@ -77,7 +77,29 @@ impl Streams {
 
     /// Whether another stream can be opened.
     pub(super) fn may_open(&self) -> bool {
-        self.smux.stream_count() < MAX_STREAMS
+        self.smux.stream_count() < MAX_STREAMS && !self.is_spent()
+    }
+
+    /// Whether all stream ids are used.
+    pub(super) fn is_spent(&self) -> bool {
+        !self.smux.has_ids()
+    }
+
+    /// Leaves ids for so many streams only.
+    #[cfg(test)]
+    pub(super) fn leave_ids(&mut self, count: u32) {
+        self.smux.leave_ids(count);
+    }
+
+    /// Whether the remote has ended the stream.
+    pub(super) fn is_ended(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.is_ended)
+    }
+
+    /// Since when each stream's local input has ended and the remote has been quiet; `None` while a stream is in use.
+    pub(super) fn quiet_since(&self) -> Option<Instant> {
+        let (since, _) = self.half_closed.last()?;
+        (self.half_closed.len() == self.streams.len()).then_some(*since)
     }
 
     /// Opens a stream.

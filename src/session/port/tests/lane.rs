@@ -85,7 +85,8 @@ async fn connections_are_closed_with_their_lane_and_socks_clients_are_told() {
     );
     lane.give_up(true);
     settle().await;
-    assert_eq!(plain_client.read(&mut [0]).unwrap(), 0);
+    let error = plain_client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "what has come is not the whole");
     let mut answer = [0; 10];
     socks_client.read_exact(&mut answer).unwrap();
     assert_eq!(answer, socks::reply(Reply::HostUnreachable));
