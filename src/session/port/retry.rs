@@ -1,9 +1,6 @@
 //! Delays and refusals after a session could not be started.
 
-use std::pin::Pin;
 use std::time::{Duration, Instant};
-
-use tokio::time::Sleep;
 
 use super::super::starter::StartError;
 use super::socks::Reply;
@@ -24,7 +21,8 @@ pub(super) struct Retry {
     pub backoff: Backoff,
     /// After a failure, until a session is ready.
     pub has_failed: bool,
-    pub pause: Option<Pin<Box<Sleep>>>,
+    /// No session is started before.
+    pub pause: Option<Instant>,
     /// Until when connections are refused without asking, and how.
     pub refusal: Option<(Instant, Reply)>,
     /// What SOCKS clients are told who have waited in vain.
@@ -53,18 +51,21 @@ impl Retry {
     }
 
     /// Sessions that end together, such as all four behind a port, are one failure: the pause under way stays.
-    pub(super) fn pause_after_failure(&mut self) {
+    pub(super) fn pause_after_failure(&mut self, now: Instant) {
         self.has_failed = true;
-        if self.pause.as_ref().is_some_and(|pause| pause.deadline() > tokio::time::Instant::now()) {
-            return;
+        if self.pause.is_none_or(|until| until <= now) {
+            self.pause = Some(now + self.backoff.delay_after_failure());
         }
-        let delay = self.backoff.delay_after_failure();
-        self.pause = Some(Box::pin(tokio::time::sleep(delay)));
+    }
+
+    /// Forgets a pause that is over.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.pause = self.pause.filter(|until| *until > now);
     }
 
     /// As long as there is a pause, connections are refused.
     pub(super) fn refuse(&mut self) {
-        self.refusal = self.pause.as_ref().map(|pause| (pause.deadline().into_std(), self.reply));
+        self.refusal = self.pause.map(|until| (until, self.reply));
     }
 
     /// A lane whose destination was refused is replaced: if that is in vain, the next lives longer.
@@ -88,7 +89,7 @@ pub(super) fn reply_for(error: &StartError) -> Reply {
             | ErrorKind::SignInNeeded
             | ErrorKind::BadCredentials => Reply::NotAllowed,
             ErrorKind::TargetNotConnected => Reply::HostUnreachable,
-            ErrorKind::Unreachable => Reply::NetworkUnreachable,
+            ErrorKind::Unreachable | ErrorKind::Throttled => Reply::NetworkUnreachable,
             _ => Reply::GeneralFailure,
         },
         StartError::Url(_) => Reply::GeneralFailure,
@@ -127,36 +128,34 @@ mod tests {
     }
 
     /// Found with the real agent: four sessions that were ended at once kept the next connection waiting for 4 s.
-    #[tokio::test(start_paused = true)]
-    async fn sessions_that_end_together_are_one_failure() {
+    #[test]
+    fn sessions_that_end_together_are_one_failure() {
         let mut retry = Retry::new(Plan::OnDemand);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         for _ in 0..4 {
-            retry.pause_after_failure();
+            retry.pause_after_failure(began);
         }
-        let pause = |retry: &Retry| retry.pause.as_ref().unwrap().deadline();
-        assert!(pause(&retry) - began <= FIRST_RETRY);
-        tokio::time::advance(FIRST_RETRY).await;
-        retry.pause_after_failure();
-        assert!(pause(&retry) - began > FIRST_RETRY, "the next attempt's failure is another");
+        assert!(retry.pause.unwrap() - began <= FIRST_RETRY);
+        retry.pause_after_failure(began + FIRST_RETRY);
+        assert!(retry.pause.unwrap() - began > FIRST_RETRY, "the next attempt's failure is another");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_a_bound_and_refusals_last_as_long() {
+    #[test]
+    fn pauses_grow_to_a_bound_and_refusals_last_as_long() {
         for (plan, first, last) in
             [(Plan::OnDemand, FIRST_RETRY, LAST_RETRY), (Plan::Fixed, FIRST_RETRY_FIXED, LAST_RETRY_FIXED)]
         {
             let mut retry = Retry::new(plan);
             let mut longest = Duration::ZERO;
             for attempt in 0..20 {
-                let now = tokio::time::Instant::now();
+                let now = Instant::now();
                 retry.pause = None;
-                retry.pause_after_failure();
-                let pause = retry.pause.as_ref().unwrap().deadline() - now;
+                retry.pause_after_failure(now);
+                let pause = retry.pause.unwrap() - now;
                 let step = last.min(first * 2u32.pow(attempt.min(10)));
                 assert!(pause >= step / 2 && pause <= step, "{pause:?} at {attempt}");
                 retry.refuse();
-                assert_eq!(retry.refusal, Some(((now + pause).into_std(), Reply::HostUnreachable)));
+                assert_eq!(retry.refusal, Some((now + pause, Reply::HostUnreachable)));
                 longest = longest.max(pause);
             }
             assert!(longest > last / 2);
