@@ -228,9 +228,24 @@ pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
     format!("port {port} forwards to {destination}")
 }
 
-/// Status: where SOCKS clients find us.
+/// Status: the SOCKS proxy's address.
 pub(crate) fn socks_opened(port: u16) -> String {
     format!("SOCKS5 proxy on 127.0.0.1:{port}")
+}
+
+/// Status: the SOCKS proxy's socket file.
+pub(crate) fn socks_file_opened(path: &str) -> String {
+    format!("SOCKS5 proxy on unix:{path}")
+}
+
+/// A client of another local user was refused.
+pub(crate) fn stranger_refused(uid: u32) -> String {
+    format!("refused a client of another user (uid {uid}); SSM_PLUGIN_ANY_USER=1 accepts all local users")
+}
+
+/// Another process listens on an address that clients of `localhost` may try first.
+pub(crate) fn address_taken(address: std::net::SocketAddr) -> String {
+    format!("another process listens on {address}; clients that connect to that address reach that process")
 }
 
 /// Status: the agent could not reach a destination that is not argv's.
@@ -243,8 +258,17 @@ pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Disp
     format!("could not start a session{} for a local connection: {reason}", to(destination))
 }
 
+/// Status: a SOCKS client asks for something that the proxy does not do.
+pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
+    format!("SOCKS request refused: {reason}")
+}
+
 /// Status: a SOCKS client asks for one destination more than there may be.
 pub(crate) const TOO_MANY_DESTINATIONS: &str = "SOCKS request refused: too many destinations in use";
+
+/// Status: the run has started as many sessions as it may, for the time being.
+pub(crate) const STARTS_WAIT: &str =
+    "many session starts: the next ones wait, two per second, to spare the account's StartSession quota";
 
 /// The state of a destination without a session.
 pub(crate) fn no_session(connections: usize) -> String {

@@ -152,6 +152,9 @@ impl Status {
                 kind: Kind::Forward, port: Some(port), destination: Some(destination), ..
             } => Some(notice::forward_opened(*port, destination)),
             Status::Ready { kind: Kind::Socks, port: Some(port), .. } => Some(notice::socks_opened(*port)),
+            Status::Ready { kind: Kind::Socks, socket: Some(path), .. } => {
+                Some(notice::socks_file_opened(path))
+            }
             Status::Message { text, .. } | Status::Failure { text } => Some(text.clone()),
             Status::Opening { .. }
             | Status::Ready { .. }

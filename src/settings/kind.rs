@@ -218,28 +218,42 @@ impl<T: Copy + Display + FromStr + PartialOrd> Kind for Number<T> {
     }
 }
 
-/// A port number, or none.
-pub(crate) struct Port;
+/// Where a SOCKS proxy listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SocksAddress {
+    /// A port on loopback; 0 is any free one.
+    Port(u16),
+    /// A socket file.
+    File(PathBuf),
+}
 
-impl Describe for Port {
+/// A port number or `unix:<path>`, or none.
+pub(crate) struct Socks;
+
+impl Describe for Socks {
     fn default_text(&self) -> String {
         "none".to_owned()
     }
 
     fn wanted(&self) -> String {
-        "a port number".to_owned()
+        "a port number or unix:<path>".to_owned()
     }
 }
 
-impl Kind for Port {
-    type Value = Option<u16>;
+impl Kind for Socks {
+    type Value = Option<SocksAddress>;
 
-    fn default(&self) -> Option<u16> {
+    fn default(&self) -> Option<SocksAddress> {
         None
     }
 
-    fn read(&self, value: &OsStr) -> Option<Option<u16>> {
-        text(value)?.parse().ok().map(Some)
+    fn read(&self, value: &OsStr) -> Option<Option<SocksAddress>> {
+        let address = match text(value)?.strip_prefix("unix:") {
+            Some("") => return None,
+            Some(path) => SocksAddress::File(PathBuf::from(path)),
+            None => SocksAddress::Port(text(value)?.parse().ok()?),
+        };
+        Some(Some(address))
     }
 }
 

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub(crate) use self::file::config_file;
-pub(crate) use self::kind::When;
+pub(crate) use self::kind::{SocksAddress, When};
 pub(crate) use self::name::PREFIX;
 pub(crate) use self::page::{help, manual};
 use self::reader::Reader;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::kind::When;
-use super::kind::{Choice, Describe, File, Filter, Flag, Host, Kind, Number, Port, Seconds, Text, Version};
+use super::kind::{Choice, Describe, File, Filter, Flag, Host, Kind, Number, Seconds, Socks, Text, Version};
 use super::name;
 use super::reader::Reader;
 use crate::version::COMPATIBLE_VERSION;
@@ -98,10 +98,14 @@ settings! {
         "SSM_PLUGIN_FORWARD",
         "further ports, each as <local port>:<host>:<port>, separated by spaces",
         "smp#24: one terminal for each port; each is a StartSession in the audit log";
-    socks: Port = Port,
+    socks: Socks = Socks,
         "SSM_PLUGIN_SOCKS",
-        "port of a SOCKS5 proxy on loopback, in addition; 0: any free port",
+        "loopback port of a SOCKS5 proxy (0: any free port), or unix:<path>",
         "smp#88; each destination is a StartSession in the audit log";
+    any_user: Flag = Flag,
+        "SSM_PLUGIN_ANY_USER",
+        "1: SOCKS, FORWARD and RESTART ports accept clients of other local users",
+        "what such a port starts and reaches is in your name";
     buffer: Number<usize> = Number { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
         "SSM_PLUGIN_BUFFER",
         "bytes kept per slow reader; 4x that in total",

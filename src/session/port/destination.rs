@@ -18,8 +18,10 @@ pub(super) struct Destination {
 pub(in crate::session) enum DestinationError {
     #[error("port 0 is not a valid destination port")]
     PortZero,
-    #[error("the host has characters that the session document does not allow, or fewer than 3")]
+    #[error("the host has characters that the session document does not allow, or is too long")]
     Host,
+    #[error("AWS's session document requires at least {SHORTEST_HOST} characters in a host name")]
+    TooShort,
 }
 
 impl Destination {
@@ -32,8 +34,11 @@ impl Destination {
             return Err(DestinationError::PortZero);
         }
         let is_allowed = |c: char| c.is_ascii_graphic() && !FORBIDDEN.contains(c);
-        if host.len() < SHORTEST_HOST || host.len() > LONGEST_HOST || !host.chars().all(is_allowed) {
+        if host.len() > LONGEST_HOST || !host.chars().all(is_allowed) {
             return Err(DestinationError::Host);
+        }
+        if host.len() < SHORTEST_HOST {
+            return Err(DestinationError::TooShort);
         }
         Ok(Destination { host: host.to_owned(), port })
     }
@@ -119,9 +124,10 @@ mod tests {
     #[test]
     fn what_the_document_would_refuse() {
         assert_eq!(Destination::new("db.internal", 0), Err(DestinationError::PortZero));
-        for host in
-            ["", "db", "a b c", "a\nb.c", "\"db\".x", "a;b.c", "$(id)", "d\u{e4}b.internal", &"a".repeat(256)]
-        {
+        for host in ["", "d", "db"] {
+            assert_eq!(Destination::new(host, 1), Err(DestinationError::TooShort), "{host:?}");
+        }
+        for host in ["a b c", "a\nb.c", "\"db\".x", "a;b.c", "$(id)", "d\u{e4}b.internal", &"a".repeat(256)] {
             assert_eq!(Destination::new(host, 1), Err(DestinationError::Host), "{host:?}");
         }
         for host in ["fd00::1", "10.0.0.7", "a_b-c.d", &"a".repeat(255)] {

@@ -143,7 +143,7 @@ impl Forwarder {
         }
         let socks = match forwarding.socks {
             Some(port) => {
-                let socks = SocksListener::bind(port).await;
+                let socks = SocksListener::bind(port, !settings.any_user).await;
                 let failure = |reason: String| ListenFailure { index: None, port: Some(port), reason };
                 Some(socks.map_err(|error| failure(error.to_string()))?)
             }
@@ -155,7 +155,7 @@ impl Forwarder {
             config: link_config(&settings, recording),
             request: Arc::new(request),
         };
-        let console = Console::open(&settings, Style::Plain).map_err(|error| other(error.to_string()))?;
+        let mut console = Console::open(&settings, Style::Plain).map_err(|error| other(error.to_string()))?;
         let watch = Watch::start(None).map_err(|error| other(error.to_string()))?;
         let budget = Budget::new(Limits::new(settings.buffer));
         let mut pools = Pools::without_main(&budget);
@@ -171,17 +171,20 @@ impl Forwarder {
             let pool = known.iter().find(|(known, _)| *known == destination).map(|(_, pool)| *pool);
             let pool = pool.unwrap_or_else(|| pools.add(destination.clone(), &starter, settings.sessions));
             known.push((destination, pool));
-            listeners.add(pool, listener);
+            mux::report_taken(&mut console, &listener);
+            listeners.add(pool, listener, !settings.any_user);
         }
         if let Some(socks) = socks {
             let port = socks.port();
-            bound.push(Bound { address: format!("127.0.0.1:{port}"), port: Some(port), destination: None });
+            let address = format!("127.0.0.1:{}", port.unwrap_or_default());
+            bound.push(Bound { address, port, destination: None });
             listeners.add_socks(socks);
         }
         let (reports, from_connections) = mpsc::channel(REPORTS);
         let journal = Journal::new(&settings);
         let front = Front { id: String::new(), settings, console, watch, starter: Some(starter) };
-        let run = Run { front, pools, budget, reports, journal, has_accepted: false };
+        let run =
+            Run { front, pools, budget, reports, journal, has_accepted: false, refusals: BTreeSet::new() };
         Ok(Forwarder { run, listeners, from_connections, bound })
     }
 
@@ -205,6 +208,7 @@ impl Forwarder {
                 return Ok(self);
             }
             let Run { front: Front { watch, .. }, pools, .. } = &mut self.run;
+            pools.transmit();
             let timeout = pools.next_timeout().map(Instant::from_std);
             let reason = tokio::select! {
                 (_, event) = pools.next() => match event {

@@ -27,13 +27,11 @@ pub(super) enum Listener {
     Tcp {
         sockets: Vec<TcpListener>,
         port: u16,
+        /// An address of the same name that another process listens on.
+        taken: Option<SocketAddr>,
     },
     #[cfg(unix)]
-    Unix {
-        socket: tokio::net::UnixListener,
-        _file: SocketFile,
-        path: String,
-    },
+    Unix { socket: tokio::net::UnixListener, _file: SocketFile, path: String },
 }
 
 impl Listener {
@@ -62,21 +60,77 @@ impl Listener {
     /// As [`Listener::bind`].
     pub(super) async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
         let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
-        let mut addresses = addresses(host, port, looked_up)?;
-        let first = addresses.first().ok_or_else(|| {
-            ListenError::Resolve(host.unwrap_or_default().to_owned(), "no address".to_owned())
-        })?;
-        let socket = bind(*first).await.map_err(|error| ListenError::bind(*first, &error))?;
-        let port = socket.local_addr().map_err(|error| ListenError::bind(*first, &error))?.port();
-        let mut sockets = vec![socket];
-        for address in &mut addresses[1..] {
-            address.set_port(port);
-            match bind(*address).await {
+        let addresses = addresses(host, port, looked_up)?;
+        if addresses.is_empty() {
+            let name = host.unwrap_or_default().to_owned();
+            return Err(ListenError::Resolve(name, "no address".to_owned()));
+        }
+        Listener::bind_all(&addresses).await
+    }
+
+    /// Listens on 127.0.0.1 and, where the system has it, on ::1. Port 0 is any free one.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`], and if another process has the port on one of them: it would get a part of the clients.
+    pub(super) async fn bind_loopback(port: u16) -> Result<Listener, ListenError> {
+        let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+        let listener = Listener::bind_all(&addresses).await?;
+        match listener.taken() {
+            Some(address) => Err(ListenError::bind(address, &io::ErrorKind::AddrInUse.into())),
+            None => Ok(listener),
+        }
+    }
+
+    /// Listens on the first address, and on the others where that is possible. A free port is one that is free on all.
+    async fn bind_all(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
+        let mut listener = Listener::bind_once(addresses).await?;
+        for _ in 0..FREE_PORT_ATTEMPTS {
+            if addresses[0].port() != 0 || listener.taken().is_none() {
+                break;
+            }
+            // The next free port is another as long as this one is held.
+            let next = Listener::bind_once(addresses).await?;
+            listener = next;
+        }
+        Ok(listener)
+    }
+
+    async fn bind_once(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
+        let first = addresses[0];
+        let socket = bind(first).await.map_err(|error| ListenError::bind(first, &error))?;
+        let port = socket.local_addr().map_err(|error| ListenError::bind(first, &error))?.port();
+        let (mut sockets, mut taken) = (vec![socket], None);
+        for address in &addresses[1..] {
+            let address = SocketAddr::new(address.ip(), port);
+            match bind(address).await {
                 Ok(socket) => sockets.push(socket),
-                Err(error) => tracing::info!(%address, %error, "not listening there too"),
+                Err(error) => {
+                    tracing::info!(%address, %error, "not listening there too");
+                    taken = taken.or((error.kind() == io::ErrorKind::AddrInUse).then_some(address));
+                }
             }
         }
-        Ok(Listener::Tcp { sockets, port })
+        Ok(Listener::Tcp { sockets, port, taken })
+    }
+
+    /// Whether only this machine reaches it, by TCP.
+    pub(super) fn is_loopback(&self) -> bool {
+        match self {
+            Listener::Tcp { sockets, .. } => sockets
+                .iter()
+                .all(|socket| socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback())),
+            #[cfg(unix)]
+            Listener::Unix { .. } => false,
+        }
+    }
+
+    /// An address of the same name that another process listens on, if there is one: it gets a part of the clients.
+    pub(super) fn taken(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp { taken, .. } => *taken,
+            #[cfg(unix)]
+            Listener::Unix { .. } => None,
+        }
     }
 
     /// The TCP port, if it is one.
@@ -137,8 +191,15 @@ impl Listener {
         }
     }
 
+    /// Listens on a socket file that only the user can open.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`]; a path that is empty or contains NUL would be an abstract socket, open to every user.
     #[cfg(unix)]
     pub(super) fn bind_file(path: &str) -> Result<Listener, ListenError> {
+        if path.is_empty() || path.contains('\0') {
+            return Err(ListenError::Path(path.chars().take(MAX_SHOWN).collect()));
+        }
         use std::os::unix::fs::FileTypeExt as _;
         use std::os::unix::net::UnixStream;
         let file = Path::new(path);
@@ -232,6 +293,10 @@ impl AcceptPause {
     }
 }
 
+/// Free ports that are tried until one is free on all addresses.
+const FREE_PORT_ATTEMPTS: usize = 8;
+/// Characters of a bad path that are repeated.
+const MAX_SHOWN: usize = 80;
 /// After a failed accept, before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -240,6 +305,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum ListenError {
     #[error("listen {0}: bind: {1}")]
     Bind(String, String),
+    #[error("listen unix {0:?}: the path is empty or contains NUL")]
+    Path(String),
     #[error("listen tcp: address {0}: invalid port")]
     Port(String),
     #[error("listen tcp: lookup {0}: {1}")]

@@ -8,13 +8,17 @@ use super::destination::Destination;
 use super::listener::{AcceptPause, Listener};
 use super::local_stream::LocalStream;
 use super::pools::PoolId;
-use super::socks_listener::SocksListener;
+use super::socks::Refusal;
+use super::socks_listener::{Client, SocksListener};
+use crate::process::PeerOwner;
 
 /// All listeners of a run.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     ports: Vec<Port>,
     socks: Option<SocksListener>,
+    /// Another SOCKS client may be accepted.
+    is_socks_wanted: bool,
     pause: AcceptPause,
 }
 
@@ -22,6 +26,8 @@ pub(super) struct Listeners {
 struct Port {
     pool: PoolId,
     listener: Listener,
+    /// Only this user's clients may come.
+    is_guarded: bool,
     /// Its pool takes connections.
     is_wanted: bool,
 }
@@ -33,14 +39,21 @@ pub(super) enum Accepted {
     Port(PoolId, LocalStream),
     /// A SOCKS client's connection, which waits for the reply.
     Socks(Destination, LocalStream),
+    /// A SOCKS client was refused: why.
+    Refused(Refusal),
+    /// A client of another user, by number, was refused.
+    Stranger(u32),
     /// None could be accepted; what to say of that, once.
     Failed(Option<String>),
 }
 
 impl Listeners {
-    /// Adds a listener, whose connections are for `pool`.
-    pub(super) fn add(&mut self, pool: PoolId, listener: Listener) {
-        self.ports.push(Port { pool, listener, is_wanted: true });
+    /// Adds a listener, whose connections are for `pool`. On loopback, and if it `is_guarded`, only this user's clients and
+    /// root's are accepted.
+    pub(super) fn add(&mut self, pool: PoolId, listener: Listener, is_guarded: bool) {
+        // Who listens on the network means to have strangers as clients.
+        let is_guarded = is_guarded && listener.is_loopback();
+        self.ports.push(Port { pool, listener, is_guarded, is_wanted: true });
     }
 
     /// Adds the SOCKS listener.
@@ -48,27 +61,30 @@ impl Listeners {
         self.socks = Some(socks);
     }
 
-    /// Says which pools take connections. Those of the others wait in their listeners.
-    pub(super) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool) {
+    /// Says which pools take connections, and whether SOCKS clients may come. The others wait in their listeners.
+    pub(super) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool, is_socks_wanted: bool) {
+        self.is_socks_wanted = is_socks_wanted;
         self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.pool));
     }
 
     /// What comes next. Cancel-safe.
     pub(super) async fn accept(&mut self) -> Accepted {
         loop {
-            let Listeners { ports, socks, pause } = self;
+            let Listeners { ports, socks, is_socks_wanted, pause } = self;
             let may_accept = pause.is_over();
             let socks = async {
                 match socks {
-                    Some(socks) => socks.accept(may_accept).await,
+                    Some(socks) => socks.accept(may_accept && *is_socks_wanted).await,
                     None => std::future::pending().await,
                 }
             };
             let accepted = tokio::select! {
                 accepted = poll_fn(|cx| poll_ports(ports, cx)), if may_accept => accepted,
-                accepted = socks => {
-                    accepted.map(|(stream, to)| Accepted::Socks(to, LocalStream::Tcp(stream)))
-                }
+                accepted = socks => accepted.map(|client| match client {
+                    Client::Connect(stream, to) => Accepted::Socks(to, stream),
+                    Client::Refused(refusal) => Accepted::Refused(refusal),
+                    Client::Stranger(uid) => Accepted::Stranger(uid),
+                }),
                 () = pause.wait() => continue,
             };
             return match accepted {
@@ -88,7 +104,13 @@ impl Listeners {
 fn poll_ports(ports: &[Port], cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
     for port in ports.iter().filter(|port| port.is_wanted) {
         if let Poll::Ready(accepted) = port.listener.poll_accept(cx) {
-            return Poll::Ready(accepted.map(|stream| Accepted::Port(port.pool, stream)));
+            return Poll::Ready(accepted.map(|stream| match port.is_guarded.then(|| stream.owner()) {
+                Some(PeerOwner::Other(uid)) => {
+                    stream.reset();
+                    Accepted::Stranger(uid)
+                }
+                _ => Accepted::Port(port.pool, stream),
+            }));
         }
     }
     Poll::Pending

@@ -14,6 +14,7 @@
 //! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
+//! | `quota`, `seats`, `probes` | limits, sans-IO: session starts, SOCKS clients' sessions, who needs a session at all |
 //! | `waiting`, `retry` | connections without a lane yet; delays and refusals after a failed start |
 //! | `lane` | one session from StartSession to its end |
 //! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
@@ -39,7 +40,10 @@ mod local_stream;
 mod mux;
 mod pool;
 mod pools;
+mod probes;
+mod quota;
 mod retry;
+mod seats;
 mod socks;
 mod socks_listener;
 mod streams;
@@ -76,6 +80,7 @@ pub(super) async fn run(
         }
     };
     session.console.say(&listener.notice(&session.id));
+    mux::report_taken(&mut session.console, &listener);
     session.console.tell(&Status::Ready {
         kind: Kind::Port,
         session: Some(session.id.clone()),

@@ -1,5 +1,6 @@
 //! Port forwarding with agents after 3.0.196.0: many local connections at once, each a smux stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -22,10 +23,11 @@ use super::local_stream::LocalStream;
 use super::pool::{Pool, PoolEvent};
 use super::pools::{MAIN, PoolId, Pools};
 use super::retry::Plan;
-use super::socks::{self, Reply};
+use super::socks::Refusal;
 use super::socks_listener::SocksListener;
 use crate::notice;
 use crate::process::Signal;
+use crate::settings::SocksAddress;
 
 /// Runs until the main session ends for good or a signal arrives.
 pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forward>) -> (End, Closing) {
@@ -33,12 +35,14 @@ pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forw
     front.console.say(notice::WAITING_FOR_CONNECTIONS);
     let budget = Budget::new(Limits::new(front.settings.buffer));
     let main = Pool::with_first(plan(&mut front), first, front.starter.clone(), &budget);
-    let pools = Pools::new(main.with_sessions(front.settings.sessions), &budget);
     let mut listeners = Listeners::default();
-    listeners.add(MAIN, listener);
+    let is_guarded = main.is_on_demand() && !front.settings.any_user;
+    listeners.add(MAIN, listener, is_guarded);
+    let pools = Pools::new(main.with_sessions(front.settings.sessions), &budget);
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
     let journal = Journal::new(&front.settings);
-    let mut run = Run { front, pools, budget, reports, journal, has_accepted: false };
+    let mut run =
+        Run { front, pools, budget, reports, journal, has_accepted: false, refusals: BTreeSet::new() };
     run.listen_further(&mut listeners, forwards).await;
     let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
     let end = pump(&mut run, &mut listeners, &mut from_connections, on_signal, std::future::pending()).await;
@@ -59,7 +63,7 @@ pub(super) async fn pump(
         run.pools.transmit();
         run.journal.show(&mut run.front.console);
         let Run { front: Front { console, watch, .. }, pools, .. } = run;
-        listeners.set_wanted(|pool| pools.may_take(pool));
+        listeners.set_wanted(|pool| pools.may_take(pool), pools.may_take_socks());
         let timeout = pools.next_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
             (pool, event) = pools.next() => if let Some(end) = run.handle(pool, event) { return end },
@@ -69,6 +73,8 @@ pub(super) async fn pump(
             accepted = listeners.accept() => match accepted {
                 Accepted::Port(pool, stream) => run.take(pool, stream),
                 Accepted::Socks(destination, stream) => run.take_socks(destination, stream),
+                Accepted::Refused(refusal) => run.report_refusal(&refusal),
+                Accepted::Stranger(uid) => run.report_stranger(uid),
                 Accepted::Failed(text) => {
                     text.into_iter().for_each(|text| console.status(&text));
                     pools.hurry();
@@ -101,6 +107,13 @@ pub(super) fn finish(mut run: Run, listeners: Listeners) -> Closing {
     run.front.into_closing(remains, reaper)
 }
 
+/// Reports another process that gets a part of the port's clients.
+pub(super) fn report_taken(console: &mut Console, listener: &Listener) {
+    if let Some(address) = listener.taken() {
+        console.complain(&notice::address_taken(address));
+    }
+}
+
 /// Whether the port outlives its session.
 fn plan(front: &mut Front) -> Plan {
     match (front.settings.restart, &front.starter) {
@@ -124,6 +137,8 @@ pub(super) struct Run {
     pub journal: Arc<Journal>,
     /// The port of argv has had a connection.
     pub has_accepted: bool,
+    /// Reasons for which SOCKS clients were refused, as far as reported.
+    pub refusals: BTreeSet<String>,
 }
 
 /// A report of a connection's task.
@@ -145,7 +160,8 @@ impl Run {
                 Ok(listener) => {
                     let (port, name) = (listener.port(), Some(destination.to_string()));
                     let pool = pools.add(destination, starter, settings.sessions);
-                    listeners.add(pool, listener);
+                    report_taken(console, &listener);
+                    listeners.add(pool, listener, !settings.any_user);
                     let status = Status::Ready {
                         kind: Kind::Forward,
                         session: None,
@@ -161,16 +177,22 @@ impl Run {
                 }
             }
         }
-        let Some(port) = settings.socks else { return };
-        match SocksListener::bind(port).await {
+        let Some(address) = &settings.socks else { return };
+        let (socks, name) = match address {
+            SocksAddress::Port(port) => {
+                (SocksListener::bind(*port, !settings.any_user).await, format!("port {port}"))
+            }
+            SocksAddress::File(path) => (SocksListener::bind_file(path), path.display().to_string()),
+        };
+        match socks {
             Ok(socks) => {
-                let port = Some(socks.port());
+                let (port, socket) = (socks.port(), socks.socket());
                 listeners.add_socks(socks);
                 let status =
-                    Status::Ready { kind: Kind::Socks, session: None, port, socket: None, destination: None };
+                    Status::Ready { kind: Kind::Socks, session: None, port, socket, destination: None };
                 console.announce(&status);
             }
-            Err(error) => console.complain(&format!("cannot open the SOCKS proxy on port {port}: {error}")),
+            Err(error) => console.complain(&format!("cannot open the SOCKS proxy on {name}: {error}")),
         }
     }
 
@@ -191,14 +213,23 @@ impl Run {
         let number = entry.number();
         let Front { starter: Some(starter), settings, .. } = &self.front else { return };
         let pool = self.pools.for_socks(destination, starter, settings.sessions);
-        let tag = (pool.unwrap_or(NO_POOL), number);
-        let connection = Connection::start(stream, tag, self.reports.clone(), entry);
-        match pool {
-            Some(pool) => self.pools.take(pool, number, connection),
-            None => {
-                connection.dismiss(&socks::reply(Reply::GeneralFailure));
-                self.front.console.status(notice::TOO_MANY_DESTINATIONS);
-            }
+        let connection = Connection::start(stream, (pool, number), self.reports.clone(), entry);
+        self.pools.take(pool, number, connection);
+    }
+
+    /// Reports why a SOCKS client was refused, each reason once: a client may come again and again.
+    fn report_refusal(&mut self, refusal: &Refusal) {
+        let text = notice::socks_refused(refusal);
+        if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
+            self.front.console.status(&text);
+        }
+    }
+
+    /// Reports that a client of another user was refused, in any case, once for each user.
+    fn report_stranger(&mut self, uid: u32) {
+        let text = notice::stranger_refused(uid);
+        if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
+            self.front.console.complain(&text);
         }
     }
 
@@ -229,7 +260,7 @@ impl Run {
     }
 }
 
-/// Of a connection that no pool takes: its reports reach nobody.
-const NO_POOL: PoolId = PoolId::MAX;
 /// Reports of connection tasks that wait for the loop.
 pub(super) const REPORTS: usize = 64;
+/// Reasons for refusals that are reported.
+const MAX_REFUSALS: usize = 32;

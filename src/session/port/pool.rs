@@ -9,6 +9,9 @@
 //! | `Fixed` | all at once | is replaced, with backoff, said once; the end of the first is the end of the run |
 //! | `OnDemand` | as connections need them, one for each up to the number allowed | is replaced for the next connection that needs it |
 //!
+//! A pool says what it needs ([`Pool::need`]); `pools` starts it when the limits of the run allow ([`Pool::start_lane`]). A
+//! connection that may be a probe (`probes`) needs nothing.
+//!
 //! After a failure one session at a time is tried, with backoff, and on demand only while a connection waits. A cause that
 //! does not pass by itself (denied, no sign-in) closes the waiting connections at once; those of the next seconds are
 //! refused without another question to the service.
@@ -31,9 +34,13 @@ use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
+use super::probes::Probes;
+use super::quota::StartOutcome;
 use super::retry::{Plan, Retry, reply_for};
+use super::seats::Need;
 use super::socks::{self, Reply};
 use super::waiting::Waiting;
+use crate::aws::ErrorKind;
 use crate::link::{Link, LinkEvent};
 use crate::notice;
 use crate::process::descriptor_limit;
@@ -76,12 +83,15 @@ pub(super) struct Pool {
     /// Where the next look for events begins, so that one busy session does not silence the others.
     cursor: usize,
     waiting: BTreeMap<ConnectionNumber, Waiting>,
+    probes: Probes,
     /// How many connections may wait at a time; further ones wait in the listener.
     max_waiting: usize,
     /// `None` where no further session can be started.
     start: Option<Start>,
     budget: Arc<Budget>,
     retry: Retry,
+    /// Outcomes of starts that the quota has not seen yet.
+    outcomes: Vec<StartOutcome>,
     /// Sessions to be ended at the service.
     remains: Vec<Remains>,
     /// The last failure that was reported: on demand until a session is ready, otherwise for good (it is reported once).
@@ -120,11 +130,13 @@ impl Pool {
             lanes: Vec::new(),
             cursor: 0,
             waiting: BTreeMap::new(),
+            probes: Probes::default(),
             // The session that they wait for needs descriptors, too.
             max_waiting: MAX_WAITING.min(descriptor_limit() / 8),
             start,
             budget: Arc::clone(budget),
             retry: Retry::new(plan),
+            outcomes: Vec::new(),
             remains: Vec::new(),
             told: None,
         }
@@ -150,6 +162,11 @@ impl Pool {
         self.destination.as_ref()
     }
 
+    /// Whether its sessions are started when connections need them.
+    pub(super) fn is_on_demand(&self) -> bool {
+        self.plan == Plan::OnDemand
+    }
+
     /// Since when there is no connection; `None` while there are some.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.idle_since
@@ -165,6 +182,26 @@ impl Pool {
         self.lanes.iter_mut().find_map(Lane::session)
     }
 
+    /// How many sessions there are, those that are being started included.
+    pub(super) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// How many connections wait for a session.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The connection that has waited longest.
+    pub(super) fn oldest_waiting(&self) -> Option<ConnectionNumber> {
+        self.waiting.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// The sessions that no connection uses, since when, by their index.
+    pub(super) fn idle_lanes(&self) -> impl Iterator<Item = (Instant, usize)> {
+        self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((lane.idle_since()?, index)))
+    }
+
     /// Whether another connection may be accepted.
     pub(super) fn may_take(&self) -> bool {
         let may_wait = self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting;
@@ -175,7 +212,6 @@ impl Pool {
     pub(super) fn take(&mut self, number: ConnectionNumber, connection: Connection) {
         let now = now();
         self.refresh();
-        self.wanted = self.sessions.min(self.len() + 1);
         let wait = if self.speaks_socks { WAIT_SOCKS } else { WAIT };
         let early = BytesMut::new();
         let waiting = Waiting { connection, early, is_reading: true, has_ended: false, until: now + wait };
@@ -185,22 +221,36 @@ impl Pool {
         } else if let Some((until, reply)) = self.retry.refusal
             && now < until
         {
-            self.refuse(waiting, reply);
-        } else if self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting {
+            return self.refuse(waiting, reply);
+        } else if self.plan == Plan::OnDemand && (self.speaks_socks || self.waiting.len() < self.max_waiting)
+        {
             self.waiting.insert(number, waiting);
         } else {
-            self.refuse(waiting, Reply::GeneralFailure);
+            return self.refuse(waiting, Reply::GeneralFailure);
+        }
+        if self.speaks_socks {
+            // Its request is more than a probe.
+            self.update_wanted();
+        } else if self.plan == Plan::OnDemand {
+            self.probes.open(now, number);
         }
     }
 
     /// Takes what a connection's task reports.
     pub(super) fn handle_report(&mut self, number: ConnectionNumber, report: FromConnection) {
+        if self.probes.handle_report(number, &report) {
+            self.update_wanted();
+        }
         if self.lanes.iter_mut().any(|lane| lane.handle_report(number, &report)) {
             return;
         }
         let Some(waiting) = self.waiting.get_mut(&number) else { return };
         if !waiting.handle_report(report) {
-            self.waiting.remove(&number);
+            if let Some(waiting) = self.waiting.remove(&number) {
+                // A probe that waits for the end sees it.
+                waiting.connection.dismiss(b"");
+            }
+            self.limit_wanted();
         }
     }
 
@@ -222,7 +272,9 @@ impl Pool {
 
     /// The next event. Pends while there is nothing to tell.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PoolEvent> {
-        self.start_lanes(cx);
+        if let Some(event) = self.retire() {
+            return Poll::Ready(event);
+        }
         let count = self.lanes.len();
         for offset in 0..count {
             let index = (self.cursor + offset) % count;
@@ -237,7 +289,8 @@ impl Pool {
     /// When [`Pool::handle_timeout`] is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(Lane::next_timeout);
-        lanes.chain(self.waiting.values().map(|waiting| waiting.until)).min()
+        let waiting = self.waiting.values().map(|waiting| waiting.until);
+        lanes.chain(waiting).chain(self.probes.next_timeout()).chain(self.retry.pause).min()
     }
 
     /// Does what is due.
@@ -250,14 +303,60 @@ impl Pool {
                 Err(end) => events.push(self.handle_end(index, end)),
             }
         }
+        self.retry.handle_timeout(now);
+        if self.probes.handle_timeout(now) > 0 {
+            self.update_wanted();
+        }
         let over: Vec<_> = self.waiting.extract_if(.., |_, waiting| waiting.until <= now).collect();
-        if !over.is_empty() {
-            events.push(self.message(notice::WAITED_IN_VAIN.to_owned()));
+        if over.is_empty() {
+            return events;
         }
-        for (_, waiting) in over {
-            self.refuse(waiting, self.retry.reply);
-        }
+        self.limit_wanted();
+        let had_no_place = self.speaks_socks && self.lanes.is_empty() && !self.retry.has_failed;
+        let (text, reply) = if had_no_place {
+            (notice::TOO_MANY_DESTINATIONS, Reply::GeneralFailure)
+        } else {
+            (notice::WAITED_IN_VAIN, self.retry.reply)
+        };
+        events.push(self.message(text.to_owned()));
+        over.into_iter().for_each(|(_, waiting)| self.refuse(waiting, reply));
         events
+    }
+
+    /// What the pool needs a session for now, if it does.
+    pub(super) fn need(&self, now: Instant) -> Option<Need> {
+        let usable = self.lanes.iter().filter(|lane| !lane.is_spent()).count();
+        if self.start.is_none()
+            || usable >= self.target()
+            || self.retry.pause.is_some_and(|until| now < until)
+        {
+            return None;
+        }
+        // After a failure, one tells whether it is over; on demand only if a connection waits for it.
+        let is_in_vain = self.plan == Plan::OnDemand && self.clients_waiting() == 0;
+        if self.retry.has_failed && (is_in_vain || self.lanes.iter().any(|lane| !lane.is_ready())) {
+            return None;
+        }
+        Some(if usable == 0 { Need::First } else { Need::Further })
+    }
+
+    /// Starts a session.
+    pub(super) fn start_lane(&mut self) {
+        if let Some(start) = &self.start {
+            self.lanes.push(Lane::starting(start(), &self.budget));
+        }
+    }
+
+    /// Ends a session that another destination needs more.
+    pub(super) fn end_lane(&mut self, index: usize) {
+        let mut lane = self.lanes.remove(index);
+        self.remains.extend(lane.give_up(false));
+        self.limit_wanted();
+    }
+
+    /// The outcomes of starts since this was asked last.
+    pub(super) fn take_outcomes(&mut self) -> Vec<StartOutcome> {
+        std::mem::take(&mut self.outcomes)
     }
 
     /// What is to be ended at the service since this was asked last.
@@ -285,30 +384,41 @@ impl Pool {
         }
     }
 
-    /// Starts what is missing and may be started now.
-    fn start_lanes(&mut self, cx: &mut Context<'_>) {
-        while self.lanes.len() < self.target()
-            && let Some(start) = &self.start
-        {
-            // After a failure, one tells whether it is over; on demand only if a connection waits for it.
-            let is_in_vain = self.plan == Plan::OnDemand && self.waiting.is_empty();
-            if self.retry.has_failed && (is_in_vain || self.lanes.iter().any(|lane| !lane.is_ready())) {
-                return;
-            }
-            if let Some(pause) = &mut self.retry.pause {
-                if pause.as_mut().poll(cx).is_pending() {
-                    return;
-                }
-                self.retry.pause = None;
-            }
-            self.lanes.push(Lane::starting(start(), &self.budget));
+    /// Ends a lane that has no stream ids left, when its last connection has gone and another takes over.
+    fn retire(&mut self) -> Option<PoolEvent> {
+        let has_successor = self.plan == Plan::OnDemand || self.lanes.iter().any(Lane::may_open);
+        let is_done = |lane: &Lane| lane.is_spent() && lane.len() == 0;
+        let index = self.lanes.iter().position(is_done).filter(|_| has_successor || self.start.is_none())?;
+        if !has_successor {
+            return Some(self.handle_end(index, LaneEnd::here(SPENT)));
         }
+        let mut lane = self.lanes.remove(index);
+        let session = lane.session().map(|(id, _)| id.to_owned()).unwrap_or_default();
+        self.remains.extend(lane.give_up(false));
+        let destination = self.name();
+        Some(PoolEvent::Tell(Status::SessionEnded { session, destination, reason: SPENT.to_owned() }))
+    }
+
+    /// On demand, each client needs a lane, up to the number allowed.
+    fn update_wanted(&mut self) {
+        self.wanted = self.sessions.min(self.len() - self.probes.len().min(self.len()));
+    }
+
+    /// What those that wait do not need is started for the next connection, should it come.
+    fn limit_wanted(&mut self) {
+        self.wanted = self.wanted.min(self.lanes.len() + self.clients_waiting());
+    }
+
+    /// How many of those that wait are not probes, as far as is known.
+    fn clients_waiting(&self) -> usize {
+        self.waiting.keys().filter(|number| !self.probes.is_fresh(**number)).count()
     }
 
     fn handle(&mut self, index: usize, event: LaneEvent) -> PoolEvent {
         match event {
             LaneEvent::Progress => PoolEvent::Progress,
             LaneEvent::Ready => {
+                self.outcomes.push(StartOutcome::Succeeded);
                 self.retry.has_failed = false;
                 self.retry.refusal = None;
                 self.retry.reply = Reply::HostUnreachable;
@@ -361,8 +471,7 @@ impl Pool {
         if is_reached {
             self.retry.reset_refresh();
         }
-        // What is not needed by those that wait is started for the next connection, should it come.
-        self.wanted = self.wanted.min(self.lanes.len() + self.waiting.len());
+        self.limit_wanted();
         if self.plan == Plan::Fixed && index == 0 {
             return PoolEvent::Over(end.end);
         }
@@ -370,7 +479,7 @@ impl Pool {
         if lived.is_some_and(|lived| lived >= STEADY_AFTER) {
             self.retry.backoff.reset();
         } else {
-            self.retry.pause_after_failure();
+            self.retry.pause_after_failure(now());
         }
         if self.plan == Plan::Fixed {
             let is_news = self.told.is_none();
@@ -392,6 +501,7 @@ impl Pool {
     /// A session that connections wait for could not be started.
     fn handle_failed_start(&mut self, end: &LaneEnd) -> PoolEvent {
         let error = end.start_error.as_ref();
+        self.outcomes.extend(error.and_then(outcome_of));
         self.retry.reply = error.map_or(Reply::HostUnreachable, reply_for);
         let is_permanent = error.is_some_and(|error| !error.is_transient());
         if is_permanent {
@@ -456,10 +566,22 @@ impl Pool {
     }
 }
 
+/// What the quota has to know of a failed start.
+fn outcome_of(error: &StartError) -> Option<StartOutcome> {
+    let StartError::Aws(error) = error else { return None };
+    match error.kind {
+        ErrorKind::Throttled => Some(StartOutcome::Throttled),
+        ErrorKind::BadCredentials => Some(StartOutcome::Repeated),
+        _ => None,
+    }
+}
+
 fn into_start(starter: Starter) -> Start {
     Box::new(move || starter.start())
 }
 
+/// Why a lane ends after 2^31 connections.
+const SPENT: &str = "it has no stream ids left";
 /// A session that lasted this long was a good one: the next is started without delay.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// Connections that wait at a time, where there are descriptors enough.
@@ -467,7 +589,7 @@ const MAX_WAITING: usize = 256;
 /// How long a connection waits for a session: longer than an instance takes to boot.
 const WAIT: Duration = Duration::from_secs(300);
 /// The same for a SOCKS client, which gives up itself before long.
-const WAIT_SOCKS: Duration = Duration::from_secs(30);
+const WAIT_SOCKS: Duration = Duration::from_secs(60);
 
 // It sees private fields.
 #[cfg(test)]

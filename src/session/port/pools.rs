@@ -1,4 +1,7 @@
 //! All pools of a run: that of argv, those of the further ports, those of SOCKS clients, which come and go.
+//!
+//! The sessions that pools need are started here, within the limits of the run: the [`StartQuota`] for all, and the seats
+//! (`seats`) of SOCKS clients. The pool whose client has waited longest is the first.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -8,15 +11,20 @@ use std::time::{Duration, Instant};
 
 use super::super::ending::{Reaper, Remains};
 use super::super::starter::Starter;
+use super::super::status::Status;
+use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::ConnectionNumber;
 use super::pool::{Pool, PoolEvent};
+use super::quota::StartQuota;
+use super::seats::{self, Need, Seat};
 use crate::notice;
+use crate::process::descriptor_limit;
 
 /// Tells a pool from the others; never used twice.
-pub(super) type PoolId = u32;
+pub(super) type PoolId = u64;
 
 /// All pools, and the sessions that are being ended.
 pub(super) struct Pools {
@@ -25,6 +33,11 @@ pub(super) struct Pools {
     next_id: PoolId,
     budget: Arc<Budget>,
     reaper: Reaper,
+    quota: StartQuota,
+    /// When a session that is needed may be started.
+    next_start: Option<Instant>,
+    /// Connections of SOCKS clients that may wait for a session.
+    max_waiting: usize,
     /// Who has spoken last.
     cursor: PoolId,
 }
@@ -45,6 +58,9 @@ impl Pools {
             next_id: MAIN + 1,
             budget: Arc::clone(budget),
             reaper: Reaper::default(),
+            quota: StartQuota::new(now()),
+            next_start: None,
+            max_waiting: MAX_SOCKS_WAITING.min(descriptor_limit() / 4),
             cursor: MAIN,
         }
     }
@@ -59,36 +75,42 @@ impl Pools {
         self.pools.values_mut().for_each(Pool::want_one);
     }
 
-    /// The pool of a SOCKS client's destination. When there are [`MAX_SOCKS_POOLS`], the one that is idle for the longest
-    /// time makes room; `None` if all are in use.
+    /// The pool of a SOCKS client's destination.
     pub(super) fn for_socks(
         &mut self,
         destination: Destination,
         starter: &Starter,
         sessions: usize,
-    ) -> Option<PoolId> {
+    ) -> PoolId {
         let budget = Arc::clone(&self.budget);
         self.socks_pool(destination, |destination| {
             Pool::on_demand(destination, starter, &budget).with_sessions(sessions).for_socks()
         })
     }
 
-    fn socks_pool(
-        &mut self,
-        destination: Destination,
-        new: impl FnOnce(Destination) -> Pool,
-    ) -> Option<PoolId> {
+    fn socks_pool(&mut self, destination: Destination, new: impl FnOnce(Destination) -> Pool) -> PoolId {
         if let Some(id) = self.socks.get(&destination) {
-            return Some(*id);
+            return *id;
         }
-        if self.socks.len() >= MAX_SOCKS_POOLS {
-            let idle = |id: &PoolId| Some((self.pools.get(id)?.idle_since()?, *id));
-            let (_, longest) = self.socks.values().filter_map(idle).min()?;
-            self.remove(longest);
-        }
+        self.forget_unused();
         let id = self.insert(new(destination.clone()));
         self.socks.insert(destination, id);
-        Some(id)
+        id
+    }
+
+    /// Makes room for another destination: those that are in use are bounded by the connections that may wait, those
+    /// without session and connection are kept only for what is known of them.
+    fn forget_unused(&mut self) {
+        if self.socks.len() < MAX_SOCKS_POOLS {
+            return;
+        }
+        let unused = self.socks.values().filter_map(|id| {
+            let pool = self.pools.get(id).filter(|pool| pool.lane_count() == 0)?;
+            Some((pool.idle_since()?, *id))
+        });
+        if let Some((_, id)) = unused.min() {
+            self.remove(id);
+        }
     }
 
     fn insert(&mut self, pool: Pool) -> PoolId {
@@ -116,6 +138,9 @@ impl Pools {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(PoolId, PoolEvent)> {
+        if self.start_lanes(now()) && self.quota.report_wait() {
+            return Poll::Ready((MAIN, PoolEvent::Tell(Status::message(notice::STARTS_WAIT.to_owned()))));
+        }
         let Pools { pools, reaper, cursor, .. } = self;
         // Who has spoken comes last, so that one busy pool does not silence the others.
         let last = *cursor;
@@ -129,6 +154,72 @@ impl Pools {
             }
         }
         Poll::Pending
+    }
+
+    /// Starts the sessions that are needed and allowed now. Returns whether some have to wait for the quota.
+    fn start_lanes(&mut self, now: Instant) -> bool {
+        self.next_start = None;
+        let Pools { pools, quota, .. } = self;
+        for pool in pools.values_mut() {
+            pool.take_outcomes().into_iter().for_each(|outcome| quota.handle_outcome(now, outcome));
+        }
+        let mut needs = self.needs(now);
+        while let Some((_, id)) = needs.pop_first() {
+            while let Some(need) = self.pools.get(&id).and_then(|pool| pool.need(now)) {
+                if let Some(at) = self.quota.ready_at(now) {
+                    self.next_start = Some(self.next_start.map_or(at, |other| other.min(at)));
+                    return true;
+                }
+                if !self.make_room(now, id, need) {
+                    break;
+                }
+                self.quota.take(now);
+                if let Some(pool) = self.pools.get_mut(&id) {
+                    pool.start_lane();
+                }
+            }
+        }
+        false
+    }
+
+    /// The pools that need sessions: those whose clients have none before others, then by how long they have waited.
+    fn needs(&self, now: Instant) -> BTreeMap<(bool, ConnectionNumber, PoolId), PoolId> {
+        let needs = self.pools.iter().filter_map(|(id, pool)| {
+            let is_further = pool.need(now)? == Need::Further;
+            Some(((is_further, pool.oldest_waiting().unwrap_or_default(), *id), *id))
+        });
+        needs.collect()
+    }
+
+    /// Whether a session may be started as far as SOCKS clients' seats are concerned; ends an idle one if that is needed.
+    fn make_room(&mut self, now: Instant, id: PoolId, need: Need) -> bool {
+        let pools = || self.socks.values().filter_map(|id| Some((*id, self.pools.get(id)?)));
+        if !pools().any(|(other, _)| other == id) {
+            return true;
+        }
+        let taken = pools().map(|(_, pool)| pool.lane_count()).sum();
+        let idle =
+            pools().flat_map(|(id, pool)| pool.idle_lanes().map(move |(since, lane)| (since, (id, lane))));
+        match seats::seat(now, need, taken, idle) {
+            Seat::Free => true,
+            Seat::InsteadOf((other, lane)) => {
+                if let Some(pool) = self.pools.get_mut(&other) {
+                    pool.end_lane(lane);
+                    pool.take_remains().for_each(|remains| self.reaper.end(remains));
+                }
+                true
+            }
+            Seat::Wait(at) => {
+                self.next_start = self.next_start.into_iter().chain(at).min();
+                false
+            }
+        }
+    }
+
+    /// Whether another SOCKS client may be accepted: its connection may have to wait.
+    pub(super) fn may_take_socks(&self) -> bool {
+        let pools = self.socks.values().filter_map(|id| self.pools.get(id));
+        pools.map(Pool::waiting_count).sum::<usize>() < self.max_waiting
     }
 
     /// Whether a pool takes another connection.
@@ -164,7 +255,8 @@ impl Pools {
     /// When [`Pools::handle_timeout`] is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let idle = self.socks.values().filter_map(|id| Some(self.pools.get(id)?.idle_since()? + SOCKS_IDLE));
-        self.pools.values().filter_map(Pool::next_timeout).chain(idle).min()
+        let pools = self.pools.values().filter_map(Pool::next_timeout);
+        pools.chain(idle).chain(self.next_start).min()
     }
 
     /// Does what is due.
@@ -183,7 +275,9 @@ impl Pools {
 
     /// The state of each pool's oldest session.
     pub(super) fn report(&mut self) -> Vec<String> {
-        let lines = self.pools.values_mut().map(|pool| {
+        let is_shown =
+            |pool: &&mut Pool| pool.lane_count() > 0 || pool.len() > 0 || pool.destination().is_none();
+        let lines = self.pools.values_mut().filter(is_shown).map(|pool| {
             let count = pool.len();
             let name = pool.destination().map(|destination| format!("{destination}: ")).unwrap_or_default();
             let line = match pool.oldest() {
@@ -203,8 +297,10 @@ impl Pools {
 
 /// The pool of argv's destination.
 pub(super) const MAIN: PoolId = 0;
-/// Destinations of SOCKS clients that have sessions at a time.
-const MAX_SOCKS_POOLS: usize = 32;
+/// Destinations of SOCKS clients that are remembered without a session.
+const MAX_SOCKS_POOLS: usize = 128;
+/// SOCKS clients that wait for a session, where there are descriptors enough; others wait in the listener.
+const MAX_SOCKS_WAITING: usize = 1024;
 /// How long one is kept that nobody uses.
 const SOCKS_IDLE: Duration = Duration::from_secs(300);
 

@@ -35,8 +35,29 @@ pub(super) enum Step {
     Send(&'static [u8]),
     /// Connect; then the answer is [`reply`].
     Connect(Destination),
-    /// Send these, then close. For people: why.
-    Refuse(Vec<u8>, &'static str),
+    /// Send these, then close.
+    Refuse(Vec<u8>, Refusal),
+}
+
+/// Why a client is refused, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(
+        "an HTTP client; use the port as a SOCKS5 proxy (curl --socks5-hostname, HTTPS_PROXY=socks5h://...)"
+    )]
+    Http,
+    #[error("a SOCKS4 client; use SOCKS5")]
+    Socks4,
+    #[error("the client does not speak SOCKS5")]
+    Version,
+    #[error("the client requires authentication")]
+    Authentication,
+    #[error("the client asks for a command other than CONNECT")]
+    Command,
+    #[error("the address is of an unknown type")]
+    AddressType,
+    #[error("{0:?}: {1}")]
+    Destination(String, DestinationError),
 }
 
 /// How a request ends: the codes of RFC 1928, section 6.
@@ -72,9 +93,12 @@ impl Handshake {
     fn greeting(&mut self) -> Step {
         match self.bytes.as_slice() {
             [] => Step::Read(2),
-            [version, ..] if *version != VERSION => {
-                Step::Refuse(Vec::new(), "it does not speak SOCKS version 5")
+            [SOCKS4, ..] => Step::Refuse(SOCKS4_REJECTED.to_vec(), Refusal::Socks4),
+            // No other protocol that is known to use proxies begins with a letter.
+            [letter, ..] if letter.is_ascii_uppercase() => {
+                Step::Refuse(HTTP_NOT_IMPLEMENTED.as_bytes().to_vec(), Refusal::Http)
             }
+            [version, ..] if *version != VERSION => Step::Refuse(Vec::new(), Refusal::Version),
             [_, count, methods @ ..] if methods.len() < usize::from(*count) => {
                 Step::Read(usize::from(*count) - methods.len())
             }
@@ -83,7 +107,7 @@ impl Handshake {
                 self.bytes.clear();
                 Step::Send(&[VERSION, NO_AUTHENTICATION])
             }
-            _ => Step::Refuse(vec![VERSION, NO_ACCEPTABLE_METHOD], "it insists on authentication"),
+            _ => Step::Refuse(vec![VERSION, NO_ACCEPTABLE_METHOD], Refusal::Authentication),
         }
     }
 
@@ -95,19 +119,19 @@ impl Handshake {
             return Step::Read(REQUEST_HEAD - self.bytes.len());
         };
         if *version != VERSION {
-            return Step::Refuse(Vec::new(), "it does not speak SOCKS version 5");
+            return Step::Refuse(Vec::new(), Refusal::Version);
         }
         let length = match *kind {
             IPV4 => 3 + 2,
             NAME => usize::from(*first) + 2,
             IPV6 => 15 + 2,
-            _ => return refuse(Reply::AddressNotSupported, "its address is of an unknown kind"),
+            _ => return refuse(Reply::AddressNotSupported, Refusal::AddressType),
         };
         if rest.len() < length {
             return Step::Read(length - rest.len());
         }
         if *command != CONNECT {
-            return refuse(Reply::CommandNotSupported, "it asks for something else than CONNECT");
+            return refuse(Reply::CommandNotSupported, Refusal::Command);
         }
         let (address, port) = rest.split_at(length - 2);
         let port = u16::from_be_bytes([port[0], port[1]]);
@@ -122,21 +146,31 @@ impl Handshake {
         };
         match Destination::new(&host, port) {
             Ok(destination) => Step::Connect(destination),
-            Err(DestinationError::PortZero) => refuse(Reply::GeneralFailure, "it asks for port 0"),
-            Err(DestinationError::Host) => {
-                refuse(Reply::HostUnreachable, "it asks for a host that no session document takes")
+            Err(error) => {
+                let code = match error {
+                    DestinationError::PortZero => Reply::GeneralFailure,
+                    DestinationError::Host | DestinationError::TooShort => Reply::HostUnreachable,
+                };
+                refuse(code, Refusal::Destination(host.chars().take(MAX_SHOWN).collect(), error))
             }
         }
     }
 }
 
 const VERSION: u8 = 5;
+const SOCKS4: u8 = 4;
+/// Its reply "rejected or failed", with the address left out.
+const SOCKS4_REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
+const HTTP_NOT_IMPLEMENTED: &str = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 55\r\n\r\nThis port is a SOCKS5 proxy. It does not support HTTP.\n";
 const NO_AUTHENTICATION: u8 = 0;
 const NO_ACCEPTABLE_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
+/// Characters of a client's destination that are repeated.
+const MAX_SHOWN: usize = 80;
 /// Up to the address's first byte, which is a name's length.
 const REQUEST_HEAD: usize = 5;
 
@@ -212,8 +246,11 @@ mod tests {
             Some(Step::Refuse(answer, _)) => answer,
             other => panic!("{bytes:?}: {other:?}"),
         };
-        assert!(refused(b"GET / HTTP/1.1\r\n").is_empty());
-        assert!(refused(&[4, 1, 0, 80, 10, 0, 0, 1, 0]).is_empty(), "SOCKS 4");
+        let answer = String::from_utf8(refused(b"GET / HTTP/1.1\r\n")).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
+        assert!(refused(&[0x16, 3, 1, 2, 0, 1]).is_empty(), "TLS");
+        assert_eq!(refused(&[4, 1, 0, 80, 10, 0, 0, 1, 0]), [0, 91, 0, 0, 0, 0, 0, 0], "SOCKS 4");
         assert_eq!(refused(&[5, 0]), [5, 0xff]);
         assert_eq!(refused(&[5, 2, 1, 2]), [5, 0xff], "GSSAPI or a password");
         assert_eq!(refused(&request(2, IPV4, &[10, 0, 0, 1], 80))[1], 7, "BIND");

@@ -8,25 +8,26 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::destination::Destination;
-use super::listener::poll_accept_any;
-use super::socks::{Handshake, Step};
-use crate::process::descriptor_limit;
+use super::listener::{ListenError, Listener};
+use super::local_stream::LocalStream;
+use super::socks::{Handshake, Refusal, Step};
+use crate::process::{PeerOwner, descriptor_limit};
 
 /// Listens for SOCKS clients, and shakes hands with them.
 #[derive(Debug)]
 pub(super) struct SocksListener {
-    sockets: Vec<TcpListener>,
-    port: u16,
-    handshakes: JoinSet<Option<(TcpStream, Destination)>>,
+    listener: Listener,
+    /// Only this user's clients may come.
+    is_guarded: bool,
+    handshakes: JoinSet<Option<Client>>,
     /// The same with their beginnings, oldest first, without those that were aborted.
     begun: VecDeque<(Instant, AbortHandle)>,
     max_handshakes: usize,
@@ -34,45 +35,75 @@ pub(super) struct SocksListener {
     patience: Duration,
 }
 
+/// A client after its handshake.
+#[derive(Debug)]
+pub(super) enum Client {
+    /// Its connection, which waits for its reply, and its destination.
+    Connect(LocalStream, Destination),
+    /// It was refused, and has its answer.
+    Refused(Refusal),
+    /// It is another user's, by number, and was refused.
+    Stranger(u32),
+}
+
 impl SocksListener {
-    /// Listens on 127.0.0.1 and, if that is possible too, on ::1. Port 0 is any free one.
+    /// Listens on 127.0.0.1 and, where the system has it, on ::1. Port 0 is any free one. If it `is_guarded`, only this
+    /// user's clients and root's are accepted.
     ///
     /// # Errors
-    /// As the system's `bind`.
-    pub(super) async fn bind(port: u16) -> io::Result<SocksListener> {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-        let port = first.local_addr()?.port();
-        let mut sockets = vec![first];
-        match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
-            Ok(second) => sockets.push(second),
-            Err(error) => tracing::info!(port, %error, "no SOCKS listener on ::1"),
-        }
+    /// As [`Listener::bind_loopback`].
+    pub(super) async fn bind(port: u16, is_guarded: bool) -> Result<SocksListener, ListenError> {
+        Ok(SocksListener::new(Listener::bind_loopback(port).await?, is_guarded))
+    }
+
+    /// Listens on a socket file, which only the user can open.
+    ///
+    /// # Errors
+    /// As [`Listener::bind_file`].
+    pub(super) fn bind_file(path: &Path) -> Result<SocksListener, ListenError> {
+        Ok(SocksListener::new(Listener::bind_file(&path.to_string_lossy())?, false))
+    }
+
+    fn new(listener: Listener, is_guarded: bool) -> SocksListener {
         // The connections that come of them need descriptors, too.
         let max_handshakes = MAX_HANDSHAKES.min(descriptor_limit() / 8).max(1);
         let (handshakes, begun) = (JoinSet::new(), VecDeque::new());
-        Ok(SocksListener { sockets, port, handshakes, begun, max_handshakes, patience: MIN_PATIENCE })
+        SocksListener { listener, is_guarded, handshakes, begun, max_handshakes, patience: MIN_PATIENCE }
     }
 
-    /// Where it listens.
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// The port it listens on, if it is one.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.listener.port()
     }
 
-    /// The next connection, with its destination, which waits for its reply. New clients are accepted only with
-    /// `may_accept`. Cancel-safe.
+    /// The socket file it listens on, if it is one.
+    pub(super) fn socket(&self) -> Option<String> {
+        self.listener.socket()
+    }
+
+    /// The next client. New ones are accepted only with `may_accept`. Cancel-safe.
     ///
     /// # Errors
     /// As the system's `accept`.
-    pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<(TcpStream, Destination)> {
+    pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<Client> {
         loop {
             let room = self.room();
             tokio::select! {
-                accepted = poll_fn(|cx| poll_accept_any(&self.sockets, cx)), if may_accept && room == Room::Now => {
-                    self.begin(accepted?);
+                accepted = poll_fn(|cx| self.listener.poll_accept(cx)), if may_accept && room == Room::Now => {
+                    let stream = accepted?;
+                    match self.is_guarded.then(|| stream.owner()) {
+                        Some(PeerOwner::Other(uid)) => {
+                            stream.reset();
+                            return Ok(Client::Stranger(uid));
+                        }
+                        // It has not waited for its reply.
+                        Some(PeerOwner::Gone) => {}
+                        _ => self.begin(stream),
+                    }
                 }
                 () = room.wait(), if may_accept => {}
-                Some(done) = self.handshakes.join_next() => if let Ok(Some(connection)) = done {
-                    return Ok(connection);
+                Some(done) = self.handshakes.join_next() => if let Ok(Some(client)) = done {
+                    return Ok(client);
                 },
                 // Without a handshake, and with no more clients wanted.
                 else => std::future::pending().await,
@@ -94,7 +125,7 @@ impl SocksListener {
         }
     }
 
-    fn begin(&mut self, stream: TcpStream) {
+    fn begin(&mut self, stream: LocalStream) {
         if self.handshakes.len() >= self.max_handshakes
             && let Some((_, oldest)) = self.begun.pop_front()
         {
@@ -125,11 +156,21 @@ impl Room {
 }
 
 /// `None` for a client that did not get so far.
-async fn handshake(mut stream: TcpStream) -> Option<(TcpStream, Destination)> {
-    let destination = tokio::time::timeout(HANDSHAKE_TIMEOUT, destination(&mut stream)).await;
-    match destination {
-        Ok(Ok(Some(destination))) => Some((stream, destination)),
-        Ok(Ok(None)) => None,
+async fn handshake(stream: LocalStream) -> Option<Client> {
+    match stream {
+        LocalStream::Tcp(stream) => shake_hands(stream, LocalStream::Tcp).await,
+        #[cfg(unix)]
+        LocalStream::Unix(stream) => shake_hands(stream, LocalStream::Unix).await,
+    }
+}
+
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    wrap: impl FnOnce(S) -> LocalStream,
+) -> Option<Client> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, request(&mut stream)).await {
+        Ok(Ok(Ok(destination))) => Some(Client::Connect(wrap(stream), destination)),
+        Ok(Ok(Err(refusal))) => Some(Client::Refused(refusal)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a SOCKS client has gone");
             None
@@ -141,7 +182,9 @@ async fn handshake(mut stream: TcpStream) -> Option<(TcpStream, Destination)> {
     }
 }
 
-async fn destination(stream: &mut TcpStream) -> io::Result<Option<Destination>> {
+async fn request(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<Result<Destination, Refusal>> {
     let mut handshake = Handshake::default();
     let mut step = handshake.start();
     loop {
@@ -155,14 +198,16 @@ async fn destination(stream: &mut TcpStream) -> io::Result<Option<Destination>> 
                 stream.write_all(bytes).await?;
                 handshake.handle(&[])
             }
-            Step::Connect(destination) => return Ok(Some(destination)),
-            Step::Refuse(answer, reason) => {
-                tracing::info!(reason, "a SOCKS client was refused");
+            Step::Connect(destination) => return Ok(Ok(destination)),
+            Step::Refuse(answer, refusal) => {
+                tracing::info!(%refusal, "a SOCKS client was refused");
                 stream.write_all(&answer).await?;
                 stream.shutdown().await?;
                 // Closing with unread input would reset the connection and destroy the answer.
-                let _ = tokio::io::copy(&mut stream.take(MAX_DROPPED), &mut tokio::io::sink()).await;
-                return Ok(None);
+                let (mut rest, mut sink) = (stream.take(MAX_DROPPED), tokio::io::sink());
+                let dropping = tokio::io::copy(&mut rest, &mut sink);
+                let _ = tokio::time::timeout(REFUSED_LINGER, dropping).await;
+                return Ok(Err(refusal));
             }
         }
     }
@@ -174,15 +219,28 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_PATIENCE: Duration = Duration::from_millis(250);
 /// Clients that shake hands at a time.
 const MAX_HANDSHAKES: usize = 256;
+/// How long what a refused client still sends is read and dropped.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// Read and dropped of what a refused client still sends, in bytes.
 const MAX_DROPPED: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpStream;
+
     use super::*;
 
+    async fn connect(listener: &mut SocksListener) -> Destination {
+        match listener.accept(true).await.unwrap() {
+            Client::Connect(_, destination) => destination,
+            other => panic!("{other:?}"),
+        }
+    }
+
     async fn client(listener: &SocksListener, bytes: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port())).await.unwrap();
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port().unwrap())).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
     }
@@ -191,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_client_takes_the_place_of_the_oldest_that_is_silent() {
-        let mut listener = SocksListener::bind(0).await.unwrap();
+        let mut listener = SocksListener::bind(0, true).await.unwrap();
         listener.max_handshakes = 4;
         let mut silent = Vec::new();
         for _ in 0..4 {
@@ -201,17 +259,16 @@ mod tests {
             accepting.await.unwrap_err();
         }
         let _honest = client(&listener, REQUEST).await;
-        let (_stream, destination) = listener.accept(true).await.unwrap();
-        assert_eq!(destination.to_string(), "10.0.0.7:80");
+        assert_eq!(connect(&mut listener).await.to_string(), "10.0.0.7:80");
         assert_eq!(silent[0].read(&mut [0]).await.unwrap_or_default(), 0, "the oldest is closed");
         assert_eq!(listener.handshakes.len(), 3, "the others may still speak");
         silent[3].write_all(&REQUEST[1..]).await.unwrap();
-        listener.accept(true).await.unwrap();
+        connect(&mut listener).await;
     }
 
     #[tokio::test]
     async fn clients_that_come_in_a_burst_are_all_served() {
-        let mut listener = SocksListener::bind(0).await.unwrap();
+        let mut listener = SocksListener::bind(0, true).await.unwrap();
         listener.max_handshakes = 4;
         let mut clients = Vec::new();
         for _ in 0..40 {
@@ -227,7 +284,7 @@ mod tests {
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
     #[tokio::test]
     async fn clients_that_come_and_say_nothing_cost_a_bounded_number_of_descriptors() {
-        let mut listener = SocksListener::bind(0).await.unwrap();
+        let mut listener = SocksListener::bind(0, true).await.unwrap();
         (listener.max_handshakes, listener.patience) = (8, Duration::from_millis(2));
         let mut silent = Vec::new();
         for _ in 0..10 {

@@ -68,8 +68,13 @@ impl World {
         client
     }
 
+    /// A connection that stays, without a word.
     async fn connect(&mut self) -> TcpStream {
-        self.connect_with(b"").await
+        let client = self.connect_with(b"").await;
+        if !self.pool.speaks_socks {
+            self.pass(PROBE).await;
+        }
+        client
     }
 
     /// Lets the pool and its connections do everything that there is to do now.
@@ -80,15 +85,24 @@ impl World {
                 self.pool.handle_report(number, report);
             }
             self.pool.transmit();
+            self.start_lanes();
             let mut cx = Context::from_waker(Waker::noop());
             while let Poll::Ready(event) = self.pool.poll_event(&mut cx) {
                 self.events.push(event);
                 self.pool.transmit();
+                self.start_lanes();
             }
             if self.pool.next_timeout().is_some_and(|at| at <= now()) {
                 let events = self.pool.handle_timeout(now());
                 self.events.extend(events);
             }
+        }
+    }
+
+    /// As pools do where nothing limits them.
+    fn start_lanes(&mut self) {
+        while self.pool.need(now()).is_some() {
+            self.pool.start_lane();
         }
     }
 
@@ -192,6 +206,56 @@ async fn sessions_are_started_for_connections_up_to_the_number_allowed() {
     let _others = [world.succeed().await, world.succeed().await];
     clients.push(world.connect().await);
     assert_eq!(world.loads(), [5, 1, 0]);
+}
+
+/// `nc -z`, a wait loop, a load balancer's check.
+#[tokio::test(start_paused = true)]
+async fn a_probe_starts_no_session() {
+    let mut world = World::on_demand(4);
+    for _ in 0..50 {
+        let probe = world.connect_with(b"").await;
+        drop(probe);
+        world.pass(2 * PROBE).await;
+    }
+    assert_eq!((world.starts(), world.pool.len()), (0, 0));
+    // One that stays may wait for a server that speaks first, one that has said something does not need to.
+    let _silent = world.connect_with(b"").await;
+    assert_eq!(world.starts(), 0);
+    world.pass(PROBE).await;
+    assert_eq!(world.starts(), 1);
+    let _eager = world.connect_with(b"x").await;
+    assert_eq!(world.starts(), 2);
+    // Nor does a probe of a port whose session is ready ask for another.
+    let mut world = World::on_demand(4);
+    let _agent = world.add_ready();
+    let _client = world.connect_with(b"x").await;
+    for _ in 0..5 {
+        drop(world.connect_with(b"").await);
+        world.pass(2 * PROBE).await;
+    }
+    assert_eq!(world.starts(), 0);
+}
+
+/// 2^31 connections later.
+#[tokio::test(start_paused = true)]
+async fn a_session_without_stream_ids_is_followed_by_another() {
+    for plan in [Plan::OnDemand, Plan::Fixed] {
+        let mut world = World::new(plan);
+        let _agent = world.add_ready();
+        world.pool.lanes[0].leave_ids(1);
+        let first = world.connect_with(b"x").await;
+        let _second = world.connect_with(b"y").await;
+        assert_eq!(world.starts(), 1, "{plan:?}: the next connection needs another");
+        let _other = world.succeed().await;
+        world.run().await;
+        assert_eq!(world.loads(), if plan == Plan::OnDemand { [1, 1] } else { [1, 0] }, "{plan:?}");
+        socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(first);
+        world.run().await;
+        assert_eq!(world.pool.lanes.len(), 1, "{plan:?}: the first has ended");
+        assert_eq!(world.pool.take_remains().count(), 1);
+        assert!(!world.events.iter().any(|event| matches!(event, PoolEvent::Over(_))), "{:?}", world.events);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,5 +542,7 @@ async fn a_session_whose_client_has_gone_is_there_for_the_next() {
     assert_eq!((world.starts(), world.loads()), (1, vec![1]));
 }
 
+/// Longer than a probe stays.
+const PROBE: Duration = Duration::from_millis(60);
 const STEP: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
