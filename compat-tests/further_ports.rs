@@ -121,6 +121,49 @@ fn several_sessions_behind_each() {
     assert_all_ended(&sim);
 }
 
+/// `nc -z`, wait loops, load balancers: a port is open, more they do not want to know.
+#[test]
+fn probes_start_no_session() {
+    let (mut world, sim, echo) = network();
+    world.set("SSM_PLUGIN_FORWARD", &format!("0:db.internal:{}", echo.port()));
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    let port = leads_to(&plugin, &format!("db.internal:{}", echo.port()));
+    for _ in 0..20 {
+        drop(connect(port));
+    }
+    // The last that came is served, so the others have been looked at.
+    let mut greeted = connect(port);
+    greeted.write_all(b"x").expect("write");
+    greeted.read_exact(&mut [0]).expect("read");
+    assert_eq!(sim.requests().start, 2, "one for the client that has something to say");
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    assert_all_ended(&sim);
+}
+
+/// Clients of `localhost` that try ::1 first would reach that process, without a word.
+#[test]
+fn another_process_on_the_other_loopback_address_is_reported() {
+    let Ok(taken) = TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)) else { return };
+    let (mut world, sim, echo) = network();
+    let number = taken.local_addr().expect("address").port();
+    world.set("SSM_PLUGIN_FORWARD", &format!("{number}:db.internal:{}", echo.port()));
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    plugin.stderr.wait_for(&format!("another process listens on [::1]:{number}; "));
+    assert_eq!(echo_through(leads_to(&plugin, &format!("db.internal:{}", echo.port())), b"x"), b"x");
+    // The port of argv, with one that is free on both addresses where it may choose.
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+    let started = Started::port(&sim.endpoint(), echo.port(), number);
+    world.set("SSM_PLUGIN_FORWARD", "");
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    plugin.stderr.wait_for(&format!("another process listens on [::1]:{number}; "));
+    plugin.signal(Signal::INT);
+    plugin.finish().assert_ok();
+}
+
 /// smp#55 and its like: the destination's own text, not that of the port of argv.
 #[test]
 fn a_refused_destination_is_named() {

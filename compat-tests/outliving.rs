@@ -235,6 +235,81 @@ fn three_ends_of_several_sessions() {
     three_ends(4);
 }
 
+/// 221,233 of 3,000,000 bytes were taken as complete.
+#[test]
+fn a_download_that_the_end_of_the_session_cuts_off_is_reset() {
+    for restart in ["1", "0"] {
+        let (mut world, sim) = (World::new(), sim());
+        let server = Server::start(|mut stream| {
+            while stream.write_all(&[7; 4096]).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        world.set("SSM_PLUGIN_RESTART", restart);
+        let started = Started::port(&sim.endpoint(), server.port(), 0);
+        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+        let mut stream = connect(opened_port(&plugin.stdout));
+        stream.write_all(b"x").expect("write");
+        stream.read_exact(&mut [0; 8192]).expect("a part");
+        sim.close_session(started.id(), "over");
+        let end = uninterrupted(|| stream.read_to_end(&mut Vec::new()));
+        let error = end.expect_err("a part is not the whole");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "SSM_PLUGIN_RESTART={restart}");
+        plugin.signal(Signal::INT);
+        plugin.finish().assert_ok();
+    }
+}
+
+/// What has come whole is the whole, although the session ends before the client has read it.
+#[test]
+fn a_download_that_is_complete_ends_as_one() {
+    let (mut world, sim) = (World::new(), sim());
+    let server = Server::start(|mut stream| _ = stream.write_all(&vec![7; 200_000]));
+    let started = Started::port(&sim.endpoint(), server.port(), 0);
+    let port = Port::start(&mut world, &started);
+    let mut slow = connect(port.port);
+    let mut quick = connect(port.port);
+    slow.write_all(b"x").expect("write");
+    quick.write_all(b"x").expect("write");
+    let mut all = Vec::new();
+    quick.read_to_end(&mut all).expect("read");
+    slow.read_exact(&mut [0; 1000]).expect("read");
+    std::thread::sleep(Duration::from_secs(1));
+    sim.close_session(&port.first, "over");
+    port.plugin.stderr.wait_for("has ended (");
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!((all.len(), rest.len() + 1000), (200_000, 200_000));
+    port.end();
+}
+
+/// `nc -z`, wait loops, load balancers.
+#[test]
+fn probes_start_no_session() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let port = Port::start(&mut world, &started);
+    sim.close_session(&port.first, "");
+    port.plugin.stderr.wait_for("has ended (");
+    for _ in 0..20 {
+        drop(connect(port.port));
+    }
+    assert_eq!(echo_through(port.port, b"client"), b"client");
+    assert_eq!(sim.requests().start, 2, "one for the client that has something to say");
+    // A server that speaks first has a client that says nothing.
+    let greeting = Server::greeting("220 ready\n");
+    port.end();
+    let started = Started::port(&sim.endpoint(), greeting.port(), 0);
+    let port = Port::start(&mut world, &started);
+    sim.close_session(&port.first, "");
+    port.plugin.stderr.wait_for("has ended (");
+    let mut line = String::new();
+    connect(port.port).read_to_string(&mut line).expect("read");
+    assert_eq!(line, "220 ready\n");
+    port.end();
+    assert_all_ended(&sim);
+}
+
 /// smp#135, smp#136: the service has ended the session while we were away.
 #[test]
 fn a_session_that_cannot_be_resumed() {

@@ -108,6 +108,23 @@ fn what_is_in_use_or_no_socket_stays() {
     drop(listener);
 }
 
+/// The system would make an abstract socket of them, which every user can open.
+#[test]
+fn a_path_that_is_no_file_s_name_is_refused() {
+    let (world, echo) = (World::new(), Server::echo());
+    for path in ["", "\0abstract", "a\0b"] {
+        let sim = sim(Path::new(path), echo.port());
+        let started = Started::at(&sim.endpoint(), Some("Socket"), json!({}));
+        let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
+        finished.assert_ok();
+        let line = format!(
+            "Cannot perform start session: listen unix {path:?}: the path is empty or contains NUL\n"
+        );
+        assert!(finished.text().ends_with(&line), "{:?}", finished.text());
+        assert_all_ended(&sim);
+    }
+}
+
 /// Somebody has put another in its place meanwhile.
 #[test]
 fn another_s_socket_of_the_same_name_is_left_at_the_end() {
