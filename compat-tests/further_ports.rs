@@ -1,7 +1,7 @@
 //! Further local ports with destinations of their own (`SSM_PLUGIN_FORWARD`).
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, ToSocketAddrs};
 
 use rustix::process::Signal;
 use ssm_sim::{SessionState, Sim};
@@ -145,7 +145,11 @@ fn probes_start_no_session() {
 /// Clients of `localhost` that try ::1 first would reach that process, without a word.
 #[test]
 fn another_process_on_the_other_loopback_address_is_reported() {
-    let Ok(taken) = TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)) else { return };
+    let has_both = ("localhost", 0).to_socket_addrs().is_ok_and(|mut all| all.any(|one| one.is_ipv6()));
+    // A hosts file of one address, as in containers, has nothing to report; the listener's own tests do not read it.
+    let Some(taken) = TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).ok().filter(|_| has_both) else {
+        return;
+    };
     let (mut world, sim, echo) = network();
     let number = taken.local_addr().expect("address").port();
     world.set("SSM_PLUGIN_FORWARD", &format!("{number}:db.internal:{}", echo.port()));

@@ -115,9 +115,14 @@ fn clients_of_other_protocols_get_an_answer_and_a_line() {
     let mut answer = Vec::new();
     old.read_to_end(&mut answer).expect("an answer");
     assert_eq!(answer, [0, 91, 0, 0, 0, 0, 0, 0], "SOCKS 4: rejected");
+    drop(old);
     assert_eq!(proxy.connect("db", echo.port()).0, 4);
+    let lines = ["an HTTP client", "a SOCKS4 client", "at least 3 characters"];
+    for line in lines {
+        eventually(line, || proxy.plugin.stderr.text().contains(line));
+    }
     let errors = proxy.end();
-    for line in ["an HTTP client", "a SOCKS4 client", "at least 3 characters"] {
+    for line in lines {
         assert_eq!(errors.matches(line).count(), 1, "{line}: {errors}");
     }
     assert_eq!(sim.requests().start, 1);

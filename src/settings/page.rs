@@ -6,7 +6,7 @@ use crate::version::COMPATIBLE_VERSION;
 /// The text of `--help`, made from [`TABLE`].
 pub(crate) fn help() -> String {
     let mut text = format!(
-        "session-manager-plugin {VERSION} (compatible with {COMPATIBLE_VERSION})\n\n\
+        "session-manager-plugin {VERSION} (compatible with {COMPATIBLE_VERSION})\n\
          Called by the AWS CLI:\n  \
          session-manager-plugin <response> <region> StartSession [<profile> [<request> [<endpoint>]]]\n\
          By hand:\n  \

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
 use rustix::process::{geteuid, getuid};
 
-use super::PeerOwner;
+use super::owner::PeerOwner;
 
 pub(super) fn peer_owner(local: SocketAddr, peer: SocketAddr) -> PeerOwner {
     let (local, peer) = (canonical(local), canonical(peer));

@@ -129,10 +129,12 @@ impl Connection {
         credit.notify_one();
         let load = Arc::new(Load::default());
         let (orders, asked, queued, counts) = (down.clone(), credit.clone(), load.clone(), entry.counts());
-        let (mut socket, tally) = (Unfinished { stream: stream.clone(), is_done: false }, counts.clone());
+        let (socket, tally) = (Unfinished { stream: stream.clone(), is_done: false }, counts.clone());
         let is_brief = Arc::new(AtomicBool::new(false));
         let brief = is_brief.clone();
         let task = tokio::spawn(async move {
+            // As a whole: captured by its fields, it would be reset too early, or not at all.
+            let mut socket = socket;
             let up = read_all(&socket.stream, tag, reports.clone(), asked, &tally);
             let writing = write_all(&socket.stream, &orders, &queued, &tally);
             let carried = carry(up, writing, &brief).await;

@@ -388,6 +388,21 @@ mod tests {
         assert_eq!(texts(None, Ok(&["127.0.0.1:80"])).unwrap(), ["127.0.0.1:80"], "as the hosts file has it");
     }
 
+    /// It would get the clients that try that address first.
+    #[tokio::test]
+    async fn another_process_on_the_other_loopback_address_is_noticed() {
+        let Ok(other) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
+        let taken = other.local_addr().unwrap();
+        let addresses = [(Ipv4Addr::LOCALHOST, taken.port()).into(), taken];
+        assert_eq!(Listener::bind_all(&addresses).await.unwrap().taken(), Some(taken));
+        let error = Listener::bind_loopback(taken.port()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("listen tcp [::1]:{}: bind: address already in use", taken.port())
+        );
+        assert_eq!(Listener::bind_loopback(0).await.unwrap().taken(), None, "a free port is free on both");
+    }
+
     #[test]
     fn each_address_once_and_ipv4_first() {
         let found = ["[::1]:80", "127.0.0.1:80", "127.0.0.1:80"];

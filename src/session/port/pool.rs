@@ -167,6 +167,11 @@ impl Pool {
         self.plan == Plan::OnDemand
     }
 
+    /// Whether its connections wait for a SOCKS reply.
+    pub(super) fn speaks_socks(&self) -> bool {
+        self.speaks_socks
+    }
+
     /// Since when there is no connection; `None` while there are some.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.idle_since
@@ -521,11 +526,10 @@ impl Pool {
         if is_permanent { PoolEvent::Failure(text) } else { self.message(text) }
     }
 
-    /// Closes a connection that gets no session.
+    /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
     fn refuse(&self, waiting: Waiting, reply: Reply) {
-        if self.speaks_socks {
-            waiting.connection.dismiss(&socks::reply(reply));
-        }
+        let reply = socks::reply(reply);
+        waiting.connection.dismiss(if self.speaks_socks { &reply[..] } else { b"" });
     }
 
     fn message(&self, text: String) -> PoolEvent {

@@ -36,6 +36,8 @@ pub(super) struct Pools {
     quota: StartQuota,
     /// When a session that is needed may be started.
     next_start: Option<Instant>,
+    /// Some have to wait for the quota, which may not have been reported yet.
+    starts_wait: bool,
     /// Connections of SOCKS clients that may wait for a session.
     max_waiting: usize,
     /// Who has spoken last.
@@ -60,6 +62,7 @@ impl Pools {
             reaper: Reaper::default(),
             quota: StartQuota::new(now()),
             next_start: None,
+            starts_wait: false,
             max_waiting: MAX_SOCKS_WAITING.min(descriptor_limit() / 4),
             cursor: MAIN,
         }
@@ -138,7 +141,7 @@ impl Pools {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(PoolId, PoolEvent)> {
-        if self.start_lanes(now()) && self.quota.report_wait() {
+        if std::mem::take(&mut self.starts_wait) && self.quota.report_wait() {
             return Poll::Ready((MAIN, PoolEvent::Tell(Status::message(notice::STARTS_WAIT.to_owned()))));
         }
         let Pools { pools, reaper, cursor, .. } = self;
@@ -242,9 +245,11 @@ impl Pools {
         }
     }
 
-    /// Moves what the streams have to send into the channels.
+    /// Moves what the streams have to send into the channels, and starts the sessions that are needed. To be called before
+    /// [`Pools::next_timeout`].
     pub(super) fn transmit(&mut self) {
         self.pools.values_mut().for_each(Pool::transmit);
+        self.starts_wait |= self.start_lanes(now());
     }
 
     /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
@@ -275,8 +280,7 @@ impl Pools {
 
     /// The state of each pool's oldest session.
     pub(super) fn report(&mut self) -> Vec<String> {
-        let is_shown =
-            |pool: &&mut Pool| pool.lane_count() > 0 || pool.len() > 0 || pool.destination().is_none();
+        let is_shown = |pool: &&mut Pool| !pool.speaks_socks() || pool.lane_count() > 0 || pool.len() > 0;
         let lines = self.pools.values_mut().filter(is_shown).map(|pool| {
             let count = pool.len();
             let name = pool.destination().map(|destination| format!("{destination}: ")).unwrap_or_default();

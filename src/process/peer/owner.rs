@@ -1,0 +1,14 @@
+//! What is known of the owner of a connection's other end.
+
+/// The owner of a connection's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerOwner {
+    /// This user, the user that called `sudo`, or root.
+    Trusted,
+    /// Another user, by number.
+    Other(u32),
+    /// The client has closed its socket already.
+    Gone,
+    /// The system does not report it.
+    Unknown,
+}
