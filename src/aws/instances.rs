@@ -22,6 +22,8 @@ pub struct ManagedInstance {
     pub platform: String,
     /// Whether it is Windows.
     pub is_windows: bool,
+    /// The version of its agent; may be empty.
+    pub agent_version: String,
 }
 
 impl Client {
@@ -65,6 +67,7 @@ fn into_instance(found: InstanceInformation) -> ManagedInstance {
         last_ping: found.last_ping_date_time.and_then(|time| SystemTime::try_from(time).ok()),
         platform: found.platform_name.unwrap_or_else(|| platform_type.clone()),
         is_windows: platform_type == "Windows",
+        agent_version: found.agent_version.unwrap_or_default(),
     }
 }
 

@@ -168,6 +168,7 @@ mod tests {
             state: "Online".to_owned(),
             last_ping: None,
             platform: "Linux".to_owned(),
+            agent_version: String::new(),
             is_windows: false,
         }
     }

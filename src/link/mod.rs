@@ -27,6 +27,7 @@ mod network;
 mod network_changes;
 mod open_socket;
 mod opener;
+pub(crate) mod partition;
 pub(crate) mod probe;
 pub(crate) mod proxy;
 mod reconnect;

@@ -2,6 +2,8 @@
 
 use url::{Host, Url};
 
+use super::partition;
+
 /// Why a stream URL is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StreamUrlError {
@@ -92,7 +94,7 @@ fn check(url: &Url, allowed: Option<&str>) -> Result<(), StreamUrlError> {
 fn is_endpoint(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let below = |domain: &str| name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.'));
-    AWS_DOMAINS.into_iter().find_map(below).is_some_and(|rest| {
+    partition::domains().find_map(below).is_some_and(|rest| {
         let labels: Vec<&str> = rest.split('.').collect();
         match labels.as_slice() {
             [service, region] | [.., service, region, "vpce"] => is_service(service) && is_region(region),
@@ -115,25 +117,6 @@ fn is_region(label: &str) -> bool {
             && words.split('-').all(is_word)
     })
 }
-
-/// The domains of AWS's partitions, each with its dual-stack one, as in the AWS SDKs' `partitions.json`. Interface
-/// endpoints (`vpce-…`) lie below them.
-const AWS_DOMAINS: [&str; 14] = [
-    "amazonaws.com",
-    "api.aws",
-    "amazonaws.com.cn",
-    "api.amazonwebservices.com.cn",
-    "amazonaws.eu",
-    "api.amazonwebservices.eu",
-    "c2s.ic.gov",
-    "api.aws.ic.gov",
-    "sc2s.sgov.gov",
-    "api.aws.scloud",
-    "cloud.adc-e.uk",
-    "api.cloud-aws.adc-e.uk",
-    "csp.hci.ic.gov",
-    "api.aws.hci.ic.gov",
-];
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,8 @@ pub struct Instance {
     pub platform_type: String,
     /// The operating system's name.
     pub platform_name: String,
+    /// Version of its agent.
+    pub agent_version: String,
     /// Whether its agent is connected.
     pub ping_status: PingStatus,
     /// Tags; its usual name is the tag `Name`.
@@ -51,6 +53,7 @@ impl Instance {
             computer_name: format!("ip-{}.ec2.internal", id.trim_start_matches("i-")),
             platform_type: "Linux".to_owned(),
             platform_name: "Amazon Linux".to_owned(),
+            agent_version: "3.3.4851.0".to_owned(),
             ping_status: PingStatus::Online,
             tags: BTreeMap::new(),
         }
@@ -67,6 +70,13 @@ impl Instance {
     #[must_use]
     pub fn named(self, name: &str) -> Instance {
         self.with_tag("Name", name)
+    }
+
+    /// The same with another version of the agent.
+    #[must_use]
+    pub fn with_agent(mut self, version: &str) -> Instance {
+        version.clone_into(&mut self.agent_version);
+        self
     }
 
     /// The same in another state.

@@ -92,7 +92,7 @@ fn information(instance: &Instance) -> Value {
         "InstanceId": instance.id,
         "PingStatus": instance.ping_status.name(),
         "LastPingDateTime": now - silent,
-        "AgentVersion": "3.3.4793.0",
+        "AgentVersion": instance.agent_version,
         "IsLatestVersion": true,
         "PlatformType": instance.platform_type,
         "PlatformName": instance.platform_name,
