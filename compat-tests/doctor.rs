@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
-use ssm_sim::{Config, Sim};
+use ssm_sim::{Config, Credentials, Instance, PingStatus, Sim};
 
 use crate::harness::net::{FreePort, Server};
-use crate::harness::process::{Finished, run};
+use crate::harness::process::{Finished, Running, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{sim, start};
-use crate::harness::{World, named_pipe};
+use crate::harness::{TARGET, World, named_pipe};
 
 /// A world where all is well: the simulator is AWS.
 fn world(sim: &Sim) -> World {
@@ -67,15 +67,13 @@ fn all_is_well() {
     assert_eq!(finished.status.code(), Some(0), "{report:#}");
     assert_eq!((&report["failures"], &report["warnings"]), (&0.into(), &0.into()), "{report:#}");
     assert_check(&report, "plugin", "ok", "this program");
-    // Ansible's collections before 9.1 look nowhere else.
-    assert_check(&report, "plugin", "ok", "/usr/local/bin/session-manager-plugin: ");
     assert_check(&report, "aws-cli", "ok", "aws-cli/2.31.0");
     assert_check(&report, "region", "ok", "us-east-1, from AWS_DEFAULT_REGION");
     assert_check(
         &report,
         "credentials",
         "ok",
-        "AWS_ACCESS_KEY_ID in the environment; long-lived access key AKIA...MPLE",
+        "AWS_ACCESS_KEY_ID in the environment; long-lived access key AKIA...MPLE; arn:aws:iam::123456789012:user/sim",
     );
     assert_check(&report, "clock", "ok", "");
     assert_check(&report, "websocket", "ok", "127.0.0.1");
@@ -85,7 +83,7 @@ fn all_is_well() {
 
     let text = run(world.plugin().args(["doctor", "--url", &channel(&sim)])).text();
     assert!(text.contains("\nok       region       us-east-1"), "{text}");
-    assert!(text.ends_with("\n0 failures, 0 warnings\n"), "{text}");
+    assert!(text.ends_with("\neverything looks right (0 failures, 0 warnings)\n"), "{text}");
     assert!(sim.sessions().is_empty(), "it starts no session");
 }
 
@@ -99,7 +97,7 @@ fn another_plugin_is_found_first_or_none() {
     assert_check(&report, "plugin", "warning", "a different program, version 1.2.707.0");
     assert_eq!(finished.status.code(), Some(0), "a warning is no failure");
     install(&world, "session-manager-plugin", "#!/bin/sh\nexit 3\n");
-    assert_check(&doctor(&world, &["--url", &url]).1, "plugin", "warning", "does not start");
+    assert_check(&doctor(&world, &["--url", &url]).1, "plugin", "warning", "fails to run");
     world.set("PATH", "/nowhere");
     let (finished, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "plugin", "failure", "no session-manager-plugin is on the PATH");
@@ -152,7 +150,9 @@ fn region_and_profile() {
     let url = channel(&sim);
     let (_, report) = doctor(&world, &[]);
     assert_check(&report, "region", "failure", "set AWS_DEFAULT_REGION");
-    assert_check(&report, "websocket", "failure", "no region");
+    assert_check(&report, "websocket", "skipped", "see the region check");
+    assert_check(&report, "credentials", "skipped", "cannot be checked without a region");
+    assert_eq!(report["failures"], 1, "one cause is one failure: {report:#}");
     assert_check(
         &doctor(&world, &["--region", "eu west", "--url", &url]).1,
         "region",
@@ -178,7 +178,7 @@ fn region_and_profile() {
     assert_check(&report, "credentials", "ok", "profile work (keys); long-lived access key AKIA...WORK");
     assert!(!finished.text().contains("secret-of-work"));
     let (_, report) = doctor(&world, &["--profile", "wrok", "--url", &url]);
-    assert_check(&report, "credentials", "failure", "there is no profile \"wrok\", which --profile names");
+    assert_check(&report, "credentials", "failure", "--profile names a profile that does not exist: wrok");
     assert_check(
         &doctor(&world, &["--profile", "login", "--url", &url]).1,
         "credentials",
@@ -218,7 +218,8 @@ fn names_hosts_and_ports_that_lead_nowhere() {
     world.set("SSM_PLUGIN_ALLOW_STREAM_HOST", "gateway.invalid");
     let (_, report) = doctor(&world, &["--url", "wss://gateway.invalid/x"]);
     assert_check(&report, "dns", "failure", "gateway.invalid: ");
-    assert_check(&report, "websocket", "failure", "cannot resolve gateway.invalid");
+    assert_check(&report, "websocket", "skipped", "see the dns check");
+    assert_eq!(report["failures"], 1, "one cause is one failure: {report:#}");
     let closed = FreePort::new();
     let url = format!("ws://127.0.0.1:{}/x", closed.number());
     let (_, report) = doctor(&world, &["--url", &url]);
@@ -251,6 +252,149 @@ fn proxies() {
     let (finished, report) = doctor(&world, &url);
     assert_check(&report, "proxy", "failure", "HTTPS_PROXY is not the URL of a proxy");
     assert!(!finished.text().contains("swordfish"), "the password is shown");
+    assert_check(&report, "websocket", "skipped", "see the proxy check");
+}
+
+/// The port's owner is alive, but is not a proxy.
+#[test]
+fn a_proxy_that_accepts_and_stays_silent_is_blamed() {
+    let sim = sim();
+    let mut world = world(&sim);
+    let silent = Server::start(|stream: TcpStream| {
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
+    });
+    let proxy = format!("http://127.0.0.1:{}", silent.port());
+    world.set("HTTPS_PROXY", &proxy);
+    world.set("SSM_PLUGIN_ALLOW_STREAM_HOST", "gateway.invalid");
+    let (_, report) = doctor(&world, &["--url", "wss://gateway.invalid/x"]);
+    assert_check(&report, "websocket", "failure", &format!("proxy {proxy} accepted the connection, but"));
+    let websocket = check(&report, "websocket").to_string();
+    assert!(!websocket.contains("set HTTPS_PROXY"), "{websocket}");
+    assert_eq!(report["failures"], 1, "one cause is one failure: {report:#}");
+}
+
+#[test]
+fn credentials_are_tested() {
+    let known = Credentials {
+        access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+        secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+    };
+    let sim = start(Config { credentials: Some(known), ..Config::default() });
+    let mut world = world(&sim);
+    let url = channel(&sim);
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "credentials", "ok", "arn:aws:iam::123456789012:user/sim");
+    assert_eq!(check(&report, "credentials")["fields"]["account"], "123456789012");
+    world.set("AWS_SECRET_ACCESS_KEY", "another-secret");
+    let (finished, report) = doctor(&world, &["--url", &url]);
+    assert_check(&report, "credentials", "failure", "SignatureDoesNotMatch");
+    assert!(!finished.text().contains("another-secret"), "the secret is shown");
+    world.set("AWS_ACCESS_KEY_ID", "AKIAMADEUPMADEUPMADE");
+    let (finished, report) = doctor(&world, &["--url", &url, "--target", TARGET]);
+    assert_check(&report, "credentials", "failure", "sts:GetCallerIdentity failed: InvalidClientTokenId");
+    assert_check(&report, "credentials", "failure", "`aws sts get-caller-identity`");
+    assert_check(&report, "instance", "skipped", "see the credentials check");
+    assert_eq!((&report["failures"], finished.status.code()), (&1.into(), Some(1)), "{report:#}");
+}
+
+#[test]
+fn the_target_is_looked_up() {
+    let old = Instance::new("i-0aaaaaaaaaaaaaaaa").with_agent("3.3.4793.0").named("old");
+    let lost = Instance::new("i-0bbbbbbbbbbbbbbbb").in_state(PingStatus::ConnectionLost);
+    let sim = start(Config { instances: vec![old, lost], ..Config::default() });
+    let (world, url) = (world(&sim), channel(&sim));
+    let look_up = |target: &str| doctor(&world, &["--url", &url, "--target", target]).1;
+    let report = look_up(TARGET);
+    assert_check(&report, "instance", "ok", "is connected; Amazon Linux, SSM Agent 3.3.4851.0");
+    assert_eq!(check(&report, "instance")["fields"]["state"], "Online");
+    for name in ["i-0aaaaaaaaaaaaaaaa", "tag:Name=old", "old"] {
+        assert_check(&look_up(name), "instance", "warning", "too old for: the fix of CVE-2026-89049");
+    }
+    assert_check(&look_up("i-0bbbbbbbbbbbbbbbb"), "instance", "failure", "is not connected, last seen 20");
+    assert_check(
+        &look_up("i-0cccccccccccccccc"),
+        "instance",
+        "failure",
+        "is not a managed instance of this account",
+    );
+    assert_check(&look_up("ecs:cluster_task_container"), "instance", "skipped", "a container of ECS");
+
+    let denied = vec!["ssm:DescribeInstanceInformation".to_owned()];
+    let sim = start(Config { denied, ..Config::default() });
+    let world = self::world(&sim);
+    let (finished, report) = doctor(&world, &["--url", &channel(&sim), "--target", TARGET]);
+    assert_check(
+        &report,
+        "instance",
+        "skipped",
+        "may not look up instances (ssm:DescribeInstanceInformation)",
+    );
+    assert_eq!(finished.status.code(), Some(0), "it is not a failure: {report:#}");
+}
+
+/// A check that takes long does not hold back the others.
+#[test]
+fn each_line_is_printed_as_its_check_ends() {
+    let sim = sim();
+    let world = world(&sim);
+    let gate = world.path("gate");
+    named_pipe(&gate);
+    install(&world, "aws", &format!("#!/bin/sh\nread line < '{}'\necho aws-cli/2.31.0\n", gate.display()));
+    let running = Running::spawn_without_stdin(world.plugin().args(["doctor", "--url", &channel(&sim)]));
+    let before = running.stdout.wait_for("websocket    ");
+    assert!(!before.contains("aws-cli"), "{before}");
+    std::fs::write(&gate, "go\n").expect("let it go");
+    let text = running.finish().text();
+    assert!(text.contains("ok       aws-cli      "), "{text}");
+}
+
+#[test]
+fn endpoints_of_partitions_fips_and_dual_stack() {
+    let sim = sim();
+    for (region, variable, host) in [
+        ("eu-isoe-west-1", "", "ssmmessages.eu-isoe-west-1.cloud.adc-e.uk"),
+        ("us-gov-west-1", "AWS_USE_FIPS_ENDPOINT", "ssmmessages-fips.us-gov-west-1.amazonaws.com"),
+        ("eu-west-1", "AWS_USE_DUALSTACK_ENDPOINT", "ssmmessages.eu-west-1.api.aws"),
+    ] {
+        let mut world = world(&sim);
+        if !variable.is_empty() {
+            world.set(variable, "true");
+        }
+        // A proxy that is not there: nothing leaves this machine.
+        let closed = FreePort::new();
+        world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", closed.number()));
+        let (_, report) = doctor(&world, &["--region", region]);
+        let dns = check(&report, "dns")["found"].to_string();
+        assert!(dns.contains(&format!("{host}:")), "{dns}");
+    }
+}
+
+#[test]
+fn the_note_on_ansible_needs_ansible() {
+    let sim = sim();
+    let mut world = world(&sim);
+    world.set("PATH", &format!("{}:/bin", world.path("bin").display()));
+    let url = channel(&sim);
+    let plugin = |world: &World| check(&doctor(world, &["--url", &url]).1, "plugin").to_string();
+    assert!(!plugin(&world).contains("Ansible"), "{}", plugin(&world));
+    install(&world, "ansible-playbook", "#!/bin/sh\n");
+    let usual = std::path::Path::new("/usr/local/bin/session-manager-plugin");
+    assert!(plugin(&world).contains("Ansible") || usual.exists(), "{}", plugin(&world));
+}
+
+/// The same machine gives the same lines of JSON, but for times.
+#[test]
+fn json_is_stable() {
+    let sim = sim();
+    let (world, url) = (world(&sim), channel(&sim));
+    let names = || -> Vec<String> {
+        let text = doctor(&world, &["--url", &url, "--target", TARGET]).0.text();
+        let keys = text.lines().filter_map(|line| line.trim().split_once(':'));
+        keys.map(|(key, value)| if key == "\"name\"" { value.to_owned() } else { key.to_owned() }).collect()
+    };
+    assert_eq!(names(), names());
+    let (_, report) = doctor(&world, &["--url", &url]);
+    assert_eq!(report["time"].as_str().map(str::len), Some("2026-12-31T23:59:59Z".len()), "{report:#}");
 }
 
 #[test]
@@ -269,7 +413,8 @@ fn trust() {
     std::fs::write(&bundle, "no certificate").expect("spoil it");
     let (_, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "trust", "failure", "there is no CA certificate in");
-    assert_check(&report, "websocket", "failure", "see the trust check above");
+    assert_check(&report, "websocket", "skipped", "see the trust check");
+    assert_eq!(report["failures"], 1, "one cause is one failure: {report:#}");
 }
 
 #[test]
@@ -277,7 +422,7 @@ fn something_between_that_does_not_pass_websockets() {
     let sim = sim();
     let world = world(&sim);
     for (answer, words) in [
-        ("200 OK\r\nContent-Type: text/html", "does not let websockets through"),
+        ("200 OK\r\nContent-Type: text/html", "something in between blocks websockets"),
         ("302 Found\r\nLocation: http://portal.example/", "captive portal"),
         ("403 Forbidden\r\nContent-Type: text/html", "proxy or filter"),
         ("502 Bad Gateway", "502 Bad Gateway"),
@@ -309,6 +454,7 @@ fn on_a_terminal() {
     let sim = sim();
     let mut world = world(&sim);
     let url = channel(&sim);
+    world.set("NO_COLOR", "1");
     let look = |world: &World| {
         let mut command = world.plugin();
         command.args(["doctor", "--url", &url]);
@@ -317,7 +463,11 @@ fn on_a_terminal() {
         String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned()
     };
     let screen = look(&world);
-    assert!(screen.contains("terminal     80 by 24, raw mode, TERM=xterm"), "{screen}");
+    assert!(screen.contains("\u{2713} ok       terminal     80 by 24, raw mode, TERM=xterm"), "{screen}");
+    assert!(!screen.contains("\u{1b}[3"), "NO_COLOR is set: {screen}");
+    world.unset(&["NO_COLOR"]);
+    let screen = look(&world);
+    assert!(screen.contains("\u{1b}[32m\u{2713} ok     \u{1b}[0m  terminal     80 by 24"), "{screen}");
     world.set("TERM", "dumb");
     let screen = look(&world);
     assert!(screen.contains("warning  terminal     80 by 24, TERM is \"dumb\""), "{screen}");

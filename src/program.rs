@@ -1,6 +1,6 @@
 //! The program: argv in, exit status out.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
@@ -108,10 +108,30 @@ fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(err) => return fail(&notice::cannot_start(err), &loaded.settings, &Parent::find()),
     };
-    let report = runtime.block_on(doctor::examine(&options, loaded));
+    let look = doctor_look();
+    if !options.json {
+        print(&doctor::Report::title());
+    }
+    let show = |check: &doctor::Check| {
+        if !options.json {
+            print(&check.to_text(look));
+        }
+    };
+    let report = runtime.block_on(doctor::examine(&options, loaded, show));
     runtime.shutdown_background();
-    print(&if options.json { report.to_json() } else { report.to_text() });
+    print(&if options.json { report.to_json() } else { report.summary() });
     ExitCode::from(u8::from(report.has_failed()))
+}
+
+/// Marks at a terminal, and colours unless `NO_COLOR` (no-color.org) is set.
+fn doctor_look() -> doctor::Look {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = cfg!(unix) && std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    match (io::stdout().is_terminal(), is_set("NO_COLOR") || is_dumb) {
+        (false, _) => doctor::Look::Plain,
+        (true, true) => doctor::Look::Marks,
+        (true, false) => doctor::Look::Colors,
+    }
 }
 
 /// Prints a failure on stdout, where callers look for it. The status is 0, as the official plugin's, unless the settings

@@ -1,26 +1,26 @@
-//! Credentials: their source, and whether they can be had.
+//! Credentials: their source, and a test of them.
 
 use std::time::SystemTime;
 
 use aws_config::profile::ProfileSet;
-use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::identity::{CONFIG_FILE, Identity};
 use super::network::Route;
 use super::options::Options;
-use super::report::{Check, Status};
-use crate::aws::{self, AwsContext, Client, ErrorKind};
+use super::report::{Check, Status, time};
+use crate::aws::{self, AwsContext, AwsError, Client, ErrorKind};
 use crate::link;
 use crate::settings::Settings;
 
-/// Whether there are credentials, looked up as a session would. Names their source, never the secret.
+/// Looks credentials up as a session would, and tests them. Reports their source, never the secret.
 pub(super) async fn check(
     options: &Options,
     settings: &Settings,
     identity: &Identity,
     route: &Route,
+    client: Option<&Client>,
 ) -> Check {
-    let mut check = look_up(options, identity, route).await;
+    let mut check = look_up(options, identity, route, client).await;
     if settings.skip_client_configure {
         check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: credentials are used to resume, end and \
                         encrypt sessions, not to open the first connection";
@@ -31,8 +31,19 @@ pub(super) async fn check(
     check
 }
 
-async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check {
-    const NAME: &str = "credentials";
+/// A client for the user's region and profile, with the network of the route; `None` without a URL to sign for.
+pub(super) fn client(identity: &Identity, route: &Route) -> Option<Client> {
+    let url = route.for_signing()?;
+    Some(Client::new(AwsContext {
+        region: identity.region.clone().unwrap_or_default(),
+        profile: identity.profile_from.map(|_| identity.profile.clone()),
+        ca_bundle: route.network.ca_bundle().cloned(),
+        proxy: link::https_proxy(&route.network, &url),
+        ..AwsContext::default()
+    }))
+}
+
+async fn look_up(options: &Options, identity: &Identity, route: &Route, client: Option<&Client>) -> Check {
     let files = match &identity.files {
         Ok(files) => files,
         Err(reason) => {
@@ -48,53 +59,87 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route) -> Check
         known.truncate(MAX_PROFILES);
         return Check::failure(
             NAME,
-            format!("there is no profile {:?}, which {from} names", identity.profile),
+            format!("{from} names a profile that does not exist: {}", identity.profile),
         )
-        .advice(format!(
-            "profiles are: {}",
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-        ));
+        .advice(if known.is_empty() {
+            "no profiles are configured; run aws configure".to_owned()
+        } else {
+            format!("profiles are: {}", known.join(", "))
+        });
     }
     let source = source(options, identity, files);
-    let Some(url) = route.for_signing() else {
-        return Check::skipped(NAME, format!("{source}; no region to try them in"));
+    let Some(client) = client else {
+        return Check::skipped(NAME, format!("{source}; cannot be checked without a region"));
     };
-    let context = AwsContext {
-        region: identity.region.clone().unwrap_or_default(),
-        profile: identity.profile_from.map(|_| identity.profile.clone()),
-        ca_bundle: route.network.ca_bundle().cloned(),
-        proxy: link::https_proxy(&route.network, &url),
-        ..AwsContext::default()
+    if let Err(reason) = route.usable() {
+        return Check::skipped(NAME, format!("{source}; {reason}"));
+    }
+    let signed = match route.for_signing() {
+        Some(url) => client.sign(&url).await.map(drop),
+        None => Ok(()),
     };
-    let client = Client::new(context);
-    let signed = client.sign(&url).await;
     let used = match signed {
-        Ok(_) => client.identity().await,
+        Ok(()) => client.identity().await,
         Err(error) => Err(error),
     };
-    match (used, client.take_warning()) {
-        (Ok(used), Some(warning)) => Check::warning(NAME, format!("{source}{}; {warning}", described(&used)))
-            .advice("set retry_mode = standard and max_attempts to a number, or remove both"),
-        (Ok(used), None) => Check::ok(NAME, format!("{source}{}", described(&used))),
-        (Err(error), _) => {
-            let check = Check::failure(NAME, format!("{source}; {error}"));
-            check.advice(match error.kind {
-                ErrorKind::NoCredentials if source.contains("SSO") => {
-                    format!("aws sso login --profile {}", identity.profile)
-                }
-                ErrorKind::NoCredentials => {
-                    "run aws configure or aws sso login, or give this machine a role".to_owned()
-                }
-                ErrorKind::SignInNeeded => {
-                    format!(
-                        "run aws sts get-caller-identity --profile {}, which asks for the code",
-                        identity.profile
-                    )
-                }
-                _ => "try aws sts get-caller-identity with the same settings".to_owned(),
-            })
+    let used = match used {
+        Ok(used) => used,
+        Err(error) if source == NO_SOURCE => {
+            return not_found(identity, &source, &error, NO_CREDENTIALS.to_owned());
         }
+        Err(error) => return not_found(identity, &source, &error, format!("{source}; {error}")),
+    };
+    let found = format!("{source}{}", described(&used));
+    let check = match client.take_warning() {
+        Some(warning) => Check::warning(NAME, format!("{found}; {warning}"))
+            .advice("set retry_mode = standard and max_attempts to a number, or remove both"),
+        None => tested(client, &found).await,
+    };
+    let check = check
+        .field("source", source)
+        .field("access_key", shortened(&used.access_key))
+        .field("temporary", used.is_temporary);
+    match used.expiry {
+        Some(expiry) => check.field("expires", time(expiry)),
+        None => check,
     }
+}
+
+/// Tests credentials: finding them does not mean that the service accepts them.
+async fn tested(client: &Client, found: &str) -> Check {
+    match client.caller().await {
+        Ok(caller) => Check::ok(NAME, format!("{found}; {}", caller.arn))
+            .field("account", caller.account)
+            .field("arn", caller.arn),
+        Err(error) => match error.kind {
+            // The service has recognized them.
+            ErrorKind::Denied => Check::ok(
+                NAME,
+                format!("{found}; may not call GetCallerIdentity, which sessions do not need"),
+            ),
+            ErrorKind::BadCredentials => Check::failure(NAME, format!("{found}; {error}")).advice(format!(
+                "sign in again, or set valid keys; {} tests them with the AWS CLI",
+                client.check_command()
+            )),
+            _ => Check::warning(NAME, format!("{found}; not tested: {error}"))
+                .advice(format!("{} tests them; sessions do not need STS", client.check_command())),
+        },
+    }
+}
+
+fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String) -> Check {
+    Check::failure(NAME, found).advice(match error.kind {
+        ErrorKind::NoCredentials if source.contains("SSO") => {
+            format!("aws sso login --profile {}", identity.profile)
+        }
+        ErrorKind::NoCredentials => {
+            "run aws configure or aws sso login, or attach a role to this machine".to_owned()
+        }
+        ErrorKind::SignInNeeded => {
+            format!("run aws sts get-caller-identity --profile {}, which asks for the code", identity.profile)
+        }
+        _ => "try aws sts get-caller-identity with the same settings".to_owned(),
+    })
 }
 
 /// The credentials that were found, to follow their source: the key's id, and when they expire.
@@ -103,14 +148,13 @@ fn described(used: &aws::Identity) -> String {
     let kind = if used.is_temporary { "temporary" } else { "long-lived" };
     let expiry = used.expiry.map(|expiry| {
         let minutes = expiry.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 60;
-        let time = DateTime::from(expiry).fmt(Format::DateTime).unwrap_or_default();
-        format!(", expires in {minutes} min ({time})")
+        format!(", expires in {minutes} min ({})", time(expiry))
     });
     let expiry = expiry.unwrap_or_default();
     format!("{cache}; {kind} access key {}{expiry}", shortened(&used.access_key))
 }
 
-/// The first source of the credential chain that has something.
+/// The first source of the credential chain that is configured.
 fn source(options: &Options, identity: &Identity, files: &ProfileSet) -> String {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if options.profile.is_none() && is_set("AWS_ACCESS_KEY_ID") {
@@ -128,7 +172,7 @@ fn source(options: &Options, identity: &Identity, files: &ProfileSet) -> String 
             return kind.to_owned();
         }
     }
-    "neither keys nor a profile with credentials; only the metadata service remains".to_owned()
+    NO_SOURCE.to_owned()
 }
 
 /// An access key's id, shortened: it is not a secret, but a part is enough to recognize it.
@@ -142,6 +186,10 @@ fn shortened(id: &str) -> String {
     }
 }
 
+const NAME: &str = "credentials";
+const NO_SOURCE: &str =
+    "no keys and no profile with credentials; falling back to the instance metadata service";
+const NO_CREDENTIALS: &str = "no credentials found (environment, profile, instance metadata)";
 const CREDENTIALS_FILE: &str =
     if cfg!(windows) { r"%USERPROFILE%\.aws\credentials" } else { "~/.aws/credentials" };
 /// In the order in which the SDK looks at a profile.
@@ -151,7 +199,7 @@ const PROFILE_KEYS: [(&str, &str); 7] = [
     ("sso_session", "SSO"),
     ("sso_start_url", "SSO"),
     ("login_session", "aws login"),
-    ("credential_process", "a process"),
+    ("credential_process", "credential_process"),
     ("aws_access_key_id", "keys"),
 ];
 const ENVIRONMENT: [(&str, &str); 3] = [

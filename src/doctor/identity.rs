@@ -4,6 +4,7 @@ use aws_config::profile::ProfileSet;
 
 use super::options::Options;
 use super::report::Check;
+use crate::link::partition::Variant;
 
 /// The profile and region that environment and profile files name.
 #[derive(Debug)]
@@ -11,10 +12,12 @@ pub(super) struct Identity {
     pub region: Option<String>,
     region_from: String,
     pub profile: String,
-    /// Where the profile's name comes from; `None`: nobody named one.
+    /// The option or variable that names the profile; `None` for the default one.
     pub profile_from: Option<&'static str>,
     pub files: Result<ProfileSet, String>,
     pub ca_bundle: Option<std::path::PathBuf>,
+    /// The endpoints that environment or profile ask for.
+    pub variant: Variant,
 }
 
 impl Identity {
@@ -36,10 +39,19 @@ impl Identity {
             // Would wait for the same file again.
             Err(_) => None,
         };
-        Identity { region, region_from, profile, profile_from, files, ca_bundle }
+        let variant = Variant {
+            fips: wants(FIPS, files.as_ref().ok()),
+            dual_stack: wants(DUAL_STACK, files.as_ref().ok()),
+        };
+        Identity { region, region_from, profile, profile_from, files, ca_bundle, variant }
     }
 
-    /// Whether a region is named that the AWS CLI reads, too.
+    /// Returns whether there is a region that an endpoint's name can be made of.
+    pub(super) fn has_region(&self) -> bool {
+        self.region.as_deref().is_some_and(is_region)
+    }
+
+    /// Checks that a region is named, and that the AWS CLI reads it as well.
     pub(super) fn check_region(&self, options: &Options, cli: &Check) -> Check {
         const NAME: &str = "region";
         let is_cli_1 = cli.found.contains("aws-cli/1.");
@@ -55,9 +67,11 @@ impl Identity {
                 )
                 .advice(format!("set {BOTH_CLIS} as well"))
             }
-            Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
+            Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from))
+                .field("region", region.as_str())
+                .field("source", self.region_from.as_str()),
             None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
-            None => Check::failure(NAME, "none: neither the environment nor the profile sets one")
+            None => Check::failure(NAME, "no region set in the environment or profile")
                 .advice(format!("set AWS_DEFAULT_REGION, or region in {CONFIG_FILE}")),
         }
     }
@@ -74,6 +88,13 @@ fn region_of(options: &Options, files: Option<&ProfileSet>, profile: &str) -> (O
     (region.map(str::to_owned), format!("profile {profile}"))
 }
 
+/// Reads a switch of the AWS SDKs: a variable, or else a key of the profile.
+fn wants((variable, key): (&str, &str), files: Option<&ProfileSet>) -> bool {
+    let variable = std::env::var(variable).ok().filter(|value| !value.is_empty());
+    let value = variable.or_else(|| files?.get(key).map(str::to_owned));
+    value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+}
+
 fn first(names: &[&'static str]) -> Option<(String, &'static str)> {
     names.iter().find_map(|name| {
         let value = std::env::var(name).ok()?.trim().to_owned();
@@ -81,13 +102,15 @@ fn first(names: &[&'static str]) -> Option<(String, &'static str)> {
     })
 }
 
-/// Whether it may stand in a host's name.
+/// Returns whether it may be a part of a host's name.
 fn is_region(region: &str) -> bool {
     region.len() <= 40
         && region.contains('-')
         && region.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-')
 }
 
+const FIPS: (&str, &str) = ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint");
+const DUAL_STACK: (&str, &str) = ("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint");
 /// Where the AWS CLI and the SDK keep the profiles, as users write it.
 pub(super) const CONFIG_FILE: &str =
     if cfg!(windows) { r"%USERPROFILE%\.aws\config" } else { "~/.aws/config" };

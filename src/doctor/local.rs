@@ -33,7 +33,7 @@ pub(super) fn settings(loaded: &Loaded) -> Check {
     Check::ok("settings", if in_use.is_empty() { "all defaults".to_owned() } else { in_use.join("\n") })
 }
 
-/// Which plugin the AWS CLI would call, and which one callers that know only the official package's place.
+/// Looks for the plugin that the AWS CLI would call, and for the one of callers that know only the official package's path.
 pub(super) async fn plugin() -> Check {
     let check = plugin_on_path().await;
     if cfg!(windows) {
@@ -43,11 +43,19 @@ pub(super) async fn plugin() -> Check {
     let with =
         |text: &str| Check { found: format!("{}\n{USUAL_PLACE}: {text}", check.found), ..check.clone() };
     if !is_program(usual) {
-        return with("missing; Ansible's aws_ssm before 9.1 looks nowhere else");
+        // Only Ansible's collections before 9.1 look there and nowhere else.
+        return if has_ansible() {
+            with("not found; Ansible's aws_ssm before 9.1 looks only here")
+        } else {
+            check
+        };
     }
-    // What the PATH leads to is told already.
+    // The programs on the PATH are reported already.
     if is_this_program(usual) || check.found.contains(USUAL_PLACE) {
         return check;
+    }
+    if !has_ansible() {
+        return with("a different program");
     }
     let other = with("a different program; Ansible's aws_ssm before 9.1 uses that one");
     match check.status {
@@ -55,6 +63,10 @@ pub(super) async fn plugin() -> Check {
             .advice("make it a link to this program, or set ansible_aws_ssm_plugin"),
         _ => other,
     }
+}
+
+fn has_ansible() -> bool {
+    !on_path("ansible").is_empty() || !on_path("ansible-playbook").is_empty()
 }
 
 async fn plugin_on_path() -> Check {
@@ -75,26 +87,28 @@ async fn plugin_on_path() -> Check {
         .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
     };
     let mut lines = Vec::new();
+    let paths: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
     for path in &found {
         let what = if is_this_program(path) {
             "this program".to_owned()
         } else {
             match output(path, &["--version"]).await {
                 Ok(version) => format!("a different program, version {version}"),
-                Err(reason) => format!("a different program, which does not start: {reason}"),
+                Err(reason) => format!("a different program that fails to run: {reason}"),
             }
         };
         lines.push(format!("{}: {what}", path.display()));
     }
     let text = lines.join("\n");
     if is_this_program(first) {
-        return Check::ok(NAME, text);
+        return Check::ok(NAME, text).field("paths", paths);
     }
     Check::warning(NAME, text)
         .advice("the AWS CLI uses the first on the PATH; put this program's directory before it")
+        .field("paths", paths)
 }
 
-/// Its version, and how it will call us.
+/// Looks for the AWS CLI: its version, and how it will call us.
 pub(super) async fn aws_cli() -> Check {
     const NAME: &str = "aws-cli";
     let Some(path) = on_path("aws").into_iter().next() else {
@@ -117,7 +131,10 @@ pub(super) async fn aws_cli() -> Check {
             ),
         )
         .advice("update it: current versions pass it in the environment"),
-        Some(_) => Check::ok(NAME, found),
+        Some(_) => Check::ok(NAME, found).field("path", path.display().to_string()).field(
+            "version",
+            words.split_whitespace().next().and_then(|word| word.split('/').nth(1)).unwrap_or_default(),
+        ),
         None => Check::warning(NAME, format!("{found}; this does not look like the AWS CLI"))
             .advice("check what the first aws on the PATH is"),
     }
@@ -126,7 +143,7 @@ pub(super) async fn aws_cli() -> Check {
 pub(super) fn terminal() -> Check {
     const NAME: &str = "terminal";
     if !stdin_is_terminal() {
-        return Check::skipped(NAME, "stdin is not a terminal; input stops at end of file, output continues");
+        return Check::skipped(NAME, "not a terminal");
     }
     if let Err(error) = RawMode::enter().map(drop) {
         return Check::failure(NAME, format!("the terminal refuses raw mode: {error}"))
@@ -138,10 +155,9 @@ pub(super) fn terminal() -> Check {
         TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
     if stdin_is_pipe_terminal() {
-        return Check::warning(NAME, format!("{size}, of Git Bash (mintty): whole lines, no single keys"))
-            .advice(
-                "for shells, put winpty before the command or use Windows Terminal; ports and SSH work as usual",
-            );
+        return Check::warning(NAME, format!("{size}, of Git Bash (mintty): line input only")).advice(
+            "for shells, put winpty before the command or use Windows Terminal; ports and SSH work as usual",
+        );
     }
     let term = std::env::var("TERM").unwrap_or_default();
     let output = if stdout_is_terminal() { "" } else { "; stdout is not a terminal" };
@@ -271,7 +287,7 @@ fn version(words: &str) -> Option<Version> {
     Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or_default()))
 }
 
-/// Whether `aws ssm start-session` of this version puts the token among our arguments, whatever we answer to
+/// Returns whether `aws ssm start-session` of this version puts the token among our arguments, whatever we answer to
 /// `--version`. (`aws ecs execute-command` does so in every version.)
 fn hands_over_in_argv(version: Version) -> bool {
     match version.0 {

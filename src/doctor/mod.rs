@@ -1,63 +1,87 @@
 //! `session-manager-plugin doctor`: checks of what usually goes wrong, with advice for each finding.
 //!
-//! | check | what is looked at |
+//! | check | subject |
 //! |---|---|
 //! | `settings` | variables and the settings file: unknown names, bad values |
 //! | `plugin` | which plugin the AWS CLI finds on the PATH |
 //! | `aws-cli` | its version, and whether it hands the token over where others can see it |
-//! | `region`, `credentials` | where they come from, and whether there are any; never the secret itself |
-//! | `dns`, `proxy`, `trust` | the way to the service |
+//! | `region`, `credentials` | their sources, and a call to STS with the credentials; never the secret itself |
+//! | `instance` | `--target`: its connection to the service, platform, and agent's version |
+//! | `dns`, `proxy`, `trust` | the path to the service |
 //! | `clock` | this machine's against the service's: signatures hold for five minutes |
-//! | `websocket` | whether one can be opened at the region's endpoint |
-//! | `terminal`, `log` | what this process stands on |
+//! | `websocket` | opening one at the region's endpoint |
+//! | `terminal`, `log` | this process's surroundings |
+//!
+//! A check whose subject cannot work because another check has failed is skipped: one cause is one failure.
 //!
 //! No session is started. Nothing is changed, except that the log is opened as a session would open it: its directory and
 //! file are made, old files removed. Checks that wait for others end within [`CHECK_TIMEOUT`].
 
 mod credentials;
 mod identity;
+mod instance;
 mod local;
 mod network;
 mod options;
 mod report;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use self::identity::Identity;
 use self::network::Route;
 pub(crate) use self::options::Options;
-pub(crate) use self::report::{Check, Report};
+pub(crate) use self::report::{Check, Look, Report};
 use crate::panics;
 use crate::settings::Loaded;
 
-/// Makes all checks.
-pub(crate) async fn examine(options: &Options, loaded: &Loaded) -> Report {
+/// Makes all checks, and passes each to `show` as it ends.
+pub(crate) async fn examine(options: &Options, loaded: &Loaded, show: impl Fn(&Check)) -> Report {
+    let ended = Ended { checks: RefCell::default(), show };
+    ended.add(local::settings(loaded));
     let identity = Identity::read(options).await;
     let route = Route::new(options, &loaded.settings, &identity);
-    let (cli, plugin, credentials, clock, dns, websocket) = tokio::join!(
-        limited("aws-cli", local::aws_cli()),
-        limited("plugin", local::plugin()),
-        limited("credentials", credentials::check(options, &loaded.settings, &identity, &route)),
-        limited("clock", network::clock(&route)),
-        limited("dns", network::dns(&route)),
-        limited("websocket", network::websocket(&route)),
-    );
-    let region = identity.check_region(options, &cli);
-    Report {
-        checks: vec![
-            local::settings(loaded),
-            plugin,
-            cli,
-            region,
-            credentials,
-            dns,
-            network::proxy(&route),
-            network::trust(&route),
-            clock,
-            websocket,
-            local::terminal(),
-            local::log(&loaded.settings),
-        ],
+    ended.add(network::proxy(&route));
+    ended.add(network::trust(&route));
+    ended.add(local::terminal());
+    ended.add(local::log(&loaded.settings));
+    let client = credentials::client(&identity, &route);
+    let client = client.as_ref();
+    let cli = async {
+        let cli = limited("aws-cli", local::aws_cli()).await;
+        ended.add(identity.check_region(options, &cli));
+        ended.add(cli);
+    };
+    let caller = async {
+        let check = credentials::check(options, &loaded.settings, &identity, &route, client);
+        ended.add(limited("credentials", check).await);
+        if options.target.is_some() {
+            // After the credentials, whose failure it would repeat.
+            ended.add(limited("instance", instance::check(options, &route, client)).await);
+        }
+    };
+    let path = async {
+        let dns = limited("dns", network::dns(&route)).await;
+        ended.add(dns.clone());
+        let check = network::websocket(&route, options.url.is_some() || identity.has_region(), &dns);
+        ended.add(limited("websocket", check).await);
+    };
+    let plugin = async { ended.add(limited("plugin", local::plugin()).await) };
+    let clock = async { ended.add(limited("clock", network::clock(&route)).await) };
+    tokio::join!(cli, plugin, caller, path, clock);
+    Report::new(ended.checks.into_inner())
+}
+
+/// The checks that have ended.
+struct Ended<F> {
+    checks: RefCell<Vec<Check>>,
+    show: F,
+}
+
+impl<F: Fn(&Check)> Ended<F> {
+    fn add(&self, check: Check) {
+        (self.show)(&check);
+        self.checks.borrow_mut().push(check);
     }
 }
 
@@ -69,7 +93,7 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
             Check::failure(name, panic.to_string()).advice("report it, with the program's version")
         }
         Err(_) => Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
-            "a program hangs, or something on the way drops packets: check firewalls, VPN and proxies",
+            "a program is hanging, or something in between is dropping packets: check firewalls, VPN and proxies",
         ),
     }
 }

@@ -10,7 +10,8 @@ use url::Url;
 
 use super::identity::Identity;
 use super::options::Options;
-use super::report::Check;
+use super::report::{Check, Status};
+use crate::link::partition::endpoint;
 use crate::link::probe::{self, Answer};
 use crate::link::{ConnectError, Network, OpenError};
 use crate::notice;
@@ -31,8 +32,10 @@ impl Route {
         let region = identity.region.as_deref();
         let text = match (&options.url, region) {
             (Some(url), _) => Ok(url.clone()),
-            (None, Some(region)) => Ok(format!("wss://ssmmessages.{region}.{}{PATH}", suffix(region))),
-            (None, None) => Err("no region, and so no endpoint".to_owned()),
+            (None, Some(region)) => {
+                Ok(format!("wss://{}{PATH}", endpoint("ssmmessages", region, identity.variant)))
+            }
+            (None, None) => Err("no region, so no endpoint".to_owned()),
         };
         let stream = text.and_then(|text| network.stream_url(&text).map_err(|error| error.to_string()));
         let configured = ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
@@ -41,11 +44,29 @@ impl Route {
         let api = match (&options.url, configured, region) {
             (_, Some(url), _) => Some(url),
             (Some(_), None, _) => stream.as_ref().ok().map(beside),
-            (None, None, Some(region)) => Some(format!("https://ssm.{region}.{}/ping", suffix(region))),
+            (None, None, Some(region)) => {
+                Some(format!("https://{}/ping", endpoint("ssm", region, identity.variant)))
+            }
             (None, None, None) => None,
         };
         let api = api.and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
         Route { network, stream, api }
+    }
+
+    /// Returns whether a connection can be tried.
+    ///
+    /// # Errors
+    /// A reference to the check that has failed: its cause is reported once.
+    pub(super) fn usable(&self) -> Result<(), &'static str> {
+        let Ok(url) = &self.stream else { return Err("see the region check") };
+        if self.network.proxy().for_url(url).is_err() {
+            return Err("see the proxy check");
+        }
+        let is_plain = matches!(url.scheme(), "ws" | "http");
+        if !is_plain && self.network.tls().is_err() {
+            return Err("see the trust check");
+        }
+        Ok(())
     }
 
     /// The URL that a session's signature would be for.
@@ -92,7 +113,7 @@ pub(super) async fn dns(route: &Route) -> Check {
         (true, _) => Check::skipped(NAME, "no host to look up"),
         (false, false) => Check::ok(NAME, lines.join("\n")),
         (false, true) => Check::failure(NAME, lines.join("\n")).advice(
-            "check the region's spelling, DNS and VPN; without a way out, use interface endpoints or a proxy",
+            "check the region's spelling, DNS and VPN; if this network has no internet access, use VPC endpoints or a proxy",
         ),
     }
 }
@@ -109,7 +130,7 @@ pub(super) fn proxy(route: &Route) -> Check {
             }
             None => Check::ok(NAME, "none for this host"),
         },
-        Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")),
+        Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")).field("proxy", proxy.to_string()),
         Err(error) => Check::failure(NAME, error.to_string()).advice("fix the variable, or unset it"),
     }
 }
@@ -119,7 +140,7 @@ pub(super) fn trust(route: &Route) -> Check {
     const NAME: &str = "trust";
     let is_plain = |url: &Url| matches!(url.scheme(), "ws" | "http");
     if route.stream.as_ref().is_ok_and(is_plain) {
-        return Check::skipped(NAME, "a connection without TLS");
+        return Check::skipped(NAME, "not used (ws://)");
     }
     match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
@@ -135,6 +156,11 @@ pub(super) fn trust(route: &Route) -> Check {
 pub(super) async fn clock(route: &Route) -> Check {
     const NAME: &str = "clock";
     let Some(url) = &route.api else { return Check::skipped(NAME, "no endpoint to compare with") };
+    if url.scheme() == "https"
+        && let Err(reason) = route.usable()
+    {
+        return Check::skipped(NAME, reason);
+    }
     let before = SystemTime::now();
     let answer = match probe::ask(&route.network, url, ASK_TIMEOUT).await {
         Ok(answer) => answer,
@@ -143,7 +169,7 @@ pub(super) async fn clock(route: &Route) -> Check {
     let after = SystemTime::now();
     let date = answer.headers.get("date").and_then(|value| value.to_str().ok());
     let Some(theirs) = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok()) else {
-        return Check::skipped(NAME, "the service's answer has no date");
+        return Check::skipped(NAME, "the service's response has no date");
     };
     judge_clock(DateTime::from(before).secs(), DateTime::from(after).secs(), theirs.secs())
 }
@@ -154,7 +180,7 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
     let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
     let how = if skew < 0 { "ahead of" } else { "behind" };
     let text = format!("this machine is {} s {how} the service", skew.abs());
-    match skew.unsigned_abs() {
+    let check = match skew.unsigned_abs() {
         0..=2 => Check::ok(NAME, "matches the service"),
         3..=MAX_SKEW => Check::ok(NAME, text),
         seconds if seconds <= REFUSED_SKEW => {
@@ -162,24 +188,59 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
         }
         _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures"))
             .advice("set the clock (after sleep, on a laptop or in WSL: sudo hwclock -s, or restart NTP)"),
-    }
+    };
+    check.field("seconds_ahead", -skew)
 }
 
-/// Whether a websocket comes through.
-pub(super) async fn websocket(route: &Route) -> Check {
+/// Opens a websocket, unless a check before has failed for the same cause.
+pub(super) async fn websocket(route: &Route, has_region: bool, dns: &Check) -> Check {
     const NAME: &str = "websocket";
     let url = match &route.stream {
         Ok(url) => url,
+        Err(_) if !has_region => return Check::skipped(NAME, "see the region check"),
         Err(reason) => {
-            return Check::failure(NAME, reason.clone()).advice("give a region, or an allowed --url");
+            return Check::failure(NAME, reason.clone()).advice("name a region, or an allowed --url");
         }
     };
+    if let Err(reason) = route.usable() {
+        return Check::skipped(NAME, reason);
+    }
+    if dns.status == Status::Failure {
+        return Check::skipped(NAME, "see the dns check");
+    }
     let host = url.host_str().unwrap_or_default();
     let start = tokio::time::Instant::now();
     match probe::ask(&route.network, url, ASK_TIMEOUT).await {
         Ok(answer) => judge(host, &answer, start.elapsed()),
-        Err(error) => Check::failure(NAME, error.to_string()).advice(advice(&error)),
+        Err(error) => match silent_proxy(route, url, &error).await {
+            Some(proxy) => Check::failure(
+                NAME,
+                format!(
+                    "proxy {proxy} accepted the connection, but {host} was not reached within {} s",
+                    ASK_TIMEOUT.as_secs()
+                ),
+            )
+            .advice(format!(
+                "check that it is an HTTP or SOCKS proxy that allows {host}, or name the host in NO_PROXY"
+            ))
+            .field("proxy", proxy),
+            None => Check::failure(NAME, error.to_string()).advice(advice(&error)),
+        },
     }
+}
+
+/// The proxy, if it accepts connections and nothing came through it in time.
+async fn silent_proxy(route: &Route, url: &Url, error: &OpenError) -> Option<String> {
+    if !matches!(error, OpenError::TimedOut { .. }) {
+        return None;
+    }
+    let proxy = route.network.proxy().for_url(url).ok()??.to_string();
+    let address = Url::parse(&proxy).ok()?;
+    let address = (address.host_str()?.to_owned(), address.port_or_known_default()?);
+    let bare = address.0.trim_start_matches('[').trim_end_matches(']');
+    let connected = tokio::net::TcpStream::connect((bare, address.1));
+    tokio::time::timeout(PROXY_TIMEOUT, connected).await.ok()?.ok()?;
+    Some(proxy)
 }
 
 fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
@@ -190,37 +251,39 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
         |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_page = header("content-type").starts_with("text/html");
     match status {
-        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} opens one, after {ms} ms")),
+        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} accepted a websocket after {ms} ms"))
+            .field("host", host)
+            .field("milliseconds", ms as u64),
         // We ask without a session: a refusal by the service itself shows that the way is open.
         status if status.is_client_error() && !is_page && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-            let code = status.as_u16();
-            Check::ok(NAME, format!("{host} answers after {ms} ms, with {code} to a request without a session"))
+            Check::ok(NAME, format!("{host} is reachable ({ms} ms)"))
+                .field("host", host)
+                .field("milliseconds", ms as u64)
+                .field("status", status.as_u16())
         }
         status if status.is_client_error() => {
-            Check::failure(NAME, format!("{host} answers {status} with a page: that is a proxy or filter"))
-                .advice(format!("ask for wss://{host} to be allowed, or set HTTPS_PROXY and NO_PROXY"))
+            Check::failure(NAME, format!("{host} answers {status} with an HTML page, so a proxy or filter is in the way"))
+                .advice(format!("have wss://{host} allowed, or set HTTPS_PROXY and NO_PROXY"))
         }
         status if status.is_server_error() => Check::failure(NAME, format!("{host} answers {status}"))
-            .advice("a gateway on the way cannot connect, or the service has problems; try again, then check both"),
+            .advice("a gateway in between cannot connect, or the service has problems; try again, then check both"),
         status => Check::failure(NAME, format!("{host} answers {status} instead of opening one"))
-            .advice("something on the way does not let websockets through: a proxy, a captive portal, a filter"),
+            .advice("something in between blocks websockets: a proxy, a captive portal, a filter"),
     }
 }
 
 fn advice(error: &OpenError) -> &'static str {
     match error {
-        OpenError::Connect(ConnectError::Resolve { .. }) => "see the dns check above",
+        OpenError::Connect(ConnectError::Resolve { .. }) => "check DNS and VPN",
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
             "allow TCP port 443 to it in firewalls and security groups, or set HTTPS_PROXY"
         }
         OpenError::Proxy(_) => "fix HTTPS_PROXY, or name the host in NO_PROXY",
-        OpenError::Trust(_) => "see the trust check above",
+        OpenError::Trust(_) => "name a PEM file of certificates in AWS_CA_BUNDLE",
         OpenError::Tls { .. } => {
-            "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its authority"
+            "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its CA"
         }
-        OpenError::Status { .. } | OpenError::Upgrade { .. } => {
-            "something on the way does not let websockets through"
-        }
+        OpenError::Status { .. } | OpenError::Upgrade { .. } => "something in between blocks websockets",
     }
 }
 
@@ -233,24 +296,13 @@ fn beside(url: &Url) -> String {
     }
 }
 
-/// The domain of a region's partition.
-fn suffix(region: &str) -> &'static str {
-    const PARTITIONS: [(&str, &str); 5] = [
-        ("cn-", "amazonaws.com.cn"),
-        ("us-isob-", "sc2s.sgov.gov"),
-        ("us-isof-", "csp.hci.ic.gov"),
-        ("us-iso-", "c2s.ic.gov"),
-        ("eusc-", "amazonaws.eu"),
-    ];
-    let found = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
-    found.map_or("amazonaws.com", |(_, suffix)| suffix)
-}
-
 /// How long one request over the network may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a proxy's TCP connection.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A data channel of no session.
 const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
-/// Seconds that nobody needs to care about.
+/// Seconds that do not matter.
 const MAX_SKEW: u64 = 60;
 /// Seconds; a minute short of the 5 at which AWS refuses signatures, because clocks drift.
 const REFUSED_SKEW: u64 = 240;
@@ -259,7 +311,6 @@ const MAX_ADDRESSES: usize = 6;
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Status;
     use super::*;
 
     #[test]
@@ -294,10 +345,6 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        assert_eq!(suffix("eu-west-1"), "amazonaws.com");
-        assert_eq!(suffix("us-gov-west-1"), "amazonaws.com");
-        assert_eq!(suffix("cn-north-1"), "amazonaws.com.cn");
-        assert_eq!(suffix("us-isob-east-1"), "sc2s.sgov.gov");
         let beside = |url: &str| beside(&Url::parse(url).unwrap());
         assert_eq!(beside("wss://h.example/x?a"), "https://h.example/ping");
         assert_eq!(beside("ws://[::1]:80/x"), "http://[::1]/ping");

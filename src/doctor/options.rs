@@ -3,12 +3,14 @@
 /// The arguments after `doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Answer in JSON.
+    /// Print JSON.
     pub json: bool,
     /// The region instead of the environment's or the profile's.
     pub region: Option<String>,
     /// The profile instead of the environment's.
     pub profile: Option<String>,
+    /// The instance to look up.
+    pub target: Option<String>,
     /// The websocket's URL instead of the region's endpoint.
     pub url: Option<String>,
 }
@@ -33,6 +35,7 @@ impl Options {
                 }
                 "--region" => &mut options.region,
                 "--profile" => &mut options.profile,
+                "--target" => &mut options.target,
                 "--url" => &mut options.url,
                 _ => return Err(format!("unknown argument {argument:?}; see --help")),
             };
@@ -61,6 +64,7 @@ mod tests {
         assert!(options.json);
         assert_eq!(options.region.as_deref(), Some("eu-west-1"));
         assert_eq!(options.profile.as_deref(), Some("p"));
+        assert_eq!(parse(&["--target", "i-1"]).unwrap().target.as_deref(), Some("i-1"));
         assert_eq!(options.url.as_deref(), Some("wss://h/x?a=b"));
         assert_eq!(parse(&["--region"]).unwrap_err(), "--region needs a value");
         assert_eq!(parse(&["--url="]).unwrap_err(), "--url needs a value");

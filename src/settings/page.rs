@@ -168,13 +168,15 @@ fn roff(text: &str) -> String {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
-const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--url <wss://...>]";
+const DOCTOR: &str =
+    "[--json] [--region <region>] [--profile <profile>] [--target <instance>] [--url <wss://...>]";
 /// Sessions without the AWS CLI.
 const COMMANDS: &str = "ssh, ssh-config, forward, shell, run, start-session, completions";
-const DOCTOR_OPTIONS: [(&str, &str); 4] = [
+const DOCTOR_OPTIONS: [(&str, &str); 5] = [
     ("--json", "Answer as one JSON object."),
     ("--region", "Look at this region instead of the environment's or the profile's."),
     ("--profile", "Look at this profile."),
+    ("--target", "Look up this instance: its connection, platform and agent."),
     ("--url", "Open a websocket to this URL instead of the region's endpoint."),
 ];
 const ESCAPES: [(&str, &str); 5] = [
