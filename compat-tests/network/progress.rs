@@ -1,4 +1,4 @@
-//! What takes long is shown to a person at the terminal, and to nobody else.
+//! Messages about what takes long: for a person at the terminal only.
 
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
