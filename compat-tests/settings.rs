@@ -44,6 +44,101 @@ fn the_file_counts_and_the_environment_wins() {
     assert!(text.starts_with("\nStarting session with SessionId: "), "{text}");
 }
 
+/// One for each condition that a shell has; a section whose conditions do not match has no effect.
+#[test]
+fn sections_of_the_file_are_for_some_sessions() {
+    let quiet = |conditions: &str| {
+        let finished = greet(&world(&format!("[[match]]\n{conditions}\nquiet = true\n")));
+        assert_eq!(finished.errors(), "", "{conditions}");
+        !finished.text().contains("Starting session")
+    };
+    for conditions in [
+        "target = 'i-0123*'",
+        "region = ['eu-*', 'us-east-1']",
+        "document = 'SSM-SessionManagerRunShell'",
+        "caller = '*compat*'",
+        "",
+    ] {
+        assert!(quiet(conditions), "{conditions}");
+    }
+    for conditions in ["target = 'i-1*'", "profile = '*'", "host = '*'", "caller = 'aws'"] {
+        assert!(!quiet(conditions), "{conditions}");
+    }
+}
+
+/// Profile, host and port of a forwarded port, with a list.
+#[test]
+fn a_section_for_one_database_of_one_profile() {
+    let (sim, echo) = (sim(), Server::echo());
+    sim.set_host("db.internal", "127.0.0.1");
+    sim.set_host("cache.internal", "127.0.0.1");
+    let port = echo.port();
+    let world = world(&format!(
+        "[[match]]\nprofile = 'prod-*'\nhost = 'db.internal'\nport = {port}\nforward = ['0:cache.internal:{port}']\n"
+    ));
+    let parameters =
+        json!({"host": ["db.internal"], "portNumber": [port.to_string()], "localPortNumber": ["0"]});
+    let document = "AWS-StartPortForwardingSessionToRemoteHost";
+    for (profile, is_matched) in [("prod-eu", true), ("dev", false)] {
+        let started = Started::at(&sim.endpoint(), Some(document), parameters.clone());
+        let mut command = started.command(&world);
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let (program, variable) = (command.get_program().to_owned(), started.response.to_string());
+        command = world.command(program);
+        command.env("AWS_SSM_START_SESSION_RESPONSE", variable);
+        command.args(
+            arguments
+                .iter()
+                .enumerate()
+                .map(|(at, word)| if at == 3 { profile.into() } else { word.clone() }),
+        );
+        let plugin = Running::spawn_without_stdin(&mut command);
+        let local = opened_port(&plugin.stdout);
+        if is_matched {
+            plugin.stderr.wait_for(&format!("forwards to cache.internal:{port}\n"));
+        }
+        assert_eq!(echo_through(local, b"through"), b"through");
+        plugin.signal(Signal::INT);
+        let errors = plugin.finish().errors();
+        assert_eq!(errors.contains("cache.internal"), is_matched, "{profile}: {errors}");
+    }
+}
+
+/// The forms that people write, in both places.
+#[test]
+fn units_words_and_full_names_are_taken() {
+    let mut world = world("SSM_PLUGIN_BUFFER = '64M'\nRECONNECT_TIMEOUT = '5m'\nquiet = 'on'\n");
+    world.set("SSM_PLUGIN_WINDOW", "512K");
+    world.set("SSM_PLUGIN_PING_INTERVAL", "20s");
+    world.set("SSM_PLUGIN_RESTART", "no");
+    let finished = greet(&world);
+    assert_eq!((finished.text().as_str(), finished.errors().as_str()), ("hello\r\n", ""));
+}
+
+/// A shell does not use it; `doctor` checks it.
+#[test]
+fn a_bad_forward_is_no_matter_of_a_shell() {
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_FORWARD", "nonsense");
+    let finished = greet(&world);
+    assert!(!finished.errors().contains("nonsense"), "{}", finished.errors());
+    let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();
+    assert!(
+        report.contains("SSM_PLUGIN_FORWARD: \"nonsense\" is not <local port>:<host>:<port>"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_log_level_that_does_not_exist_is_reported() {
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_LOG", "verbose");
+    let errors = greet(&world).errors();
+    let words = "SSM_PLUGIN_LOG=\"verbose\" is not error, warn, info, debug, trace, off or a filter such as \
+                 session_manager_plugin::link=debug, using off\n";
+    assert_eq!(errors, format!("session-manager-plugin: {words}"));
+}
+
 /// It would keep whoever opens it waiting.
 #[test]
 fn a_file_that_is_a_pipe_is_not_opened() {
@@ -152,7 +247,7 @@ fn each_thing_that_is_wrong_is_said_once_on_stderr() {
         "unknown setting SSM_PLUGIN_MESAGE_RATE; did you mean SSM_PLUGIN_MESSAGE_RATE?",
         "unknown setting qiet; did you mean quiet?",
         "sessions = \"99\" in the settings file is not a number from 1 to 8, using 1",
-        "SSM_PLUGIN_WINDOW=\"much\" is not a number from ",
+        "SSM_PLUGIN_WINDOW=\"much\" is not a number of bytes from ",
     ] {
         assert!(errors.contains(words), "{words:?} is not in {errors}");
     }

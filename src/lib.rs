@@ -16,7 +16,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files  printable  queue
+//! files  printable  queue  destination
 //! version
 //! ```
 //!
@@ -43,6 +43,7 @@
 //! | [`commands`] | sessions without the AWS CLI: `ssh`, `shell`, `run`, `start-session` |
 //! | [`doctor`] | what usually goes wrong, checked, and what to do |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
+//! | [`destination`] | the destination of a forwarded port, and the request for it |
 //! | [`printable`] | text from outside on one line, without control characters |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
 //!
@@ -166,6 +167,7 @@ mod ca_bundle;
 #[doc(hidden)]
 pub mod cli;
 mod commands;
+mod destination;
 mod doctor;
 mod files;
 pub mod link;

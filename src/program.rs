@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::cli::{self, Invocation, StartSession};
 use crate::process::Parent;
 use crate::session::{Run, Style};
-use crate::settings::{self, Loaded, Settings};
+use crate::settings::{self, Loaded, Settings, Subject};
 use crate::{commands, doctor, logging, notice, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
@@ -21,7 +21,9 @@ pub fn main() -> ExitCode {
     }
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);
-    let loaded = Settings::load();
+    // `--version` and the like need no look at the caller.
+    let parent = matches!(invocation, Ok(Invocation::StartSession(_)) | Err(_)).then(Parent::find);
+    let loaded = Settings::load(&subject(&invocation, parent.as_ref()));
     let text = match invocation {
         Ok(Invocation::Version) => notice::version(&loaded.settings.reported_version),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
@@ -34,16 +36,18 @@ pub fn main() -> ExitCode {
             if start.response_is_argument {
                 process::hide_argument(RESPONSE);
             }
-            return start_session(*start, loaded);
+            return start_session(*start, loaded, parent.unwrap_or_else(Parent::find));
         }
-        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings, &Parent::find()),
+        Err(err) => {
+            let parent = parent.unwrap_or_else(Parent::find);
+            return fail(&notice::cannot_start(err), &loaded.settings, &parent);
+        }
     };
     print(&text);
     ExitCode::SUCCESS
 }
 
-fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
-    let parent = Parent::find();
+fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCode {
     let Loaded { settings, warnings, .. } = loaded;
     if !settings.core_dumps {
         process::forbid_core_dumps();
@@ -69,6 +73,27 @@ fn start_session(start: StartSession, loaded: Loaded) -> ExitCode {
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(passed_on(outcome.status(end_settings.exit_code), is_under_cli, &end_settings))
+}
+
+/// The session of argv, for the sections of the settings file.
+fn subject(invocation: &Result<Invocation, cli::CliError>, parent: Option<&Parent>) -> Subject {
+    let start = match invocation {
+        Ok(Invocation::StartSession(start)) => start,
+        Ok(Invocation::Doctor(words)) => {
+            let doctor::Options { profile, region, .. } = doctor::Options::parse(words).unwrap_or_default();
+            return Subject { profile, region, ..Subject::default() };
+        }
+        _ => return Subject::default(),
+    };
+    Subject {
+        profile: start.profile.clone(),
+        target: start.target.clone(),
+        region: Some(start.region.clone()).filter(|region| !region.is_empty()),
+        document: start.document().map(str::to_owned),
+        host: start.parameter("host").map(str::to_owned),
+        port: start.parameter("portNumber").map(str::to_owned),
+        caller: parent.and_then(Parent::name).map(str::to_owned),
+    }
 }
 
 /// The exit status for the caller: 0 for the AWS CLI, which prints our arguments, a token among them, when it is another

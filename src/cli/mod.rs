@@ -71,6 +71,29 @@ pub struct StartSession {
     pub response_is_argument: bool,
 }
 
+impl StartSession {
+    /// The name of the session document: without one in the request, the default of the service. `None` if it is not known.
+    #[must_use]
+    pub fn document(&self) -> Option<&str> {
+        let request = self.request.as_ref()?;
+        match member(request, "DocumentName") {
+            Some(name) => name.as_str(),
+            // ECS starts the session; its document is not in the request.
+            None if self.target.as_deref().is_none_or(|target| target.starts_with("ecs:")) => None,
+            None => Some(DEFAULT_DOCUMENT),
+        }
+    }
+
+    /// The first value of a parameter of the session document.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        match member(member(self.request.as_ref()?, "Parameters")?, name)? {
+            Value::Array(values) => values.first()?.as_str(),
+            value => value.as_str(),
+        }
+    }
+}
+
 /// Without the URL's query, which may be signed, and the request, whose parameters are the user's.
 impl fmt::Debug for StartSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,8 +200,12 @@ fn request(word: &str) -> Option<Value> {
 }
 
 fn target(request: &Value) -> Option<String> {
-    let (_, target) = request.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case("Target"))?;
-    target.as_str().map(str::to_owned)
+    member(request, "Target")?.as_str().map(str::to_owned)
+}
+
+/// A member of an object; callers spell the names in any case.
+fn member<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    object.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 fn is_help(word: &OsString) -> bool {
@@ -191,6 +218,8 @@ fn printable(word: &OsString) -> String {
     if word.trim_start().starts_with('{') { "{...}".to_owned() } else { word.into_owned() }
 }
 
+/// The document of a request that names none (the AWS documentation of StartSession).
+const DEFAULT_DOCUMENT: &str = "SSM-SessionManagerRunShell";
 const START_SESSION: &str = "StartSession";
 const RESPONSE_VARIABLE: &str = "AWS_SSM_START_SESSION_RESPONSE";
 const LEGACY_WORDS: usize = 3;

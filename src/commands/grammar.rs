@@ -130,6 +130,18 @@ impl Request {
         }
     }
 
+    /// The target, as typed; `None` for a command without one.
+    pub(super) fn target(&self) -> Option<&str> {
+        match self {
+            Request::SshConfig(_) => None,
+            Request::StartSession(StartSession { target, .. })
+            | Request::Shell(Shell { target, .. })
+            | Request::Ssh(Ssh { target, .. })
+            | Request::Run(Run { target, .. })
+            | Request::Forward(Forward { target, .. }) => Some(target),
+        }
+    }
+
     /// Takes the arguments of the command `name`; `None` for one that starts no session.
     pub(super) fn from_matches(name: &str, found: &ArgMatches) -> Option<Request> {
         // Completions have no common options.

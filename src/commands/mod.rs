@@ -41,7 +41,7 @@ use tokio::runtime::Builder;
 
 use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
-use crate::settings::{Loaded, When};
+use crate::settings::{Forwards, Loaded, Settings, Subject, When};
 use crate::{logging, process};
 
 /// Whether a first argument names one of these commands.
@@ -61,7 +61,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     };
     let name = request.name();
     let common = request.common();
-    let loaded = settings(common);
+    let loaded = settings(common, request.target());
     let settings = &loaded.settings;
     if !settings.core_dumps {
         process::forbid_core_dumps();
@@ -111,8 +111,15 @@ async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
 }
 
 /// The settings of the environment and the file, under the options of the command line.
-fn settings(common: &Common) -> Loaded {
-    let mut loaded = crate::settings::Settings::load();
+fn settings(common: &Common, target: Option<&str>) -> Loaded {
+    let profile = common.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
+    let subject = Subject {
+        profile: profile.filter(|profile| !profile.is_empty()),
+        region: common.region.clone(),
+        target: target.map(str::to_owned),
+        ..Subject::default()
+    };
+    let mut loaded = Settings::load(&subject);
     let settings = &mut loaded.settings;
     settings.status = match (common.json, common.quiet, common.verbose) {
         (true, _, _) => When::Json,
@@ -121,7 +128,7 @@ fn settings(common: &Common) -> Loaded {
         _ => settings.status,
     };
     // Additional ports are `forward`'s to open.
-    (settings.forward, settings.socks, settings.restart) = (None, None, false);
+    (settings.forward, settings.socks, settings.restart) = (Forwards::default(), None, false);
     loaded
 }
 

@@ -89,14 +89,12 @@ pub(crate) async fn run(run: Run) -> Outcome {
     ));
     console.say(&notice::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
-    let (forwards, errors) = port::parse_forwards(settings.forward.as_deref().unwrap_or_default());
-    errors.iter().for_each(|error| console.complain(&error.to_string()));
     match opening::open(start, access, settings, recording, console, watch).await {
         Ok(session) => {
             let (id, aws) = (session.id.clone(), Arc::clone(&session.aws));
             let has_credentials = !session.is_presigned;
             let run = async {
-                let (end, exit_code, closing) = drive(session, forwards, may_be_port).await;
+                let (end, exit_code, closing) = drive(session, may_be_port).await;
                 tracing::info!(id = %closing.id, ?end, "session ends");
                 let exit_code = exit_code.or(end.implied_exit_code());
                 let is_reader_gone = matches!(end, End::ReaderGone);
@@ -137,11 +135,7 @@ pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
 }
 
 /// Runs the loop of the session's kind.
-async fn drive(
-    mut session: Session,
-    forwards: Vec<port::Forward>,
-    may_be_port: bool,
-) -> (End, Option<i32>, Closing) {
+async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Closing) {
     let kind = match wait_until_ready(&mut session).await {
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,
@@ -159,7 +153,7 @@ async fn drive(
             shell::run(&mut session, shell::Remote::Streams).await
         }
         Ok(SessionKind::Port(port)) if port.is_forwarding() => {
-            let (end, closing) = port::run(session, &port, forwards).await;
+            let (end, closing) = port::run(session, &port).await;
             return (end, None, closing);
         }
         Ok(SessionKind::Port(_)) => {

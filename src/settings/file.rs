@@ -1,13 +1,15 @@
 //! The settings file.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::table::{TABLE, Variable};
+use super::forward;
+use super::matching::{Conditions, Subject};
+use super::table::{self, TABLE, Variable};
 use super::warning::{Warning, shown};
 use crate::files::{self, FileError};
 
@@ -25,8 +27,12 @@ pub(crate) fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<Path
     absolute("XDG_CONFIG_HOME").or_else(usual).map(|dir| dir.join(DIRECTORY).join(FILE))
 }
 
-/// The file's values by the names of the variables. No file, no values.
-pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'static str, String> {
+/// The values of the settings file, by the names of the variables.
+pub(super) type Values = BTreeMap<&'static str, String>;
+
+/// The file's values for the session `subject`: of the sections that match it, the first that has a setting, then the
+/// file's top. No file, no values. Mistakes are reported for all sections.
+pub(super) fn read(path: &Path, subject: &Subject, warnings: &mut Vec<Warning>) -> Values {
     let named = |reason: String| format!("settings file {}: {reason}", path.display());
     let text = match text(path) {
         Ok(text) => text,
@@ -39,11 +45,17 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
             } else if !error.is_absent() {
                 warnings.push(Warning::new(text));
             }
-            return BTreeMap::new();
+            return Values::new();
         }
     };
-    let mut warn = |reason: String| warnings.push(Warning::new(named(reason)));
-    let table = match text.parse::<Table>() {
+    let (values, mistakes) = parse(&text, subject);
+    warnings.extend(mistakes.into_iter().map(|mistake| Warning::new(named(mistake))));
+    values
+}
+
+fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
+    let mut mistakes = Vec::new();
+    let mut table = match text.parse::<Table>() {
         Ok(table) => table,
         Err(err) => {
             let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -52,31 +64,102 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<Warning>) -> BTreeMap<&'stati
             let is_escape =
                 text.lines().nth(line - 1).is_some_and(|line| line.contains('"') && line.contains('\\'));
             let advice = if is_escape { " (put a path with backslashes in single quotes)" } else { "" };
-            warn(format!("line {line}: {reason}{advice}; the file is ignored"));
-            return BTreeMap::new();
+            return (Values::new(), vec![format!("line {line}: {reason}{advice}; the file is ignored")]);
         }
     };
-    let mut values = BTreeMap::new();
-    for (key, value) in table {
-        if key == TUNNELS && value.is_table() {
-            continue;
-        }
-        let Some(row) = TABLE.iter().find(|row| row.key() == key) else {
-            warn(Warning::unknown(&key, TABLE.iter().map(Variable::key)).to_string());
-            continue;
-        };
-        match value {
-            Value::String(text) => values.insert(row.name, text),
-            Value::Integer(number) => values.insert(row.name, number.to_string()),
-            Value::Boolean(flag) => values.insert(row.name, flag.to_string()),
-            other => {
-                let key = shown(&key);
-                warn(format!("{key} is {}, not a text, a number, true or false", other.type_str()));
-                continue;
+    let sections = sections(table.remove(MATCH), &mut mistakes);
+    // Those of the command `forward`.
+    if table.get(TUNNELS).is_some_and(Value::is_table) {
+        table.remove(TUNNELS);
+    }
+    let mut top = section_values(table, "", &mut mistakes);
+    let mut values = Values::new();
+    for (number, mut section) in sections.into_iter().enumerate() {
+        let place = format!("match section {}: ", number + 1);
+        let conditions = Conditions::take(&mut section);
+        let own = section_values(section, &place, &mut mistakes);
+        match conditions {
+            Ok(conditions) if conditions.match_session(subject) => {
+                own.into_iter().for_each(|(name, value)| {
+                    values.entry(name).or_insert(value);
+                });
             }
+            Ok(_) => mistakes.extend(own.iter().filter_map(|(name, value)| mistake(name, value, &place))),
+            Err(reason) => mistakes.push(format!("{place}{reason}; the section is ignored")),
+        }
+    }
+    // One that a section replaces is not read any more.
+    top.retain(|name, value| {
+        let is_read = !values.contains_key(name);
+        mistakes.extend(mistake(name, value, "").filter(|_| !is_read));
+        is_read
+    });
+    values.extend(top);
+    (values, mistakes)
+}
+
+fn sections(value: Option<Value>, mistakes: &mut Vec<String>) -> Vec<Table> {
+    let tables = match value {
+        None => Some(Vec::new()),
+        Some(Value::Array(values)) => values
+            .into_iter()
+            .map(|value| match value {
+                Value::Table(table) => Some(table),
+                _ => None,
+            })
+            .collect(),
+        Some(_) => None,
+    };
+    tables.unwrap_or_else(|| {
+        mistakes.push("match is not a section: write [[match]] above it".to_owned());
+        Vec::new()
+    })
+}
+
+/// The settings of a section, and what cannot be one.
+fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Values {
+    let mut values = Values::new();
+    for (key, value) in section {
+        let Some(row) = table::find_key(&key) else {
+            let known = TABLE.iter().map(Variable::key);
+            let names: Vec<String> =
+                if place.is_empty() { known.collect() } else { known.chain(Conditions::names()).collect() };
+            mistakes.push(format!("{place}{}", Warning::unknown(&key, names.into_iter())));
+            continue;
         };
+        let key = shown(&key);
+        let Some(text) = value_text(&value, row) else {
+            let wanted = if row.is_list() { ", a number or a list" } else { ", a number, true or false" };
+            mistakes.push(format!("{place}{key} is {}, not a text{wanted}", value.type_str()));
+            continue;
+        };
+        if values.insert(row.name, text).is_some() {
+            mistakes.push(format!("{place}{} has two values, under two of its names", row.key()));
+        }
     }
     values
+}
+
+/// A value as it would stand in the environment.
+fn value_text(value: &Value, row: &Variable) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(flag) => Some(flag.to_string()),
+        Value::Array(values) if row.is_list() => {
+            let texts: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
+            let text = texts?.join(" ");
+            Some(if text.is_empty() { forward::NONE.to_owned() } else { text })
+        }
+        _ => None,
+    }
+}
+
+/// A line about a value that no session reads now, if it could not be used.
+fn mistake(name: &'static str, value: &str, place: &str) -> Option<String> {
+    let row = table::find(name)?;
+    let is_good = value.trim().is_empty() || row.accepts(OsStr::new(value));
+    (!is_good).then(|| format!("{place}{} = {:?} is not {}", row.key(), shown(value), row.wanted()))
 }
 
 pub(super) fn text(path: &Path) -> Result<String, FileError> {
@@ -100,7 +183,7 @@ fn decoded(bytes: Vec<u8>) -> Option<String> {
     }
 }
 
-/// The table of the tunnels, which are no settings.
+const MATCH: &str = "match";
 pub(super) const TUNNELS: &str = "tunnels";
 const DIRECTORY: &str = "session-manager-plugin";
 const FILE: &str = "config.toml";
@@ -112,12 +195,12 @@ const MAX_SIZE: u64 = 64 << 10;
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> (BTreeMap<&'static str, String>, Vec<String>) {
+    fn read_text(text: &str) -> (Values, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         let mut warnings = Vec::new();
-        let values = read(&path, &mut warnings);
+        let values = read(&path, &Subject::default(), &mut warnings);
         let place = format!("settings file {}: ", path.display());
         let texts = warnings.iter().map(|warning| warning.to_string().replacen(&place, "", 1)).collect();
         (values, texts)
@@ -126,7 +209,7 @@ mod tests {
     #[test]
     fn texts_numbers_and_flags() {
         let (values, warnings) =
-            parse("# mine\nmessage_rate = 900\nquiet = true\nlocal_host = '::1'\ncolumns = 80\n");
+            read_text("# mine\nmessage_rate = 900\nquiet = true\nlocal_host = '::1'\ncolumns = 80\n");
         assert_eq!(warnings, [""; 0]);
         let expected = [
             ("COLUMNS", "80"),
@@ -139,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_once_and_the_rest_counts() {
-        let (values, warnings) = parse("mesage_rate = 1\nshells = 2\nwindow = [1]\n[quiet]\nx = 1\n");
+        let (values, warnings) = read_text("mesage_rate = 1\nshells = 2\nwindow = [1]\n[quiet]\nx = 1\n");
         assert!(values.is_empty());
         assert_eq!(
             warnings,
@@ -150,7 +233,7 @@ mod tests {
                 "window is array, not a text, a number, true or false",
             ]
         );
-        let (values, warnings) = parse("quiet = 1\nwindow = = 2\n");
+        let (values, warnings) = read_text("quiet = 1\nwindow = = 2\n");
         assert!(values.is_empty());
         assert_eq!(warnings.len(), 1);
         assert!(
@@ -176,17 +259,17 @@ mod tests {
         {
             assert_eq!(decoded(broken.to_vec()), None, "{broken:?}");
         }
-        let (values, warnings) = parse(text);
+        let (values, warnings) = read_text(text);
         assert_eq!((values["SSM_PLUGIN_QUIET"].as_str(), warnings), ("ja, \u{fc}ber 😀", Vec::new()));
     }
 
     #[test]
     fn a_path_with_backslashes_in_double_quotes() {
         let hint = "(put a path with backslashes in single quotes); the file is ignored";
-        let (values, warnings) = parse("quiet = 1\nlog_file = \"C:\\Users\\p.log\"\n");
+        let (values, warnings) = read_text("quiet = 1\nlog_file = \"C:\\Users\\p.log\"\n");
         assert!(values.is_empty());
         assert!(warnings[0].starts_with("line 2: ") && warnings[0].ends_with(hint), "{warnings:?}");
-        let (values, warnings) = parse("log_file = 'C:\\Users\\p.log'\n");
+        let (values, warnings) = read_text("log_file = 'C:\\Users\\p.log'\n");
         assert_eq!((values["SSM_PLUGIN_LOG_FILE"].as_str(), warnings), (r"C:\Users\p.log", Vec::new()));
     }
 
@@ -194,13 +277,13 @@ mod tests {
     fn no_file_is_fine_and_one_that_cannot_be_read_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let mut warnings = Vec::new();
-        assert!(read(&dir.path().join("absent"), &mut warnings).is_empty());
+        assert!(read(&dir.path().join("absent"), &Subject::default(), &mut warnings).is_empty());
         assert_eq!(warnings, []);
-        read(dir.path(), &mut warnings);
+        read(dir.path(), &Subject::default(), &mut warnings);
         assert_eq!(warnings.len(), 1);
         let long = dir.path().join("long");
         std::fs::write(&long, "#".repeat(MAX_SIZE as usize + 1)).unwrap();
-        read(&long, &mut warnings);
+        read(&long, &Subject::default(), &mut warnings);
         assert!(warnings[1].to_string().contains("larger than 65536 bytes"), "{warnings:?}");
     }
 
@@ -214,7 +297,7 @@ mod tests {
         for (changed, mode) in [(path.as_path(), 0o646), (dir.path(), 0o777)] {
             std::fs::set_permissions(changed, std::fs::Permissions::from_mode(mode)).unwrap();
             let mut warnings = Vec::new();
-            assert!(read(&path, &mut warnings).is_empty());
+            assert!(read(&path, &Subject::default(), &mut warnings).is_empty());
             let place = changed.display();
             let text = format!(
                 "settings file {}: is ignored: other users can write to {place} (mode {mode:o}); chmod go-w {place} \
@@ -225,7 +308,7 @@ mod tests {
             std::fs::set_permissions(changed, std::fs::Permissions::from_mode(0o700)).unwrap();
         }
         let mut warnings = Vec::new();
-        assert_eq!(read(&path, &mut warnings).len(), 1);
+        assert_eq!(read(&path, &Subject::default(), &mut warnings).len(), 1);
         assert_eq!(warnings, []);
     }
 

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::forward::{self, Forwards};
+
 /// The words for a kind of setting.
 pub(crate) trait Describe {
     /// The default, as `--help` shows it.
@@ -18,6 +23,11 @@ pub(crate) trait Describe {
     /// Which numbers are taken, to follow the setting's meaning in brackets; `None` where any value is or the meaning lists them.
     fn range(&self) -> Option<String> {
         None
+    }
+
+    /// Whether the settings file may have an array in the place of words separated by spaces.
+    fn is_list(&self) -> bool {
+        false
     }
 }
 
@@ -34,6 +44,23 @@ pub(crate) trait Kind: Describe {
 
     /// The value in an environment variable or in the settings file; `None` when it cannot be used. It is not empty.
     fn read(&self, value: &OsStr) -> Option<Self::Value>;
+
+    /// One line for each part of a value that is left out.
+    fn mistakes(_value: &Self::Value) -> &[String] {
+        &[]
+    }
+}
+
+/// A kind whose values can be checked without being used.
+pub(crate) trait Checked: Describe {
+    /// Whether a value can be used, all of it.
+    fn accepts(&self, value: &OsStr) -> bool;
+}
+
+impl<K: Kind> Checked for K {
+    fn accepts(&self, value: &OsStr) -> bool {
+        self.read(value).is_some_and(|value| K::mistakes(&value).is_empty())
+    }
 }
 
 /// When to print status lines.
@@ -59,7 +86,7 @@ impl Describe for Flag {
     }
 
     fn wanted(&self) -> String {
-        "0 or 1".to_owned()
+        "0 or 1, no or yes, off or on, false or true".to_owned()
     }
 }
 
@@ -168,7 +195,8 @@ impl Describe for Filter {
     }
 
     fn wanted(&self) -> String {
-        "valid UTF-8".to_owned()
+        "error, warn, info, debug, trace, off or a filter such as session_manager_plugin::link=debug"
+            .to_owned()
     }
 }
 
@@ -181,9 +209,120 @@ impl Kind for Filter {
 
     fn read(&self, value: &OsStr) -> Option<Option<String>> {
         let filter = text(value)?;
-        Some(Some(filter.to_owned()).filter(|filter| !filter.eq_ignore_ascii_case("off") && filter != "0"))
+        if filter.eq_ignore_ascii_case("off") || filter == "0" {
+            return Some(None);
+        }
+        let is_filter = EnvFilter::builder().parse(filter).is_ok() && filter.split(',').all(is_directive);
+        is_filter.then(|| Some(filter.to_owned()))
     }
 }
+
+/// Whether a part of a filter is a level, or has one for a module. A lone word, such as `verbose`, would be the name of a
+/// module that does not exist, and log nothing.
+fn is_directive(directive: &str) -> bool {
+    let directive = directive.trim();
+    directive.parse::<LevelFilter>().is_ok()
+        || directive.contains(['=', '['])
+        || directive.starts_with(env!("CARGO_CRATE_NAME"))
+}
+
+/// The additional local ports, see [`forward`].
+pub(crate) struct ForwardList;
+
+impl Describe for ForwardList {
+    fn default_text(&self) -> String {
+        forward::NONE.to_owned()
+    }
+
+    fn wanted(&self) -> String {
+        "a list of [<bind>:]<local port>:<host>:<port>, such as 15432:db.internal:5432".to_owned()
+    }
+
+    fn is_list(&self) -> bool {
+        true
+    }
+}
+
+impl Kind for ForwardList {
+    type Value = Forwards;
+
+    fn default(&self) -> Forwards {
+        Forwards::default()
+    }
+
+    fn read(&self, value: &OsStr) -> Option<Forwards> {
+        text(value).map(forward::parse)
+    }
+
+    fn mistakes(value: &Forwards) -> &[String] {
+        &value.mistakes
+    }
+}
+
+/// A number of bytes between two others, both included; it may have the unit K, M or G, also as KiB or KB, by 1024.
+pub(crate) struct Bytes {
+    pub default: usize,
+    pub least: usize,
+    pub most: usize,
+}
+
+impl Describe for Bytes {
+    fn default_text(&self) -> String {
+        with_unit(self.default as u64, &SIZES)
+    }
+
+    fn wanted(&self) -> String {
+        format!("a number of bytes from {}, such as 64K or 2M", self.range_text())
+    }
+
+    fn range(&self) -> Option<String> {
+        Some(self.range_text())
+    }
+}
+
+impl Bytes {
+    fn range_text(&self) -> String {
+        format!("{} to {}", with_unit(self.least as u64, &SIZES), with_unit(self.most as u64, &SIZES))
+    }
+}
+
+impl Kind for Bytes {
+    type Value = usize;
+
+    fn default(&self) -> usize {
+        self.default
+    }
+
+    fn read(&self, value: &OsStr) -> Option<usize> {
+        let value = text(value)?.to_ascii_lowercase();
+        let value = value.strip_suffix('b').unwrap_or(&value);
+        let value = value.strip_suffix('i').filter(|value| value.ends_with(['k', 'm', 'g'])).unwrap_or(value);
+        let bytes = usize::try_from(number_with_unit(value, &SIZES)?).ok()?;
+        (self.least..=self.most).contains(&bytes).then_some(bytes)
+    }
+}
+
+/// A number in its largest unit without a fraction.
+fn with_unit(number: u64, units: &[(&str, u64)]) -> String {
+    let unit = units.iter().find(|(_, size)| number >= *size && number.is_multiple_of(*size));
+    unit.map_or_else(|| number.to_string(), |(unit, size)| format!("{}{unit}", number / size))
+}
+
+/// A whole number with one of the units, or without; of any case.
+fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let unit = unit.trim_start();
+    let size = match units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+        Some((_, size)) => *size,
+        None if unit.is_empty() => 1,
+        None => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(size)
+}
+
+const SIZES: [(&str, u64); 3] = [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+const TIMES: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
 
 /// A whole number between two others, both included.
 pub(crate) struct Number<T> {
@@ -236,7 +375,7 @@ impl Describe for Socks {
     }
 
     fn wanted(&self) -> String {
-        "a port number or unix:<path>".to_owned()
+        "a port number, unix:<path> or none".to_owned()
     }
 }
 
@@ -248,6 +387,9 @@ impl Kind for Socks {
     }
 
     fn read(&self, value: &OsStr) -> Option<Option<SocksAddress>> {
+        if text(value)?.eq_ignore_ascii_case(forward::NONE) {
+            return Some(None);
+        }
         let address = match text(value)?.strip_prefix("unix:") {
             Some("") => return None,
             Some(path) => SocksAddress::File(PathBuf::from(path)),
@@ -257,20 +399,20 @@ impl Kind for Socks {
     }
 }
 
-/// A time in whole seconds, up to a day.
+/// A time in whole seconds, up to a day. It may have the unit s, m, h or d.
 pub(crate) struct Seconds(pub Duration);
 
 impl Seconds {
-    const NUMBERS: Number<u64> = Number { default: 1, least: 1, most: 86_400 };
+    const MOST: u64 = 86_400;
 }
 
 impl Describe for Seconds {
     fn default_text(&self) -> String {
-        self.0.as_secs().to_string()
+        with_unit(self.0.as_secs(), &TIMES)
     }
 
     fn wanted(&self) -> String {
-        Seconds::NUMBERS.wanted()
+        "a time from 1s to 1d, such as 30s or 5m".to_owned()
     }
 }
 
@@ -282,7 +424,8 @@ impl Kind for Seconds {
     }
 
     fn read(&self, value: &OsStr) -> Option<Duration> {
-        Seconds::NUMBERS.read(value).map(Duration::from_secs)
+        let seconds = number_with_unit(text(value)?, &TIMES)?;
+        (1..=Seconds::MOST).contains(&seconds).then(|| Duration::from_secs(seconds))
     }
 }
 

@@ -6,7 +6,9 @@
 //! (Proxy, trust and credential variables belong to the code that uses them and follow the AWS SDKs.)
 
 mod file;
+mod forward;
 mod kind;
+mod matching;
 mod name;
 mod page;
 mod reader;
@@ -19,7 +21,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub(crate) use self::file::config_file;
+pub(crate) use self::forward::{Forward, Forwards};
 pub(crate) use self::kind::{SocksAddress, When};
+pub(crate) use self::matching::Subject;
 pub(crate) use self::name::PREFIX;
 pub(crate) use self::page::{help, manual};
 use self::reader::Reader;
@@ -30,12 +34,12 @@ pub(crate) use self::warning::Warning;
 use crate::link::StreamHosts;
 
 impl Settings {
-    /// Reads this process's environment and the user's settings file.
-    pub(crate) fn load() -> Loaded {
+    /// Reads this process's environment and the user's settings file for the session `subject`.
+    pub(crate) fn load(subject: &Subject) -> Loaded {
         let get = |name: &str| std::env::var_os(name);
         let file = config_file(get);
         let names = std::env::vars_os().map(|(name, _)| name);
-        Loaded::from(get, names, file.as_deref())
+        Loaded::from(get, names, file.as_deref(), subject)
     }
 
     /// The hosts that stream URLs lead to beside AWS's.
@@ -47,7 +51,7 @@ impl Settings {
 impl Default for Settings {
     /// All defaults, as with an empty environment.
     fn default() -> Settings {
-        Loaded::from(|_| None, std::iter::empty(), None).settings
+        Loaded::from(|_| None, std::iter::empty(), None, &Subject::default()).settings
     }
 }
 
@@ -68,6 +72,7 @@ impl Loaded {
         get: impl Fn(&str) -> Option<OsString>,
         names: impl Iterator<Item = OsString>,
         path: Option<&Path>,
+        subject: &Subject,
     ) -> Loaded {
         let mut warnings = Vec::new();
         for name in names {
@@ -77,7 +82,7 @@ impl Loaded {
             }
         }
         let file = match path {
-            Some(path) => file::read(path, &mut warnings),
+            Some(path) => file::read(path, subject, &mut warnings),
             None => BTreeMap::new(),
         };
         let mut reader = Reader { get, file, warnings, set: Vec::new() };

@@ -73,6 +73,8 @@ pub(crate) fn manual() -> String {
     }
     text += ".SH ENVIRONMENT\n\
         For a value that cannot be used there is one warning, and the default applies. The default is in brackets.\n\
+        Sizes may have the unit K, M or G (by 1024), times s, m, h or d; a number without unit is in bytes or seconds.\n\
+        Switches take 1, true, yes or on, and 0, false, no or off.\n\
         smp#, agent# and cli# are issues of aws/session-manager-plugin, aws/amazon-ssm-agent and aws/aws-cli.\n";
     for row in TABLE {
         text += &format!(
@@ -91,9 +93,28 @@ pub(crate) fn manual() -> String {
          .SH FILES\n\
          .TP\n\
          .I {}\n\
-         The same settings under their names in lower case without SSM_PLUGIN_, such as\n\
-         .BR \"message_rate = 900\" .\n\
-         The environment wins. The file is ignored if another user owns it or can write to it or to a directory\n\
+         The same settings in TOML, under their full names, or without SSM_PLUGIN_, in upper or lower case, such as\n\
+         .BR \"restart = true\" .\n\
+         A list may be an array.\n\
+         .IP\n\
+         A section\n\
+         .B [[match]]\n\
+         holds settings for some sessions only. Its conditions are patterns (* for any text, ? for one character), or\n\
+         arrays of patterns, that are compared with the session\\(aqs arguments: profile, target, region, document, host and\n\
+         port (of the destination), and caller (aws for the AWS CLI, otherwise the name of the program that started the\n\
+         plugin). All conditions must match; a value that is absent matches no pattern. As in ssh_config, the first\n\
+         section that matches wins for each setting. The environment wins over all sections, and the sections win over\n\
+         the settings at the top of the file.\n\
+         .IP\n\
+         .nf\n\
+         [[match]]\n\
+         profile = \"prod\\-*\"\n\
+         host = \"db.internal\"\n\
+         restart = true\n\
+         forward = [\"16379:cache.internal:6379\"]\n\
+         .fi\n\
+         .IP\n\
+         The file is ignored if another user owns it or can write to it or to a directory\n\
          on the way to it.\n\
          (macOS: ~/Library/Application Support; Windows: %LOCALAPPDATA%.)\n\
          A file's name may begin with \\(ti/, the home directory; \\(tiuser/ is not expanded.\n\
@@ -214,7 +235,8 @@ mod tests {
         assert_eq!(roff(".x-y ~ \\"), "\\&.x\\-y \\(ti \\e");
         assert_eq!(sentence("1: exit"), "1: exit");
         assert_eq!(sentence("data"), "Data");
-        let known = [".TH", ".SH", ".B", ".I", ".RI", ".BR", ".br", ".TP", ".PP", ".\\\""];
+        let known =
+            [".TH", ".SH", ".IP", ".nf", ".fi", ".B", ".I", ".RI", ".BR", ".br", ".TP", ".PP", ".\\\""];
         for line in manual().lines().filter(|line| line.starts_with(['.', '\''])) {
             let request = line.split(' ').next().unwrap_or_default();
             assert!(known.contains(&request), "{line}");

@@ -31,10 +31,13 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
     pub(super) fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
         let Some((value, source)) = self.given(name) else { return kind.default() };
         let found = if K::IS_PATH { self.in_home(&value) } else { Some(value.clone()) };
-        found.and_then(|value| kind.read(&value)).unwrap_or_else(|| {
+        let Some(read) = found.and_then(|value| kind.read(&value)) else {
             self.warn(name, source, &value, kind);
-            kind.default()
-        })
+            return kind.default();
+        };
+        // The session that uses the setting reports them.
+        self.warnings.extend(K::mistakes(&read).iter().cloned().map(Warning::minor));
+        read
     }
 
     /// What is given for a setting. Nothing but white space is nothing.

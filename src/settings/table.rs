@@ -1,9 +1,13 @@
 //! The table itself. A setting is one row here: everything else about it comes from that.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::kind::When;
-use super::kind::{Choice, Describe, File, Filter, Flag, Host, Kind, Number, Seconds, Socks, Text, Version};
+use super::kind::{
+    Bytes, Checked, Choice, File, Filter, Flag, ForwardList, Host, Kind, Number, Seconds, Socks, Text,
+    Version,
+};
 use super::name;
 use super::reader::Reader;
 use crate::version::COMPATIBLE_VERSION;
@@ -18,7 +22,7 @@ pub(crate) struct Variable {
     pub meaning: &'static str,
     /// Why it exists and why the default is what it is.
     pub reason: &'static str,
-    kind: &'static dyn Describe,
+    kind: &'static dyn Checked,
 }
 
 impl Variable {
@@ -30,6 +34,21 @@ impl Variable {
     /// The default in words.
     pub(crate) fn default_text(&self) -> String {
         self.kind.default_text()
+    }
+
+    /// The words for its values, to follow "is not".
+    pub(super) fn wanted(&self) -> String {
+        self.kind.wanted()
+    }
+
+    /// Whether a value can be used.
+    pub(super) fn accepts(&self, value: &OsStr) -> bool {
+        self.kind.accepts(value)
+    }
+
+    /// Whether the file may have an array for it.
+    pub(super) fn is_list(&self) -> bool {
+        self.kind.is_list()
     }
 
     /// What it does, with the numbers it takes.
@@ -44,6 +63,12 @@ impl Variable {
 /// The row of the variable `name`.
 pub(super) fn find(name: &str) -> Option<&'static Variable> {
     TABLE.iter().find(|row| row.name == name)
+}
+
+/// The row of a key of the settings file: its name there, the variable's, or the variable's without the prefix.
+pub(super) fn find_key(key: &str) -> Option<&'static Variable> {
+    let name = key.to_ascii_uppercase();
+    TABLE.iter().find(|row| row.name == name || row.name.strip_prefix(name::PREFIX) == Some(&name))
 }
 
 /// Makes [`Settings`], [`TABLE`] and the reading of them from rows of field, kind with its default, name, meaning and
@@ -94,9 +119,9 @@ settings! {
         "SSM_PLUGIN_RESTART",
         "1: a forwarded port outlives its session; the next connection starts another",
         "smp#55, smp#135: tunnels are lost after idle minutes, at a reboot, at a failover";
-    forward: Text = Text("none"),
+    forward: ForwardList = ForwardList,
         "SSM_PLUGIN_FORWARD",
-        "further ports, each as <local port>:<host>:<port>, separated by spaces",
+        "additional ports, each as [<bind>:]<local port>:<host>:<port>",
         "smp#24: one terminal for each port; each is a StartSession in the audit log";
     socks: Socks = Socks,
         "SSM_PLUGIN_SOCKS",
@@ -106,9 +131,9 @@ settings! {
         "SSM_PLUGIN_ANY_USER",
         "1: SOCKS, FORWARD and RESTART ports accept clients of other local users",
         "what such a port starts and reaches is in your name";
-    buffer: Number<usize> = Number { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
+    buffer: Bytes = Bytes { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
         "SSM_PLUGIN_BUFFER",
-        "bytes kept per slow reader; 4x that in total",
+        "memory for one slow reader; 4x that in total",
         "smp#139: a reader that pauses must not stop the others of its session";
     keep_alive_without_parent: Flag = Flag,
         "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
@@ -142,13 +167,13 @@ settings! {
         "SSM_PLUGIN_MESSAGE_RATE",
         "data messages a session may send per second; 0: unlimited",
         "the service stops sessions near 1000";
-    max_payload: Number<usize> = Number { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
+    max_payload: Bytes = Bytes { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
         "SSM_PLUGIN_MAX_PAYLOAD",
-        "bytes in a data message",
+        "data in one message",
         "the official plugin's StreamDataPayloadSize";
-    window: Number<usize> = Number { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
+    window: Bytes = Bytes { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
         "SSM_PLUGIN_WINDOW",
-        "bytes that may be unacknowledged",
+        "data that may be unacknowledged",
         "measured: an agent without a window stalls";
     status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
         "SSM_PLUGIN_STATUS",
@@ -164,19 +189,19 @@ settings! {
         "agent#358, smp#94";
     open_timeout: Seconds = Seconds(link::Config::OPEN_TIMEOUT),
         "SSM_PLUGIN_OPEN_TIMEOUT",
-        "seconds allowed for opening the connection",
+        "time allowed for opening the connection",
         "smp#68: a blocked network looks like a hang";
     handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
         "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
-        "seconds for the agent to answer, and again to finish the handshake",
+        "time for the agent to answer, and again to finish the handshake",
         "agent#636";
     reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
         "SSM_PLUGIN_RECONNECT_TIMEOUT",
-        "seconds to keep trying to reconnect",
+        "time to keep trying to reconnect",
         "smp#135, smp#136: five tries are too few";
     ping_interval: Seconds = Seconds(link::Config::PING_INTERVAL),
         "SSM_PLUGIN_PING_INTERVAL",
-        "seconds between websocket pings",
+        "time between websocket pings",
         "smp#15: 5 minutes is too slow for proxies";
     wire_log: File = File("none"),
         "SSM_PLUGIN_WIRE_LOG",
@@ -203,8 +228,8 @@ settings! {
 /// The most sessions that may share a port: each is a StartSession of its own.
 const MAX_SESSIONS: usize = 8;
 const MIN_BUFFER: usize = 1 << 20;
-/// 4 GiB, or what a system of 32 bits can count.
-const MAX_BUFFER: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { usize::MAX };
+/// 4 GiB; 2 GiB where 32 bits count it.
+const MAX_BUFFER: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { 2 << 30 };
 const MAX_MESSAGE_RATE: u32 = 1_000_000;
 const MIN_PAYLOAD: usize = 64;
 /// Live agents were seen to take single messages of this size.

@@ -8,7 +8,7 @@ use crate::{link, protocol};
 
 fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<String>) {
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    let Loaded { settings, warnings, .. } = Loaded::from(get, std::iter::empty(), None);
+    let Loaded { settings, warnings, .. } = Loaded::from(get, std::iter::empty(), None, &Subject::default());
     (settings, warnings.iter().map(ToString::to_string).collect())
 }
 
@@ -196,7 +196,7 @@ fn a_bad_value_costs_one_warning_and_the_default() {
 fn a_value_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
     let bad = |name: &str| name.starts_with("SSM_").then(|| OsString::from_vec(vec![b'1', 0xff]));
-    let Loaded { settings, warnings, .. } = Loaded::from(bad, std::iter::empty(), None);
+    let Loaded { settings, warnings, .. } = Loaded::from(bad, std::iter::empty(), None, &Subject::default());
     assert_eq!(Settings { log_file: None, wire_log: None, ..settings }, Settings::default());
     // Every variable of ours but the two files, whose names may be any bytes.
     assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with(PREFIX)).count() - 2);
@@ -222,7 +222,7 @@ fn load(pairs: &[(&str, &str)], file: &str) -> Loaded {
     let path = dir.path().join("config.toml");
     std::fs::write(&path, file).unwrap();
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    Loaded::from(get, pairs.iter().map(|(name, _)| OsString::from(name)), Some(&path))
+    Loaded::from(get, pairs.iter().map(|(name, _)| OsString::from(name)), Some(&path), &Subject::default())
 }
 
 #[test]
@@ -273,4 +273,165 @@ fn distances() {
         assert_eq!(distance(from, to), expected, "{from} {to}");
         assert_eq!(distance(to, from), expected, "{to} {from}");
     }
+}
+
+#[test]
+fn the_names_that_help_prints_and_their_short_forms() {
+    for key in ["SSM_PLUGIN_RESTART", "RESTART", "restart", "ssm_plugin_restart"] {
+        let loaded = load(&[], &format!("{key} = true\n"));
+        assert_eq!(
+            (loaded.settings.restart, loaded.warnings.len()),
+            (true, 0),
+            "{key}: {:?}",
+            loaded.warnings
+        );
+    }
+    let loaded = load(&[], "RESTART = true\nrestart = true\n");
+    assert!(loaded.warnings[0].to_string().ends_with("restart has two values, under two of its names"));
+}
+
+#[test]
+fn units() {
+    for (value, expected) in
+        [("64M", 64 << 20), ("64 MiB", 64 << 20), ("2097152", 2 << 20), ("1g", 1 << 30), ("2048kb", 2 << 20)]
+    {
+        assert_eq!(
+            read(&[("SSM_PLUGIN_BUFFER", value)]),
+            (Settings { buffer: expected, ..Settings::default() }, vec![])
+        );
+    }
+    for (value, expected) in
+        [("30s", 30), ("5m", 300), ("45", 45), ("2h", 7200), ("1 d", 86_400), ("90S", 90)]
+    {
+        let (settings, warnings) = read(&[("SSM_PLUGIN_RECONNECT_TIMEOUT", value)]);
+        assert_eq!(
+            (settings.reconnect_timeout, warnings),
+            (Duration::from_secs(expected), vec![]),
+            "{value}"
+        );
+    }
+    for (name, value) in [
+        ("SSM_PLUGIN_BUFFER", "64X"),
+        ("SSM_PLUGIN_BUFFER", "64Mi M"),
+        ("SSM_PLUGIN_BUFFER", "M"),
+        ("SSM_PLUGIN_BUFFER", "99999999999999999999G"),
+        ("SSM_PLUGIN_BUFFER", "18446744073709551615G"),
+        ("SSM_PLUGIN_PING_INTERVAL", "2d"),
+        ("SSM_PLUGIN_PING_INTERVAL", "5x"),
+        ("SSM_PLUGIN_PING_INTERVAL", "-5s"),
+    ] {
+        let (settings, warnings) = read(&[(name, value)]);
+        assert_eq!((settings, warnings.len()), (Settings::default(), 1), "{name}={value}");
+    }
+    assert_eq!(
+        read(&[("SSM_PLUGIN_PING_INTERVAL", "soon")]).1,
+        ["SSM_PLUGIN_PING_INTERVAL=\"soon\" is not a time from 1s to 1d, such as 30s or 5m, using 30s"]
+    );
+    assert_eq!(
+        read(&[("SSM_PLUGIN_BUFFER", "1K")]).1,
+        ["SSM_PLUGIN_BUFFER=\"1K\" is not a number of bytes from 1M to 4G, such as 64K or 2M, using 64M"]
+    );
+}
+
+#[test]
+fn lists_and_words_in_both_places() {
+    let expected =
+        read(&[("SSM_PLUGIN_FORWARD", "15432:db.internal:5432,16379:cache.internal:6379")]).0.forward;
+    assert_eq!(expected.list.len(), 2);
+    for file in [
+        "forward = ['15432:db.internal:5432', '16379:cache.internal:6379']\n",
+        "forward = '15432:db.internal:5432 16379:cache.internal:6379'\n",
+        "SSM_PLUGIN_FORWARD = '15432:db.internal:5432, 16379:cache.internal:6379'\n",
+    ] {
+        let loaded = load(&[], file);
+        assert_eq!((loaded.settings.forward, loaded.warnings), (expected.clone(), vec![]), "{file}");
+    }
+    for value in ["yes", "on", "true", "1", "YES"] {
+        assert!(load(&[], &format!("restart = '{value}'\n")).settings.restart, "{value}");
+        assert!(read(&[("SSM_PLUGIN_RESTART", value)]).0.restart, "{value}");
+    }
+    for value in ["no", "off", "false", "0"] {
+        assert!(!load(&[("SSM_PLUGIN_RESTART", value)], "restart = true\n").settings.restart, "{value}");
+    }
+}
+
+#[test]
+fn a_bad_forward_is_for_the_session_that_uses_it() {
+    let loaded = load(&[("SSM_PLUGIN_FORWARD", "nonsense 1:db.internal:5432")], "");
+    assert_eq!(loaded.settings.forward.list.len(), 1);
+    assert_eq!(loaded.settings.forward.mistakes.len(), 1);
+    assert!(loaded.warnings.len() == 1 && loaded.warnings[0].is_minor, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].to_string().contains("\"nonsense\""), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn filters_of_the_log() {
+    for good in
+        ["info", "TRACE", "session_manager_plugin=debug", "warn,hyper=info", "session_manager_plugin::link"]
+    {
+        assert_eq!(read(&[("SSM_PLUGIN_LOG", good)]).1, [""; 0], "{good}");
+    }
+    for bad in ["verbose", "a=b=c", "info,loud"] {
+        let (settings, warnings) = read(&[("SSM_PLUGIN_LOG", bad)]);
+        assert_eq!((settings.log, warnings.len()), (None, 1), "{bad}");
+        assert!(warnings[0].ends_with(", using off"), "{warnings:?}");
+    }
+}
+
+/// A settings file read for one session.
+fn load_for(subject: &Subject, pairs: &[(&str, &str)], file: &str) -> (Settings, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, file).unwrap();
+    let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    let loaded = Loaded::from(get, std::iter::empty(), Some(&path), subject);
+    let place = format!("settings file {}: ", path.display());
+    (loaded.settings, loaded.warnings.iter().map(|warning| warning.to_string().replace(&place, "")).collect())
+}
+
+#[test]
+fn the_first_section_that_matches_wins_for_each_setting() {
+    const FILE: &str = "sessions = 2\nquiet = true\n\
+        [[match]]\nprofile = 'prod-*'\nhost = 'db.internal'\nrestart = true\nforward = ['16379:cache.internal:6379']\n\
+        [[match]]\nprofile = 'prod-*'\nsessions = 4\nrestart = false\nforward = []\n\
+        [[match]]\nsessions = 8\nping_interval = '5m'\n";
+    let subject = |profile: &str, host: Option<&str>| Subject {
+        profile: Some(profile.to_owned()),
+        host: host.map(str::to_owned),
+        ..Subject::default()
+    };
+    let (db, warnings) = load_for(&subject("prod-eu", Some("db.internal")), &[], FILE);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!((db.sessions, db.restart, db.quiet, db.forward.list.len()), (4, true, true, 1));
+    let (other, _) = load_for(&subject("prod-eu", None), &[], FILE);
+    assert_eq!((other.sessions, other.restart, other.forward.list.len()), (4, false, 0));
+    let (dev, _) = load_for(&subject("dev", Some("db.internal")), &[], FILE);
+    assert_eq!((dev.sessions, dev.restart, dev.ping_interval), (8, false, Duration::from_secs(300)));
+    let environment = [("SSM_PLUGIN_SESSIONS", "3")];
+    let (db, _) = load_for(&subject("prod-eu", Some("db.internal")), &environment, FILE);
+    assert_eq!((db.sessions, db.restart), (3, true), "the environment wins");
+}
+
+#[test]
+fn mistakes_in_sections_are_reported_for_every_session() {
+    const FILE: &str = "sessions = 99\ntunnels = 1\n\
+        [[match]]\nprofil = 'x'\nprofile = 'prod'\nwindow = 'much'\n\
+        [[match]]\nhost = true\nrestart = true\n\
+        [[match]]\nsessions = 2\n";
+    let (settings, warnings) = load_for(&Subject::default(), &[], FILE);
+    assert_eq!((settings.restart, settings.sessions), (false, 2));
+    for (warning, expected) in warnings.iter().zip([
+        "unknown setting tunnels; see --help",
+        "match section 1: unknown setting profil; did you mean profile?",
+        "match section 1: window = \"much\" is not a number of bytes from 32K to 64M, such as 64K or 2M",
+        "match section 2: host is not a pattern or a list of patterns; the section is ignored",
+        "sessions = \"99\" is not a number from 1 to 8",
+    ]) {
+        assert_eq!(warning, expected);
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    let (_, warnings) = load_for(&Subject::default(), &[], "[match]\nprofile = 'x'\n");
+    assert_eq!(warnings, ["match is not a section: write [[match]] above it"]);
+    let (_, warnings) = load_for(&Subject::default(), &[], "[tunnels.db]\nrestart = true\n");
+    assert_eq!(warnings, [""; 0], "those of the command forward");
 }

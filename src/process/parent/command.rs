@@ -18,6 +18,13 @@ impl Command {
         identity::is_aws_cli(self.executable.as_deref(), &self.arguments)
     }
 
+    /// The name of the program's file, without `.exe`.
+    pub(super) fn name(&self) -> Option<String> {
+        let program = self.executable.clone().or_else(|| self.arguments.first().map(PathBuf::from))?;
+        let name = program.file_name()?.to_string_lossy().into_owned();
+        Some(name.strip_suffix(".exe").map_or(name.clone(), str::to_owned))
+    }
+
     /// Whether nothing is left of it: the process is exiting, or has exited and is not waited for.
     pub(super) fn is_blank(&self) -> bool {
         self.executable.is_none() && self.arguments.iter().all(|argument| argument.is_empty())

@@ -55,6 +55,7 @@ pub(crate) use self::windows::shown_command_line;
 #[derive(Debug)]
 pub(crate) struct Parent {
     caller: Caller,
+    name: Option<String>,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,7 @@ impl Parent {
         for _ in 0..TRIES {
             let Some(process) = Process::parent() else { break };
             let command = process.command();
+            let name = command.as_ref().and_then(Command::name);
             let is_cli = command.as_ref().is_some_and(Command::is_aws_cli);
             // What was read belongs to our parent only if that is still the same one.
             let caller = match (is_cli, process.is_parent()) {
@@ -87,14 +89,19 @@ impl Parent {
                 (false, true) => Caller::Other,
                 (false, false) => continue,
             };
-            return Parent { caller };
+            return Parent { caller, name };
         }
-        Parent { caller: Caller::Other }
+        Parent { caller: Caller::Other, name: None }
     }
 
     /// Returns true if the AWS CLI has called us: its request is the one that started the session.
     pub(crate) fn is_aws_cli(&self) -> bool {
         !matches!(self.caller, Caller::Other)
+    }
+
+    /// The name of the program that has called us: `aws` for the AWS CLI, else that of the executable's file.
+    pub(crate) fn name(&self) -> Option<&str> {
+        if self.is_aws_cli() { Some("aws") } else { self.name.as_deref() }
     }
 
     /// Resolves when the AWS CLI that called us has died; never, if another program has called us. Needs a runtime

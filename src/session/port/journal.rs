@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::super::console::Console;
 use super::super::status::Status;
-use super::destination::Destination;
 use super::local_stream::LocalStream;
+use crate::destination::Destination;
 use crate::notice;
 use crate::settings::{Settings, When};
 

@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use super::destination::Destination;
 use super::listener::{AcceptPause, Listener};
 use super::local_stream::LocalStream;
 use super::pools::PoolId;
 use super::socks::Refusal;
 use super::socks_listener::{Client, SocksListener};
+use crate::destination::Destination;
 use crate::process::PeerOwner;
 
 /// All listeners of a run.

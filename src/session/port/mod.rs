@@ -10,7 +10,7 @@
 //! | `mux` | the loop: who is asked for events, what is said of them |
 //! | `basic` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
 //! | `listeners`, `listener`, `socks_listener` | where connections come from: ports, socket files, SOCKS clients |
-//! | `forward`, `destination`, `socks` | the forms of `SSM_PLUGIN_FORWARD`, of a request for a destination, of SOCKS |
+//! | `socks` | the form of SOCKS requests |
 //! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
@@ -28,8 +28,6 @@ mod basic;
 mod bind;
 mod clock;
 mod connection;
-mod destination;
-mod forward;
 mod forwarder;
 mod gauge;
 mod journal;
@@ -51,7 +49,6 @@ mod streams;
 mod tests;
 mod waiting;
 
-pub(super) use self::forward::{Forward, parse as parse_forwards};
 pub(crate) use self::forwarder::{
     Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure,
 };
@@ -63,11 +60,7 @@ use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
 /// Listens, and runs until the session ends or a signal comes.
-pub(super) async fn run(
-    mut session: Session,
-    properties: &PortProperties,
-    forwards: Vec<Forward>,
-) -> (End, Closing) {
+pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Closing) {
     let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -89,10 +82,10 @@ pub(super) async fn run(
         destination: None,
     });
     let (end, mut closing) = if session.link.capabilities().multiplexing {
-        mux::run(session, listener, forwards).await
+        mux::run(session, listener).await
     } else {
-        let Settings { restart, socks, .. } = &session.settings;
-        if *restart || socks.is_some() || !forwards.is_empty() {
+        let Settings { restart, socks, forward, .. } = &session.settings;
+        if *restart || socks.is_some() || !forward.is_empty() {
             session
                 .console
                 .complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0");

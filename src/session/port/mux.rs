@@ -12,8 +12,6 @@ use super::super::status::{Kind, Status};
 use super::asked::Asked;
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
-use super::destination::Destination;
-use super::forward::Forward;
 use super::gauge::{Budget, Limits};
 use super::journal::Journal;
 use super::lane::ConnectionNumber;
@@ -25,12 +23,13 @@ use super::pools::{MAIN, PoolId, Pools};
 use super::retry::Plan;
 use super::socks::Refusal;
 use super::socks_listener::SocksListener;
+use crate::destination::Destination;
 use crate::notice;
 use crate::process::Signal;
-use crate::settings::SocksAddress;
+use crate::settings::{Forward, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
-pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forward>) -> (End, Closing) {
+pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) {
     let (first, mut front) = session.split(true);
     front.console.say(notice::WAITING_FOR_CONNECTIONS);
     let budget = Budget::new(Limits::new(front.settings.buffer));
@@ -43,7 +42,7 @@ pub(super) async fn run(session: Session, listener: Listener, forwards: Vec<Forw
     let journal = Journal::new(&front.settings);
     let mut run =
         Run { front, pools, budget, reports, journal, has_accepted: false, refusals: BTreeSet::new() };
-    run.listen_further(&mut listeners, forwards).await;
+    run.listen_further(&mut listeners).await;
     let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
     let end = pump(&mut run, &mut listeners, &mut from_connections, on_signal, std::future::pending()).await;
     (end, finish(run, listeners))
@@ -146,8 +145,10 @@ pub(super) type Report = ((PoolId, ConnectionNumber), FromConnection);
 
 impl Run {
     /// Opens the further ports and the SOCKS listener. One that cannot be opened is told; the others work.
-    async fn listen_further(&mut self, listeners: &mut Listeners, forwards: Vec<Forward>) {
+    async fn listen_further(&mut self, listeners: &mut Listeners) {
         let Run { front: Front { console, settings, starter, .. }, pools, .. } = self;
+        settings.forward.mistakes.iter().for_each(|mistake| console.complain(mistake));
+        let forwards = settings.forward.list.clone();
         if forwards.is_empty() && settings.socks.is_none() {
             return;
         }
@@ -155,8 +156,8 @@ impl Run {
             console.complain("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have no effect: the caller did not pass the StartSession request");
             return;
         };
-        for Forward { local_port, destination } in forwards {
-            match Listener::bind_port(local_port, settings.local_host.as_deref()).await {
+        for Forward { bind, local_port, destination } in forwards {
+            match Listener::bind_port(local_port, bind.as_deref().or(settings.local_host.as_deref())).await {
                 Ok(listener) => {
                     let (port, name) = (listener.port(), Some(destination.to_string()));
                     let pool = pools.add(destination, starter, settings.sessions);

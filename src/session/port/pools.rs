@@ -14,12 +14,12 @@ use super::super::starter::Starter;
 use super::super::status::Status;
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
-use super::destination::Destination;
 use super::gauge::Budget;
 use super::lane::ConnectionNumber;
 use super::pool::{Pool, PoolEvent};
 use super::quota::StartQuota;
 use super::seats::{self, Need, Seat};
+use crate::destination::Destination;
 use crate::notice;
 use crate::process::descriptor_limit;
 

@@ -17,7 +17,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::destination::{Destination, DestinationError};
+use crate::destination::{Destination, DestinationError};
 
 /// The state of one client's handshake.
 #[derive(Debug, Default)]

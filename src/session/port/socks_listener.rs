@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::destination::Destination;
 use super::listener::{ListenError, Listener};
 use super::local_stream::LocalStream;
 use super::socks::{Handshake, Refusal, Step};
+use crate::destination::Destination;
 use crate::process::{PeerOwner, descriptor_limit};
 
 /// Listens for SOCKS clients, and shakes hands with them.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// A host, as the instance names it, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Destination {
+pub(crate) struct Destination {
     /// A name or an address, without brackets. The agent resolves it.
     pub host: String,
     pub port: u16,
@@ -15,7 +15,7 @@ pub(super) struct Destination {
 
 /// Why a destination cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::session) enum DestinationError {
+pub(crate) enum DestinationError {
     #[error("port 0 is not a valid destination port")]
     PortZero,
     #[error("the host has characters that the session document does not allow, or is too long")]
@@ -29,7 +29,7 @@ impl Destination {
     ///
     /// # Errors
     /// See [`DestinationError`].
-    pub(super) fn new(host: &str, port: u16) -> Result<Destination, DestinationError> {
+    pub(crate) fn new(host: &str, port: u16) -> Result<Destination, DestinationError> {
         if port == 0 {
             return Err(DestinationError::PortZero);
         }
@@ -56,7 +56,7 @@ impl Destination {
     }
 
     /// The request for a session to it: as argv's, of the same target for the same reason, with AWS's own documents.
-    pub(super) fn request(&self, argv: &Value) -> Value {
+    pub(crate) fn request(&self, argv: &Value) -> Value {
         let port = self.port.to_string();
         let (document, parameters) = if self.is_loopback() {
             ("AWS-StartPortForwardingSession", json!({"portNumber": [port]}))
