@@ -1,6 +1,8 @@
 //! A gateway that wants to read or to forge what an encrypted session carries.
 
-use std::sync::mpsc;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use aes_gcm::aead::Aead;
@@ -8,28 +10,31 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{DATA_KEY, Gateway, Socket};
+use crate::harness::http::read_operation;
+use crate::harness::net::Server;
 use crate::harness::process::{Finished, Running};
 use crate::harness::wire::{self, Frame};
 
 /// The agent's half of a session's encryption.
-struct Agent {
+pub(super) struct Agent {
     seals: Aes256Gcm,
     opens: Aes256Gcm,
     sent: u32,
 }
 
 impl Agent {
-    fn new() -> Agent {
+    pub(super) fn new() -> Agent {
         let (agents, clients) = DATA_KEY.split_at(32);
         let cipher = |key| Aes256Gcm::new_from_slice(key).expect("32 bytes");
         Agent { seals: cipher(agents), opens: cipher(clients), sent: 0 }
     }
 
-    fn seal(&mut self, plaintext: &str) -> Vec<u8> {
+    pub(super) fn seal(&mut self, plaintext: &str) -> Vec<u8> {
         self.sent += 1;
         let mut nonce = [0; 12];
         nonce[8..].copy_from_slice(&self.sent.to_be_bytes());
@@ -38,14 +43,14 @@ impl Agent {
     }
 
     /// What the client has encrypted; `None` if it has not.
-    fn open(&self, sealed: &[u8]) -> Option<String> {
+    pub(super) fn open(&self, sealed: &[u8]) -> Option<String> {
         let (nonce, rest) = sealed.split_first_chunk::<12>()?;
         let plaintext = self.opens.decrypt(&Nonce::from(*nonce), rest).ok()?;
         String::from_utf8(plaintext).ok()
     }
 }
 
-fn request(with_encryption: bool) -> String {
+pub(super) fn request(with_encryption: bool) -> String {
     let mut actions = vec![
         json!({"ActionType": "SessionType", "ActionParameters": {"SessionType": "Standard_Stream", "Properties": {}}}),
     ];
@@ -55,18 +60,18 @@ fn request(with_encryption: bool) -> String {
     json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": actions}).to_string()
 }
 
-fn challenge(sealed: &[u8]) -> String {
+pub(super) fn challenge(sealed: &[u8]) -> String {
     json!({ "Challenge": BASE64_STANDARD.encode(sealed) }).to_string()
 }
 
 const ENCRYPTED: &str = "This session is encrypted using AWS KMS.";
 
-fn complete(message: &str) -> Value {
+pub(super) fn complete(message: &str) -> Value {
     json!({"HandshakeTimeToComplete": 1_000_000, "CustomerMessage": message})
 }
 
 /// The handshake of an encrypted shell, as the agent has it.
-fn encrypted_shell(socket: &mut Socket) -> Agent {
+pub(super) fn encrypted_shell(socket: &mut Socket) -> Agent {
     let mut agent = Agent::new();
     socket.data(wire::PAYLOAD_HANDSHAKE_REQUEST, request(true));
     socket.input_of(wire::PAYLOAD_HANDSHAKE_RESPONSE);
@@ -121,7 +126,7 @@ impl Attack {
     }
 }
 
-fn world(gateway: &Gateway) -> World {
+pub(super) fn world(gateway: &Gateway) -> World {
     let mut world = World::new();
     world.set("AWS_ENDPOINT_URL_KMS", &gateway.endpoint());
     world
@@ -256,4 +261,33 @@ fn a_handshake_that_ends_before_the_key_is_there_ends_the_session() {
     assert!(!text.contains("forged"), "{text}");
     let reason = "the agent ended the handshake before it had the data key";
     assert!(text.contains(&format!("Cannot perform start session: {reason}")), "{text}");
+}
+
+/// The gateway breaks the connection off while the key is being fetched, and lets no other be opened.
+#[test]
+fn a_key_that_is_refused_without_a_connection_ends_the_session() {
+    let (cuts, cut) = (Arc::new(Barrier::new(2)), AtomicBool::new(false));
+    let waits = Arc::clone(&cuts);
+    let kms = Server::start(move |mut stream| {
+        let _ = read_operation(&mut stream);
+        waits.wait();
+        // The plugin sees the end of the websocket first.
+        std::thread::sleep(Duration::from_millis(500));
+        let _ =
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let gateway = Gateway::raw(move |stream| {
+        if cut.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mut ws = tungstenite::accept(stream).expect("a websocket");
+        let _ = ws.read();
+        let _ = ws
+            .send(Message::binary(Frame::output(0, wire::PAYLOAD_HANDSHAKE_REQUEST, request(true)).encode()));
+        cuts.wait();
+    });
+    let mut world = World::new();
+    world.set("AWS_ENDPOINT_URL_KMS", &format!("http://127.0.0.1:{}", kms.port()));
+    let text = finish(&gateway, &world).text();
+    assert!(text.contains("Cannot perform start session: encryption failed: kms:"), "{text}");
 }

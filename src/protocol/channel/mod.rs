@@ -324,6 +324,10 @@ impl Channel {
             self.encryption.handle_key(cipher);
         } else {
             self.state = State::Refusing { until: now + REFUSAL_TIMEOUT, reason: reason.unwrap_or_default() };
+            // The agent cannot be sent the reason without a websocket, and perhaps there will be none.
+            if !self.is_connected {
+                self.refuse();
+            }
         }
     }
 

@@ -93,6 +93,12 @@ fn without_a_key_the_session_ends_in_time_and_with_its_websocket() {
     channel.handle_data_key(start, Err("denied".into()));
     channel.handle_lost(start);
     assert_closed(&mut channel, "encryption failed: denied");
+
+    // The reason may come when there is no websocket, and perhaps never will be.
+    let mut channel = asked(start);
+    channel.handle_lost(start);
+    channel.handle_data_key(start, Err("denied".into()));
+    assert_closed(&mut channel, "encryption failed: denied");
 }
 
 /// What the agent says about it is printed as the official plugin prints it.
