@@ -49,7 +49,11 @@ pub(crate) fn to_stderr(verbosity: u8) {
         _ => Level::TRACE,
     };
     let is_wanted = move |metadata: &Metadata<'_>| may_be_logged(metadata) && *metadata.level() <= level;
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .fmt_fields(format::debug_fn(write_field).delimited(" "));
     // Another one is in use only in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter_fn(is_wanted))).try_init();
 }

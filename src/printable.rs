@@ -20,6 +20,11 @@ pub(crate) fn escaped(text: &str) -> String {
     line.out
 }
 
+/// Whether `text` can be printed as it is: [`one_line`] would at most shorten it.
+pub(crate) fn is_printable(text: &str) -> bool {
+    !text.contains(is_unsafe)
+}
+
 /// Writer of one line to `W`, under the rules of [`one_line`].
 #[derive(Debug)]
 pub(crate) struct OneLine<W> {
@@ -72,6 +77,7 @@ mod tests {
         assert_eq!(one_line("a\r\nsession-manager-plugin: b\tc"), r"a\x0d\x0asession-manager-plugin: b\x09c");
         // One byte of Latin-1, two of UTF-8: the sequence introducer that needs no ESC.
         assert_eq!(one_line("\u{9b}2J\u{7f}\0"), r"\x9b2J\x7f\x00");
+        assert!(!is_printable("a\nb") && !is_printable("\u{202e}") && is_printable(r"C:\x1b größer 漢字"));
         assert_eq!(one_line("abc\u{202e}fed\u{2028}"), r"abc\u{202e}fed\u{2028}");
         assert_eq!(one_line(r"C:\x1b größer 漢字"), r"C:\x1b größer 漢字");
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,11 +11,11 @@ use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket};
 use crate::harness::http::read_operation;
 use crate::harness::net::Server;
-use crate::harness::process::{Finished, Running, Signal};
-use crate::harness::{World, read, wire};
+use crate::harness::process::{Finished, Running, Signal, run as run_command};
+use crate::harness::{TARGET, World, read, wire};
 
 /// Sets the title, rings, clears the screen (once without ESC), and begins two lines in the plugin's name.
-const ATTACK: &str = "\x1b]0;title\x07\x1b[2J\u{9b}2J\r\nsession-manager-plugin: connection resumed\n\
+pub(super) const ATTACK: &str = "\x1b]0;title\x07\x1b[2J\u{9b}2J\r\nsession-manager-plugin: connection resumed\n\
     2026-01-01T00:00:00.000000Z forged";
 
 /// What [`ATTACK`] looks like.
@@ -88,11 +89,16 @@ fn a_websocket_s_close_reason_is_shown_on_one_line() {
 
 /// An endpoint that refuses each call with this message.
 fn refusing_api(message: &str) -> Server {
-    let body = json!({"__type": "AccessDeniedException", "message": message}).to_string();
+    answering_api("400 Bad Request", &json!({"__type": "AccessDeniedException", "message": message}))
+}
+
+/// An endpoint with one answer to all calls.
+fn answering_api(status: &'static str, answer: &Value) -> Server {
+    let body = answer.to_string();
     Server::start(move |mut stream| {
         let _ = read_operation(&mut stream);
         let head = format!(
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.1\r\n\
+            "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
@@ -160,4 +166,72 @@ fn a_socket_path_of_the_agent_is_shown_on_one_line() {
         "localUnixSocket": path});
     let text = refused_port(properties);
     assert!(text.contains(SHOWN) && text.lines().count() == 1, "{text:?}");
+}
+
+/// The id stands in lines that callers parse, `Port N opened for sessionId …` among them.
+#[test]
+fn a_session_id_with_control_characters_is_refused() {
+    let gateway = Gateway::scripted(|socket: &mut Socket| socket.close(""));
+    gateway.start_sessions_after(Duration::ZERO);
+    let (mut world, _) = world();
+    let mut started = Started::of(&gateway);
+    for id in [ATTACK, "s\nPort 22 opened for sessionId s.", "s\u{202e}"] {
+        started.response["SessionId"] = id.into();
+        let finished = run(&started, &world);
+        let reason = "the field SessionId of the session's response holds control characters";
+        assert_eq!(finished.text(), format!("Cannot perform start session: {reason}\n"));
+        assert_eq!(finished.errors(), "");
+    }
+    // A session that a command has started itself.
+    let answer =
+        json!({"SessionId": ATTACK, "StreamUrl": gateway.response()["StreamUrl"], "TokenValue": "t"});
+    let api = answering_api("200 OK", &answer);
+    world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", api.port()));
+    let finished = run_command(world.plugin().args(["start-session", "--target", TARGET]));
+    let reason = "ssm:StartSession failed: the session's id holds control characters";
+    assert_eq!(finished.errors(), format!("session-manager-plugin: start-session: {reason}\n"));
+    assert_eq!((finished.text().as_str(), gateway.opens()), ("", 0));
+}
+
+/// The log of `-v` is on the terminal itself.
+#[test]
+fn a_log_on_the_terminal_stays_on_its_lines() {
+    let cut = AtomicBool::new(false);
+    let gateway = Gateway::scripted(move |socket: &mut Socket| {
+        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+        socket.acknowledged(number);
+        if cut.swap(true, Ordering::SeqCst) {
+            socket.close("");
+        } else {
+            socket.close_websocket(ATTACK.split(" forged").next().unwrap_or_default());
+        }
+    });
+    gateway.start_sessions_after(Duration::ZERO);
+    let mut world = World::new();
+    world.set("AWS_ENDPOINT_URL", &gateway.endpoint());
+    let mut running = Running::spawn(world.plugin().args(["start-session", "-vvv", "--target", TARGET]));
+    let _stdin = running.take_stdin();
+    let errors = running.finish().errors();
+    let shown = SHOWN.split(" forged").next().unwrap_or_default();
+    assert!(
+        errors.contains(&format!("lost the websocket reason=closed by the service: {shown}\n")),
+        "{errors:?}"
+    );
+    assert!(!errors.contains("\nsession-manager-plugin: connection resumed\n2026"), "{errors:?}");
+    assert!(errors.lines().all(|line| !line.contains(char::is_control)), "{errors:?}");
+}
+
+/// Names that whoever runs an instance gives it.
+#[test]
+fn names_of_instances_are_shown_on_their_line() {
+    let names = json!({"InstanceInformationList": [
+        {"InstanceId": "i-1", "ComputerName": ATTACK, "PingStatus": "Online"},
+        {"InstanceId": "i-2", "ComputerName": "web\u{202e}bew", "PingStatus": "Online"},
+    ]});
+    let api = answering_api("200 OK", &names);
+    let mut world = World::new();
+    world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", api.port()));
+    let errors = run_command(world.plugin().args(["start-session", "--target", "nobody"])).errors();
+    assert!(errors.contains(SHOWN) && errors.contains(r"web\u{202e}bew"), "{errors:?}");
+    assert!(errors.lines().count() == 3 && !errors.contains(['\x1b', '\u{9b}', '\u{202e}']), "{errors:?}");
 }

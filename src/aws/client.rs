@@ -23,6 +23,7 @@ use super::error::{AwsError, ErrorKind};
 use super::retries::Retries;
 use super::{credentials, endpoint, files, sign};
 use crate::panics;
+use crate::printable::is_printable;
 use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
 
@@ -229,6 +230,9 @@ impl Client {
         }
         let answer = self.answer(call, &key, start.send().await).await?;
         match (answer.session_id, answer.stream_url, answer.token_value) {
+            (Some(session_id), ..) if !is_printable(&session_id) => {
+                Err(AwsError::new(call, ErrorKind::Refused, "the session's id holds control characters"))
+            }
             (Some(session_id), Some(stream_url), Some(token)) => {
                 Ok(Opened { session_id, stream_url, token: Secret::new(token) })
             }

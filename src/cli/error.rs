@@ -25,4 +25,7 @@ pub enum CliError {
     /// A field that should be a string.
     #[error("the field {0} of the session's response is not a string")]
     NotAString(&'static str),
+    /// A field that is printed, with characters that control a terminal.
+    #[error("the field {0} of the session's response holds control characters")]
+    ControlCharacters(&'static str),
 }

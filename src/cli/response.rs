@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use zeroize::Zeroizing;
 
 use super::error::CliError;
+use crate::printable::is_printable;
 use crate::secret::Secret;
 
 /// The fields a session needs.
@@ -24,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Response, CliError> {
         .map_err(|err| CliError::NotJson { line: err.line().max(1), column: err.column().max(1) })?;
     let token = raw.token.string("TokenValue")?;
     Ok(Response {
-        session_id: not_empty(raw.session_id.string("SessionId")?, "SessionId")?,
+        session_id: printable(not_empty(raw.session_id.string("SessionId")?, "SessionId")?, "SessionId")?,
         stream_url: not_empty(raw.stream_url.string("StreamUrl")?, "StreamUrl")?,
         token: Secret::from(token),
     })
@@ -32,6 +33,11 @@ pub(super) fn parse(text: &str) -> Result<Response, CliError> {
 
 fn not_empty(text: Zeroizing<String>, name: &'static str) -> Result<String, CliError> {
     if text.is_empty() { Err(CliError::MissingField(name)) } else { Ok(text.to_string()) }
+}
+
+/// The id stands in the lines that callers parse: it must not add lines to them.
+fn printable(text: String, name: &'static str) -> Result<String, CliError> {
+    if is_printable(&text) { Ok(text) } else { Err(CliError::ControlCharacters(name)) }
 }
 
 #[derive(Default)]

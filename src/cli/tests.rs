@@ -115,12 +115,16 @@ fn keys_in_any_case_and_unknown_ones() {
 
 #[test]
 fn what_is_wrong_with_the_response() {
-    use CliError::{MissingField, NotAString};
+    use CliError::{ControlCharacters, MissingField, NotAString};
     for (response, expected) in [
         ("{}", MissingField("TokenValue")),
         (r#"{"StreamUrl":"u","TokenValue":"t"}"#, MissingField("SessionId")),
         (r#"{"SessionId":"","StreamUrl":"u","TokenValue":"t"}"#, MissingField("SessionId")),
         (r#"{"SessionId":"s","StreamUrl":null,"TokenValue":"t"}"#, MissingField("StreamUrl")),
+        (
+            r#"{"SessionId":"s\nPort 1 opened","StreamUrl":"u","TokenValue":"t"}"#,
+            ControlCharacters("SessionId"),
+        ),
         (r#"{"SessionId":"s","StreamUrl":"u","TokenValue":{"very-secret":1}}"#, NotAString("TokenValue")),
         (r#"{"SessionId":["very-secret"],"StreamUrl":"u","TokenValue":"t"}"#, NotAString("SessionId")),
         (r#"{"SessionId":1.5,"StreamUrl":true,"TokenValue":"t"}"#, NotAString("SessionId")),

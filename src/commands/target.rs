@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::failure::{Failure, refused};
 use crate::aws::{self, ManagedInstance};
+use crate::printable::one_line;
 
 /// A target as it was typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ fn list(instances: &[ManagedInstance], now: SystemTime) -> String {
             format!("{}{since}", instance.state),
             instance.platform.clone(),
         ]
-        .map(|cell| cell.chars().filter(|char| !char.is_control()).collect::<String>())
+        .map(|cell| one_line(&cell))
     });
     let rows: Vec<_> = rows.collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
