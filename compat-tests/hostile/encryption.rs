@@ -288,6 +288,9 @@ fn a_key_that_is_refused_without_a_connection_ends_the_session() {
     });
     let mut world = World::new();
     world.set("AWS_ENDPOINT_URL_KMS", &format!("http://127.0.0.1:{}", kms.port()));
-    let text = finish(&gateway, &world).text();
+    let started = Started { endpoint: "http://127.0.0.1:1".to_owned(), ..Started::of(&gateway) };
+    let mut plugin = Running::spawn(&mut started.command(&world));
+    let _stdin = plugin.take_stdin();
+    let text = plugin.finish().text();
     assert!(text.contains("Cannot perform start session: encryption failed: kms:"), "{text}");
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::{mixture, starts};
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Flood, Gateway, SESSION, Socket};
@@ -651,6 +652,9 @@ fn a_seeded_mixture() {
         }
         flood.flush();
     });
+    // At the same time, other runs of the plugin.
+    let sessions = std::thread::spawn(|| mixture::encrypted_sessions(SEED, MIXTURE));
+    let starts = std::thread::spawn(|| starts::ever_new_destinations(MIXTURE));
     let mut world = World::new();
     world.set("SSM_PLUGIN_STATUS", "json");
     world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
@@ -667,6 +671,9 @@ fn a_seeded_mixture() {
     let checked = victim.check_memory(&format!("a mixture of {bursts} bursts, seed {SEED}"), MIXED);
     let _ = victim.child.kill();
     let errors = lossy(&victim.take_unread().1.wait_closed());
+    let sessions = sessions.join().expect("the encrypted sessions");
+    let starts = starts.join().expect("the clients of a SOCKS proxy");
+    println!("{sessions} encrypted sessions, {starts} starts");
     assert!(bursts > 10 && !errors.contains("panicked at"), "{bursts} bursts: {errors}");
     assert_all([checked]);
 }

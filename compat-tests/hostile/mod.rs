@@ -24,6 +24,7 @@ mod files;
 #[path = "../fuzz/harness.rs"]
 mod fuzz;
 mod memory;
+mod mixture;
 mod starts;
 mod text;
 

@@ -47,13 +47,21 @@ fn proxy(world: &mut World, sim: &Sim, server: &Server) -> Proxy {
 /// Measured before there was a bucket: 4,637 calls in 6 s.
 #[test]
 fn clients_that_ask_for_ever_new_destinations_start_two_sessions_a_second_after_the_burst() {
+    ever_new_destinations(Duration::from_secs(6));
+}
+
+/// Asks for one destination after another for `time`. Returns the number of sessions that were started, after it has
+/// asserted that there were not too many.
+#[track_caller]
+pub(super) fn ever_new_destinations(time: Duration) -> u64 {
     let (mut world, sim, echo) = (World::new(), unpaced_sim(), Server::echo());
     let proxy = proxy(&mut world, &sim, &echo);
-    let seconds = flood(&proxy, Duration::from_secs(6));
+    let seconds = flood(&proxy, time);
     let (starts, most) = (sim.requests().start, 1.0 + BURST + RATE * (seconds + 1.0));
     assert!(starts as f64 <= most, "{starts} starts in {seconds} s");
     proxy.end();
     assert_all_ended(&sim);
+    starts
 }
 
 /// Measured before there was a bucket: 6,148 calls in 4 s.
