@@ -51,19 +51,6 @@ pub(super) fn closed_output(payload: &[u8]) -> String {
     serde_json::from_slice::<ChannelClosed>(payload).ok().and_then(|body| body.output).unwrap_or_default()
 }
 
-/// Text with its control characters made visible, but for tabs and ends of lines.
-pub(super) fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '\n' | '\r' | '\t' => visible.push(char),
-            char if char.is_control() => visible.push_str(&format!("\\x{:02x}", u32::from(char))),
-            char => visible.push(char),
-        }
-    }
-    visible
-}
-
 /// The agent's proof of the data key, and the client's answer: base64.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -189,12 +176,6 @@ mod tests {
         assert!(acknowledged_sequence(body("output_stream_data").as_bytes()).is_err());
         assert!(acknowledged_sequence(b"{}").is_err());
         assert!(acknowledged_sequence(b"\xff").is_err());
-    }
-
-    #[test]
-    fn control_characters_become_visible() {
-        assert_eq!(visible("a\tb\r\n"), "a\tb\r\n");
-        assert_eq!(visible("\x1b]0;title\x07\u{9b}2J"), "\\x1b]0;title\\x07\\x9b2J");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::super::payload::{self, Flag};
 use super::super::recv::Verdict;
 use super::super::silent_agent::NextStep;
 use super::{Channel, State};
+use crate::printable::escaped;
 
 impl Channel {
     pub(super) fn handle_data(&mut self, now: Instant, message: Message) {
@@ -167,9 +168,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Text of an encrypted session that is not encrypted itself: it must not control the terminal.
+    /// Text of an encrypted session that is not encrypted itself: it must not control the terminal, nor begin a line.
     pub(super) fn outside_text(&self, text: String) -> String {
-        if self.encryption.is_plain() { text } else { payload::visible(&text) }
+        if self.encryption.is_plain() { text } else { escaped(text.trim_end_matches(['\r', '\n'])) }
     }
 
     pub(super) fn step_with_silent_agent(&mut self, now: Instant) {

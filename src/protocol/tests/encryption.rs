@@ -163,6 +163,7 @@ fn text_outside_the_encryption_is_marked_and_does_not_control_the_terminal() {
     let texts = [
         ("This session is encrypted using AWS KMS.", "This session is encrypted using AWS KMS.", false),
         ("\\u001b]0;x\\u0007$ ", "\\x1b]0;x\\x07$ ", true),
+        ("one\\r\\nPort 1 opened\\n", "one\\x0d\\x0aPort 1 opened", true),
     ];
     for (sent, printed, mark) in texts {
         let mut channel = asked(start);
