@@ -318,6 +318,14 @@ pub(crate) fn failure(text: &str) -> Bytes {
     render(text, term::is_raw())
 }
 
+/// Status: the process that has the port which was asked for.
+pub(crate) fn port_taken(port: u16, owner: &str) -> String {
+    format!("port {port} is in use by {owner}")
+}
+
+/// Status: the service has ended the session of a tunnel, and with it the tunnel.
+pub(crate) const RESTART_HINT: &str = "the service ended the session; SSM_PLUGIN_RESTART=1 keeps the port open and starts a new one with the next connection";
+
 /// The command that investigates a failure, as a line for a person at a terminal. An empty region is left out.
 pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&str>) -> String {
     let mut line = "run: session-manager-plugin doctor".to_owned();

@@ -90,9 +90,42 @@ fn port_in_use_fails_at_once_and_ends_the_session() {
     let line =
         format!("Cannot perform start session: listen tcp 127.0.0.1:{port}: bind: address already in use\n");
     assert!(finished.text().contains(&line), "{:?}", finished.text());
+    assert_eq!(finished.errors(), "", "the owner is for people");
     // A second on an idle machine; the tests share theirs.
     assert!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
     assert_all_ended(&sim);
+}
+
+/// Linux reports the process that has the port.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_owner_of_a_taken_port_is_named() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let port = taken.local_addr().expect("address").port();
+    let started = Started::port(&sim.endpoint(), echo.port(), port);
+    let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
+    let errors = finished.errors();
+    assert!(errors.contains(&format!("port {port} is in use by ")), "{errors}");
+    assert!(errors.contains(&format!("(process {})", std::process::id())), "{errors}");
+}
+
+/// A tunnel that the service ends names the setting by which the next one would stay.
+#[test]
+fn the_end_of_a_tunnel_names_the_setting_that_keeps_it() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    opened_port(&plugin.stdout);
+    sim.close_session(started.id(), "idle");
+    let finished = plugin.finish();
+    let errors = finished.errors();
+    assert!(
+        errors.contains("the service ended the session; SSM_PLUGIN_RESTART=1 keeps the port open"),
+        "{errors}"
+    );
 }
 
 #[test]

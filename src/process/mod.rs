@@ -17,6 +17,7 @@ mod group;
 mod network;
 mod parent;
 mod peer;
+mod port_owner;
 mod signal;
 #[cfg(unix)]
 mod signals;
@@ -27,6 +28,7 @@ pub(crate) use self::argv::hide_argument;
 pub(crate) use self::env::take_var;
 pub(crate) use self::parent::Parent;
 pub(crate) use self::peer::{PeerOwner, peer_owner};
+pub(crate) use self::port_owner::port_owner;
 pub(crate) use self::signal::Signal;
 #[cfg(windows)]
 pub(crate) use self::windows::{

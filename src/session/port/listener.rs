@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::super::state::sleep_until;
 use super::bind::{advice, bind, error_text};
 use super::local_stream::LocalStream;
-use crate::notice;
 use crate::protocol::PortProperties;
+use crate::{notice, process};
 
 /// The local listeners of one session: TCP on one or more addresses with the same port, or a socket file.
 #[derive(Debug)]
@@ -316,6 +316,16 @@ pub(super) enum ListenError {
 impl ListenError {
     fn bind(address: SocketAddr, error: &io::Error) -> ListenError {
         ListenError::Bind(format!("tcp {address}"), error_text(error))
+    }
+
+    /// A line about the process that has the port, where the system reports it.
+    pub(super) fn owner(&self) -> Option<String> {
+        let ListenError::Bind(address, text) = self else { return None };
+        let port = address.strip_prefix("tcp ")?.rsplit_once(':')?.1.parse().ok()?;
+        if *text != error_text(&io::ErrorKind::AddrInUse.into()) {
+            return None;
+        }
+        Some(notice::port_taken(port, &process::port_owner(port)?))
     }
 
     /// A hint for the user, which is not part of the text that callers parse.

@@ -56,6 +56,7 @@ use self::listener::Listener;
 use super::ending::{Closing, End};
 use super::state::Session;
 use super::status::{Kind, Status};
+use crate::notice;
 use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
@@ -67,6 +68,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
             if let Some(advice) = error.advice() {
                 session.console.complain(advice);
             }
+            error.owner().into_iter().for_each(|owner| session.console.status(&owner));
             let end = End::NotStarted(error.to_string());
             let closing = session.into_closing(&end, true);
             return (end, closing);
@@ -81,6 +83,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
         socket: listener.socket(),
         destination: None,
     });
+    let is_restarted = session.settings.restart;
     let (end, mut closing) = if session.link.capabilities().multiplexing {
         mux::run(session, listener).await
     } else {
@@ -94,6 +97,9 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
         let closing = session.into_closing(&end, true);
         (end, closing)
     };
+    if !is_restarted && matches!(end, End::Closed(_) | End::TimedOut) {
+        closing.console.status(notice::RESTART_HINT);
+    }
     closing.may_lose_words = true;
     (end, closing)
 }

@@ -175,6 +175,7 @@ impl Run {
                 Err(error) => {
                     console.complain(&format!("cannot open a local port for {destination}: {error}"));
                     error.advice().into_iter().for_each(|advice| console.complain(advice));
+                    error.owner().into_iter().for_each(|owner| console.status(&owner));
                 }
             }
         }
