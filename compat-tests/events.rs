@@ -24,7 +24,7 @@ fn events(finished: &Finished) -> Vec<Value> {
         .collect();
     for event in &events {
         let time = event["time"].as_str().unwrap_or_default();
-        assert!(time.len() >= 20 && &time[10..11] == "T" && time.ends_with('Z'), "{event}");
+        assert_eq!((time.len(), &time[10..11], &time[23..]), (24, "T", "Z"), "of fixed width: {event}");
     }
     events
 }

@@ -182,6 +182,23 @@ fn every_line_of_the_log_names_the_session_and_no_secret() {
     for line in text.lines() {
         assert!(line.contains(started.id()), "{line}");
     }
+    // Each part of the path is there once; `trace` has a line for each message, and no value in Rust's debug form.
+    for part in [
+        "settings=\"SSM_PLUGIN_LOG SSM_PLUGIN_LOG_FILE\"",
+        "system=\"linux\"",
+        "session requested document=\"default\" target=\"i-0123456789abcdef0\" region=\"us-east-1\"",
+        "host=\"127.0.0.1\" address=\"127.0.0.1:",
+        "proxy=\"none\" tls=\"none\" is_signed=true",
+        "\"event\":\"ready\",\"kind\":\"shell\"",
+        "session ends",
+    ] {
+        assert_eq!(text.matches(part).count(), 1, "{part:?} in {text}");
+    }
+    assert!(text.contains("received kind=\"output_stream_data\" payload_type=1 number=0 length="), "{text}");
+    assert!(text.contains("sent kind=\"input_stream_data\" payload_type="), "{text}");
+    for form in ["Some(", "None", " { ", "Ok("] {
+        assert!(!text.contains(form), "{form:?} in {text}");
+    }
     let token = started.response["TokenValue"].as_str().expect("token");
     let secrets = [token, "wJalrXUtnFEMI", "swordfish", "Signature="];
     for secret in secrets {

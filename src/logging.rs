@@ -59,7 +59,9 @@ pub(crate) fn to_stderr(verbosity: u8) {
 }
 
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
-    let filter = EnvFilter::builder().parse(filter).context("SSM_PLUGIN_LOG is not a filter")?;
+    let filter = EnvFilter::builder().parse(filter);
+    // Its text ends with its cause's.
+    let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a filter: {error}"))?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES)

@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCode {
-    let Loaded { settings, warnings, .. } = loaded;
+    let Loaded { settings, warnings, set, .. } = loaded;
     if !settings.core_dumps {
         process::forbid_core_dumps();
     }
@@ -59,6 +59,14 @@ fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCod
     for warning in &warnings {
         tracing::warn!(%warning, "settings");
     }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        system = std::env::consts::OS,
+        arch = std::env::consts::ARCH,
+        settings = set.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" "),
+        is_called_by_aws_cli = parent.is_aws_cli(),
+        "started"
+    );
     let wire_log =
         started(wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads), &settings);
     process::raise_descriptor_limit();

@@ -32,6 +32,19 @@ impl Stream {
     pub(super) fn tcp(&self) -> &TcpStream {
         self.inner().inner()
     }
+
+    /// Returns the version of TLS to the service, as `TLSv1_3`, or `none`.
+    pub(super) fn tls_version(&self) -> &'static str {
+        match self {
+            MaybeTls::Plain(_) => "none",
+            MaybeTls::Tls(stream) => stream
+                .get_ref()
+                .1
+                .protocol_version()
+                .and_then(|version| version.as_str())
+                .unwrap_or("unknown"),
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MaybeTls<S> {

@@ -74,6 +74,8 @@ async fn attempt(
         |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: error.to_string() };
     let mut upgrade = url.as_str().into_client_request().map_err(upgrade_error)?;
     upgrade.headers_mut().extend(headers);
+    let is_signed = upgrade.headers().contains_key(http::header::AUTHORIZATION);
+    log_path(url, proxy, &stream, is_signed);
     match tokio_tungstenite::client_async_with_config(upgrade, stream, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(refused(host, &response)),
@@ -96,6 +98,14 @@ pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -
         Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
         Err(error) => Err(OpenError::Tls { host, error }),
     }
+}
+
+/// Logs the path to the service, before the upgrade.
+fn log_path(url: &Url, proxy: Option<&Proxy>, stream: &Stream, is_signed: bool) {
+    let address = stream.tcp().peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    let proxy = proxy.map_or_else(|| "none".to_owned(), ToString::to_string);
+    let tls = stream.tls_version();
+    tracing::debug!(host = host(url), address, proxy, tls, is_signed, "connected, asking for a websocket");
 }
 
 fn host(url: &Url) -> String {

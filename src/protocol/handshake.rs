@@ -166,6 +166,11 @@ impl Handshake {
         }
         let version = request.agent_version.as_deref().and_then(AgentVersion::parse);
         self.capabilities = Capabilities::of(version.as_ref());
+        tracing::debug!(
+            agent_version = request.agent_version.as_deref().unwrap_or("unknown"),
+            actions = actions.len(),
+            "handshake request"
+        );
         self.stage = Stage::Complete;
         for action in actions {
             let parameters = action.action_parameters;

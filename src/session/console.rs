@@ -181,7 +181,7 @@ impl Console {
 
     /// A change of state, on stderr, where the settings want it.
     pub(super) fn tell(&mut self, status: &Status) {
-        tracing::info!(?status);
+        tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), OUTPUT_QUEUE);
         } else if let Some(line) = status.text().and_then(|text| self.status.line(&text)) {
@@ -191,7 +191,7 @@ impl Console {
 
     /// A change of state that was asked for, on stderr in any case.
     pub(super) fn announce(&mut self, status: &Status) {
-        tracing::info!(?status);
+        tracing::info!("{}", status.log_line());
         let text = status.text().unwrap_or_default();
         let line = if self.is_json { status.json() } else { notice::failure(&text) };
         self.push_err(&line, ERR_QUEUE);
@@ -199,7 +199,7 @@ impl Console {
 
     /// A change of state for tools alone, where the settings want JSON.
     pub(super) fn note_json(&mut self, status: &Status) {
-        tracing::info!(?status);
+        tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), ERR_QUEUE);
         }

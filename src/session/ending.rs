@@ -63,7 +63,8 @@ impl End {
         NOT_STARTED.iter().any(|beginning| output.trim_start().starts_with(beginning)).then_some(1)
     }
 
-    fn status(&self) -> Status {
+    /// The last event of the run.
+    pub(super) fn status(&self) -> Status {
         let (cause, reason) = match self {
             End::Closed(output) => ("closed", output.as_str()),
             End::Finished => ("finished", ""),

@@ -87,6 +87,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         &start.region,
         start.target.as_deref(),
     ));
+    log_start(&start);
     console.say(&notice::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
     match opening::open(start, access, settings, recording, console, watch).await {
@@ -95,7 +96,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let has_credentials = !session.is_presigned;
             let run = async {
                 let (end, exit_code, closing) = drive(session, may_be_port).await;
-                tracing::info!(id = %closing.id, ?end, "session ends");
+                tracing::info!(id = %closing.id, end = end.status().log_line(), "session ends");
                 let exit_code = exit_code.or(end.implied_exit_code());
                 let is_reader_gone = matches!(end, End::ReaderGone);
                 let (is_well, signal) = closing.finish(end).await;
@@ -134,6 +135,24 @@ pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
     }
 }
 
+/// Logs the session that was asked for. The request's parameters are the user's, and not logged.
+fn log_start(start: &StartSession) {
+    let request = start.request.as_ref();
+    let document = request.and_then(|request| request.get("DocumentName")?.as_str()).unwrap_or("default");
+    let (region, target) = (start.region.as_str(), start.target.as_deref().unwrap_or_default());
+    let profile = start.profile.as_deref().unwrap_or_default();
+    let url = start.stream_url.split('?').next().unwrap_or_default();
+    tracing::info!(
+        document,
+        target,
+        region,
+        profile,
+        url,
+        has_request = request.is_some(),
+        "session requested"
+    );
+}
+
 /// Runs the loop of the session's kind.
 async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Closing) {
     let kind = match wait_until_ready(&mut session).await {
@@ -141,7 +160,13 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         kind => kind,
     };
     if let Ok(kind) = &kind {
-        tracing::info!(id = %session.id, ?kind, "session ready");
+        let kind = match kind {
+            SessionKind::Shell => "shell",
+            SessionKind::Command => "command",
+            SessionKind::Port(port) if port.is_forwarding() => "port",
+            SessionKind::Port(_) => "ssh",
+        };
+        tracing::info!(id = %session.id, kind, "session ready");
     }
     let end = match kind {
         Ok(SessionKind::Shell) => {

@@ -166,11 +166,18 @@ impl Status {
         }
     }
 
+    /// The event for the log: as JSON without the time, which the log has.
+    pub(super) fn log_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The line for tools, with the time in UTC as in RFC 3339.
     pub(super) fn json(&self) -> Bytes {
         let unix_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let time = DateTime::from_millis(unix_ms as i64).fmt(Format::DateTime).unwrap_or_default();
+        // The library leaves zeros at the end of a fraction out; this width is always the same.
+        let seconds = DateTime::from_secs((unix_ms / 1000) as i64).fmt(Format::DateTime).unwrap_or_default();
+        let time = format!("{}.{:03}Z", seconds.trim_end_matches('Z'), unix_ms % 1000);
         // Strings, numbers and names of ours are no reason to fail.
         let mut line = serde_json::to_vec(&Line { time, status: self }).unwrap_or_default();
         line.push(b'\n');
@@ -197,7 +204,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["event"], "lost");
         let time = value["time"].as_str().unwrap();
-        assert!(time.len() >= 20 && time.ends_with('Z') && &time[10..11] == "T", "{time}");
+        assert_eq!((time.len(), &time[10..11], &time[23..]), (24, "T", "Z"), "{time}");
     }
 
     #[test]

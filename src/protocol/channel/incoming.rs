@@ -74,7 +74,7 @@ impl Channel {
                 }
                 return;
             }
-            other => return tracing::debug!(?other, "ignored a payload"),
+            other => return tracing::debug!(payload_type = u32::from(other), "ignored a payload"),
         };
         match taken {
             Ok(()) => {}
@@ -82,7 +82,7 @@ impl Channel {
                 self.close(CloseReason::Handshake(error.to_string()));
             }
             Err(error) => {
-                tracing::warn!(%error, payload_type = ?message.payload_type, "dropped a payload");
+                tracing::warn!(%error, payload_type = u32::from(message.payload_type), "dropped a payload");
             }
         }
     }

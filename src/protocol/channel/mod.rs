@@ -259,6 +259,7 @@ impl Channel {
                 return tracing::debug!(%error, "dropped a frame");
             }
         };
+        trace_message("received", &message);
         if self.state == State::Closed {
             return;
         }
@@ -378,6 +379,11 @@ impl Channel {
             return None;
         }
         let frame = if self.may_resend() { self.sender.poll_lost(now)? } else { self.next_message(now)? };
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Ok(message) = Message::decode(frame.clone())
+        {
+            trace_message("sent", &message);
+        }
         self.pacer.take(now);
         if let Some(last) = &mut self.paused {
             *last = now;
@@ -480,6 +486,17 @@ impl Channel {
             ..self.stats
         }
     }
+}
+
+/// Logs a message without its payload, which is the user's.
+fn trace_message(direction: &'static str, message: &Message) {
+    tracing::trace!(
+        kind = message.message_type.as_str(),
+        payload_type = u32::from(message.payload_type),
+        number = message.sequence,
+        length = message.payload.len(),
+        "{direction}"
+    );
 }
 
 fn random_id(random: &mut fastrand::Rng) -> Uuid {
