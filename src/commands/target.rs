@@ -206,8 +206,8 @@ mod tests {
         };
         assert_eq!(
             list(&[instance(1), lost], now),
-            "  i-1  web.internal  Online                        Linux\n  \
-             i-2  a[2Jb         ConnectionLost (2 hours ago)  Linux\n"
+            "  i-1  web.internal   Online                        Linux\n  \
+             i-2  a\\x0a\\x1b[2Jb  ConnectionLost (2 hours ago)  Linux\n"
         );
         let many: Vec<_> = (0..30).map(instance).collect();
         let text = list(&many, now);
