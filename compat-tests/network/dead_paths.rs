@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use ssm_sim::{Config, Proxy, ProxyOptions};
 
-use super::{SERVICE, Site};
+use super::{API, SERVICE, Site};
 use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, eventually, opened_port, random_bytes};
 use crate::harness::process::{Running, Signal};
@@ -85,6 +85,23 @@ fn typing_after_a_rest_goes_on_within_seconds() {
     std::thread::sleep(Duration::from_secs(5));
     let took = type_until_echoed(&mut stream);
     assert!(took < SOON, "{took:?}");
+    finish(&site, plugin);
+}
+
+/// A call to resume waited ten seconds for an answer on the connection of the last one.
+#[test]
+fn each_death_resumes_over_a_new_connection() {
+    let (site, proxy) = site();
+    let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
+    started.endpoint = format!("https://{API}");
+    let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
+    let mut stream = connect(opened_port(&plugin.stdout));
+    for death in 1..=3 {
+        type_until_echoed(&mut stream);
+        proxy.silence();
+        type_until_echoed(&mut stream);
+        assert_eq!(site.sim.requests().resume, death);
+    }
     finish(&site, plugin);
 }
 

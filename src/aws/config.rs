@@ -1,6 +1,7 @@
 //! Region, endpoint, trust and proxy for the SDK's clients.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::profile::ProfileSet;
@@ -74,7 +75,9 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         _ => ProxyConfig::disabled(),
     };
     let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
+        let mut builder = aws_smithy_http_client::Connector::builder()
+            .proxy_config(proxy.clone())
+            .pool_idle_timeout(IDLE_CONNECTION);
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             builder.set_sleep_impl(components.sleep_impl());
@@ -190,6 +193,9 @@ fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
 
 const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// one, which calls to AWS need";
 /// Characters in a line of PEM (RFC 7468).
+/// Time for which an idle connection is kept, for calls that follow one another. A later call may come because the path has
+/// gone dead, and the connection with it.
+const IDLE_CONNECTION: Duration = Duration::from_secs(2);
 const PEM_LINE: usize = 64;
 
 #[cfg(test)]
