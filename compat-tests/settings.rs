@@ -139,6 +139,32 @@ fn a_log_level_that_does_not_exist_is_reported() {
     assert_eq!(errors, format!("session-manager-plugin: {words}"));
 }
 
+/// Callers read stdout alone.
+#[test]
+fn a_mistyped_command_names_the_commands_at_a_terminal_only() {
+    let world = World::new();
+    let mut command = world.plugin();
+    command.arg("docter");
+    assert_eq!(run(&mut command).errors(), "");
+    let mut pty = Pty::spawn(&command);
+    pty.wait_for("the commands are ssh, ");
+    pty.wait_for("Unknown operation docter");
+    assert!(pty.finish().success());
+}
+
+#[test]
+fn settings_of_forwarded_ports_have_no_effect_on_a_shell() {
+    const LINE: &str =
+        "no effect on this session, which forwards no port: SSM_PLUGIN_RESTART, SSM_PLUGIN_SESSIONS\n";
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_RESTART", "1");
+    world.set("SSM_PLUGIN_SESSIONS", "4");
+    assert_eq!(greet(&world).errors(), "", "nothing without a terminal");
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let errors = greet(&world).errors();
+    assert_eq!(errors.matches(LINE).count(), 1, "{errors}");
+}
+
 /// It would keep whoever opens it waiting.
 #[test]
 fn a_file_that_is_a_pipe_is_not_opened() {

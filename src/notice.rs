@@ -305,6 +305,15 @@ fn to(destination: Option<&str>) -> String {
     destination.map(|destination| format!(" to {destination}")).unwrap_or_default()
 }
 
+/// The commands, for a person who has mistyped one.
+pub(crate) const COMMANDS: &str = "the commands are ssh, ssh-config, forward, shell, run, start-session, completions, \
+    doctor and help; --help lists the settings";
+
+/// Status: settings of forwarded ports on a session of another kind.
+pub(crate) fn without_effect(names: &[&str]) -> String {
+    format!("no effect on this session, which forwards no port: {}", names.join(", "))
+}
+
 /// The AWS CLI gets the exit status 0 in the place of `status`.
 pub(crate) fn status_withheld(status: u8) -> String {
     format!(

@@ -29,7 +29,12 @@ pub fn main() -> ExitCode {
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
         Ok(Invocation::Manual) => settings::manual(),
-        Ok(Invocation::UnknownOperation(word)) => notice::unknown_operation(&word),
+        Ok(Invocation::UnknownOperation(word)) => {
+            if io::stderr().is_terminal() {
+                let _ = io::stderr().write_all(&session::failure_line(&loaded.settings, notice::COMMANDS));
+            }
+            notice::unknown_operation(&word)
+        }
         Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
         Ok(Invocation::Doctor(words)) => return examine(&words, &loaded),
         Ok(Invocation::StartSession(start)) => {

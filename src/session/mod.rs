@@ -198,6 +198,10 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
 fn tell_ready(session: &mut Session, kind: Kind) {
     let id = Some(session.id.clone());
     session.console.tell(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
+    let unused = session.settings.of_ports();
+    if !unused.is_empty() && session.console.style() == Style::Official {
+        session.console.status(&notice::without_effect(&unused));
+    }
 }
 
 /// A data key on its way.

@@ -42,6 +42,17 @@ impl Settings {
         Loaded::from(get, names, file.as_deref(), subject)
     }
 
+    /// The names of those that only forwarded ports have, where they are not left to their defaults.
+    pub(crate) fn of_ports(&self) -> Vec<&'static str> {
+        let all = [
+            ("SSM_PLUGIN_RESTART", self.restart),
+            ("SSM_PLUGIN_FORWARD", !self.forward.is_empty()),
+            ("SSM_PLUGIN_SOCKS", self.socks.is_some()),
+            ("SSM_PLUGIN_SESSIONS", self.sessions > 1),
+        ];
+        all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+
     /// The hosts that stream URLs lead to beside AWS's.
     pub(crate) fn stream_hosts(&self) -> StreamHosts {
         StreamHosts { allowed: self.allow_stream_host.clone(), instead: self.stream_host.clone() }
