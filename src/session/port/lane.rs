@@ -168,14 +168,14 @@ impl Lane {
         }
     }
 
-    /// Since when no connection uses it: there is none, or each has ended its input and is quiet. `None` while it is used
-    /// or not ready.
+    /// Since when no connection uses it: there is none, or each is idle ([`Streams::idle_since`]). `None` while it is used or
+    /// not ready.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let streams = self.streams()?;
         if self.connections.is_empty() {
             self.empty_since.max(self.ready_since)
         } else {
-            streams.quiet_since()
+            streams.idle_since()
         }
     }
 

@@ -3,7 +3,7 @@
 //! A destination's first session may take any free place; further ones (`SSM_PLUGIN_SESSIONS`) only one of the first half,
 //! so that a few destinations cannot take all. When there is none, the session that has been idle longest makes room, if
 //! it has been idle for [`MIN_IDLE`]: a client that comes back at once finds its session. A session that is being started is
-//! not idle; one whose connections are all half-closed, and quiet, is.
+//! not idle; one whose connections are all half-closed and quiet, or kept for another request of HTTP, is.
 
 use std::time::{Duration, Instant};
 

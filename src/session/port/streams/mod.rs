@@ -15,6 +15,8 @@
 //! In scope: the bookkeeping of streams. Out of scope: sockets and queues (`connection`), which of several sessions takes
 //! a connection (`pool`).
 
+mod http;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,10 @@ struct Stream {
     /// The local input has ended, and the remote has been quiet since then.
     half_closed: Option<Instant>,
     has_traffic: bool,
+    /// The client began with HTTP, or with TLS for HTTP.
+    is_http: bool,
+    /// A response of HTTP was the last that came: the connection is kept for another request, perhaps.
+    kept_alive: Option<Instant>,
     /// The remote has ended.
     is_ended: bool,
 }
@@ -96,10 +102,12 @@ impl Streams {
         self.streams.get(&id).is_some_and(|stream| stream.is_ended)
     }
 
-    /// Since when each stream's local input has ended and the remote has been quiet; `None` while a stream is in use.
-    pub(super) fn quiet_since(&self) -> Option<Instant> {
-        let (since, _) = self.half_closed.last()?;
-        (self.half_closed.len() == self.streams.len()).then_some(*since)
+    /// Since when no stream is in use: the local input of each has ended and the remote has been quiet, or a connection of
+    /// HTTP has been waiting for its next request for [`KEPT_ALIVE`].
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let idle = |stream: &Stream| stream.half_closed.or_else(|| Some(stream.kept_alive? + KEPT_ALIVE));
+        let since: Option<Vec<_>> = self.streams.values().map(idle).collect();
+        since?.into_iter().max()
     }
 
     /// Opens a stream.
@@ -132,7 +140,9 @@ impl Streams {
             // Read and dropped: nobody listens at the other side.
             return self.events.push_back(Event::Read(id));
         }
+        stream.is_http |= !stream.has_traffic && http::is_http(bytes);
         stream.has_traffic = true;
+        stream.kept_alive = None;
         match self.smux.send(id, bytes) {
             Ok(()) => _ = self.starved.insert(id),
             Err(error) => {
@@ -263,6 +273,7 @@ impl Streams {
     fn deliver(&mut self, now: Instant, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.has_traffic = true;
+        stream.kept_alive = stream.is_http.then_some(now);
         self.events.push_back(Event::Write(id, bytes));
         if let Some(since) = &mut stream.half_closed {
             self.half_closed.remove(&(*since, id));
@@ -305,6 +316,9 @@ const MAX_STREAMS: usize = 1024;
 /// that long about a request whose client has half-closed; a client that has closed altogether looks the same to us. It
 /// costs a descriptor here and a connection there, for nobody waits: the next client has a stream of its own.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP must have waited for its next request to count as idle. Servers close such connections
+/// after 5 s (Apache) to 75 s (nginx), and clients expect it; browsers keep theirs for minutes.
+const KEPT_ALIVE: Duration = Duration::from_secs(5);
 /// How long a session waits for a local reader before that is worth telling.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
 /// With more half-closed streams than this, the agent is told of the oldest at once.

@@ -232,3 +232,28 @@ fn another_protocol_ends_the_session_after_what_was_good() {
     assert!(world.streams.handle_bytes(world.now, bytes.into()).is_err());
     assert_eq!(world.events().last(), Some(&Event::Write(id, Bytes::from_static(b"good"))));
 }
+
+/// A session makes room for another destination when nothing of it is in use.
+#[test]
+fn which_streams_are_idle() {
+    let (begin, second) = (Instant::now(), Duration::from_secs(1));
+    let mut streams = Streams::new(true, begin);
+    let response = |id: StreamId| {
+        let frame = [&[1, 2, 2, 0], &id.get().to_le_bytes()[..], b"ok"].concat();
+        Bytes::from(frame)
+    };
+    let web = streams.open().unwrap();
+    streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(streams.idle_since(), None, "it waits for the response");
+    streams.handle_bytes(begin + second, response(web)).unwrap();
+    assert_eq!(streams.idle_since(), Some(begin + second + KEPT_ALIVE), "it waits for a request");
+    streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(streams.idle_since(), None);
+    streams.handle_bytes(begin + 2 * second, response(web)).unwrap();
+    let database = streams.open().unwrap();
+    streams.handle_input(database, b"\0\0\0\x08\x04\xd2\x16\x2f");
+    streams.handle_bytes(begin + 3 * second, response(database)).unwrap();
+    assert_eq!(streams.idle_since(), None, "a database connection is in use although it is quiet");
+    streams.handle_input_end(begin + 60 * second, database);
+    assert_eq!(streams.idle_since(), Some(begin + 60 * second), "its client has gone, perhaps");
+}
