@@ -43,7 +43,7 @@ impl Setup {
     }
 }
 
-/// What `sh` says when it waits for a command.
+/// Prompt of `sh`.
 #[track_caller]
 fn prompt(pty: &mut Pty) {
     pty.wait_for(if is_root() { "# " } else { "$ " });

@@ -21,7 +21,7 @@ fn greeting(output: &'static str) -> Gateway {
     })
 }
 
-/// What a session with [`greeting`] prints.
+/// Output of a session with [`greeting`].
 fn greeted() -> String {
     format!(
         "\nStarting session with SessionId: {SESSION}\nhello\r\n\n\nExiting session with sessionId: {SESSION}.\n\n"

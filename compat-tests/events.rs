@@ -142,7 +142,7 @@ fn forwards_proxies_and_mistakes_are_objects_too() {
     assert!(ready.iter().all(|event| event["port"].is_u64()), "{ready:#?}");
 }
 
-/// What happens to a further session names it, so that tools can tell whose connections are concerned.
+/// Events of an additional session name it, so that tools can tell whose connections are concerned.
 #[test]
 fn events_of_a_further_session_name_it_and_its_destination() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());

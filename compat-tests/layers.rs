@@ -9,7 +9,7 @@ use crate::harness::read;
 /// A module's path without `crate`: `["link", "tcp"]`. The crate's root is empty.
 type Module = Vec<String>;
 
-/// What the source says: its modules, what each imports, and what each hands on by another name.
+/// Modules of the source, with their imports and re-exports.
 struct Source {
     modules: BTreeMap<Module, Vec<Import>>,
 }
@@ -19,7 +19,7 @@ struct Source {
 struct Import {
     /// From the crate's root to the name, without `crate`.
     path: Vec<String>,
-    /// What it is called here; `*` for all of a module's names.
+    /// Local name; `*` for all of a module's names.
     name: String,
 }
 
@@ -166,7 +166,7 @@ impl Source {
         Source { modules }
     }
 
-    /// Which module uses which.
+    /// Pairs of modules, the first of which uses the second.
     fn arrows(&self) -> BTreeSet<(Module, Module)> {
         let all = self.modules.iter().flat_map(|(module, imports)| {
             imports.iter().map(move |import| (module.clone(), self.resolve(&import.path)))

@@ -9,6 +9,7 @@
 //! - [`events`]: JSON on stderr for tools.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
+//! - [`wording`]: doc comments, links and paths in documents.
 //! - [`verify_on_aws`]: `scripts/verify-on-aws` at services that keep the rules and at others.
 //! - [`link_places`]: `scripts/link-places`, with which packages and users place links to the program.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
@@ -75,3 +76,4 @@ mod verify_on_aws;
 mod windows;
 #[cfg(unix)]
 mod wire_log;
+mod wording;

@@ -260,7 +260,7 @@ fn a_download_that_the_end_of_the_session_cuts_off_is_reset() {
     }
 }
 
-/// What has come whole is the whole, although the session ends before the client has read it.
+/// Data that arrived completely stays complete, although the session ends before the client has read it.
 #[test]
 fn a_download_that_is_complete_ends_as_one() {
     let (mut world, sim) = (World::new(), sim());

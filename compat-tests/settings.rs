@@ -308,7 +308,7 @@ fn a_command_s_output_is_not_a_staircase() {
     assert!(pty.finish().success());
 }
 
-/// What a killed editor would have switched off itself.
+/// Terminal modes that a killed editor would have switched off itself.
 #[test]
 fn a_shell_that_is_cut_off_leaves_no_modes_on() {
     let gateway = Gateway::scripted(|socket: &mut Socket| {

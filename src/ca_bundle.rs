@@ -12,7 +12,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 
 use crate::files::{self, FileError};
 
-/// Why a file is not a bundle; reads well after its name and a colon.
+/// Reason that a file is not a bundle; reads well after its name and a colon.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BundleError {
     /// The file cannot be read.
@@ -109,8 +109,8 @@ fn content(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// Whether OpenSSL's data after a certificate (`X509_CERT_AUX`: `SEQUENCE { trust SEQUENCE OPTIONAL, reject [0] OPTIONAL,
-/// … }`) takes TLS servers out: by a rejection, or by trust in other purposes alone.
+/// Returns whether OpenSSL's data after a certificate (`X509_CERT_AUX`: `SEQUENCE { trust SEQUENCE OPTIONAL,
+/// reject [0] OPTIONAL, … }`) takes TLS servers out: by a rejection, or by trust in other purposes alone.
 fn is_rejected_for_servers(aux: &[u8]) -> bool {
     let Some((aux, _)) = content(aux, SEQUENCE) else { return false };
     let (trust, rest) = match content(aux, SEQUENCE) {

@@ -1,4 +1,4 @@
-//! Where a forward leads, and the StartSession request for it.
+//! Destination of a forward, and the StartSession request for it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ pub(crate) struct Destination {
     pub port: u16,
 }
 
-/// Why a destination cannot be asked for.
+/// Reason that a destination is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DestinationError {
     #[error("port 0 is not a valid destination port")]
@@ -43,7 +43,8 @@ impl Destination {
         Ok(Destination { host: host.to_owned(), port })
     }
 
-    /// Whether it is the instance itself. Agents since 3.3.4851 forward there only with the document that names no host.
+    /// Returns whether it is the instance itself. Agents since 3.3.4851 forward there only with the document
+    /// that names no host.
     fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")
             || self.host.parse::<IpAddr>().is_ok_and(|address| match address {

@@ -1,4 +1,4 @@
-//! What callers parse, byte for byte, and the status lines.
+//! Output that callers parse, byte for byte, and the status lines.
 //!
 //! Ansible waits for `Starting session with SessionId:`, tunnels for `Port N opened`: what goes to stdout is the official
 //! plugin's to the last newline. [`StatusLines`] and the answers to escapes ([`ESCAPE_HELP`], [`ESCAPES_DISABLED`],
@@ -97,7 +97,7 @@ pub(crate) fn closed_because(output: &str) -> String {
 pub(crate) const NOTHING_CAME: &str =
     "the session has ended before the remote sent anything; is there a server at that port?";
 
-/// What to do about the reason that the agent gave for closing the channel, for stderr; `None` where its words say all.
+/// Returns advice on the agent's reason for closing the channel, for stderr; `None` if the reason needs none.
 pub(crate) fn advice(output: &str) -> Option<&'static str> {
     // Agent source, `validateParameters` of its port plugin. Since 3.3.4851.0 that includes loopback.
     let host = output.trim().strip_prefix("Forwarding to IP address ")?.strip_suffix(" is forbidden.")?;
@@ -157,7 +157,7 @@ impl StatusLines {
         StatusLines { enabled, is_for_people, last: String::new() }
     }
 
-    /// Whether lines about something that takes long are wanted: on a terminal only.
+    /// Returns whether lines about something that takes long are wanted: on a terminal only.
     pub(crate) fn shows_progress(&self) -> bool {
         self.is_for_people
     }
@@ -394,7 +394,7 @@ const STATUS_PREFIX: &str = "session-manager-plugin: ";
 mod tests {
     use super::*;
 
-    /// What the official plugin printed in the recorded session `name`.
+    /// Output of the official plugin in the recorded session `name`.
     fn recorded(name: &str) -> String {
         let path = format!("{}/compat-tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).expect(&path);

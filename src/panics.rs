@@ -43,7 +43,7 @@ async fn catch<T>(future: impl Future<Output = T>, is_contained: bool) -> Result
     .await
 }
 
-/// Whether this thread is inside [`contain`], so that the program goes on after a panic.
+/// Returns whether this thread is inside [`contain`], so that the program goes on after a panic.
 pub(crate) fn is_contained() -> bool {
     CONTAINED.get()
 }

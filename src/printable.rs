@@ -20,7 +20,7 @@ pub(crate) fn escaped(text: &str) -> String {
     line.out
 }
 
-/// Whether `text` can be printed as it is: [`one_line`] would at most shorten it.
+/// Returns whether `text` can be printed as it is: [`one_line`] would at most shorten it.
 pub(crate) fn is_printable(text: &str) -> bool {
     !text.contains(is_unsafe)
 }

@@ -119,7 +119,7 @@ fn passed_on(status: u8, is_under_cli: bool, settings: &Settings) -> u8 {
     0
 }
 
-/// What has been started; reports on stderr what could not be, which stops nothing else.
+/// Starts the parts that can be started, and reports the others on stderr.
 fn started<T>(outcome: Result<Option<T>, String>, settings: &Settings) -> Option<T> {
     outcome.unwrap_or_else(|reason| {
         let _ = io::stderr().write_all(&session::failure_line(settings, &reason));
@@ -186,7 +186,7 @@ fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Where the response stands, if it is not in the environment.
+/// Position of the response in argv, if it is not in the environment.
 const RESPONSE: usize = 1;
 /// The plugin's own failures, when a status is asked for: ssh's number.
 const OWN_FAILURE: u8 = 255;

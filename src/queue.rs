@@ -1,8 +1,8 @@
 //! A queue of bytes whose limits count the memory that it holds.
 //!
-//! What waits for a reader is copied into blocks of our own. So a piece never keeps the larger read buffer alive that it
-//! was cut from, a million pieces of one byte cost what one piece of a million bytes costs, and what is counted is what is
-//! allocated. Only what has to wait is copied.
+//! Bytes that wait for a reader are copied into blocks of our own. So a piece never keeps the larger read
+//! buffer alive that it was cut from, a million pieces of one byte cost what one piece of a million bytes
+//! costs, and what is counted is what is allocated. Only what has to wait is copied.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -42,7 +42,7 @@ impl ByteQueue {
         self.held
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -74,7 +74,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// What is still to be written, for one system call.
+    /// Bytes still to be written, for one system call.
     pub(crate) fn slices(&self) -> Vec<IoSlice<'_>> {
         self.blocks.iter().map(|block| IoSlice::new(block.waiting())).collect()
     }
@@ -95,7 +95,7 @@ impl Batch {
         freed
     }
 
-    /// Whether all has been written.
+    /// Returns whether all has been written.
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -153,7 +153,7 @@ mod tests {
         batch.slices().iter().flat_map(|slice| slice.iter().copied()).collect()
     }
 
-    /// What is allocated, block by block.
+    /// Allocated memory, block by block.
     fn allocated(queue: &ByteQueue) -> usize {
         queue.blocks.iter().map(Block::held).sum()
     }

@@ -11,8 +11,7 @@ use crate::harness::process::{Signal, run};
 use crate::harness::sim::sim;
 use crate::harness::{Aws, TARGET, World, named_pipe};
 
-/// Who has signed the opening of a session that was called with this profile: by the binary alone, and by way of
-/// the AWS CLI.
+/// Signer of the opening of a session called with this profile, by the binary alone and through the AWS CLI.
 #[track_caller]
 fn signer(world: &World, sim: &Sim, profile: &str) -> SignatureReport {
     let signature = signer_alone(world, sim, profile);

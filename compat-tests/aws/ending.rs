@@ -1,4 +1,4 @@
-//! How a session is ended at the service.
+//! Ending a session at the service.
 
 use std::time::{Duration, Instant};
 

@@ -55,7 +55,7 @@ fn the_response_is_wiped_from_the_environment() {
     assert!(!text.contains("AWS_SSM_START_SESSION_RESPONSE"), "handed on: {text}");
 }
 
-/// What a crash would write to a disk holds the token and the keys.
+/// A core dump would hold the token and the keys.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_crash_leaves_no_core_dump_unless_the_setting_asks_for_one() {

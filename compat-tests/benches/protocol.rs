@@ -1,4 +1,4 @@
-//! What one message costs: `cargo bench`. Times are for a message of 1,024 bytes unless the name says otherwise.
+//! Cost of one message: `cargo bench`. Times are for a message of 1,024 bytes unless the name says otherwise.
 
 use std::time::{Duration, Instant};
 

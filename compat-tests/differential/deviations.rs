@@ -99,7 +99,7 @@ fn every_promise_of_the_security_policy_is_proved() {
     }
 }
 
-/// Whether the library has this test in the file that its path names.
+/// Returns whether the library has this test in the file that its path names.
 fn is_unit_test(test: &str) -> bool {
     let Some((path, name)) = test.rsplit_once("::") else { return false };
     let modules: Vec<&str> = path.split("::").collect();
@@ -112,7 +112,7 @@ fn is_unit_test(test: &str) -> bool {
     })
 }
 
-/// What can be set here cannot be set there.
+/// None of our own settings exist in the official plugin.
 #[test]
 fn every_setting_of_ours_is_a_deviation() {
     let all = all();

@@ -4,8 +4,8 @@
 //! still do so. Ours must do the same, but for the scripts that `deviations` names with a reason: there ours must
 //! differ, in exactly the way of `transcripts/<script>.ours.txt`.
 //!
-//! What no script can show to both plugins (a setting of ours, a network that fails) is in the same list, with the
-//! tests that prove it: see [`deviations`].
+//! Differences that no script can show to both plugins (a setting of ours, a network that fails) is in the same
+//! list, with the tests that prove it: see [`deviations`].
 //!
 //! `SSM_COMPAT_RECORD=1` writes the files instead of comparing: the official ones with `REFERENCE_PLUGIN`, and
 //! ours for the scripts that deviate.

@@ -1,5 +1,5 @@
-//! What the two plugins are put through. Each script answers a transcript: what the plugin printed, how it ended,
-//! what it sent, with the ports named after their order of appearance.
+//! Scripts that both plugins run. Each returns a transcript: what the plugin printed, how it ended, what it
+//! sent, with the ports named after their order of appearance.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -52,7 +52,7 @@ pub const ALL: &[(&str, Script)] = &[
     ("ssh-stdin-eof", ssh_stdin_eof),
 ];
 
-/// How long a plugin may take for a script before it counts as hanging. The official one does hang in some.
+/// Time after which a plugin counts as hanging in a script. The official one does hang in some.
 const HANGING: Duration = Duration::from_secs(20);
 
 /// The script of this name.

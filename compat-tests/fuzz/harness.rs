@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes. The same functions run under proptest in the normal tests
+//! Bodies of the fuzz targets. The same functions run under proptest in the normal tests
 //! (`compat-tests/hostile`), so that they cannot rot.
 //!
 //! Each takes any bytes, must not panic, and checks that what came in bounds what is kept and given out.

@@ -31,10 +31,10 @@ pub const DATA_KEY: [u8; 64] = *b"agent-to-client: 32 bytes of keyclient-to-agen
 /// API operations that were called.
 type Calls = Arc<Mutex<Vec<String>>>;
 
-/// How long the script waits for an acknowledgement before it sends its oldest message again, as agents do.
+/// Time without an acknowledgement after which the script resends its oldest message, as agents do.
 const RESEND_AFTER: Duration = Duration::from_millis(200);
 
-/// How long the end of a script waits for acknowledgements that may never come.
+/// Time that the end of a script waits for acknowledgements that may never come.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// A gateway on a free port. It answers API calls on the same port: GenerateDataKey with [`DATA_KEY`], others
@@ -116,7 +116,7 @@ impl Gateway {
         *self.starts_after.lock().expect("start lock") = Some(delay);
     }
 
-    /// How many websockets were asked for.
+    /// Number of websocket requests.
     pub fn opens(&self) -> usize {
         self.opens.load(Ordering::SeqCst)
     }
@@ -126,7 +126,7 @@ impl Gateway {
         self.calls.lock().expect("calls lock").clone()
     }
 
-    /// Where API calls go.
+    /// Endpoint for API calls.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

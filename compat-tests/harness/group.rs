@@ -40,7 +40,7 @@ mod unix {
         let _ = kill_process_group(pid, Signal::KILL);
     }
 
-    /// How a process ended that did not exit.
+    /// Description of the end of a process that did not exit.
     pub fn describe_end(status: ExitStatus) -> String {
         format!("signal {}", status.signal().unwrap_or_default())
     }
@@ -60,7 +60,7 @@ mod windows {
     /// A process id.
     pub type Pid = u32;
 
-    /// What the tests send.
+    /// Signals that the tests send.
     #[expect(clippy::upper_case_acronyms, reason = "the names that UNIX's have")]
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Signal {

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// How long a condition may take before the test fails. Generous: a loaded CI machine is slow, and a passing
-/// test never waits this long.
+/// Time after which a condition that does not hold fails the test. Generous: a loaded CI machine is slow, and a
+/// passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The region every test uses; no name resolution depends on it.
@@ -120,7 +120,8 @@ impl World {
         world
     }
 
-    /// What a program needs on this system to find its libraries, others, and the user's files.
+    /// Sets the variables that a program needs on this system to find its libraries, others, and the user's
+    /// files.
     #[cfg(unix)]
     fn set_system(&mut self, bin: &Path) {
         self.set(
@@ -131,7 +132,8 @@ impl World {
         self.set("USER", &user());
     }
 
-    /// What a program needs on this system to find its libraries, others, and the user's files.
+    /// Sets the variables that a program needs on this system to find its libraries, others, and the user's
+    /// files.
     #[cfg(windows)]
     fn set_system(&mut self, bin: &Path) {
         let system = std::env::var("SystemRoot").expect("SystemRoot");
@@ -238,7 +240,7 @@ pub fn user() -> String {
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
-/// Whether the tests run as root, where some servers refuse to start.
+/// Returns whether the tests run as root, where some servers refuse to start.
 #[cfg(unix)]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

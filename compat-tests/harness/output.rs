@@ -86,12 +86,12 @@ impl Output {
         state.bytes.clone()
     }
 
-    /// What has come so far.
+    /// Output so far.
     pub fn bytes(&self) -> Vec<u8> {
         self.shared.0.lock().expect("output lock").bytes.clone()
     }
 
-    /// What has come so far, as text.
+    /// Output so far, as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
@@ -116,7 +116,7 @@ impl Output {
     }
 }
 
-/// Where `needle` first is in `haystack`.
+/// Position of the first `needle` in `haystack`.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len().max(1)).position(|window| window == needle)
 }

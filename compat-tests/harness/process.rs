@@ -9,7 +9,8 @@ pub use super::group::{Pid, Signal};
 use super::group::{describe_end, kill_group, lead_group, signal_group, signal_process};
 use super::output::Output;
 
-/// Whether the plugin under test has the signal SIGUSR1, which Windows lacks (`scripts/windows` runs it under wine).
+/// Returns whether the plugin under test has the signal SIGUSR1, which Windows lacks (`scripts/windows` runs it
+/// under wine).
 pub fn has_usr1() -> bool {
     std::env::var_os("WINDOWS_RUNNER").is_none()
 }
@@ -18,16 +19,16 @@ pub fn has_usr1() -> bool {
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// What it writes to stdout.
+    /// Its stdout.
     pub stdout: Output,
-    /// What it writes to stderr.
+    /// Its stderr.
     pub stderr: Output,
     ended: bool,
 }
 
 /// A child that has ended.
 pub struct Finished {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
     /// All of its stdout.
     pub stdout: Vec<u8>,
@@ -37,7 +38,7 @@ pub struct Finished {
 
 /// A child that has ended, or was still running and has been killed.
 pub struct Outcome {
-    /// How it ended; `None` when it did not.
+    /// Exit status; `None` while it runs.
     pub status: Option<ExitStatus>,
     /// All of its stdout.
     pub stdout: Vec<u8>,

@@ -15,7 +15,7 @@ pub struct Pty {
     master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
-    /// What appears on the terminal.
+    /// Output on the terminal.
     pub screen: Output,
     ended: bool,
 }

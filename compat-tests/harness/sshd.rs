@@ -46,7 +46,7 @@ impl Sshd {
         Sshd { server, children }
     }
 
-    /// Where it listens.
+    /// Port it listens on.
     pub fn port(&self) -> u16 {
         self.server.port()
     }

@@ -4,9 +4,9 @@
 
 use sha2::{Digest, Sha256};
 
-/// What an agent sends.
+/// Type of an agent's messages.
 pub const OUTPUT: &str = "output_stream_data";
-/// What a client sends.
+/// Type of a client's messages.
 pub const INPUT: &str = "input_stream_data";
 /// Acknowledges one data message.
 pub const ACKNOWLEDGE: &str = "acknowledge";

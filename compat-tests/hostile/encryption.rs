@@ -42,7 +42,7 @@ impl Agent {
         [&nonce[..], &sealed].concat()
     }
 
-    /// What the client has encrypted; `None` if it has not.
+    /// Input that the client has encrypted; `None` if it has not.
     pub(super) fn open(&self, sealed: &[u8]) -> Option<String> {
         let (nonce, rest) = sealed.split_first_chunk::<12>()?;
         let plaintext = self.opens.decrypt(&Nonce::from(*nonce), rest).ok()?;

@@ -50,7 +50,7 @@ struct Attack<'a> {
     session: Session,
     unread: Unread,
     settings: &'static [(&'static str, &'static str)],
-    /// Which, and how often, one after the other.
+    /// Attacks and their counts, one after the other.
     bursts: &'a [(&'static str, Burst, usize)],
     /// MiB that the process may have held at most.
     below: usize,
@@ -193,7 +193,7 @@ impl Victim {
         client
     }
 
-    /// Whether it waits: with something to read it would be running, or waiting for a processor.
+    /// Returns whether it waits: with something to read it would be running, or waiting for a processor.
     fn is_asleep(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with('R'))
@@ -369,7 +369,7 @@ fn a_client_that_does_not_read() {
     }));
 }
 
-/// What all of them hold is limited, too.
+/// The memory that all of them hold is limited, too.
 #[test]
 fn clients_that_do_not_read_together() {
     let progress = Arc::new(Progress::default());
@@ -536,7 +536,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What an endless answer of the API, of a metadata service or of KMS can make the program hold.
+/// Memory held for an endless answer of the API, of a metadata service or of KMS.
 #[test]
 fn endless_answers() {
     let container = |world: &mut World, at: &str| {
@@ -705,11 +705,11 @@ const ENDLESS_PARTS: usize = 16 << 10;
 const MIXED: usize = 128;
 /// The order of the mixture.
 const SEED: u64 = 17;
-/// How long the mixture lasts.
+/// Duration of the mixture.
 const MIXTURE: Duration = Duration::from_secs(60);
-/// How long an attack may last.
+/// Time limit of an attack.
 const ATTACK: Duration = Duration::from_secs(120);
-/// How long nothing has happened when the plugin has stopped to read.
+/// Quiet time after which the plugin has stopped reading.
 const STANDSTILL: Duration = Duration::from_secs(3);
-/// How long nothing has happened when all that was sent has been read.
+/// Quiet time after which everything sent has been read.
 const SETTLED: Duration = Duration::from_secs(1);

@@ -140,5 +140,5 @@ fn send(socket: &mut Socket, payload_type: u32, payload: impl AsRef<[u8]>) {
     socket.data(payload_type, payload);
 }
 
-/// How long one session may last before the next.
+/// Time that one session may last before the next.
 const SESSION: Duration = Duration::from_secs(8);

@@ -18,7 +18,7 @@ use crate::harness::{TARGET, World, read, wire};
 pub(super) const ATTACK: &str = "\x1b]0;title\x07\x1b[2J\u{9b}2J\r\nsession-manager-plugin: connection resumed\n\
     2026-01-01T00:00:00.000000Z forged";
 
-/// What [`ATTACK`] looks like.
+/// Printed form of [`ATTACK`].
 const SHOWN: &str = r"\x1b]0;title\x07\x1b[2J\x9b2J\x0d\x0asession-manager-plugin: connection resumed\x0a2026-01-01T00:00:00.000000Z forged";
 
 /// A world with every status line and a log; and the log's path.

@@ -192,7 +192,7 @@ fn an_idle_forward_sleeps_between_its_pings() {
     forward.assert_gone();
 }
 
-/// How often each thread of a process has gone to sleep, by its number.
+/// Number of voluntary context switches of each thread of a process, by thread id.
 fn switches(pid: u32) -> BTreeMap<OsString, u64> {
     let tasks =
         std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).expect("its threads");

@@ -210,7 +210,7 @@ fn aws(rng: &mut fastrand::Rng) -> Result<(), String> {
     scene.check(None)
 }
 
-/// How many kinds [`Scene::start`] knows.
+/// Number of kinds that [`Scene::start`] knows.
 const KINDS: usize = 5;
 const STDIO: usize = 2;
 

@@ -1,6 +1,6 @@
-//! How a session lives and ends, seen from outside: signals, a dead parent, a lost network, deadlines, pipes and
-//! terminals. Each test looks at what must not be left behind: a process, an open session at the service, a port, a
-//! socket file, a terminal in raw mode.
+//! Lifetime of a session, seen from outside: signals, a dead parent, a lost network, deadlines, pipes and
+//! terminals. Each test looks at what must not be left behind: a process, an open session at the service, a
+//! port, a socket file, a terminal in raw mode.
 //!
 //! That a panic restores the terminal is tested in `src/term/tests/raw.rs`: nothing from outside provokes one.
 
@@ -86,7 +86,7 @@ impl Kind {
         };
     }
 
-    /// Whether a terminal is at the other end.
+    /// Returns whether a terminal is at the other end.
     fn has_terminal(self) -> bool {
         matches!(self, Kind::Shell | Kind::Command)
     }
@@ -155,15 +155,15 @@ fn assert_ended(sim: &Sim, id: &str) {
     assert!(ended, "the session is still open: {:#?}", sim.session(id));
 }
 
-/// What `sh` says when it waits for a command.
+/// Prompt of `sh`.
 fn prompt() -> &'static str {
     if is_root() { "# " } else { "$ " }
 }
 
-/// What commands say first.
+/// First output of a command.
 const UP: &str = "the-command-is-up";
 
-/// What servers say first.
+/// First output of a server.
 const GREETING: &str = "SSH-2.0-greeter\r\n";
 
 /// An end is promised within 2 s; the rest is for a machine that is busy with other tests.

@@ -72,7 +72,7 @@ pub fn read(pid: u32) -> Option<Process> {
 }
 
 impl Process {
-    /// Whether it is the plugin, however it was named.
+    /// Returns whether it is the plugin, however it was named.
     pub fn is_plugin(&self) -> bool {
         let program = fs::read_link(format!("/proc/{}/exe", self.pid));
         program.is_ok_and(|program| fs::canonicalize(plugin()).is_ok_and(|plugin| program == plugin))

@@ -314,7 +314,7 @@ fn ansible_drives_a_shell() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
-/// What was typed ahead starts programs that ask for the size once.
+/// Typed-ahead input starts programs that ask for the size once.
 #[test]
 fn the_size_comes_before_what_was_typed_ahead() {
     let sim = sim();

@@ -155,7 +155,7 @@ fn tilde_hash_shows_the_state() {
     assert!(terminal.finish_within(PATIENCE).success());
 }
 
-/// What the remote gets, where it says so.
+/// Input that the remote receives, as it reports it.
 #[test]
 fn tilde_minus_switches_escapes_off_and_two_are_one() {
     let (world, sim) = (World::new(), sim());

@@ -19,7 +19,7 @@ pub struct Terminal {
     _slave: Box<dyn SlavePty + Send>,
     child: Box<dyn Child + Send + Sync>,
     before: String,
-    /// What appears on it.
+    /// Output on it.
     pub screen: Output,
     ended: bool,
 }
@@ -93,7 +93,7 @@ impl Terminal {
         modes(&*self.master)
     }
 
-    /// Whether the modes differ from those before the start.
+    /// Returns whether the modes differ from those before the start.
     pub fn is_changed(&self) -> bool {
         self.modes() != self.before
     }

@@ -303,7 +303,7 @@ fn a_private_authority_is_trusted_when_the_profile_names_it() {
     site.works();
 }
 
-/// Whoever names an authority in `AWS_CA_BUNDLE` trusts no other, as with the AWS CLI.
+/// A CA in `AWS_CA_BUNDLE` replaces all others, as with the AWS CLI.
 #[test]
 fn named_authorities_replace_the_system_s() {
     let other = TlsFront::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), &["elsewhere"]).expect("another");

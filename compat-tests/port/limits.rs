@@ -1,4 +1,4 @@
-//! What the system lets a process have: descriptors, and time at rest.
+//! System limits: descriptors, and wake-ups at rest.
 
 use super::*;
 use crate::harness::limited;

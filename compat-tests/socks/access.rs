@@ -1,4 +1,4 @@
-//! Who may use the proxy: the same user, by port or by socket file.
+//! Access to the proxy: the same user, by port or by socket file.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, TcpListener};

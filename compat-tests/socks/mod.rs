@@ -147,7 +147,7 @@ fn a_thousand_short_requests_share_a_session() {
     assert_all_ended(&sim);
 }
 
-/// Whoever reaches it reaches what the instance reaches.
+/// A client of the proxy reaches everything that the instance reaches.
 #[test]
 fn on_loopback_only_whatever_the_port_listens_on() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());

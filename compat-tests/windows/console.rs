@@ -1,4 +1,4 @@
-//! What becomes of the console.
+//! State of the console.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What keys send.
+//! Bytes that keys send.
 
 use super::*;
 

@@ -194,5 +194,5 @@ fn on_windows(path: &Path) -> String {
 
 /// A caller that is none.
 const DRIVER: &str = "driver.exe";
-/// What no test types.
+/// Text that no test types.
 const MARK: &str = "<mark>";

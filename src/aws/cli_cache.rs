@@ -60,7 +60,7 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     Found::SignInNeeded(format!("profile {name} needs an MFA code{through}; {advice}"))
 }
 
-/// Why a file of the cache is not used.
+/// Reason that a file of the cache is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     /// Absent, expired, rejected or not credentials: the CLI makes another.

@@ -32,7 +32,7 @@ use crate::secret::Secret;
 pub struct Opened {
     /// Its id.
     pub session_id: String,
-    /// Where; not checked.
+    /// Stream URL; not checked.
     pub stream_url: String,
     /// With what.
     pub token: Secret,

@@ -23,7 +23,7 @@ use super::route::{Route, RoutedConnector};
 use crate::secret::Secret;
 use crate::{ca_bundle, panics};
 
-/// What the caller says about AWS.
+/// AWS settings of the caller.
 #[derive(Clone, Debug, Default)]
 pub struct AwsContext {
     /// The session's region. Empty: the environment's or the profile's.
@@ -114,7 +114,7 @@ pub(super) async fn retries(context: &AwsContext) -> Retries {
     Retries::read(|name| std::env::var_os(name), profiles.as_ref())
 }
 
-/// Whether the environment names an endpoint that SSM would use.
+/// Returns whether the environment names an endpoint that SSM would use.
 pub(super) fn has_endpoint_for_ssm() -> bool {
     ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
         .iter()

@@ -20,7 +20,7 @@ use super::error::{AwsError, ErrorKind};
 use super::retries::Retries;
 use super::{config, process_input};
 
-/// Where credentials are looked for.
+/// Source of credentials.
 pub(super) struct Sources<'a> {
     pub config: &'a SdkConfig,
     pub retries: &'a Retries,
@@ -82,8 +82,8 @@ pub(super) struct CachedCredentials {
 }
 
 impl CachedCredentials {
-    /// Whether they may be used without looking again. Those without an end are kept for one attempt only: looking
-    /// them up is cheap, and only that shows a change.
+    /// Returns whether they may be used without looking again. Those without an end are kept for one attempt
+    /// only: looking them up is cheap, and only that shows a change.
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
         match self.credentials.expiry() {
             Some(expiry) => expiry > now + REFRESH_AHEAD,
@@ -121,8 +121,8 @@ fn chain(sources: &Sources<'_>) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(chain)
 }
 
-/// Whether a signature can carry it: letters, digits and `_` (AWS's `accessKeyIdType`). A request that is signed with
-/// anything else is refused where an unsigned one may not be.
+/// Returns whether a signature can carry it: letters, digits and `_` (AWS's `accessKeyIdType`). A request that
+/// is signed with anything else is refused where an unsigned one may not be.
 fn is_access_key(id: &str) -> bool {
     !id.is_empty() && id.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
@@ -133,7 +133,7 @@ fn named(profile: Option<&str>) -> Option<&str> {
     profile.filter(|profile| !says("AWS_PROFILE", profile) && !says("AWS_DEFAULT_PROFILE", profile))
 }
 
-/// How credential providers (STS, SSO) make their own calls.
+/// Configuration of the calls that credential providers (STS, SSO) make.
 fn provider_config(Sources { config, retries, .. }: &Sources<'_>) -> ProviderConfig {
     let base = ProviderConfig::without_region()
         .with_region(config.region().cloned())

@@ -157,7 +157,7 @@ fn shortened(text: String) -> String {
 }
 
 const SHORT_REASON: usize = 60;
-/// How many characters of a service's message are repeated.
+/// Longest part of a service's message that is repeated, in characters.
 const LONGEST_REASON: usize = 600;
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct ManagedInstance {
     pub last_ping: Option<SystemTime>,
     /// The operating system; may be empty.
     pub platform: String,
-    /// Whether it is Windows.
+    /// True if it is Windows.
     pub is_windows: bool,
     /// The version of its agent; may be empty.
     pub agent_version: String,

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why the arguments cannot be understood. The text never contains any part of the response.
+/// Reason that the arguments are rejected. The text never contains any part of the response.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CliError {
     /// The argument at this position (from 1) is not UTF-8.

@@ -26,7 +26,7 @@ mod response;
 
 pub use self::error::CliError;
 
-/// What the caller wants.
+/// A parsed call.
 #[derive(Debug)]
 pub enum Invocation {
     /// No words at all: the CLI's and the installers' question whether the plugin is there.
@@ -51,7 +51,7 @@ pub enum Invocation {
 pub struct StartSession {
     /// The session's id, as the service gave it.
     pub session_id: String,
-    /// Where the data channel is opened.
+    /// URL of the data channel.
     pub stream_url: String,
     /// Opens the data channel, once.
     pub token: Secret,

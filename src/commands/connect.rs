@@ -220,7 +220,7 @@ pub(super) fn signal_status(outcome: &Outcome) -> Option<u8> {
     outcome.signal.and_then(signal_number).map(|number| SIGNAL_BASE + number)
 }
 
-/// How long the answer to StartSession may still take after a signal.
+/// Time that the answer to StartSession may still take after a signal.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 /// Between the first two attempts to start a session on a target that is not connected; doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

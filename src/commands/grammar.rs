@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 pub(super) const NAMES: &[&str] =
     &["ssh", "ssh-config", "forward", "shell", "run", "start-session", "completions", "help", "-V"];
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// `start-session`
@@ -33,7 +33,7 @@ pub(super) struct Common {
     pub region: Option<String>,
     pub endpoint_url: Option<String>,
     pub reason: Option<String>,
-    /// How long to wait for a target that is not connected.
+    /// Time to wait for a target that is not connected.
     pub wait: Option<Duration>,
     pub json: bool,
     pub quiet: bool,

@@ -44,7 +44,7 @@ use self::grammar::{Common, Request};
 use crate::settings::{Forwards, Loaded, Settings, Subject, When};
 use crate::{logging, process};
 
-/// Whether a first argument names one of these commands.
+/// Returns whether a first argument names one of these commands.
 pub(crate) fn is_command(word: &OsStr) -> bool {
     word.to_str().is_some_and(|word| grammar::NAMES.contains(&word))
 }

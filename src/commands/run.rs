@@ -49,7 +49,7 @@ fn status(outcome: &Outcome) -> u8 {
     }
 }
 
-/// Whether something other than a terminal or nothing is on stdin.
+/// Returns whether something other than a terminal or nothing is on stdin.
 fn has_input() -> bool {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {

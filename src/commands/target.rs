@@ -110,7 +110,7 @@ fn only(text: &str, found: Vec<ManagedInstance>) -> Result<String, Failure> {
     }
 }
 
-/// Whether it is the computer's name, with or without its domain, in any case.
+/// Returns whether it is the computer's name, with or without its domain, in any case.
 fn is_called(instance: &ManagedInstance, name: &str) -> bool {
     let short = instance.name.split('.').next().unwrap_or_default();
     instance.name.eq_ignore_ascii_case(name) || short.eq_ignore_ascii_case(name)

@@ -111,7 +111,7 @@ fn is_region(region: &str) -> bool {
 
 const FIPS: (&str, &str) = ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint");
 const DUAL_STACK: (&str, &str) = ("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint");
-/// Where the AWS CLI and the SDK keep the profiles, as users write it.
+/// Location of the profiles for the AWS CLI and the SDK, as users write it.
 pub(super) const CONFIG_FILE: &str =
     if cfg!(windows) { r"%USERPROFILE%\.aws\config" } else { "~/.aws/config" };
 const CLI_2_ONLY: &str = "AWS_REGION";

@@ -192,7 +192,7 @@ fn with_official_configuration(check: Check, path: &Path) -> Check {
     Check { found, advice: Some(advice), ..check }
 }
 
-/// Where the official plugin looks for `seelog.xml` (its source, `getLogConfigBytes`).
+/// Path where the official plugin looks for `seelog.xml` (its source, `getLogConfigBytes`).
 fn official_log_configuration() -> PathBuf {
     match std::env::var_os("ProgramFiles").filter(|_| cfg!(windows)) {
         Some(programs) => PathBuf::from(programs).join(r"Amazon\SessionManagerPlugin\seelog.xml"),
@@ -207,7 +207,8 @@ fn on_path(name: &str) -> Vec<PathBuf> {
     search(&path, &file_names(name, extensions.as_deref()))
 }
 
-/// What the plugin's file may be called. On Windows the AWS CLI starts it without a shell, which finds `.exe` alone.
+/// Plugins on the PATH, by any name the file may have. On Windows the AWS CLI starts it without a shell, which
+/// finds `.exe` alone.
 fn plugins_on_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     search(&path, &file_names(PLUGIN, cfg!(windows).then_some(".exe")))
@@ -225,7 +226,7 @@ fn file_names(name: &str, extensions: Option<&str>) -> Vec<String> {
     }
 }
 
-/// Where the official installer puts the plugin on Windows, and ours does, too.
+/// Folder of the official installer on Windows, and of ours.
 fn official_folder() -> Option<PathBuf> {
     let programs = std::env::var_os("ProgramFiles").filter(|_| cfg!(windows))?;
     Some(Path::new(&programs).join(r"Amazon\SessionManagerPlugin\bin"))
@@ -304,7 +305,8 @@ const FIRST_1_WITH_VARIABLE: Version = (1, 30, 3);
 const FIRST_2_WITH_VARIABLE: Version = (2, 13, 37);
 
 const PLUGIN: &str = "session-manager-plugin";
-/// Where the official package puts it. (The default of `ansible_aws_ssm_plugin` in community.aws before 9.1.)
+/// Location of the official package's binary. (The default of `ansible_aws_ssm_plugin` in community.aws before
+/// 9.1.)
 const USUAL_PLACE: &str = "/usr/local/bin/session-manager-plugin";
 const PLUGIN_EXE: &str = "session-manager-plugin.exe";
 /// The AWS CLI takes a second or two to say its version.

@@ -98,7 +98,7 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
     }
 }
 
-/// How long one check may take; they run side by side.
+/// Time limit of one check; checks run concurrently.
 pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::link::{ConnectError, Network, OpenError};
 use crate::notice;
 use crate::settings::Settings;
 
-/// Where a session would connect to.
+/// Endpoint that a session would connect to.
 pub(super) struct Route {
     pub network: Arc<Network>,
     /// The websocket's URL; or why there is none.
@@ -75,7 +75,7 @@ impl Route {
     }
 }
 
-/// Whether the names have addresses. Behind a proxy that is the proxy's to know.
+/// Returns whether the names have addresses. Behind a proxy that is the proxy's to know.
 pub(super) async fn dns(route: &Route) -> Check {
     const NAME: &str = "dns";
     let mut lines = Vec::new();
@@ -118,7 +118,7 @@ pub(super) async fn dns(route: &Route) -> Check {
     }
 }
 
-/// Which proxy counts for the websocket.
+/// Checks the proxy that applies to the websocket.
 pub(super) fn proxy(route: &Route) -> Check {
     const NAME: &str = "proxy";
     let Ok(url) = &route.stream else { return Check::skipped(NAME, "no URL to go to") };
@@ -152,7 +152,7 @@ pub(super) fn trust(route: &Route) -> Check {
     }
 }
 
-/// How far this machine's clock is from the service's.
+/// Compares this machine's clock with the service's.
 pub(super) async fn clock(route: &Route) -> Check {
     const NAME: &str = "clock";
     let Some(url) = &route.api else { return Check::skipped(NAME, "no endpoint to compare with") };
@@ -296,7 +296,7 @@ fn beside(url: &Url) -> String {
     }
 }
 
-/// How long one request over the network may take.
+/// Time limit of one network request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a proxy's TCP connection.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(2);

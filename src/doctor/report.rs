@@ -152,7 +152,7 @@ impl Report {
         Report { checks }
     }
 
-    /// Whether something must be done.
+    /// Returns whether something must be done.
     pub(crate) fn has_failed(&self) -> bool {
         self.count(Status::Failure) > 0
     }

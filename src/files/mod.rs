@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-/// Why a file is not read.
+/// Reason that a file is not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// A directory, a pipe, a device.
@@ -23,18 +23,18 @@ pub(crate) enum FileError {
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether there is no such file.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, FileError::Io(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
     }
 
-    /// Whether the file is not ours to read.
+    /// Returns whether the file is not ours to read.
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether others could have written the file.
+    /// Returns whether others could have written the file.
     pub(crate) fn is_untrusted(&self) -> bool {
         #[cfg(unix)]
         return matches!(self, FileError::Io(error)

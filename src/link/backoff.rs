@@ -23,7 +23,7 @@ impl Backoff {
         Backoff { attempts: 0, first, longest, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// How long to wait before the next attempt. The first comes at once: after an ordinary cut it succeeds.
+    /// Returns the delay before the next attempt. The first comes at once: after an ordinary cut it succeeds.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);

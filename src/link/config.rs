@@ -5,18 +5,18 @@ use std::time::Duration;
 use crate::protocol;
 use crate::wire_log::Recording;
 
-/// What a link needs to know. `Default` is what the program uses, and stays under the service's limits.
+/// Configuration of a link. `Default` is what the program uses, and stays under the service's limits.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The limits of the data channel.
     pub channel: protocol::Config,
-    /// How long the first opening may take in all, attempts included.
+    /// Time limit of the first opening, all attempts included.
     pub open_timeout: Duration,
-    /// How long to try to get a lost connection back.
+    /// Time limit for restoring a lost connection.
     pub reconnect_timeout: Duration,
     /// Time between websocket pings. A ping without any answer until the next is due means a dead socket.
     pub ping_interval: Duration,
-    /// Where the frames are recorded.
+    /// Recording of the frames.
     pub(crate) recording: Option<Recording>,
 }
 

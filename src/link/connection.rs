@@ -85,7 +85,7 @@ impl Connection {
         self.reconnect.opening_since()
     }
 
-    /// Whether an attempt is under way.
+    /// Returns whether an attempt is under way.
     pub(super) fn is_opening(&self) -> bool {
         self.reconnect.is_opening()
     }
@@ -215,12 +215,13 @@ impl Connection {
         }
     }
 
-    /// Whether the websocket should be read now.
+    /// Returns whether the websocket should be read now.
     pub(super) fn wants_frames(&self) -> bool {
         self.channel.wants_frames()
     }
 
-    /// What to write to the websocket next. Call it only when there is room: what it returns must be written.
+    /// Returns the next message for the websocket. Call it only when there is room: what it returns must be
+    /// written.
     #[must_use]
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
         if self.socket == SocketState::Closed {
@@ -233,7 +234,7 @@ impl Connection {
         Some(message(self.recorder.as_ref(), transmit))
     }
 
-    /// What is still to be written to the websocket before it is closed for good.
+    /// Returns the messages to write before the websocket is closed for good.
     pub(super) fn last_messages(&mut self) -> Vec<Message> {
         let recorder = self.recorder.as_ref();
         self.channel.drain_acknowledgements().map(|transmit| message(recorder, transmit)).collect()

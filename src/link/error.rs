@@ -8,7 +8,7 @@ use super::tcp::ConnectError;
 use super::tls::{self, TrustError};
 use crate::aws::AwsError;
 
-/// Why there is no connection.
+/// Reason that there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum GaveUp {
     /// The first opening failed.
@@ -37,7 +37,7 @@ pub enum GaveUp {
     },
 }
 
-/// Why an attempt failed.
+/// Reason that an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
     /// The websocket did not open.
@@ -56,7 +56,7 @@ pub enum OpenFailure {
     Unsigned {
         /// The refusal.
         error: OpenError,
-        /// Why it was not signed.
+        /// Reason that it was not signed.
         unsigned: AwsError,
     },
     /// ResumeSession says that the session is over.
@@ -76,7 +76,7 @@ impl OpenFailure {
         }
     }
 
-    /// Whether trying again soon is pointless.
+    /// Returns whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenFailure::Websocket(error)
@@ -87,7 +87,7 @@ impl OpenFailure {
     }
 }
 
-/// Why a websocket could not be opened. No text holds the URL's query, the token or a proxy's password.
+/// Reason that a websocket could not be opened. No text holds the URL's query, the token or a proxy's password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The name has no address, or nothing answers there.
@@ -136,7 +136,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether trying again soon is pointless.
+    /// Returns whether trying again soon is pointless.
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenError::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),

@@ -3,7 +3,7 @@
 use super::GaveUp;
 use crate::protocol::Event;
 
-/// What a link tells its session.
+/// Events from a link to its session.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// From the data channel.

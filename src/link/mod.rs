@@ -1,7 +1,7 @@
 //! The only place where a [`Channel`](crate::protocol::Channel) meets a socket and a clock.
 //!
-//! What a link decides is in `connection`, a state machine without sockets and clocks; [`Link`] is the pump that moves
-//! it on: it makes the attempts, owns the websocket and the timer.
+//! The decisions are in `connection`, a state machine without sockets and clocks; [`Link`] is the pump that
+//! moves it on: it makes the attempts, owns the websocket and the timer.
 //!
 //! | file | what it knows |
 //! |---|---|
@@ -118,12 +118,12 @@ impl Link {
         .await
     }
 
-    /// Whether more user data should be read for [`Link::send`].
+    /// Returns whether more user data should be read for [`Link::send`].
     pub fn wants_input(&self) -> bool {
         self.connection.channel().wants_input()
     }
 
-    /// How many bytes of user data [`Link::send`] has room for.
+    /// Returns the number of bytes of user data that [`Link::send`] has room for.
     pub fn input_room(&self) -> usize {
         self.connection.channel().input_room()
     }
@@ -138,22 +138,22 @@ impl Link {
         self.connection.channel_mut().handle_data_key(Instant::now().into_std(), result);
     }
 
-    /// What the agent can do.
+    /// Returns the capabilities of the agent.
     pub fn capabilities(&self) -> Capabilities {
         self.connection.channel().capabilities()
     }
 
-    /// Whether all that was sent has been acknowledged.
+    /// Returns whether all that was sent has been acknowledged.
     pub fn is_drained(&self) -> bool {
         self.connection.channel().is_drained()
     }
 
-    /// Whether all that was given to [`Link::send`] was sent, acknowledged or not.
+    /// Returns whether all that was given to [`Link::send`] was sent, acknowledged or not.
     pub fn is_sent(&self) -> bool {
         self.connection.channel().is_sent()
     }
 
-    /// Whether the websocket is open now.
+    /// Returns whether the websocket is open now.
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
     }
@@ -289,7 +289,7 @@ impl Link {
     }
 }
 
-/// How long closing the websocket may take.
+/// Time limit for closing the websocket.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the socket takes no more, the deadlines of what is sent are looked at this often.
 const SOCKET_FULL_POLL: Duration = Duration::from_millis(50);

@@ -10,8 +10,8 @@ use super::proxy::ProxySettings;
 use super::stream_url::{self, StreamUrlError};
 use super::tls::{self, TrustError};
 
-/// What every connection of a process has in common. Cheap to make: the trust store is read when the first TLS
-/// connection asks for it.
+/// Network settings shared by all connections of a process. Cheap to make: the trust store is read when the
+/// first TLS connection asks for it.
 #[derive(Debug)]
 pub struct Network {
     tls: OnceLock<Arc<rustls::ClientConfig>>,

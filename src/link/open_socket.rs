@@ -62,7 +62,7 @@ impl OpenSocket {
         self.socket.get_ref().tcp().local_addr().is_ok_and(|address| is_gone(address.ip()))
     }
 
-    /// Whether something waits for the network to take it.
+    /// Returns whether something waits for the network to take it.
     pub(super) fn is_blocked(&self) -> bool {
         self.must_flush
     }

@@ -37,11 +37,12 @@ pub struct Target {
     pub url: Url,
     /// The token that the opening frame presents.
     pub token: Arc<Secret>,
-    /// How hosts are reached: stream hosts, proxy, trust.
+    /// Network settings: stream hosts, proxy, trust.
     pub network: Arc<Network>,
     /// Signs the opening and gets new tokens; `None` opens unsigned, always with the same token.
     pub aws: Option<Arc<aws::Client>>,
-    /// Whether credentials are looked up to sign the opening with the first token. Later ones are signed in any case.
+    /// True if credentials are looked up to sign the opening with the first token. Later ones are signed in any
+    /// case.
     pub sign_first: bool,
 }
 
@@ -206,7 +207,7 @@ impl Opener {
     }
 }
 
-/// Why there is no new token.
+/// Reason that there is no new token.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("cannot get a new token for the session, retrying with the current one: {0}")]
@@ -216,7 +217,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the connection's own failure does not say it already.
+    /// Returns whether the connection's own failure does not say it already.
     fn is_news(&self) -> bool {
         !matches!(self, Refusal::Aws(AwsError { kind: ErrorKind::Unreachable | ErrorKind::Throttled, .. }))
     }
@@ -224,5 +225,5 @@ impl Refusal {
 
 /// The failure is reported without an explanation when STS takes longer to answer.
 const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an unused token is assumed to stay valid.
+/// Time that an unused token is assumed to stay valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use super::error::OpenError;
 use super::network::Network;
 use super::websocket;
 
-/// What a server says to a request.
+/// A server's response to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// The HTTP status; 101 has opened a websocket.

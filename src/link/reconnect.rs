@@ -32,9 +32,9 @@ pub(super) struct Reconnect {
     resumes: TokenBucket,
     /// Until when a websocket must be proven.
     deadline: Option<Instant>,
-    /// What the last attempt met, or why the last websocket is gone.
+    /// Error of the last attempt, or the reason that the last websocket was lost.
     last_failure: Option<String>,
-    /// Whether any websocket was open, and proven.
+    /// True if any websocket was open, and proven.
     was_open: bool,
     was_proven: bool,
     /// Opening of the last websocket that was lost, in case it recovers.
@@ -96,7 +96,7 @@ impl Reconnect {
         }
     }
 
-    /// Whether an attempt is under way.
+    /// Returns whether an attempt is under way.
     pub(super) fn is_opening(&self) -> bool {
         matches!(self.phase, Phase::Opening { .. })
     }

@@ -4,7 +4,7 @@ use url::{Host, Url};
 
 use super::partition;
 
-/// Why a stream URL is refused.
+/// Reason that a stream URL is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StreamUrlError {
     /// Not a URL at all. The text is not repeated: it may hold a signature.
@@ -65,7 +65,7 @@ pub(crate) fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Resu
     }
 }
 
-/// Whether the URL was presigned: it must then be opened as it is, and cannot be resumed.
+/// Returns whether the URL was presigned: it must then be opened as it is, and cannot be resumed.
 pub(crate) fn is_presigned(url: &Url) -> bool {
     url.query_pairs().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-amz-"))
 }
@@ -87,7 +87,8 @@ fn check(url: &Url, allowed: Option<&str>) -> Result<(), StreamUrlError> {
     if is_loopback || is_allowed || is_endpoint(&name) { Ok(()) } else { Err(StreamUrlError::Host(name)) }
 }
 
-/// Whether the name is `ssmmessages.<region>.<domain of AWS>`, or `….ssmmessages.<region>.vpce.<domain of AWS>`.
+/// Returns whether the name is `ssmmessages.<region>.<domain of AWS>`, or `….ssmmessages.<region>.vpce.<domain
+/// of AWS>`.
 ///
 /// A name below AWS's domains alone says nothing: buckets, APIs (`….execute-api.<region>.amazonaws.com`) and load
 /// balancers belong to customers, who choose some of the labels themselves.
@@ -107,7 +108,7 @@ fn is_service(label: &str) -> bool {
     matches!(label, "ssmmessages" | "ssmmessages-fips")
 }
 
-/// Whether the label has a region's form, `us-gov-west-1`: words, then a number.
+/// Returns whether the label has a region's form, `us-gov-west-1`: words, then a number.
 fn is_region(label: &str) -> bool {
     let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
     label.rsplit_once('-').is_some_and(|(words, number)| {

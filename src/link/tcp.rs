@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// Why there is no connection.
+/// Reason that there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name has no address.
@@ -112,8 +112,8 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 16;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long sent bytes may stay unacknowledged by the peer's system. Twice the usual time between websocket pings: a
-/// slow network keeps its connection, and a dead one is noticed even when nobody reads pongs.
+/// Time that sent bytes may stay unacknowledged by the peer's system. Twice the usual time between websocket
+/// pings: a slow network keeps its connection, and a dead one is noticed even when nobody reads pongs.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 

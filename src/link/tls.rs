@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::ca_bundle::{self, BundleError};
 
-/// Why there is nobody to trust.
+/// Reason that the trust store could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The file cannot be read, or a certificate in it is damaged.
@@ -32,7 +32,7 @@ pub enum TrustError {
     /// Neither the system nor the settings know a certificate.
     #[error("no CA certificates found{reason}; install the system's, or name a PEM file in AWS_CA_BUNDLE")]
     Nothing {
-        /// What went wrong with the system's store, in brackets, or empty.
+        /// Error of the system's store, in brackets, or empty.
         reason: String,
     },
     /// The TLS library takes no settings of ours.
@@ -137,7 +137,7 @@ pub(super) fn explain(error: &io::Error) -> String {
     }
 }
 
-/// Whether the peer showed a certificate that is not accepted: the same next time.
+/// Returns whether the peer showed a certificate that is not accepted: the same next time.
 pub(super) fn is_permanent(error: &io::Error) -> bool {
     // What rustls says about certificates comes as invalid data; a connection cut in the middle does not.
     error.kind() == io::ErrorKind::InvalidData

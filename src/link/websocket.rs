@@ -26,7 +26,7 @@ pub(super) type Socket = WebSocketStream<Stream>;
 /// One websocket to open.
 #[derive(Clone, Debug)]
 pub(super) struct Dial {
-    /// Where: a URL that [`Network::stream_url`] gave.
+    /// URL from [`Network::stream_url`].
     pub url: Url,
     /// The way there.
     pub network: Arc<Network>,
@@ -127,7 +127,7 @@ fn config() -> WebSocketConfig {
 
 /// One attempt; several fit into the time for opening.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
-/// What is left of the time for opening when an attempt is given up for it.
+/// Part of the opening time that is left when an attempt is given up.
 const ATTEMPT_RESERVE: Duration = Duration::from_millis(50);
 /// When there is no time left at all, whoever waits for the attempt gives it up first.
 const MIN_ATTEMPT: Duration = Duration::from_millis(100);

@@ -101,7 +101,7 @@ mod linux {
         (start > 0 && start < end).then_some(start..end)
     }
 
-    /// Where the argument at `position` lies among arguments that each end with a NUL.
+    /// Range of the argument at `position` among arguments that each end with a NUL.
     pub(super) fn nth(line: &[u8], position: usize) -> Option<Range<usize>> {
         let mut start = 0;
         for (index, argument) in line.split(|byte| *byte == 0).enumerate() {

@@ -52,7 +52,7 @@ pub(crate) fn stop() {
     let _ = kill_process(getpid(), Number::STOP);
 }
 
-/// Whether a terminal's keys send their signals to this process and to the commands that it runs.
+/// Returns whether a terminal's keys send their signals to this process and to the commands that it runs.
 pub(crate) fn is_in_foreground() -> bool {
     // SAFETY: `tcgetpgrp` takes and gives numbers only.
     let foreground = [0, 1, 2].map(|descriptor| unsafe { libc::tcgetpgrp(descriptor) });

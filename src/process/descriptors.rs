@@ -21,7 +21,7 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// How many descriptors the process may have open.
+/// Returns the number of descriptors that the process may have open.
 pub(crate) fn descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH);
     usize::try_from(limit).unwrap_or(usize::MAX)

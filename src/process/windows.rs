@@ -220,7 +220,7 @@ pub(crate) fn pass_on(_id: u32, _signal: Signal) {}
 /// There is no job control.
 pub(crate) fn stop() {}
 
-/// Whether the console sends its events to the commands, too.
+/// Returns whether the console sends its events to the commands, too.
 pub(crate) fn is_in_foreground() -> bool {
     true
 }

@@ -66,7 +66,7 @@ impl Acks {
         self.waiting.drain(..)
     }
 
-    /// What waits is written with the next write.
+    /// Releases the waiting acknowledgements for the next write.
     pub(super) fn release(&mut self) {
         self.due_at = None;
     }
@@ -83,8 +83,8 @@ impl Acks {
     }
 }
 
-/// How long an acknowledgement may wait for others: a fiftieth of the time after which an agent sends again at the
-/// earliest (200 ms).
+/// Time that an acknowledgement may wait for others: a fiftieth of the agent's shortest retransmission timeout
+/// (200 ms).
 const SHARED_FOR: Duration = Duration::from_millis(4);
 /// This many do not wait for more.
 const MAX_SHARED: usize = 16;

@@ -1,4 +1,4 @@
-//! What goes into a [`Channel`](super::Channel) and what comes out of it.
+//! Inputs and outputs of a [`Channel`](super::Channel).
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ pub struct Config {
     pub max_payload: usize,
     /// Unacknowledged payload bytes at most.
     pub max_window: usize,
-    /// How long the agent may take to its first message, and then to the end of the handshake.
+    /// Time limit for the agent's first message, and then for the end of the handshake.
     pub handshake_timeout: Duration,
     /// The terminal's size in the message that asks a silent agent whether it runs a session without a handshake. The
     /// session sends its own sizes once it is ready.
     pub initial_size: TerminalSize,
-    /// How long outstanding data may see no acknowledgement at all on a working socket.
+    /// Time that outstanding data may go without any acknowledgement on a working socket.
     pub give_up_after: Duration,
 }
 
@@ -36,7 +36,7 @@ impl Config {
     pub const MESSAGE_RATE: u32 = DEFAULT_RATE;
     /// The payload of agent and official plugin (`StreamDataPayloadSize`).
     pub const MAX_PAYLOAD: usize = 1024;
-    /// What the window may grow to.
+    /// Largest window, in bytes.
     pub const MAX_WINDOW: usize = DEFAULT_MAX_WINDOW;
     /// Agents that start slowly take a minute (agent#636).
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ impl Config {
 }
 
 impl Default for Config {
-    /// What the program uses where its settings say nothing; it stays under the service's limits.
+    /// Returns the program's defaults, which stay under the service's limits.
     fn default() -> Config {
         Config {
             client_version: COMPATIBLE_VERSION.to_owned(),
@@ -70,7 +70,7 @@ pub enum Transmit {
     Binary(Bytes),
 }
 
-/// What a session sends.
+/// Input of a session.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// User data. Small pieces are joined, large ones cut.
@@ -116,7 +116,7 @@ pub enum Event {
     Closed(CloseReason),
 }
 
-/// Why a session has ended.
+/// Reason that a session has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
     /// The service closed the channel, with a reason to show or an empty one.

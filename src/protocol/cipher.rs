@@ -100,7 +100,7 @@ impl Cipher {
 
 const NONCE_LENGTH: usize = 12;
 const TAG_LENGTH: usize = 16;
-/// How much longer a payload gets, in bytes.
+/// Bytes that encryption adds to a payload.
 pub(super) const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 
 #[cfg(test)]

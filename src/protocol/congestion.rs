@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 pub(super) struct Ack {
     /// Bytes that it acknowledged.
     pub bytes: usize,
-    /// What it says about the path; `None` for most messages that were sent twice.
+    /// Measurement of the path; `None` for most messages that were sent twice.
     pub sample: Option<Sample>,
     /// The smoothed round-trip time.
     pub smoothed_rtt: Duration,
-    /// Whether the window, not the sender, was what held data back.
+    /// True if the window, not the sender, was what held data back.
     pub is_limited: bool,
 }
 
-/// What a message that was sent once says about the path.
+/// Measurement of the path from a message that was sent once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     /// From its sending to its acknowledgement.
@@ -56,12 +56,12 @@ pub(super) struct Controller {
     round: Round,
     /// The fastest acknowledgement of the round before.
     fastest: Option<Duration>,
-    /// Whether the round before was limited by the window.
+    /// True if the round before was limited by the window.
     was_limited: bool,
     queue: Option<Queue>,
 }
 
-/// What is seen in the course of about a round trip.
+/// Measurements over about one round trip.
 #[derive(Debug, Default)]
 struct Round {
     ends: Option<Instant>,
@@ -69,7 +69,7 @@ struct Round {
     is_limited: bool,
 }
 
-/// What looks like a queue, since the round in which it was first seen.
+/// A suspected queue, since the round in which it was first seen.
 #[derive(Clone, Copy, Debug)]
 struct Queue {
     /// The window then.
@@ -99,7 +99,7 @@ impl Controller {
         }
     }
 
-    /// How much may be unacknowledged.
+    /// Returns the number of bytes that may be unacknowledged.
     pub(super) fn window(&self) -> usize {
         self.window
     }
@@ -154,7 +154,8 @@ impl Controller {
         (MIN_MESSAGES * self.step).max(MIN_WINDOW).min(self.max)
     }
 
-    /// Whether the window held data back lately. In a burst of acknowledgements only the first finds it full.
+    /// Returns whether the window held data back lately. In a burst of acknowledgements only the first finds it
+    /// full.
     fn is_limited(&self) -> bool {
         self.was_limited || self.round.is_limited
     }
@@ -169,13 +170,14 @@ impl Controller {
         self.recovered_at = Some(now);
     }
 
-    /// What the path carries in a round trip.
+    /// Returns the number of bytes that the path carries in a round trip.
     fn carried(&self) -> usize {
         let product = u128::from(self.rate.get()) * self.smoothed_rtt.as_micros() / 1_000_000;
         usize::try_from(product).unwrap_or(usize::MAX)
     }
 
-    /// Whether the acknowledgements of the last round trip were all somewhat late: a full queue loses messages.
+    /// Returns whether the acknowledgements of the last round trip were all somewhat late: a full queue loses
+    /// messages.
     fn is_backlogged(&self) -> bool {
         self.floor
             .zip(self.fastest)
@@ -244,9 +246,9 @@ const MIN_MESSAGES: usize = 8;
 const MIN_WINDOW: usize = 8 << 10;
 /// For how many round trips a delivery rate counts.
 const RATE_ROUNDS: u32 = 5;
-/// How much longer than an eighth above the floor a round trip may take before a loss counts as a full queue's.
+/// Allowance on top of an eighth above the floor; a loss in a longer round trip counts as a full queue's.
 const BACKLOG_ALLOWANCE: Duration = Duration::from_millis(2);
-/// How much longer than twice the floor a round trip may take before that counts as a queue.
+/// Allowance on top of twice the floor; a longer round trip counts as a queue.
 const QUEUE_ALLOWANCE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

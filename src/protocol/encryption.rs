@@ -59,7 +59,7 @@ impl Encryption {
         matches!(self, Encryption::Encrypted(_))
     }
 
-    /// How much longer a payload gets, in bytes.
+    /// Bytes that encryption adds to a payload.
     pub(super) fn overhead(&self) -> usize {
         if self.is_encrypted() { cipher::OVERHEAD } else { 0 }
     }

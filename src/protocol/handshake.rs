@@ -21,7 +21,7 @@ use super::agent_version::{AgentVersion, Capabilities};
 use super::cipher::{Cipher, DataKey};
 use super::payload::{Challenge, PayloadError, to_json};
 
-/// What kind of session the agent runs.
+/// Kinds of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionKind {
     /// A shell or a command on a terminal: `Standard_Stream`, `InteractiveCommands`.
@@ -48,7 +48,7 @@ pub struct PortProperties {
 }
 
 impl PortProperties {
-    /// Whether we listen locally, rather than stdin and stdout being the connection.
+    /// Returns whether we listen locally, rather than stdin and stdout being the connection.
     pub fn is_forwarding(&self) -> bool {
         self.kind == "LocalPortForwarding"
     }
@@ -78,7 +78,7 @@ pub struct DataKeyRequest {
     pub challenge: Option<String>,
 }
 
-/// What came of a handshake message.
+/// Outcome of a handshake message.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Send this HandshakeResponse.
@@ -140,7 +140,7 @@ impl Handshake {
         }
     }
 
-    /// What the agent can do; nothing before its request.
+    /// Returns the capabilities of the agent; none before its request.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.capabilities
     }

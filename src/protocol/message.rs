@@ -22,14 +22,14 @@ use uuid::Uuid;
 
 /// The header length that every known sender writes, in bytes; the length field itself comes on top.
 pub const HEADER_LENGTH: usize = 116;
-/// Where the payload starts in a frame with the usual header, in bytes.
+/// Offset of the payload in a frame with the usual header, in bytes.
 pub const PAYLOAD_OFFSET: usize = HEADER_LENGTH + 4;
 /// The largest frame we look at, in bytes. Agents send 1 KiB to 32 KiB; the websocket refuses more than this too.
 pub const MAX_FRAME: usize = 4 << 20;
 /// The flags value that acknowledgements carry (SYN and FIN, as the official plugin sends them).
 pub const ACK_FLAGS: u64 = 3;
 
-/// What a frame is for.
+/// Types of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageType {
     /// `input_stream_data`: client to agent.
@@ -78,7 +78,7 @@ impl MessageType {
     }
 }
 
-/// What the payload of a data message holds.
+/// Types of payloads in data messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the protocol's own")]
 pub enum PayloadType {
@@ -139,7 +139,7 @@ impl From<PayloadType> for u32 {
     }
 }
 
-/// Why a frame was not understood. Such a frame is logged and dropped, never fatal.
+/// Reason that a frame was not decoded. Such a frame is logged and dropped, never fatal.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// Shorter than its own header says.
@@ -162,7 +162,7 @@ pub enum DecodeError {
 /// One decoded frame. The payload is a slice of the received buffer, not a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What the frame is for.
+    /// Type of the frame.
     pub message_type: MessageType,
     /// Milliseconds since 1970 at the sender.
     pub created_ms: u64,
@@ -172,7 +172,7 @@ pub struct Message {
     pub flags: u64,
     /// The id that an acknowledgement names.
     pub id: Uuid,
-    /// What the payload holds.
+    /// Type of the payload.
     pub payload_type: PayloadType,
     /// The payload as sent (encrypted where the session is).
     pub payload: Bytes,

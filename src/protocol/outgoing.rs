@@ -22,7 +22,7 @@ enum Piece {
     Message(PayloadType, Bytes),
 }
 
-/// What the next message carries.
+/// Content of the next message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// User data, to be encrypted where the session is.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 /// The default rate, messages a second.
 pub(super) const DEFAULT_RATE: u32 = 900;
-/// How many messages may go at once after a rest. With the default rate any two seconds hold at most
-/// 128 + 2 × 900 = 1,928 messages, under the 2,000 that are known to be too many.
+/// Burst size after an idle period, in messages. With the default rate any two seconds hold at most 128 + 2 ×
+/// 900 = 1,928 messages, under the 2,000 that are known to be too many.
 pub(super) const BURST: u32 = 128;
 
-/// How many messages of a bulk go together, where the rate is what limits it: four each four milliseconds.
+/// Number of messages of a bulk transfer that are sent together when the rate is the limit: four each four
+/// milliseconds.
 const GROUP: u32 = 4;
 
 /// A token bucket; one token is one data message.
@@ -55,7 +56,7 @@ impl Pacer {
         self.held_until = None;
     }
 
-    /// Whether a message may go now.
+    /// Returns whether a message may go now.
     pub(super) fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
         self.next_at(is_one_of_many).is_none_or(|at| at <= now)
     }

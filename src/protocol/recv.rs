@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::message::Message;
 
-/// What to do with a received data message.
+/// Decision about a received data message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Acknowledge, then deliver it and whatever [`Receiver::poll_ready`] gives.
@@ -61,11 +61,11 @@ impl Receiver {
     }
 }
 
-/// How many early messages are held (the official plugin's bound).
+/// Largest number of early messages held (the official plugin's bound).
 const MAX_HELD: usize = 10_000;
-/// How many payload bytes early messages may hold.
+/// Largest number of bytes that early messages may hold.
 const MAX_HELD_BYTES: usize = 16 << 20;
-/// How far ahead a message may be (the agent's own buffer is 100,000 messages).
+/// Largest distance of an early message (the agent's own buffer is 100,000 messages).
 const MAX_AHEAD: i64 = 100_000;
 
 #[cfg(test)]

@@ -51,12 +51,12 @@ impl Rtt {
         self.latest
     }
 
-    /// How much the samples vary.
+    /// Returns the variation of the samples.
     pub(super) fn variation(&self) -> Duration {
         self.variation
     }
 
-    /// How long to wait for an acknowledgement before sending again.
+    /// Returns the retransmission timeout.
     pub(super) fn timeout(&self) -> Duration {
         let spread = GRANULARITY.max(self.variation * 4);
         (self.smoothed() + spread).clamp(MIN_TIMEOUT, MAX_TIMEOUT)

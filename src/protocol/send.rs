@@ -19,12 +19,12 @@ use bytes::Bytes;
 use super::congestion::Sample;
 use super::rtt::Rtt;
 
-/// What an acknowledgement was worth.
+/// Outcome of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Acked {
     /// Payload bytes that are no longer outstanding.
     pub bytes: usize,
-    /// What it says about the path, if it is clear which sending it answers.
+    /// Measurement of the path, if it is clear which transmission it answers.
     pub sample: Option<Sample>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Sender {
     outstanding: VecDeque<Option<Entry>>,
     outstanding_bytes: usize,
     outstanding_messages: usize,
-    /// What was acknowledged so far.
+    /// Amount acknowledged so far.
     delivered: Delivered,
     /// Sendings in their order, each with the message's number; stale ones are skipped.
     in_flight: VecDeque<(u64, i64)>,
@@ -56,7 +56,7 @@ pub(super) struct Sender {
     backoff: u32,
     last_ack: Option<Instant>,
     last_timeout: Option<Instant>,
-    /// Whether the tail was probed since the last acknowledgement.
+    /// True if the tail was probed since the last acknowledgement.
     is_tail_probed: bool,
     /// When the present silence began: outstanding data, connected, and no acknowledgement.
     unacknowledged_since: Option<Instant>,
@@ -72,11 +72,11 @@ struct Entry {
     sent_at: Instant,
     /// The sending before, if it was sent again.
     previously_sent_at: Option<Instant>,
-    /// What had been acknowledged when it was first sent.
+    /// Amount acknowledged when it was first sent.
     delivered: Delivered,
 }
 
-/// What a delivery rate is measured from, as in BBR: an amount that was acknowledged until then.
+/// Base of a delivery-rate measurement, as in BBR: the amount acknowledged until then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Delivered {
     /// Payload bytes.
@@ -105,12 +105,12 @@ impl Sender {
         self.outstanding_messages
     }
 
-    /// How many numbers lie between the oldest outstanding message and the next one.
+    /// Returns the distance between the oldest outstanding message and the next one.
     pub(super) fn span(&self) -> usize {
         self.outstanding.len()
     }
 
-    /// How often a message was sent again.
+    /// Number of retransmissions.
     pub(super) fn resent(&self) -> u64 {
         self.resent
     }
@@ -256,7 +256,7 @@ impl Sender {
         self.unacknowledged_since = (self.outstanding_messages > 0).then_some(now);
     }
 
-    /// How long outstanding data has seen no acknowledgement at all.
+    /// Returns the time that outstanding data has gone without any acknowledgement.
     pub(super) fn unacknowledged_for(&self, now: Instant) -> Duration {
         self.unacknowledged_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -314,11 +314,11 @@ impl Sender {
         (is_by_number || is_by_time).then_some((number, sent_at))
     }
 
-    /// What an acknowledgement says about the round-trip time. Of a message that was sent again it is not known which
-    /// sending it answers (Karn's rule), with two exceptions, without which a path that is, or has become, slower than
-    /// the timeout would have everything sent twice for ever. An acknowledgement that comes much sooner after the last
-    /// transmission than any has come so far answers the one before. And before the first sample, a time that may be too
-    /// long is better than none.
+    /// Returns the round-trip time that an acknowledgement shows. Of a message that was sent again it is not
+    /// known which sending it answers (Karn's rule), with two exceptions, without which a path that is, or has
+    /// become, slower than the timeout would have everything sent twice for ever. An acknowledgement that comes
+    /// much sooner after the last transmission than any has come so far answers the one before. And before the
+    /// first sample, a time that may be too long is better than none.
     fn round_trip(&self, now: Instant, entry: &Entry) -> Option<Duration> {
         let since_last = now.saturating_duration_since(entry.sent_at);
         let Some(previous) = entry.previously_sent_at else { return Some(since_last) };
@@ -335,8 +335,8 @@ impl Sender {
         u64::try_from(bytes * 1_000_000 / micros).unwrap_or(u64::MAX)
     }
 
-    /// How old an overtaken message must be to count as lost. Where round trips vary, messages overtake each other
-    /// without a loss.
+    /// Returns the age at which an overtaken message counts as lost. Where round trips vary, messages overtake
+    /// each other without a loss.
     fn reordering_allowance(&self) -> Duration {
         let steady = self.rtt.smoothed().max(self.rtt.latest()) * 9 / 8;
         steady.max(self.rtt.smoothed() + self.rtt.variation() * 4)
@@ -362,7 +362,8 @@ impl Sender {
     }
 }
 
-/// How many later sendings must have arrived before an earlier one counts as lost (QUIC's packet threshold).
+/// Number of later transmissions that must have arrived before an earlier one counts as lost (QUIC's packet
+/// threshold).
 const REORDERING_THRESHOLD: u64 = 3;
 /// A tail is not probed sooner: an agent acknowledges only after the destination took the data.
 const MIN_TAIL_PROBE: Duration = Duration::from_millis(50);

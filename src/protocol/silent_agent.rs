@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What is known of the agent before its first message.
+/// State of the agent before its first message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum SilentAgent {
     /// No socket has been open yet.
@@ -21,7 +21,7 @@ pub(super) enum SilentAgent {
     Answered(Instant),
 }
 
-/// What is to be done about an agent that has been silent for a while.
+/// Next step with an agent that has been silent for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextStep {
     /// Send it a message that does no harm.
@@ -55,7 +55,7 @@ impl SilentAgent {
         }
     }
 
-    /// What is to be done, once it has lasted.
+    /// Returns the next step once [`PATIENCE`] has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<NextStep> {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return None;
@@ -67,7 +67,7 @@ impl SilentAgent {
     }
 }
 
-/// How long an agent that says nothing is waited for before it is asked, and again after it has answered.
+/// Time to wait for a silent agent before probing it, and again after its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub(crate) enum Style {
     Plain,
 }
 
-/// Why writing to stdout has failed.
+/// Reason that writing to stdout failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     /// Its reader has gone, and needs no message: a closed pipe or connection, a terminal that hung up.
@@ -124,7 +124,7 @@ impl Console {
         self.is_closing = true;
     }
 
-    /// Whether sentences of the plugin are written.
+    /// Returns whether sentences of the plugin are written.
     pub(super) fn says(&self) -> bool {
         !self.is_quiet && !self.is_clean
     }
@@ -167,7 +167,7 @@ impl Console {
         }
     }
 
-    /// How the standard streams are used.
+    /// Use of the standard streams.
     pub(crate) fn style(&self) -> Style {
         self.style
     }
@@ -205,7 +205,7 @@ impl Console {
         }
     }
 
-    /// Whether stderr is for tools.
+    /// Returns whether stderr is for tools.
     pub(super) fn is_json(&self) -> bool {
         self.is_json
     }
@@ -220,7 +220,7 @@ impl Console {
         self.tell(&Status::message(text));
     }
 
-    /// Whether stderr is a terminal whose user wants to see that something takes long.
+    /// Returns whether stderr is a terminal whose user wants to see that something takes long.
     pub(super) fn shows_progress(&self) -> bool {
         self.status.shows_progress()
     }
@@ -282,7 +282,7 @@ impl Console {
         self.err.push(line);
     }
 
-    /// Whether more of the remote's bytes may be written.
+    /// Returns whether more of the remote's bytes may be written.
     pub(crate) fn has_room(&self) -> bool {
         self.out.has_room() && (self.style == Style::Official || self.err.has_room())
     }

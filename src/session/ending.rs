@@ -19,7 +19,7 @@ use crate::process::Signal;
 use crate::protocol::{Event, Flag, Input};
 use crate::term;
 
-/// Why a session's loop has ended.
+/// Reason that a session's loop ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// The service closed the channel; its reason, empty for none.
@@ -82,7 +82,7 @@ impl End {
 /// Outcome of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outcome {
-    /// Whether nothing has failed, the start included.
+    /// True if nothing has failed, the start included.
     pub is_well: bool,
     /// The remote command's status, if the agent has sent it.
     pub exit_code: Option<i32>,
@@ -104,7 +104,7 @@ impl Outcome {
     }
 }
 
-/// What is left of a session that nobody needs any more.
+/// A session that has to be cleaned up.
 pub(super) enum Remains {
     /// It is open at the service and must be ended there.
     Open(Box<Started>),
@@ -228,7 +228,7 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
     matches!(taken, Some(Drained::Acknowledged | Drained::Closed))
 }
 
-/// How the wait for acknowledgements has ended.
+/// End of the wait for acknowledgements.
 enum Drained {
     Acknowledged,
     Closed,
@@ -250,12 +250,12 @@ async fn acknowledged(link: &mut Link, until: Instant) -> Option<Drained> {
     tokio::time::timeout_at(until, drained).await.ok()
 }
 
-/// How long the acknowledgement of the flag may take when nothing is before it.
+/// Time limit for the acknowledgement of the flag when nothing is before it.
 fn flag_timeout(round_trip: Duration) -> Duration {
     (FLAG_ROUND_TRIPS * round_trip).clamp(MIN_FLAG_TIMEOUT, FLAG_TIMEOUT)
 }
 
-/// What is needed for the last words of a run.
+/// State needed to end a run.
 pub(super) struct Closing {
     /// The first session's id.
     pub id: String,
@@ -265,7 +265,7 @@ pub(super) struct Closing {
     pub remains: Vec<Remains>,
     /// Ends those that have failed before.
     pub reaper: Reaper,
-    /// Whether a failed write to stdout is no failure of the run: a port session writes only notices there.
+    /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
     pub may_lose_words: bool,
 }
 
@@ -347,7 +347,7 @@ async fn until_told_to_end(watch: &mut Watch) {
     while !ends_session(watch.recv().await) {}
 }
 
-/// Whether a signal ends a session of any kind.
+/// Returns whether a signal ends a session of any kind.
 pub(super) fn ends_session(signal: Signal) -> bool {
     matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
 }
@@ -358,7 +358,7 @@ const NOT_STARTED: [&str; 2] = ["Error occurred starting the command:", "Unable 
 const MAX_LINKS: usize = 8;
 /// Sessions being ended. More than a run starts before the first of them are ended.
 const MAX_ENDING: usize = 256;
-/// How long the end of all sessions may take.
+/// Time limit for ending all sessions.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the service is asked instead of the agent, which may still be busy with what came before the flag.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -366,7 +366,7 @@ const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
 const FLAG_ROUND_TRIPS: u32 = 4;
 /// On a short path the agent's machine decides.
 const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long output may still be written after a request to end.
+/// Time that output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// For failures of our own, when a status is asked for: ssh's number.

@@ -15,7 +15,7 @@
 
 use bytes::Bytes;
 
-/// What a chunk of input asks for, in order.
+/// Actions that a chunk of input requests, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Bytes for the remote.
@@ -126,7 +126,7 @@ fn after(byte: u8) -> State {
 #[derive(Default)]
 struct Output {
     actions: Vec<Action>,
-    /// Where the run of bytes to send begins.
+    /// Start of the run of bytes to send.
     start: Option<usize>,
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is known about the end of one connection.
+/// State of the end of one connection.
 #[derive(Debug)]
 pub(super) struct LastAnswers {
     quiet: Duration,
@@ -59,12 +59,12 @@ impl LastAnswers {
         }
     }
 
-    /// Whether the remote has said anything at all.
+    /// Returns whether the remote has said anything at all.
     pub(super) fn has_begun(&self) -> bool {
         !self.greeting.is_empty()
     }
 
-    /// Whether the input has ended.
+    /// Returns whether the input has ended.
     pub(super) fn has_input_ended(&self) -> bool {
         self.quiet_since.is_some()
     }
@@ -80,14 +80,15 @@ impl LastAnswers {
     }
 }
 
-/// How a server that speaks SSH begins (RFC 4253, section 4.2).
+/// First bytes of a server that speaks SSH (RFC 4253, section 4.2).
 const SSH: &[u8] = b"SSH-";
-/// How long a server may think about what has come through stdin. The official plugin ends at once and loses the answer.
+/// Time that a server may take to answer the input from stdin. The official plugin ends at once and loses the
+/// answer.
 const STDIN_QUIET: Duration = Duration::from_secs(2);
-/// How long a server may think about what a half-closed connection has sent. Shorter than with streams: these agents
+/// Time that a server may take to answer a half-closed connection. Shorter than with streams: these agents
 /// never say that the destination has closed, so each connection stays open there for this long.
 const BASIC_QUIET: Duration = Duration::from_secs(1);
-/// What is under way when the last acknowledgement comes takes half a round trip; each gap in it may be another.
+/// Data under way when the last acknowledgement comes takes half a round trip; each gap in it may be another.
 const QUIET_ROUND_TRIPS: u32 = 4;
 /// On a short path the gaps are the agent's: a millisecond after each message, more on a busy machine.
 const MIN_QUIET: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! What a session does with its link and its standard streams: one loop per kind of session.
+//! Sessions: one loop per kind of session, between its link and the standard streams.
 //!
 //! [`run`] opens the channel, waits until the agent says what kind of session it is, runs that kind's loop, and ends
 //! the session: the last words, what is still to be written, the exit status.

@@ -19,7 +19,7 @@ use crate::term::{
     MODES_OFF, RawMode, Stdin, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal,
 };
 
-/// What the remote command runs on.
+/// Terminal or streams of the remote command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remote {
     /// A terminal: the end of input is a byte there.
@@ -114,7 +114,7 @@ async fn read(stdin: &mut Option<Stdin>) -> io::Result<Bytes> {
     }
 }
 
-/// Whether the remote program could not clear up after itself.
+/// Returns whether the remote program could not clear up after itself.
 fn is_cut_off(end: &End) -> bool {
     match end {
         End::Terminated | End::TimedOut | End::Failed(_) => true,
@@ -129,7 +129,7 @@ struct Shell {
     fallback: TerminalSize,
     size: Option<TerminalSize>,
     is_line_start: bool,
-    /// How often the end of input has been sent to the remote terminal, and when it is sent again.
+    /// Number of times that the end of input was sent to the remote terminal, and the time of the next.
     ends_sent: u32,
     next_end: Option<Instant>,
     outage: Outage,

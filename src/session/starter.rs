@@ -56,7 +56,7 @@ impl Starter {
     }
 }
 
-/// Why a session was not started.
+/// Reason that a session was not started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     /// StartSession failed.
@@ -68,7 +68,7 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// Whether trying again may help by itself: the instance is still starting, the network is down.
+    /// Returns whether trying again may help by itself: the instance is still starting, the network is down.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {
@@ -79,7 +79,7 @@ impl StartError {
         }
     }
 
-    /// What to do against a cause that does not pass.
+    /// Returns advice on a permanent cause.
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
             StartError::Aws(error) => match error.kind {

@@ -90,23 +90,24 @@ pub(super) enum Status {
         of: Subject,
         text: String,
     },
-    /// What has gone wrong.
+    /// An error.
     Failure { text: String },
     /// The end of the program.
     End { cause: &'static str, reason: String },
 }
 
-/// Whose event it is: the session, where it belongs to one. Of several sessions behind a port only the oldest reports.
+/// The session and destination that an event is about. Of several sessions behind a port only the oldest
+/// reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Subject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Where it leads, if that is not the destination of the command line.
+    /// Destination, if it is not the one of the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
 }
 
-/// What is ready.
+/// Kind of the ready session or listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
@@ -126,7 +127,7 @@ struct Line<'a> {
 }
 
 impl Status {
-    /// What is not of a session.
+    /// Returns a message that is not about one session.
     pub(super) fn message(text: impl Into<String>) -> Status {
         Status::Message { of: Subject::default(), text: text.into() }
     }

@@ -1,4 +1,4 @@
-//! What may end a session from outside: signals, and the death of the AWS CLI that called us.
+//! Events from outside that end a session: signals, and the death of the calling AWS CLI.
 
 use std::io;
 

@@ -13,8 +13,8 @@ use super::table::{self, TABLE, Variable};
 use super::warning::{Warning, shown};
 use crate::files::{self, FileError};
 
-/// Where the settings file is looked for: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the
-/// system's usual place (`~/.config`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `None` without a home.
+/// Path of the settings file: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the system's
+/// usual place (`~/.config`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `None` without a home.
 pub(crate) fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = || {

@@ -74,7 +74,7 @@ fn read(text: &str) -> (Vec<Forward>, Vec<FormError>) {
     (forwards, errors)
 }
 
-/// Whether two forwards listen on one port of the same address.
+/// Returns whether two forwards listen on one port of the same address.
 fn is_same_port(one: &Forward, other: &Forward) -> bool {
     one.local_port != 0 && one.local_port == other.local_port && one.bind == other.bind
 }

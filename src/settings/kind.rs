@@ -17,15 +17,16 @@ pub(crate) trait Describe {
     /// The default, as `--help` shows it.
     fn default_text(&self) -> String;
 
-    /// What a value must be, to follow "is not".
+    /// Returns the required form of a value, to follow "is not".
     fn wanted(&self) -> String;
 
-    /// Which numbers are taken, to follow the setting's meaning in brackets; `None` where any value is or the meaning lists them.
+    /// Returns the accepted numbers, to follow the setting's meaning in brackets; `None` if any value is
+    /// accepted or the meaning lists them.
     fn range(&self) -> Option<String> {
         None
     }
 
-    /// Whether the settings file may have an array in the place of words separated by spaces.
+    /// Returns whether the settings file may have an array in the place of words separated by spaces.
     fn is_list(&self) -> bool {
         false
     }
@@ -33,10 +34,10 @@ pub(crate) trait Describe {
 
 /// A kind of setting: its default and how a value is read.
 pub(crate) trait Kind: Describe {
-    /// What the program works with.
+    /// Type of the parsed value.
     type Value;
 
-    /// Whether `~/` at the beginning of a value is the user's home directory, as in AWS's own files.
+    /// True if `~/` at the beginning of a value is the user's home directory, as in AWS's own files.
     const IS_PATH: bool = false;
 
     /// The value of a setting that is not given.
@@ -53,7 +54,7 @@ pub(crate) trait Kind: Describe {
 
 /// A kind whose values can be checked without being used.
 pub(crate) trait Checked: Describe {
-    /// Whether a value can be used, all of it.
+    /// Returns whether a value can be used, all of it.
     fn accepts(&self, value: &OsStr) -> bool;
 }
 
@@ -217,8 +218,8 @@ impl Kind for Filter {
     }
 }
 
-/// Whether a part of a filter is a level, or has one for a module. A lone word, such as `verbose`, would be the name of a
-/// module that does not exist, and log nothing.
+/// Returns whether a part of a filter is a level, or has one for a module. A lone word, such as `verbose`,
+/// would be the name of a module that does not exist, and log nothing.
 fn is_directive(directive: &str) -> bool {
     let directive = directive.trim();
     directive.parse::<LevelFilter>().is_ok()
@@ -357,7 +358,7 @@ impl<T: Copy + Display + FromStr + PartialOrd> Kind for Number<T> {
     }
 }
 
-/// Where a SOCKS proxy listens.
+/// Address of a SOCKS proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SocksAddress {
     /// A port on loopback; 0 is any free one.

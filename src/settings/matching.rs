@@ -59,7 +59,7 @@ impl Conditions {
         Ok(Conditions(conditions))
     }
 
-    /// Whether each condition has a pattern that matches. Without conditions, all sessions match.
+    /// Returns whether each condition has a pattern that matches. Without conditions, all sessions match.
     pub(super) fn match_session(&self, subject: &Subject) -> bool {
         self.0.iter().all(|(name, patterns)| {
             let Some(value) = subject.value(name) else { return false };

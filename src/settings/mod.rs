@@ -71,7 +71,7 @@ impl Default for Settings {
 pub(crate) struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// What could not be used.
+    /// Warnings about rejected values.
     pub warnings: Vec<Warning>,
     /// The settings that are not left to their defaults, by the names of their variables.
     pub set: Vec<(&'static str, Source)>,

@@ -8,7 +8,7 @@ pub(super) fn key(name: &str) -> String {
     name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Whether only this program reads the variable `name`.
+/// Returns whether only this program reads the variable `name`.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX)
 }

@@ -142,7 +142,7 @@ pub(crate) fn manual() -> String {
     text
 }
 
-/// What the events of `session::status` are called, and their fields.
+/// Names and fields of the events in `session::status`.
 const EVENTS: &[(&str, &str)] = &[
     ("opening", "The session is being opened. session"),
     (

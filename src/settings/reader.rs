@@ -8,7 +8,7 @@ use super::kind::Kind;
 use super::name;
 use super::warning::{Warning, shown};
 
-/// Where a setting comes from.
+/// Source of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// An environment variable.
@@ -40,7 +40,7 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         read
     }
 
-    /// What is given for a setting. Nothing but white space is nothing.
+    /// Returns the value given for a setting. Blank values count as unset.
     fn given(&mut self, name: &'static str) -> Option<(OsString, Source)> {
         let is_given = |value: &OsString| !value.as_encoded_bytes().trim_ascii().is_empty();
         let found = match (self.get)(name).filter(is_given) {

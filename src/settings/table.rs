@@ -18,9 +18,9 @@ use crate::{link, protocol};
 pub(crate) struct Variable {
     /// The environment variable's name.
     pub name: &'static str,
-    /// What it does, for `--help`.
+    /// Meaning, for `--help`.
     pub meaning: &'static str,
-    /// Why it exists and why the default is what it is.
+    /// Reason for the setting and for its default.
     pub reason: &'static str,
     kind: &'static dyn Checked,
 }
@@ -41,17 +41,17 @@ impl Variable {
         self.kind.wanted()
     }
 
-    /// Whether a value can be used.
+    /// Returns whether a value can be used.
     pub(super) fn accepts(&self, value: &OsStr) -> bool {
         self.kind.accepts(value)
     }
 
-    /// Whether the file may have an array for it.
+    /// Returns whether the file may have an array for it.
     pub(super) fn is_list(&self) -> bool {
         self.kind.is_list()
     }
 
-    /// What it does, with the numbers it takes.
+    /// Returns the meaning, with the accepted numbers.
     pub(crate) fn text(&self) -> String {
         match self.kind.range() {
             Some(range) => format!("{} ({range})", self.meaning),

@@ -31,7 +31,7 @@ fn the_defaults_are_the_table_s() {
     assert_eq!((settings.local_host, settings.log, settings.log_file), (None, None, None));
 }
 
-/// What programs that use the library get is what the program uses.
+/// The library's defaults are the program's.
 #[test]
 fn the_defaults_are_those_of_the_library() {
     let settings = Settings::default();

@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::file::{self, TUNNELS};
 
-/// What a tunnel leads to.
+/// Destination of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tunnel {

@@ -44,7 +44,7 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
 }
 
-/// How many characters must be added, left out or replaced to get from one word to the other.
+/// Returns the edit distance of two words.
 pub(super) fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

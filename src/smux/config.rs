@@ -3,7 +3,7 @@
 use super::frame::HEADER_LEN;
 use super::keepalive::KeepAlive;
 
-/// Which end of the session this is.
+/// Ends of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Opens streams 3, 5, 7, ... and accepts none.
@@ -12,10 +12,10 @@ pub enum Role {
     Server,
 }
 
-/// What a session needs to know.
+/// Configuration of a session.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Which end this is.
+    /// This end's role.
     pub role: Role,
     /// Off for agents newer than 3.1.1511.0, which turn theirs off too; on for older ones.
     pub keepalive: Option<KeepAlive>,

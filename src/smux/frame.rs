@@ -25,7 +25,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What [`Decoder::next`] found.
+/// Result of [`Decoder::next`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// The peer opens a stream.

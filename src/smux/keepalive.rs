@@ -26,7 +26,7 @@ pub(super) struct Timers {
     reading: bool,
 }
 
-/// What is due.
+/// Due action.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,

@@ -54,9 +54,9 @@
 //! In scope: both roles (the server's exists for tests), half-close, keepalive, bounds in bytes for
 //! everything queued here. Out of scope: version 2, reading and writing sockets, bounding received data.
 //!
-//! Why not a crate: the one that is well kept (`async_smux`, the peer in our tests) owns its tasks and bounds
-//! its queues in frames. Here queues are bounded in bytes, frames are cut when a message has room for them,
-//! and every run is reproducible.
+//! No crate fits: the well-maintained one (`async_smux`, the peer in our tests) owns its tasks and bounds its
+//! queues in frames. Here queues are bounded in bytes, frames are cut when a message has room for them, and
+//! every run is reproducible.
 
 // Tests start their virtual clocks somewhere.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]

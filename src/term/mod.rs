@@ -48,13 +48,13 @@ pub(crate) fn current_size(fallback: TerminalSize) -> TerminalSize {
     known.unwrap_or(fallback)
 }
 
-/// Whether stdin is a terminal: the condition for raw mode, escapes and size changes.
+/// Returns whether stdin is a terminal: the condition for raw mode, escapes and size changes.
 #[must_use]
 pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Whether there is input that is not typed: a pipe, a socket or a file that is not empty.
+/// Returns whether there is input that is not typed: a pipe, a socket or a file that is not empty.
 #[must_use]
 pub(crate) fn stdin_has_data() -> bool {
     #[cfg(unix)]
@@ -63,9 +63,9 @@ pub(crate) fn stdin_has_data() -> bool {
     return false;
 }
 
-/// Whether stdin is the terminal of Cygwin or MSYS (mintty, as in Git Bash). To all but their own programs that is a pipe,
-/// by whose name (`\msys-…-pty0-from-master`) the standard library takes it for a terminal; there is no console behind it
-/// that could be put into raw mode.
+/// Returns whether stdin is the terminal of Cygwin or MSYS (mintty, as in Git Bash). To all but their own
+/// programs that is a pipe, by whose name (`\msys-…-pty0-from-master`) the standard library takes it for a
+/// terminal; there is no console behind it that could be put into raw mode.
 #[must_use]
 pub(crate) fn stdin_is_pipe_terminal() -> bool {
     #[cfg(unix)]
@@ -76,7 +76,7 @@ pub(crate) fn stdin_is_pipe_terminal() -> bool {
     }
 }
 
-/// Whether stdout is a terminal.
+/// Returns whether stdout is a terminal.
 #[must_use]
 pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()

@@ -67,7 +67,7 @@ impl Output {
         self.shared.work.notify_one();
     }
 
-    /// Whether what waits holds less memory than [`OUTPUT_QUEUE`].
+    /// Returns whether what waits holds less memory than [`OUTPUT_QUEUE`].
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
         self.held() < OUTPUT_QUEUE
@@ -79,7 +79,7 @@ impl Output {
         self.shared.lock().held
     }
 
-    /// Whether all has been written.
+    /// Returns whether all has been written.
     #[cfg(all(test, unix))]
     pub(crate) fn is_empty(&self) -> bool {
         self.shared.lock().held == 0
@@ -164,7 +164,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits is dropped: nobody will read it.
+    /// Drops the queue, since its reader is gone.
     fn fail(&self, state: &mut State, err: &io::Error) {
         state.failed = Some((err.kind(), err.raw_os_error()));
         state.queue = ByteQueue::default();

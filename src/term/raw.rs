@@ -111,7 +111,7 @@ pub(crate) async fn settled() {
     }
 }
 
-/// Whether the terminal is in raw mode through us, so that a line needs `\r\n`.
+/// Returns whether the terminal is in raw mode through us, so that a line needs `\r\n`.
 #[must_use]
 pub(crate) fn is_raw() -> bool {
     RAW.load(Ordering::Acquire)
@@ -129,14 +129,14 @@ impl Saved {
         Ok(without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?)
     }
 
-    /// Whether the terminal is as we have left it.
+    /// Returns whether the terminal is as we have left it.
     fn is_untouched(&self) -> bool {
         let modes = |mode: &Termios| (mode.input_modes, mode.output_modes, mode.local_modes);
         tcgetattr(&self.fd).is_ok_and(|now| modes(&now) == modes(&self.raw))
     }
 
-    /// Whether somebody has changed our modes and will put them back: readline switches signals on, but leaves the
-    /// extensions (IEXTEN) off if it finds them off. All other modes that we meet have them on.
+    /// Returns whether somebody has changed our modes and will put them back: readline switches signals on, but
+    /// leaves the extensions (IEXTEN) off if it finds them off. All other modes that we meet have them on.
     fn is_built_upon(&self) -> bool {
         let has_extensions = |mode: &Termios| mode.local_modes.contains(LocalModes::IEXTEN);
         has_extensions(&self.original) && tcgetattr(&self.fd).is_ok_and(|now| !has_extensions(&now))
@@ -166,8 +166,8 @@ fn raw(mut mode: Termios, writes_to_it: bool) -> Termios {
     mode
 }
 
-/// Whether both are one terminal, by whatever name they were opened: `/dev/tty` is a device of its own, but no process
-/// has two controlling terminals.
+/// Returns whether both are one terminal, by whatever name they were opened: `/dev/tty` is a device of its own,
+/// but no process has two controlling terminals.
 pub(super) fn is_same_terminal(one: impl AsFd, other: impl AsFd) -> bool {
     let device = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_rdev).ok();
     let (one, other) = (one.as_fd(), other.as_fd());
@@ -181,8 +181,8 @@ fn is_controlling(terminal: BorrowedFd<'_>) -> bool {
     unsafe { libc::tcgetsid(terminal.as_raw_fd()) >= 0 }
 }
 
-/// Whether another process group has the terminal. False if it is not the controlling one. Group 0 stands for every group
-/// whose leader is in another PID namespace; if ours is such a group, 0 counts as ours.
+/// Returns whether another process group has the terminal. False if it is not the controlling one. Group 0
+/// stands for every group whose leader is in another PID namespace; if ours is such a group, 0 counts as ours.
 pub(super) fn in_background(terminal: impl AsFd) -> bool {
     // SAFETY: `tcgetpgrp` takes and gives numbers only; the descriptor is open.
     let foreground = unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) };
@@ -225,9 +225,9 @@ fn lock() -> MutexGuard<'static, Option<Saved>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a line may be edited.
+/// Time limit for editing a line.
 const EDITING: Duration = Duration::from_secs(30);
-/// How often the line editor is looked at: the command that its line starts may begin this soon.
+/// Interval at which the line editor is checked: the command that its line starts may begin this soon.
 const EDITING_POLL: Duration = Duration::from_millis(10);
 
 static EDITED: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);

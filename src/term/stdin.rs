@@ -75,7 +75,7 @@ fn kind(fd: impl AsFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode))
 }
 
-/// Whether stdin is a pipe, a socket or a file that is not empty.
+/// Returns whether stdin is a pipe, a socket or a file that is not empty.
 pub(super) fn has_data() -> bool {
     let stdin = io::stdin();
     match kind(&stdin) {
@@ -165,7 +165,7 @@ fn wait_readable(fd: &OwnedFd, woken: &PipeReader) -> bool {
     }
 }
 
-/// Whether the source is dropped within `time`.
+/// Returns whether the source is dropped within `time`.
 fn is_woken_within(woken: &PipeReader, time: Timespec) -> bool {
     let mut fds = [PollFd::new(woken, PollFlags::IN)];
     poll(&mut fds, Some(&time)).is_ok_and(|count| count > 0)

@@ -115,7 +115,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 const REDACTED: &str = "[redacted]";
-/// Where a frame's header holds the payload's digest.
+/// Range of the payload's digest in a frame's header.
 const DIGEST: std::ops::Range<usize> = 80..112;
 /// Fields whose text stays: what is needed to understand the course of a session and to play it again. The names are
 /// those of the agent's source; all other text of the handshake and of the end is cut out.

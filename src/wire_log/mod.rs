@@ -11,10 +11,10 @@
 //! {"ms":95,"event":"lost","reason":"closed by the service"}
 //! ```
 //!
-//! What was typed and shown is replaced by its length and digest, unless the settings ask for it; the digest is left
-//! out for less than 64 bytes, which could be guessed from it. Commands, properties, keys and errors are cut out of the
-//! handshake, and the service's reason out of the end. The token is never recorded. Reasons for lost websockets stay: they
-//! are AWS's, the gateway's or the system's.
+//! Typed and shown text is replaced by its length and digest, unless the settings ask for it; the digest is
+//! left out for less than 64 bytes, which could be guessed from it. Commands, properties, keys and errors are
+//! cut out of the handshake, and the service's reason out of the end. The token is never recorded. Reasons for
+//! lost websockets stay: they are AWS's, the gateway's or the system's.
 //!
 //! A thread writes. It has a bounded queue and the session never waits for it: what does not fit is counted.
 
@@ -285,7 +285,7 @@ const VALUE_COST: usize = 4;
 const MAX_RECORDING: u64 = 1 << 30;
 /// Characters of a reason.
 const MAX_REASON: usize = 400;
-/// How long the end of a session may wait for the disk.
+/// Time that the end of a session may wait for the disk.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 const END_POLL: Duration = Duration::from_millis(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);

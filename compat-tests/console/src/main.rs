@@ -13,8 +13,8 @@
 //! | `break`, `interrupt` | Ctrl-Break, Ctrl-C, to all on the console | |
 //! | `wait` | waits for the program's end | `ended <status>` |
 //!
-//! How: `--console` (also without), `--stdout=read-only` (a handle that the console's mode cannot be set with),
-//! `--no-console` (the streams of this process, for a parent of any name: nothing is answered),
+//! Options: `--console` (also without), `--stdout=read-only` (a handle that the console's mode cannot be set
+//! with), `--no-console` (the streams of this process, for a parent of any name: nothing is answered),
 //! `--stdin=<pipe>` (a named pipe of that name, which `type` writes to; stdout and stderr are this process's).
 
 #[cfg(windows)]

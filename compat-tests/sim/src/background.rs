@@ -72,5 +72,5 @@ pub(crate) fn wait_and_stop(runtime: Runtime, stopped: oneshot::Receiver<()>) {
     runtime.shutdown_timeout(STOPPING);
 }
 
-/// How long tasks may take to end.
+/// Time that tasks may take to end.
 const STOPPING: Duration = Duration::from_secs(3);

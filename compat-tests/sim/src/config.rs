@@ -1,4 +1,4 @@
-//! What a simulator is started with.
+//! Configuration of a simulator.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ pub struct Config {
     pub port: u16,
     /// Serve `https://` and `wss://` with a certificate of an own authority: see [`crate::Sim::ca_pem`].
     pub tls: bool,
-    /// How agents behave.
+    /// Behaviour of agents.
     pub agent: AgentOptions,
     /// The service's limit: more data messages a second than this, kept up for two seconds, pause the agent, cut
     /// the client's websocket and soon end the session. `None`: no limit. Counted in both directions, but an
     /// agent whose own pacing is off is exempt.
     pub message_limit: Option<u32>,
-    /// What the link between the client and the gateway does to frames.
+    /// Faults of the link between the client and the gateway.
     pub faults: Faults,
     /// The ids of the instances that are connected. Others answer `TargetNotConnected`.
     pub targets: Vec<String>,
@@ -45,13 +45,13 @@ pub struct Config {
     /// The file in which an SSH server finds the keys that SendSSHPublicKey has pushed, each for
     /// [`Config::key_lifetime`].
     pub authorized_keys: Option<PathBuf>,
-    /// How long a pushed key may be used.
+    /// Lifetime of a pushed key.
     pub key_lifetime: Duration,
     /// Session documents beside AWS's own, by name.
     pub documents: BTreeMap<String, CustomDocument>,
     /// Keys, and whether sessions are encrypted.
     pub kms: KmsOptions,
-    /// What ResumeSession answers.
+    /// Response of ResumeSession.
     pub resume: ResumePolicy,
     /// The stream URL that ResumeSession gives instead of a real one.
     pub resume_url: Option<String>,
@@ -63,16 +63,16 @@ pub struct Config {
     /// The lowest `ClientVersion` that may open a data channel. The documentation says 1.2.764.0 and "will soon
     /// stop supporting earlier versions": so `None`, and the version is recorded in [`crate::OpenReport`].
     pub min_client_version: Option<String>,
-    /// Whether a data channel must be opened with a SigV4-signed request.
+    /// True if a data channel must be opened with a SigV4-signed request.
     pub require_signed_open: bool,
     /// With a key pair: only its signatures are accepted, and they are verified. Without: any well-formed
     /// `Authorization` header will do.
     pub credentials: Option<Credentials>,
-    /// Where stream URLs lead, such as `wss://ssmmessages.us-east-1.amazonaws.com` behind a [`crate::TlsFront`].
+    /// Base of stream URLs, such as `wss://ssmmessages.us-east-1.amazonaws.com` behind a [`crate::TlsFront`].
     /// `None`: to this simulator's port.
     pub stream_base: Option<String>,
-    /// How long temporary credentials live that STS, SSO and the metadata services give out. They are accepted
-    /// beside [`Config::credentials`].
+    /// Lifetime of temporary credentials from STS, SSO and the metadata services. They are accepted beside
+    /// [`Config::credentials`].
     pub credential_lifetime: Duration,
     /// The SSO access token that is good at the start. New ones are given for the refresh token
     /// `sim-refresh-token`.
@@ -128,14 +128,14 @@ pub struct Credentials {
     pub secret_key: String,
 }
 
-/// What the link does to binary frames, seeded. Text and control frames pass.
+/// Faults applied to binary frames, seeded. Text and control frames pass.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Faults {
     /// Cut the websocket this long after each open, again and again.
     #[serde(with = "millis_option")]
     pub cut_every: Option<Duration>,
-    /// How `cut_every` cuts.
+    /// Kind of cut that `cut_every` makes.
     pub cut: Cut,
     /// Probability that a frame from the client is lost.
     pub loss_up: f64,
@@ -145,7 +145,7 @@ pub struct Faults {
     pub duplicate: f64,
     /// Probability that a frame is held back by `reorder_by`, so that later ones overtake it, either way.
     pub reorder: f64,
-    /// How long a reordered frame is held back.
+    /// Delay of a reordered frame.
     #[serde(with = "millis")]
     pub reorder_by: Duration,
     /// One-way delay of every frame.
@@ -178,7 +178,7 @@ impl Default for Faults {
     }
 }
 
-/// How a websocket is cut.
+/// Kinds of websocket cuts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cut {
@@ -189,7 +189,7 @@ pub enum Cut {
     Reset,
 }
 
-/// Which way of the link.
+/// Directions of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
@@ -201,7 +201,7 @@ pub enum Way {
     Both,
 }
 
-/// What ResumeSession answers for a session that is alive.
+/// Response of ResumeSession for a session that is alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResumePolicy {
@@ -221,9 +221,9 @@ pub enum ResumePolicy {
 pub struct KmsOptions {
     /// The key sessions of the shell kinds are encrypted with; `None`: no encryption.
     pub encrypt_shell: Option<String>,
-    /// Whether the agent's request carries a `Challenge`.
+    /// True if the agent's request carries a `Challenge`.
     pub challenge: bool,
-    /// Whether the agent refuses a client that does not acknowledge the challenge.
+    /// True if the agent refuses a client that does not acknowledge the challenge.
     pub require_challenge: bool,
     /// Every call answers `AccessDeniedException`.
     pub deny: bool,

@@ -14,7 +14,7 @@ pub(crate) const DEFAULT_DOCUMENT: &str = "SSM-SessionManagerRunShell";
 /// `Parameters` of StartSession.
 pub(crate) type Parameters = BTreeMap<String, Vec<String>>;
 
-/// What the named document with these parameters runs.
+/// Returns the session that the named document runs with these parameters.
 pub(crate) fn resolve(
     name: &str,
     parameters: &Parameters,

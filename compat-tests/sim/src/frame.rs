@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// What the gateway reads of a frame.
+/// Fields of a frame that the gateway reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peek {
     pub kind: Kind,

@@ -69,7 +69,7 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Stream) {
     }
 }
 
-/// How a connection ends.
+/// End of a connection.
 enum End {
     /// The client has closed it, or it broke.
     Gone,
@@ -222,7 +222,7 @@ async fn cut_time(mut faults: watch::Receiver<Faults>) -> Cut {
     }
 }
 
-/// Which session an upgrade request is for, or how it is refused.
+/// Returns the session that an upgrade request is for, or the refusal.
 #[expect(clippy::result_large_err, reason = "the type of tungstenite's callback")]
 fn admit(service: &Service, request: &Request) -> Result<(Arc<Session>, OpenReport), ErrorResponse> {
     let refuse = |status: StatusCode, text: &str| {
@@ -361,5 +361,5 @@ const OPENING: Duration = Duration::from_secs(10);
 /// For a goodbye.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// How long a client may stay after `channel_closed`.
+/// Time that a client may stay after `channel_closed`.
 const AFTER_CLOSED: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ pub struct Instance {
     pub platform_name: String,
     /// Version of its agent.
     pub agent_version: String,
-    /// Whether its agent is connected.
+    /// True if its agent is connected.
     pub ping_status: PingStatus,
     /// Tags; its usual name is the tag `Name`.
     pub tags: BTreeMap<String, String>,

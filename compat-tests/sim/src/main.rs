@@ -23,7 +23,7 @@ struct Args {
     /// TCP port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Which agent is played.
+    /// Simulated agent generation.
     #[arg(long, value_enum, default_value = "3.3")]
     agent: Agent,
     /// An agent without its pause of 1 ms after each message.
@@ -99,7 +99,7 @@ struct Args {
     /// Accept the first stream URL after ResumeSession has given another one: older official plugins keep it.
     #[arg(long)]
     accept_old_urls: bool,
-    /// What ResumeSession answers.
+    /// Response of ResumeSession.
     #[arg(long, value_enum, default_value = "allow")]
     resume: Resume,
     /// A rule that the agent does not keep, for who wants to see whether that is found.
@@ -125,7 +125,7 @@ enum Command {
         /// TCP port on 127.0.0.1; 0 takes a free one.
         #[arg(long, default_value_t = 0)]
         port: u16,
-        /// How long each message of the client's is waited for.
+        /// Time to wait for each message from the client, in seconds.
         #[arg(long, value_name = "MS", default_value_t = 3000)]
         patience: u64,
     },
@@ -257,7 +257,7 @@ fn credentials(text: &str) -> Result<Credentials, String> {
     Ok(Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() })
 }
 
-/// How to point the AWS CLI here. Not on stdout, of which only the first line means something.
+/// Prints how to point the AWS CLI here. Not on stdout, of which only the first line means something.
 fn help(args: &Args, sim: &Sim) {
     let target = args.targets.first().map_or(DEFAULT_TARGET, String::as_str);
     let bundle = args.tls_ca.as_ref().map(|p| format!("export AWS_CA_BUNDLE={}\n", p.display()));

@@ -36,7 +36,7 @@ impl Meter {
         }
     }
 
-    /// Whether the last two seconds saw more than `limit` data messages a second.
+    /// Returns whether the last two seconds saw more than `limit` data messages a second.
     pub fn exceeds(&self, limit: u32) -> bool {
         self.two.times.len() as u64 > 2 * u64::from(limit)
     }
@@ -61,7 +61,7 @@ impl Window {
     }
 }
 
-/// Which sequence numbers have been seen.
+/// Set of the sequence numbers seen.
 #[derive(Debug, Default)]
 struct Seen {
     /// Every number below has been seen.

@@ -15,7 +15,7 @@ use crate::background::Background;
 use crate::head::read_head;
 use crate::tls::certificates;
 
-/// How a proxy behaves. The default opens every tunnel to the host it is asked for.
+/// Behaviour of a proxy. The default opens every tunnel to the host it is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
     /// Take TLS connections, with a certificate of an own authority for `localhost` and `127.0.0.1`.
@@ -24,7 +24,7 @@ pub struct ProxyOptions {
     pub auth: Option<(String, String)>,
     /// Answer every request with this status line, such as `503 Service Unavailable`.
     pub refuse: Option<String>,
-    /// Where every tunnel leads, whatever host is asked for: the proxy resolves names of its own.
+    /// Destination of every tunnel, whatever host is requested: the proxy resolves names itself.
     pub to: Option<SocketAddr>,
 }
 
@@ -33,7 +33,7 @@ pub struct ProxyOptions {
 pub struct TunnelRequest {
     /// `host:port` as asked for.
     pub to: String,
-    /// Whether it was opened.
+    /// True if it was opened.
     pub opened: bool,
 }
 

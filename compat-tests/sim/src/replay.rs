@@ -61,7 +61,7 @@ impl Replay {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What StartSession answers.
+    /// Response of StartSession.
     #[must_use]
     pub fn response(&self) -> Value {
         response(self.port)
@@ -116,7 +116,7 @@ fn lines(text: &str) -> anyhow::Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// What there is to do, in order.
+/// Steps of a replay, in order.
 enum Step {
     /// A data message of the agent's with its number.
     Send(i64, Bytes),
@@ -224,7 +224,7 @@ fn response(port: u16) -> Value {
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// Where the replay stands; a connection that was lost is taken up by the next.
+/// Position of the replay; the next connection continues after a lost one.
 struct Player {
     steps: Vec<Step>,
     at: usize,

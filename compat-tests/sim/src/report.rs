@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct SessionReport {
     /// The session's id.
     pub id: String,
-    /// What it was started against.
+    /// Target of the session.
     pub target: String,
     /// The document's name.
     pub document: String,
-    /// Where it is in its life.
+    /// State of the session.
     pub state: SessionState,
     /// `Output` of its end.
     pub output: String,
@@ -25,15 +25,15 @@ pub struct SessionReport {
     pub terminates: u64,
     /// The data channels opened for it, oldest first.
     pub opens: Vec<OpenReport>,
-    /// What came from the client.
+    /// Traffic from the client.
     pub up: Traffic,
-    /// What went to the client.
+    /// Traffic to the client.
     pub down: Traffic,
-    /// What the agent has counted itself.
+    /// Counters of the agent.
     pub agent: AgentReport,
 }
 
-/// Where a session is in its life.
+/// States of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
@@ -51,9 +51,9 @@ pub enum SessionState {
 /// One accepted or refused data channel of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenReport {
-    /// Whether it was accepted.
+    /// True if it was accepted.
     pub accepted: bool,
-    /// Why it was refused.
+    /// Reason for the refusal.
     pub refusal: String,
     /// As in the client's first frame.
     pub client_version: String,
@@ -65,7 +65,7 @@ pub struct OpenReport {
     pub signature: Option<SignatureReport>,
 }
 
-/// Whom a signed request says it is from.
+/// Claims of a signed request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignatureReport {
     /// Access key id.
@@ -74,9 +74,9 @@ pub struct SignatureReport {
     pub region: String,
     /// Service of the credential scope (`ssmmessages` for a data channel).
     pub service: String,
-    /// Whether a session token (`X-Amz-Security-Token`) came with it.
+    /// True if a session token (`X-Amz-Security-Token`) came with it.
     pub session_token: bool,
-    /// Whether the signature was verified; always false without [`crate::Config::credentials`].
+    /// True if the signature was verified; always false without [`crate::Config::credentials`].
     pub verified: bool,
 }
 

@@ -30,7 +30,7 @@ struct Inner {
     sessions: Vec<Arc<Session>>,
     requests: RequestCounts,
     resume: ResumePolicy,
-    /// What StartSession is refused with: kind and message.
+    /// Error of StartSession: kind and message.
     refusal: Option<(&'static str, String)>,
     /// Addresses of names, as the instance resolves them.
     hosts: BTreeMap<String, String>,
@@ -140,7 +140,7 @@ impl Service {
         self.lock().requests
     }
 
-    /// What ResumeSession answers now.
+    /// Current response of ResumeSession.
     pub fn resume_policy(&self) -> ResumePolicy {
         self.lock().resume
     }
@@ -171,14 +171,14 @@ impl Service {
         all
     }
 
-    /// Whether the target's agent is connected.
+    /// Returns whether the target's agent is connected.
     pub fn is_connected(&self, target: &str) -> bool {
         let is_online =
             |instance: &Instance| instance.id == target && instance.ping_status == PingStatus::Online;
         self.instances().iter().any(is_online)
     }
 
-    /// Whether IAM denies an action.
+    /// Returns whether IAM denies an action.
     pub fn is_denied(&self, action: &str) -> bool {
         self.lock().denied.contains(action)
     }
@@ -227,7 +227,7 @@ impl Service {
         std::fs::rename(&new, path)
     }
 
-    /// What StartSession is refused with now.
+    /// Current error of StartSession.
     pub fn refusal(&self) -> Option<(&'static str, String)> {
         self.lock().refusal.clone()
     }
@@ -261,12 +261,12 @@ impl Service {
         }
     }
 
-    /// Whether the network is away now.
+    /// Returns whether the network is away now.
     pub fn in_outage(&self) -> bool {
         self.lock().outage_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// How long nobody has asked for anything and no client has been connected.
+    /// Time without a request and without a connected client.
     pub fn idle(&self) -> Duration {
         let sessions = self.sessions();
         let mut inner = self.lock();

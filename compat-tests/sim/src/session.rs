@@ -13,7 +13,7 @@ use crate::frame::{self, Kind};
 use crate::meter::Meter;
 use crate::report::{AgentReport, OpenReport, SessionReport, SessionState};
 
-/// What a client needs to open a session's data channel.
+/// Token and URL for opening a session's data channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub session_id: String,
@@ -110,12 +110,12 @@ impl Session {
         Opening { session_id: self.id.clone(), token, url }
     }
 
-    /// Whether the stream URL's cell is one of this session's.
+    /// Returns whether the stream URL's cell is one of this session's.
     pub fn knows_cell(&self, cell: &str) -> bool {
         self.lock().cells.iter().any(|c| c == cell)
     }
 
-    /// Whether the token opens this session.
+    /// Returns whether the token opens this session.
     pub fn knows_token(&self, token: &str) -> bool {
         self.lock().tokens.iter().any(|t| t == token)
     }
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Where the session is in its life.
+    /// State of the session.
     pub fn state(&self) -> SessionState {
         self.lock().report.state
     }

@@ -35,7 +35,7 @@ impl Shaper {
         Shaper { faults, rng, up, held, held_bytes: 0, arrivals: 0, last_due: None, line_free: None }
     }
 
-    /// Whether another frame may be pushed. Time makes room.
+    /// Returns whether another frame may be pushed. Time makes room.
     pub fn has_room(&self, now: Instant) -> bool {
         self.held_bytes < MOST_HELD && self.line_free.is_none_or(|free| free < now + LINE_BUFFER)
     }
@@ -101,7 +101,7 @@ impl Shaper {
 /// Bound of the bytes under way in one direction: 80 ms at 100 MB/s.
 const MOST_HELD: usize = 8 << 20;
 
-/// How much of a slow line's time may be waiting in front of it.
+/// Longest queue in front of a slow line, in line time.
 const LINE_BUFFER: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Signature {
         parsed.map(Some).ok_or_else(|| format!("Authorization header is not a SigV4 one: {}", value.len()))
     }
 
-    /// Whether it was made with these credentials.
+    /// Returns whether it was made with these credentials.
     pub fn verify(&self, request: &Signed<'_>, credentials: &Credentials) -> bool {
         if self.access_key != credentials.access_key {
             return false;

@@ -87,13 +87,13 @@ impl Sim {
         self.service.requests()
     }
 
-    /// Whether the session has ended because the client asked for it through TerminateSession.
+    /// Returns whether the session has ended because the client asked for it through TerminateSession.
     #[must_use]
     pub fn terminated(&self, id: &str) -> bool {
         self.session(id).is_some_and(|s| s.terminated)
     }
 
-    /// How long nobody has asked for anything and no client has been connected.
+    /// Time without a request and without a connected client.
     #[must_use]
     pub fn idle(&self) -> Duration {
         self.service.idle()
@@ -182,7 +182,7 @@ impl Sim {
         self.service.pushed_keys()
     }
 
-    /// What the instance resolves a name to, for sessions that start from now on.
+    /// Sets the address that the instance resolves a name to, for sessions that start from now on.
     pub fn set_host(&self, name: &str, address: &str) {
         self.service.set_host(name, address);
     }
@@ -205,7 +205,7 @@ impl Sim {
         api::start_session(&self.service, request)
     }
 
-    /// What no client may print or log: all tokens, secret keys and data keys so far.
+    /// Secrets that no client may print or log: all tokens, secret keys and data keys so far.
     #[must_use]
     pub fn secrets(&self) -> Vec<Vec<u8>> {
         self.service.secrets()

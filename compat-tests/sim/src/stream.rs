@@ -32,7 +32,7 @@ impl Stream {
         Stream { inner: Inner::Tls(Box::new(tls)), seen: BytesMut::new() }
     }
 
-    /// Whether the client's first bytes are these. They stay to be read.
+    /// Returns whether the client's first bytes are these. They stay to be read.
     pub async fn starts_with(&mut self, prefix: &[u8]) -> io::Result<bool> {
         loop {
             let both = prefix.len().min(self.seen.len());

@@ -1,4 +1,4 @@
-//! What the libraries ask for: a connector that has connected, and a body of nothing.
+//! Adapters for hyper: an already connected connector and an empty body.
 
 use std::task::{Context, Poll};
 

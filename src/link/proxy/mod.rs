@@ -72,7 +72,7 @@ impl ProxySettings {
         (is_wanted || setting.proxy(url).is_some()).then_some(setting.value.as_str())
     }
 
-    /// Whether the proxy for calls to AWS is a SOCKS proxy, which the SDK's client does not speak to.
+    /// Returns whether the proxy for calls to AWS is a SOCKS proxy, which the SDK's client does not speak to.
     pub(super) fn is_socks(&self, url: &Url) -> bool {
         let setting = self.https.as_ref().or(self.all.as_ref());
         setting.and_then(|setting| setting.proxy(url)).is_some_and(|proxy| proxy.kind == Kind::Socks5)
@@ -112,7 +112,7 @@ impl ProxySettings {
         setting.as_ref().or(self.all.as_ref()).filter(|_| !self.exempts(url))
     }
 
-    /// Whether the destination is reached without a proxy.
+    /// Returns whether the destination is reached without a proxy.
     fn exempts(&self, url: &Url) -> bool {
         let port = url.port_or_known_default().unwrap_or(443);
         let matcher = Matcher::builder().all(ANY_PROXY).no(self.no_proxy(port)).build();
@@ -121,7 +121,7 @@ impl ProxySettings {
 }
 
 impl Setting {
-    /// Whether it was set for this kind of destination, and not for all that any program does.
+    /// Returns whether it was set for this kind of destination, and not for all that any program does.
     fn is_named(&self) -> bool {
         !self.name.eq_ignore_ascii_case("ALL_PROXY")
     }
@@ -203,7 +203,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Why a proxy gives no connection. No text holds its password.
+/// Reason that a proxy provides no connection. No text holds its password.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The variable's value is not repeated: it may hold a password.
@@ -245,7 +245,7 @@ pub enum ProxyError {
         status: StatusCode,
         /// Status and reason in the proxy's words.
         answer: String,
-        /// What to do about it, after `; `, or empty.
+        /// Advice, after `; `, or empty.
         hint: String,
     },
     /// The proxy broke off, or does not speak the protocol.
@@ -255,13 +255,13 @@ pub enum ProxyError {
         proxy: String,
         /// Host and port asked for.
         to: String,
-        /// What the protocol's library said.
+        /// Message of the protocol's library.
         reason: String,
     },
 }
 
 impl ProxyError {
-    /// Whether trying again soon cannot help.
+    /// Returns whether trying again soon cannot help.
     pub fn is_permanent(&self) -> bool {
         match self {
             ProxyError::Setting { .. } | ProxyError::Trust(_) => true,
@@ -420,8 +420,8 @@ fn schemes<B>(response: &Response<B>) -> Vec<String> {
     names.take(MAX_SCHEMES).map(|name| name.chars().take(MAX_PHRASE).collect()).collect()
 }
 
-/// Whether a proxy's URL ends with its host and port. A `/`, `?` or `#` in a password would end it early: what is left
-/// of it is then taken for a host, and shown.
+/// Returns whether a proxy's URL ends with its host and port. A `/`, `?` or `#` in a password would end it
+/// early: what is left of it is then taken for a host, and shown.
 fn is_authority_alone(value: &str) -> bool {
     let authority = value.split_once("://").map_or(value, |(_, rest)| rest);
     !authority.trim_end_matches('/').contains(['/', '?', '#'])

@@ -141,7 +141,7 @@ fn no_text_holds_the_password() {
     assert_eq!(proxy.intercept.basic_auth().unwrap(), "Basic dXNlcjpzQGNyZXQ=");
 }
 
-/// What a proxy that answers `answer` makes of a tunnel, and the request it got.
+/// Result of a tunnel through a proxy that answers `answer`, and the request it received.
 async fn tunnel_with(user: &str, answer: &'static str) -> (Result<String, ProxyError>, String) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

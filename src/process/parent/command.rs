@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::identity;
 
-/// How a process was started.
+/// Command line of a process.
 #[derive(Debug)]
 pub(super) struct Command {
     pub executable: Option<PathBuf>,
@@ -13,7 +13,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Whether this is the AWS CLI, see [`identity`].
+    /// Returns whether this is the AWS CLI, see [`identity`].
     pub(super) fn is_aws_cli(&self) -> bool {
         identity::is_aws_cli(self.executable.as_deref(), &self.arguments)
     }
@@ -25,7 +25,7 @@ impl Command {
         Some(name.strip_suffix(".exe").map_or(name.clone(), str::to_owned))
     }
 
-    /// Whether nothing is left of it: the process is exiting, or has exited and is not waited for.
+    /// Returns whether nothing is left of it: the process is exiting, or has exited and is not waited for.
     pub(super) fn is_blank(&self) -> bool {
         self.executable.is_none() && self.arguments.iter().all(|argument| argument.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Where it is unknown how another process was started: no parent is taken for the AWS CLI.
+//! Fallback for other systems: the caller is never recognized as the AWS CLI.
 
 use std::os::fd::OwnedFd;
 

@@ -19,16 +19,18 @@
 //! | another executable that was called as `aws` (a multi-call binary, a version manager's shim) | it has its own name |
 //! | `aws.cmd` and `aws.exe` outside Windows; `AWS` where names differ by case | not the AWS CLI's names there |
 //!
-//! Where the executable cannot be seen, as with another user's process, its first argument is used instead. Wrappers
-//! that `exec` the AWS CLI (shims of pyenv and asdf, `env`, `nice`, scripts that end with `exec aws`) have become one of
-//! these by the time we look, and wrappers that wait for it are its parents, not ours. A caller's own executable or
-//! Python script with exactly the name `aws` cannot be told from the AWS CLI, and counts.
+//! If the executable cannot be seen, as with another user's process, its first argument is used instead.
+//! Wrappers that `exec` the AWS CLI (shims of pyenv and asdf, `env`, `nice`, scripts that end with `exec aws`)
+//! have become one of these by the time we look, and wrappers that wait for it are its parents, not ours. A
+//! caller's own executable or Python script with exactly the name `aws` cannot be told from the AWS CLI, and
+//! counts.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Whether a process with this executable and these arguments (the first is the program's own name) is the AWS CLI.
+/// Returns whether a process with this executable and these arguments (the first is the program's own name) is
+/// the AWS CLI.
 pub(super) fn is_aws_cli<A: AsRef<OsStr>>(executable: Option<&Path>, arguments: &[A]) -> bool {
     let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
     let Some(program) = executable.or(arguments.first().map(Path::new)) else { return false };
@@ -36,7 +38,7 @@ pub(super) fn is_aws_cli<A: AsRef<OsStr>>(executable: Option<&Path>, arguments: 
     is_one_of(&program, &PROGRAMS) || is_python(&program) && runs_cli(arguments.get(1..).unwrap_or_default())
 }
 
-/// Whether `path` is named like the AWS CLI.
+/// Returns whether `path` is named like the AWS CLI.
 pub(super) fn is_named_aws_cli(path: &OsStr) -> bool {
     let name = name(Path::new(path));
     is_one_of(&name, &PROGRAMS) || is_one_of(&name, &SCRIPTS)

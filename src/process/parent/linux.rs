@@ -1,4 +1,4 @@
-//! How a process was started and when it ends, on Linux.
+//! Command line and end of a process, on Linux.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;

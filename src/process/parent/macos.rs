@@ -1,4 +1,4 @@
-//! How a process was started and when it ends, on macOS. The reading of `sysctl`'s answer is tested everywhere.
+//! Command line and end of a process, on macOS. The reading of `sysctl`'s answer is tested everywhere.
 #![cfg_attr(
     target_vendor = "apple",
     expect(unsafe_code, reason = "how another process was started has no safe interface")

@@ -122,5 +122,5 @@ fn names_aws_cli(last_command: Option<&OsStr>) -> bool {
 /// Looks at the parent. It changes at most from the caller to the one that adopts us, unless that dies, too; one that is
 /// exiting needs milliseconds for that.
 const TRIES: usize = 200;
-/// How often a parent that is exiting is looked at.
+/// Interval at which an exiting parent is checked.
 const EXIT_POLL: Duration = Duration::from_millis(1);

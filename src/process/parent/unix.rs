@@ -17,7 +17,7 @@ pub(super) struct Process {
     end: End,
 }
 
-/// How its end is seen.
+/// Means of noticing its end.
 #[derive(Debug)]
 enum End {
     /// A descriptor, not yet with the runtime, which does not exist when the parent is looked at.
@@ -34,17 +34,18 @@ impl Process {
         Some(Process { id, end: system::exit_descriptor(id).map_or(End::Polled, End::Descriptor) })
     }
 
-    /// What it was started as; `None` if it is gone or cannot be seen.
+    /// Returns its command line; `None` if it is gone or hidden.
     pub(super) fn command(&self) -> Option<Command> {
         system::command(self.id)
     }
 
-    /// Whether it is still our parent.
+    /// Returns whether it is still our parent.
     pub(super) fn is_parent(&self) -> bool {
         getppid() == Some(self.id)
     }
 
-    /// Whether it is in another process group than the one we were born into: a child is born into its parent's.
+    /// Returns whether it is in another process group than the one we were born into: a child is born into its
+    /// parent's.
     pub(super) fn may_have_adopted_us(&self) -> bool {
         let ours = group();
         ours != getpid().as_raw_pid() && group_of(self.id) != Some(ours)
@@ -69,7 +70,7 @@ impl Process {
     }
 }
 
-/// Where there is no descriptor.
+/// Interval of polling where there is no descriptor.
 const POLL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

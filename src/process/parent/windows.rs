@@ -25,7 +25,7 @@ pub(super) struct Process {
     end: End,
 }
 
-/// How its end is seen.
+/// Means of noticing its end.
 #[derive(Debug)]
 enum End {
     Handle(OwnedHandle),
@@ -55,14 +55,14 @@ impl Process {
         is_older.then_some(Process { end: End::Handle(handle) })
     }
 
-    /// What it was started as.
+    /// Returns its command line.
     pub(crate) fn command(&self) -> Option<Command> {
         let End::Handle(handle) = &self.end else { return None };
         let handle = handle.as_raw_handle();
         Some(Command { executable: executable(handle), arguments: arguments(handle).unwrap_or_default() })
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub(crate) fn is_parent(&self) -> bool {
         let End::Handle(handle) = &self.end else { return true };
         // SAFETY: the handle is open.

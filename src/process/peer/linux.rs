@@ -22,7 +22,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What the kernel reports of a socket.
+/// The kernel's report on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     uid: u32,

@@ -1,4 +1,4 @@
-//! What is known of the owner of a connection's other end.
+//! Owner of the other end of a connection, as far as known.
 
 /// The owner of a connection's other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a channel does with the messages that come: acknowledged, put in order, handed out.
+//! Handling of received messages: acknowledged, put in order, delivered.
 
 use std::time::{Duration, Instant};
 
@@ -239,16 +239,17 @@ impl Channel {
     }
 }
 
-/// How long a pause lasts before the session is told: an agent whose session ends disconnects some 50 ms before the
+/// Time that a pause lasts before it is reported: an agent whose session ends disconnects some 50 ms before the
 /// service closes the channel.
 const PAUSE_GRACE: Duration = Duration::from_secs(1);
 /// The agent's message to the user of an encrypted session (agent source, `buildHandshakeCompletePayload`).
 const ENCRYPTED: &str = "This session is encrypted using AWS KMS.";
 const NOT_ENCRYPTED: &str = "the agent's message says that the session is encrypted, and it is not";
 const TOO_LATE: &str = "the agent's handshake came after the session had begun";
-/// How long after its `HandshakeComplete` an agent may still acknowledge input and ignore it: it sends the message before
-/// it sets the flag that lets input through (agent source, `PerformHandshake`). What is between takes microseconds, or
-/// its machine's time to come back to it: with agent 3.3.1142 on two cores at a load of 13 it took more than 1 ms in 11 of
-/// 1,500 sessions, and 72 ms at most. With 5 ms here, 3 of 2,500 such sessions lost their first bytes. No acknowledgement
-/// tells that the agent listens, since it acknowledges what it ignores; its first output does.
+/// Time after its `HandshakeComplete` in which an agent may still acknowledge input and ignore it: it sends the
+/// message before it sets the flag that lets input through (agent source, `PerformHandshake`). What is between
+/// takes microseconds, or its machine's time to come back to it: with agent 3.3.1142 on two cores at a load of
+/// 13 it took more than 1 ms in 11 of 1,500 sessions, and 72 ms at most. With 5 ms here, 3 of 2,500 such
+/// sessions lost their first bytes. No acknowledgement tells that the agent listens, since it acknowledges what
+/// it ignores; its first output does.
 const AGENT_SETTLES: Duration = Duration::from_millis(20);

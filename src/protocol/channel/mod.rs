@@ -145,13 +145,14 @@ pub struct Channel {
     pause_notice_at: Option<Instant>,
     /// The session was told that the agent is not connected.
     is_pause_told: bool,
-    /// Whether a size that was sent before the agent's first output is sent again: the agent may have ignored it.
+    /// True if a size that was sent before the agent's first output is sent again: the agent may have ignored
+    /// it.
     repeats_size: bool,
     early_size: Option<TerminalSize>,
     has_output: bool,
-    /// What is known about an agent that has said nothing yet.
+    /// State of an agent that has sent nothing yet.
     silent_agent: SilentAgent,
-    /// Whether the session was told that nothing is acknowledged.
+    /// True if the session was told that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
     /// The part of the handshake's time that is left, while there is no websocket.
@@ -344,19 +345,19 @@ impl Channel {
         self.outgoing.push(input);
     }
 
-    /// Whether more user data should be read now.
+    /// Returns whether more user data should be read now.
     pub fn wants_input(&self) -> bool {
         self.state == State::Ready && self.outgoing.bytes() < self.input_limit()
     }
 
-    /// How many bytes may be given to [`Channel::send`] before [`Channel::wants_input`] turns false.
+    /// Returns the number of bytes that [`Channel::send`] takes before [`Channel::wants_input`] turns false.
     pub fn input_room(&self) -> usize {
         if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
     }
 
-    /// How many bytes of input are held at most while they wait to be sent: two messages, so that what is decided late
-    /// (whose turn it is, a keystroke) is behind no more than that, and the next one is full. Without a limit to the
-    /// rate nothing waits here for long, and larger pieces cost less.
+    /// Returns the largest number of bytes of input that may wait to be sent: two messages, so that what is
+    /// decided late (whose turn it is, a keystroke) is behind no more than that, and the next one is full.
+    /// Without a limit to the rate nothing waits here for long, and larger pieces cost less.
     pub fn input_limit(&self) -> usize {
         let two_messages = 2 * self.config.max_payload;
         if self.config.message_rate == 0 { two_messages.max(UNPACED_PENDING) } else { two_messages }
@@ -396,7 +397,8 @@ impl Channel {
         self.acks.drain().map(Transmit::Binary)
     }
 
-    /// Whether frames should be read now: not while the acknowledgements of earlier ones cannot be written.
+    /// Returns whether frames should be read now: not while the acknowledgements of earlier ones cannot be
+    /// written.
     pub fn wants_frames(&self) -> bool {
         !self.acks.is_full()
     }
@@ -443,17 +445,17 @@ impl Channel {
         [handshake, give_up, delivery, send, acks, pause].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// What the agent can do; nothing before its handshake.
+    /// Returns the capabilities of the agent; none before its handshake.
     pub fn capabilities(&self) -> Capabilities {
         self.handshake.capabilities()
     }
 
-    /// Whether everything given to [`Channel::send`] was sent and acknowledged.
+    /// Returns whether everything given to [`Channel::send`] was sent and acknowledged.
     pub fn is_drained(&self) -> bool {
         self.is_sent() && self.sender.outstanding_messages() == 0
     }
 
-    /// Whether everything given to [`Channel::send`] was sent, acknowledged or not.
+    /// Returns whether everything given to [`Channel::send`] was sent, acknowledged or not.
     pub fn is_sent(&self) -> bool {
         !self.outgoing.has_answers() && !self.outgoing.has_input()
     }
@@ -505,7 +507,7 @@ fn random_id(random: &mut fastrand::Rng) -> Uuid {
 
 /// User data waiting to be cut where the rate has no limit, in bytes, at least.
 const UNPACED_PENDING: usize = 8 << 10;
-/// How long the agent may take to close a session for which there is no data key.
+/// Time that the agent may take to close a session for which there is no data key.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// When it is worth telling that nothing is acknowledged.
 const UNACKNOWLEDGED_NOTICE: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! What a channel sends next, and whether it may.
+//! Choice of the next message to send, if any may be sent.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::super::payload;
 use super::{Channel, State, random_id};
 
 impl Channel {
-    /// Whether there is anything that waits for its turn, window permitting.
+    /// Returns whether there is anything that waits for its turn, window permitting.
     pub(super) fn is_sending(&self) -> bool {
         self.may_resend() || (self.has_new() && self.may_send_new())
     }
@@ -43,7 +43,7 @@ impl Channel {
             && (self.paused.is_none() || self.probe_at().is_some_and(|at| at <= now))
     }
 
-    /// Whether what waits is more than a keystroke or a request. What is lost has waited long enough.
+    /// Returns whether what waits is more than a keystroke or a request. What is lost has waited long enough.
     pub(super) fn is_bulk(&self) -> bool {
         self.outgoing.bytes() >= 2 * self.config.max_payload && !self.may_resend()
     }
@@ -117,7 +117,8 @@ fn framed(body: &[u8]) -> BytesMut {
 
 /// Messages unacknowledged at most; beyond 10,000 agents are known to stall for good.
 const MAX_OUTSTANDING: usize = 1_000;
-/// How far numbers may run ahead of the oldest unacknowledged message; agents hold 100,000 early ones.
+/// Largest distance between the next number and the oldest unacknowledged message; agents hold 100,000 early
+/// ones.
 const MAX_SPAN: usize = 8_000;
-/// How often one message is tried while the agent is said to be away.
+/// Interval at which one message is sent while the agent is reported away.
 const PAUSE_PROBE: Duration = Duration::from_secs(2);

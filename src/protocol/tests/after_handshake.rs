@@ -11,7 +11,7 @@ use crate::protocol::{Channel, Config, Event, Flag, Input, SessionKind, Terminal
 const MS: Duration = Duration::from_millis(1);
 const START: Duration = Duration::from_millis(100);
 
-/// What a channel sends until `until`, with the time of each data message.
+/// Messages that a channel sends until `until`, with the time of each data message.
 fn sent(channel: &mut Channel, mut now: Instant, until: Instant) -> Vec<(Instant, PayloadType)> {
     let mut sent = Vec::new();
     loop {

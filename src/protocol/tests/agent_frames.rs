@@ -1,4 +1,4 @@
-//! What an agent sends in a forwarding session, for the tests of what stands on a channel.
+//! Frames of an agent in a forwarding session, for the tests of the layers above a channel.
 
 use bytes::Bytes;
 

@@ -101,7 +101,7 @@ fn without_a_key_the_session_ends_in_time_and_with_its_websocket() {
     assert_closed(&mut channel, "encryption failed: denied");
 }
 
-/// What the agent says about it is printed as the official plugin prints it.
+/// The agent's text about it is printed as the official plugin prints it.
 #[test]
 fn without_a_key_the_agent_closes_the_session_with_the_reason() {
     let start = Instant::now();

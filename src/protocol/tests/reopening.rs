@@ -1,4 +1,4 @@
-//! What a channel does when its websocket goes, and when it has been closed.
+//! Behaviour of a channel when its websocket is lost, and after it has been closed.
 
 use std::time::{Duration, Instant};
 

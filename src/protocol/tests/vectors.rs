@@ -48,7 +48,7 @@ fn every_recorded_frame_decodes_and_encodes_back_to_the_same_bytes() {
     }
 }
 
-/// What is compared of a sent frame; ids and times differ by nature.
+/// Comparable part of a sent frame; ids and times differ by nature.
 fn essence(message: &Message, version: &str) -> (MessageType, u64, PayloadType, String) {
     let body = String::from_utf8_lossy(&message.payload).replace(version, "VERSION");
     (message.message_type, message.flags, message.payload_type, body)

@@ -5,7 +5,7 @@ use super::super::ending::ends_session;
 use crate::notice;
 use crate::process::Signal;
 
-/// What a signal asks of a forwarded port.
+/// Action that a signal requests of a forwarded port.
 pub(super) enum Asked {
     End,
     Report,

@@ -136,7 +136,7 @@ impl Current {
         self.connection.write(bytes);
     }
 
-    /// Whether somebody who waits in the listener may have its place.
+    /// Returns whether somebody who waits in the listener may have its place.
     fn is_half_closed(&self) -> bool {
         self.answers.has_input_ended()
     }

@@ -18,7 +18,7 @@ use super::journal::{ByteCounts, Entry};
 use super::local_stream::LocalStream;
 use crate::queue::{Batch, ByteQueue};
 
-/// What a connection's task reports.
+/// Reports of a connection's task.
 #[derive(Debug)]
 pub(super) enum FromConnection {
     /// Bytes for the remote; the next come after a [`Connection::grant`].
@@ -51,7 +51,7 @@ pub(super) struct Connection {
     _entry: Entry,
 }
 
-/// What waits for the local side.
+/// Bytes that wait for the local side.
 #[derive(Debug, Default)]
 struct Down {
     waiting: Mutex<Waiting>,
@@ -110,7 +110,7 @@ impl Waiting {
         self.is_ended.then_some(Order::End)
     }
 
-    /// Whether bytes may be written past the queue.
+    /// Returns whether bytes may be written past the queue.
     fn is_idle(&self) -> bool {
         !self.is_writing && !self.is_ended && self.replies.is_empty() && self.data.is_empty()
     }
@@ -148,7 +148,8 @@ impl Connection {
         Connection { stream, down, credit, load, task, is_dismissed: false, is_brief, counts, _entry: entry }
     }
 
-    /// What waits for its reader counts for this session from here on. To be called before [`Connection::write`].
+    /// Counts the bytes that wait for its reader to this session from here on. To be called before
+    /// [`Connection::write`].
     pub(super) fn join(&self, gauge: &Arc<Gauge>) {
         self.load.join(gauge);
     }
@@ -320,7 +321,7 @@ pub(super) const CHUNK: usize = 16 << 10;
 const DIRECT: usize = 8 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
 const MIN_READ: usize = 4 << 10;
-/// How long what a local side still sends after the end of the remote's is read and dropped.
+/// Time that input from the local side is read and dropped after the remote's end.
 const LINGER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

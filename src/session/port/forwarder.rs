@@ -32,7 +32,7 @@ use crate::process::Signal;
 use crate::settings::Settings;
 use crate::wire_log::Recording;
 
-/// What to forward.
+/// Ports and proxies to forward.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forwarding {
     pub ports: Vec<Forwarded>,
@@ -56,7 +56,7 @@ pub(crate) enum ListenOn {
     File(PathBuf),
 }
 
-/// Where one of them listens.
+/// Address of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     /// The address or the file, for people.
@@ -188,7 +188,7 @@ impl Forwarder {
         Ok(Forwarder { run, listeners, from_connections, bound })
     }
 
-    /// Where it listens: the ports in their order, then the SOCKS proxy.
+    /// Listening addresses: the ports in their order, then the SOCKS proxy.
     pub(crate) fn bound(&self) -> &[Bound] {
         &self.bound
     }
@@ -280,7 +280,7 @@ impl Forwarder {
     }
 }
 
-/// Why the sessions of [`Forwarder::start_sessions`] were not started.
+/// Reason that the sessions of [`Forwarder::start_sessions`] were not started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailure {
     Reason(String),

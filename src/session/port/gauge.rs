@@ -1,4 +1,4 @@
-//! What waits in memory for slow local readers, and how much may.
+//! Accounting of the memory that waits for slow local readers.
 //!
 //! smux version 1 has no windows: a session that is not read stops all its streams. So what a slow reader does not take is
 //! kept for it, up to a limit for each connection and one for the process; a session over either is not read until there
@@ -48,7 +48,7 @@ impl Budget {
     }
 }
 
-/// What waits for the connections of one session.
+/// Bytes that wait for the connections of one session.
 #[derive(Debug)]
 pub(super) struct Gauge {
     budget: Arc<Budget>,
@@ -63,7 +63,7 @@ impl Gauge {
         Arc::new(Gauge { budget, own: AtomicUsize::new(0), full: AtomicUsize::new(0) })
     }
 
-    /// Whether more may be read from the channel.
+    /// Returns whether more may be read from the channel.
     pub(super) fn has_room(&self) -> bool {
         let Limits { all, session, .. } = self.budget.limits;
         self.full.load(Ordering::Relaxed) == 0
@@ -76,7 +76,7 @@ impl Gauge {
     }
 }
 
-/// What waits for one connection, which joins a session's [`Gauge`] when it gets one.
+/// Bytes that wait for one connection, which joins a session's [`Gauge`] when it gets one.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     queued: AtomicUsize,

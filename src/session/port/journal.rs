@@ -1,5 +1,5 @@
-//! What becomes of each local connection of a port session: a line when it comes, and one with its byte counts when
-//! it is over. In the log at `info`; on stderr, too, with `SSM_PLUGIN_LOG_CONNECTIONS=1` or `SSM_PLUGIN_STATUS=json`.
+//! Connection log of a port session: one line for each open, and one with the byte counts for each close. It is
+//! over. In the log at `info`; on stderr, too, with `SSM_PLUGIN_LOG_CONNECTIONS=1` or `SSM_PLUGIN_STATUS=json`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::settings::{Settings, When};
 /// The connections of a run.
 #[derive(Debug)]
 pub(super) struct Journal {
-    /// What the loop has not shown yet, with the text for people; `None` when nobody wants it.
+    /// Lines that the loop has not shown yet, with the text for people; `None` if they are not wanted.
     lines: Option<Mutex<Vec<(Status, String)>>>,
     count: AtomicU64,
 }
@@ -79,7 +79,7 @@ impl Entry {
         self.connection
     }
 
-    /// What counts the connection's bytes.
+    /// Returns the connection's byte counters.
     pub(super) fn counts(&self) -> Arc<ByteCounts> {
         Arc::clone(&self.counts)
     }

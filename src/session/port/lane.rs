@@ -50,7 +50,7 @@ pub(super) enum LaneEvent {
     Ended(LaneEnd),
 }
 
-/// How a lane has ended.
+/// End of a lane.
 #[derive(Debug)]
 pub(super) struct LaneEnd {
     /// The end of the run, if the run depends on this lane.
@@ -86,7 +86,7 @@ enum State {
     Ended,
 }
 
-/// What is known of the destination.
+/// State of the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     Unknown,
@@ -135,27 +135,27 @@ impl Lane {
         }
     }
 
-    /// Whether it has become ready and has not ended.
+    /// Returns whether it has become ready and has not ended.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready(..))
     }
 
-    /// How long it has been ready.
+    /// Returns the time since it became ready.
     pub(super) fn lived(&self) -> Option<Duration> {
         self.ready_since.map(|since| now().saturating_duration_since(since))
     }
 
-    /// How many connections it carries.
+    /// Number of connections that it carries.
     pub(super) fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether another connection can be taken.
+    /// Returns whether another connection can be taken.
     pub(super) fn may_open(&self) -> bool {
         self.streams().is_some_and(Streams::may_open)
     }
 
-    /// Whether it has no stream ids left for another connection.
+    /// Returns whether it has no stream ids left for another connection.
     pub(super) fn is_spent(&self) -> bool {
         self.streams().is_some_and(Streams::is_spent)
     }
@@ -179,17 +179,17 @@ impl Lane {
         }
     }
 
-    /// Whether a local reader holds up the session.
+    /// Returns whether a local reader holds up the session.
     pub(super) fn is_held_up(&self) -> bool {
         self.streams().is_some_and(Streams::is_held_up)
     }
 
-    /// Whether the destination was refused, and nothing has come from it since.
+    /// Returns whether the destination was refused, and nothing has come from it since.
     pub(super) fn is_refused(&self) -> bool {
         self.reach == Reach::Refused
     }
 
-    /// Whether something has come from the destination, and it was not refused since.
+    /// Returns whether something has come from the destination, and it was not refused since.
     pub(super) fn is_reached(&self) -> bool {
         self.reach == Reach::Reached
     }
@@ -494,7 +494,7 @@ impl LaneEnd {
         Some(LaneEnd { end, reason, start_error: None })
     }
 
-    /// Whether the service knows: it has ended the session itself.
+    /// Returns whether the service knows: it has ended the session itself.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.end, End::Closed(_) | End::TimedOut)
     }
@@ -521,7 +521,7 @@ fn new_streams(link: &Link) -> Streams {
 
 /// Bytes from the channel whose events are handled together.
 const PART: usize = 64 << 10;
-/// What an agent needs to find that a destination in its network refuses, beside the round trip.
+/// Time that an agent needs to find that a destination in its network refuses, in addition to the round trip.
 const DIAL: Duration = Duration::from_millis(100);
 /// No SOCKS client waits longer for its reply than this, with a session.
 const LONGEST_ANSWER: Duration = Duration::from_secs(1);

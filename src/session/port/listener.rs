@@ -1,4 +1,4 @@
-//! Where a port session listens.
+//! Local listeners: TCP and UNIX sockets.
 //!
 //! Listening says nothing about the destination. The agent looks its name up once, when the session begins, and dials
 //! the addresses it found for every later connection, one after the other inside its accept loop: a record that
@@ -113,7 +113,7 @@ impl Listener {
         Ok(Listener::Tcp { sockets, port, taken })
     }
 
-    /// Whether only this machine reaches it, by TCP.
+    /// Returns whether only this machine reaches it, by TCP.
     pub(super) fn is_loopback(&self) -> bool {
         match self {
             Listener::Tcp { sockets, .. } => sockets
@@ -269,7 +269,7 @@ pub(super) struct AcceptPause {
 }
 
 impl AcceptPause {
-    /// Whether the next connection may be asked for.
+    /// Returns whether the next connection may be asked for.
     pub(super) fn is_over(&self) -> bool {
         self.until.is_none()
     }
@@ -300,7 +300,7 @@ const MAX_SHOWN: usize = 80;
 /// After a failed accept, before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there is no listener, in the official plugin's form.
+/// Reason that there is no listener, in the official plugin's form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum ListenError {
     #[error("listen {0}: bind: {1}")]

@@ -1,4 +1,4 @@
-//! Where connections come from: the port of argv, further forwards, SOCKS clients.
+//! Sources of connections: the port of argv, additional forwards, SOCKS clients.
 
 use std::future::poll_fn;
 use std::io;
@@ -32,7 +32,7 @@ struct Port {
     is_wanted: bool,
 }
 
-/// What has come.
+/// An accepted connection.
 #[derive(Debug)]
 pub(super) enum Accepted {
     /// A connection for a pool.
@@ -67,7 +67,7 @@ impl Listeners {
         self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.pool));
     }
 
-    /// What comes next. Cancel-safe.
+    /// Returns the next connection. Cancel-safe.
     pub(super) async fn accept(&mut self) -> Accepted {
         loop {
             let Listeners { ports, socks, is_socks_wanted, pause } = self;

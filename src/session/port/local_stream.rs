@@ -34,7 +34,7 @@ macro_rules! each {
 }
 
 impl LocalStream {
-    /// Who is at the other end, for people.
+    /// Name of the peer, for people.
     pub(super) fn peer(&self) -> String {
         match self {
             LocalStream::Tcp(stream) => {
@@ -115,5 +115,5 @@ impl LocalStream {
     }
 }
 
-/// How often we check whether a local side that is not being read is still there.
+/// Interval at which a local side that is not being read is checked.
 const HANG_UP_POLL: Duration = Duration::from_secs(1);

@@ -113,7 +113,7 @@ pub(super) fn report_taken(console: &mut Console, listener: &Listener) {
     }
 }
 
-/// Whether the port outlives its session.
+/// Returns whether the port outlives its session.
 fn plan(front: &mut Front) -> Plan {
     match (front.settings.restart, &front.starter) {
         (false, _) => Plan::Fixed,
@@ -127,7 +127,7 @@ fn plan(front: &mut Front) -> Plan {
     }
 }
 
-/// What the loop works on.
+/// State of the loop.
 pub(super) struct Run {
     pub front: Front,
     pub pools: Pools,

@@ -45,7 +45,7 @@ use crate::link::{Link, LinkEvent};
 use crate::notice;
 use crate::process::descriptor_limit;
 
-/// What a pool tells the loop.
+/// Events from a pool to the loop.
 #[derive(Debug)]
 pub(super) enum PoolEvent {
     /// Something has moved: the streams may want to send.
@@ -70,21 +70,21 @@ pub(super) struct Pool {
     plan: Plan,
     /// `None` for the destination of the command line.
     destination: Option<Destination>,
-    /// Whether its connections wait for a SOCKS reply.
+    /// True if its connections wait for a SOCKS reply.
     speaks_socks: bool,
     /// Since when there is no connection.
     idle_since: Option<Instant>,
-    /// How many lanes there may be.
+    /// Largest number of lanes.
     sessions: usize,
-    /// How many lanes the connections so far have asked for, on demand.
+    /// Number of lanes that the connections so far need, on demand.
     wanted: usize,
     /// Oldest first.
     lanes: Vec<Lane>,
-    /// Where the next look for events begins, so that one busy session does not silence the others.
+    /// Lane at which the next poll for events begins, so that one busy session cannot starve the others.
     cursor: usize,
     waiting: BTreeMap<ConnectionNumber, Waiting>,
     probes: Probes,
-    /// How many connections may wait at a time; further ones wait in the listener.
+    /// Largest number of connections that wait here; additional ones wait in the listener.
     max_waiting: usize,
     /// `None` where no further session can be started.
     start: Option<Start>,
@@ -157,17 +157,17 @@ impl Pool {
         Pool { speaks_socks: true, ..self }
     }
 
-    /// Where it leads; `None` for the destination of the command line.
+    /// Returns the destination; `None` for the one of the command line.
     pub(super) fn destination(&self) -> Option<&Destination> {
         self.destination.as_ref()
     }
 
-    /// Whether its sessions are started when connections need them.
+    /// Returns whether its sessions are started when connections need them.
     pub(super) fn is_on_demand(&self) -> bool {
         self.plan == Plan::OnDemand
     }
 
-    /// Whether its connections wait for a SOCKS reply.
+    /// Returns whether its connections wait for a SOCKS reply.
     pub(super) fn speaks_socks(&self) -> bool {
         self.speaks_socks
     }
@@ -177,7 +177,7 @@ impl Pool {
         self.idle_since
     }
 
-    /// How many connections there are, those that wait included.
+    /// Returns the number of connections, including those that wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.lanes.iter().map(Lane::len).sum::<usize>()
     }
@@ -187,12 +187,12 @@ impl Pool {
         self.lanes.iter_mut().find_map(Lane::session)
     }
 
-    /// How many sessions there are, those that are being started included.
+    /// Returns the number of sessions, including those being started.
     pub(super) fn lane_count(&self) -> usize {
         self.lanes.len()
     }
 
-    /// How many connections wait for a session.
+    /// Returns the number of connections that wait for a session.
     pub(super) fn waiting_count(&self) -> usize {
         self.waiting.len()
     }
@@ -207,7 +207,7 @@ impl Pool {
         self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((lane.idle_since()?, index)))
     }
 
-    /// Whether another connection may be accepted.
+    /// Returns whether another connection may be accepted.
     pub(super) fn may_take(&self) -> bool {
         let may_wait = self.plan == Plan::OnDemand && self.waiting.len() < self.max_waiting;
         may_wait || self.lanes.iter().any(Lane::may_open)
@@ -328,7 +328,7 @@ impl Pool {
         events
     }
 
-    /// What the pool needs a session for now, if it does.
+    /// Returns the pool's present need for a session, if any.
     pub(super) fn need(&self, now: Instant) -> Option<Need> {
         let usable = self.lanes.iter().filter(|lane| !lane.is_spent()).count();
         if self.start.is_none()
@@ -364,7 +364,7 @@ impl Pool {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// What is to be ended at the service since this was asked last.
+    /// Takes the sessions that still have to be ended at the service.
     pub(super) fn take_remains(&mut self) -> impl Iterator<Item = Remains> + use<> {
         std::mem::take(&mut self.remains).into_iter()
     }
@@ -381,7 +381,7 @@ impl Pool {
         open.min_by_key(|lane| (lane.is_held_up(), lane.len()))
     }
 
-    /// How many lanes there should be.
+    /// Returns the number of lanes wanted.
     fn target(&self) -> usize {
         match self.plan {
             Plan::Fixed => self.sessions,
@@ -409,12 +409,12 @@ impl Pool {
         self.wanted = self.sessions.min(self.len() - self.probes.len().min(self.len()));
     }
 
-    /// What those that wait do not need is started for the next connection, should it come.
+    /// Sessions that the waiting connections do not need are started for the next connection, if one comes.
     fn limit_wanted(&mut self) {
         self.wanted = self.wanted.min(self.lanes.len() + self.clients_waiting());
     }
 
-    /// How many of those that wait are not probes, as far as is known.
+    /// Returns the number of waiting connections that are not probes, as far as known.
     fn clients_waiting(&self) -> usize {
         self.waiting.keys().filter(|number| !self.probes.is_fresh(**number)).count()
     }
@@ -570,7 +570,7 @@ impl Pool {
     }
 }
 
-/// What the quota has to know of a failed start.
+/// Effect of a failed start on the quota.
 fn outcome_of(error: &StartError) -> Option<StartOutcome> {
     let StartError::Aws(error) = error else { return None };
     match error.kind {
@@ -584,13 +584,13 @@ fn into_start(starter: Starter) -> Start {
     Box::new(move || starter.start())
 }
 
-/// Why a lane ends after 2^31 connections.
+/// Reason for the end of a lane after 2^31 connections.
 const SPENT: &str = "it has no stream ids left";
 /// A session that lasted this long was a good one: the next is started without delay.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// Connections that wait at a time, where there are descriptors enough.
 const MAX_WAITING: usize = 256;
-/// How long a connection waits for a session: longer than an instance takes to boot.
+/// Time that a connection waits for a session: longer than an instance takes to boot.
 const WAIT: Duration = Duration::from_secs(300);
 /// The same for a SOCKS client, which gives up itself before long.
 const WAIT_SOCKS: Duration = Duration::from_secs(60);

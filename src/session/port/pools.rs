@@ -40,7 +40,7 @@ pub(super) struct Pools {
     starts_wait: bool,
     /// Connections of SOCKS clients that may wait for a session.
     max_waiting: usize,
-    /// Who has spoken last.
+    /// Pool that produced the last event.
     cursor: PoolId,
 }
 
@@ -194,7 +194,8 @@ impl Pools {
         needs.collect()
     }
 
-    /// Whether a session may be started as far as SOCKS clients' seats are concerned; ends an idle one if that is needed.
+    /// Returns whether a session may be started as far as SOCKS clients' seats are concerned; ends an idle one
+    /// if that is needed.
     fn make_room(&mut self, now: Instant, id: PoolId, need: Need) -> bool {
         let pools = || self.socks.values().filter_map(|id| Some((*id, self.pools.get(id)?)));
         if !pools().any(|(other, _)| other == id) {
@@ -219,13 +220,13 @@ impl Pools {
         }
     }
 
-    /// Whether another SOCKS client may be accepted: its connection may have to wait.
+    /// Returns whether another SOCKS client may be accepted: its connection may have to wait.
     pub(super) fn may_take_socks(&self) -> bool {
         let pools = self.socks.values().filter_map(|id| self.pools.get(id));
         pools.map(Pool::waiting_count).sum::<usize>() < self.max_waiting
     }
 
-    /// Whether a pool takes another connection.
+    /// Returns whether a pool takes another connection.
     pub(super) fn may_take(&self, pool: PoolId) -> bool {
         self.pools.get(&pool).is_some_and(Pool::may_take)
     }
@@ -305,7 +306,7 @@ pub(super) const MAIN: PoolId = 0;
 const MAX_SOCKS_POOLS: usize = 128;
 /// SOCKS clients that wait for a session, where there are descriptors enough; others wait in the listener.
 const MAX_SOCKS_WAITING: usize = 1024;
-/// How long one is kept that nobody uses.
+/// Time that an unused one is kept.
 const SOCKS_IDLE: Duration = Duration::from_secs(300);
 
 // It sees private fields.

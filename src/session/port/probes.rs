@@ -36,19 +36,19 @@ impl Probes {
         self.fresh.values().min().copied()
     }
 
-    /// How many connections may be probes.
+    /// Number of connections that may be probes.
     pub(super) fn len(&self) -> usize {
         self.fresh.len()
     }
 
-    /// Whether the connection may be a probe.
+    /// Returns whether the connection may be a probe.
     pub(super) fn is_fresh(&self, number: ConnectionNumber) -> bool {
         self.fresh.contains_key(&number)
     }
 }
 
-/// How long a connection that says nothing may be a probe. Those of tools are gone after a round trip on loopback; a
-/// client waits as long for its session, once.
+/// Time that a connection without data may be a probe. Those of tools are gone after a round trip on loopback;
+/// a client waits as long for its session, once.
 const PROBE_TIME: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 /// A token bucket for session starts. Time is a parameter and never runs backwards.
 #[derive(Debug)]
 pub(super) struct StartQuota {
-    /// What is left at `updated`. Negative after a repeated call.
+    /// Tokens left at `updated`. Negative after a repeated call.
     tokens: f64,
     /// Tokens per second.
     rate: f64,
     updated: Instant,
     /// When the tokens and the rate were last halved.
     halved: Option<Instant>,
-    /// Whether the wait that lasts was reported.
+    /// True if the wait that lasts was reported.
     was_reported: bool,
 }
 

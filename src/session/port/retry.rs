@@ -25,7 +25,7 @@ pub(super) struct Retry {
     pub pause: Option<Instant>,
     /// Until when connections are refused without asking, and how.
     pub refusal: Option<(Instant, Reply)>,
-    /// What SOCKS clients are told who have waited in vain.
+    /// SOCKS reply for clients that timed out waiting.
     pub reply: Reply,
     refresh: Backoff,
     /// A lane whose destination was refused is replaced from this age on: a younger one has just looked its name up.
@@ -102,8 +102,8 @@ const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
 /// The same for a pool on demand, while a connection waits.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
-/// How old a session is before it is replaced because its destination was refused, at first and at last. A database that
-/// fails over takes seconds for it.
+/// Age at which a session is replaced because its destination was refused, at first and at last. A database
+/// that fails over takes seconds for it.
 const FIRST_REFRESH: Duration = Duration::from_secs(3);
 const LAST_REFRESH: Duration = Duration::from_secs(120);
 

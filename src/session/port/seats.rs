@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What a destination wants a session for.
+/// A destination's need for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// It has none, and clients wait.
@@ -16,7 +16,7 @@ pub(super) enum Need {
     Further,
 }
 
-/// Whether a destination gets a session.
+/// True if a destination gets a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seat<K> {
     Free,
@@ -47,7 +47,7 @@ pub(super) fn seat<K>(
 
 /// Sessions of all SOCKS clients together.
 pub(super) const MAX_SESSIONS: usize = 32;
-/// How long a session has to be idle before another destination gets its place.
+/// Idle time of a session after which another destination gets its place.
 const MIN_IDLE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

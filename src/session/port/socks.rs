@@ -12,8 +12,8 @@
 //! In scope: CONNECT with names and addresses, no authentication. BIND, UDP and other methods are refused as the RFC says.
 //! Out of scope: deadlines, sockets.
 //!
-//! Why not a crate: `fast-socks5` takes the socket with its errors, so that an unknown command cannot be answered, and
-//! brings second versions of crates that are linked already; `socks5-impl` is under the GPL.
+//! No crate fits: `fast-socks5` takes the socket with its errors, so that an unknown command cannot be
+//! answered, and brings second versions of crates that are linked already; `socks5-impl` is under the GPL.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +26,7 @@ pub(super) struct Handshake {
     bytes: Vec<u8>,
 }
 
-/// What is to be done next.
+/// Next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Read exactly this many bytes.
@@ -39,7 +39,7 @@ pub(super) enum Step {
     Refuse(Vec<u8>, Refusal),
 }
 
-/// Why a client is refused, for people.
+/// Reason that a client is refused, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(
@@ -60,7 +60,7 @@ pub(super) enum Refusal {
     Destination(String, DestinationError),
 }
 
-/// How a request ends: the codes of RFC 1928, section 6.
+/// Reply codes of RFC 1928, section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Succeeded = 0,
@@ -78,7 +78,7 @@ pub(super) fn reply(reply: Reply) -> [u8; 10] {
 }
 
 impl Handshake {
-    /// What is to be done at the start.
+    /// Returns the first step.
     pub(super) fn start(&self) -> Step {
         Step::Read(2)
     }

@@ -215,11 +215,11 @@ async fn request(
 
 /// A client on the same machine needs milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take in any case before a newer one takes its place.
+/// Time that a client always gets before a newer one may take its place.
 const MIN_PATIENCE: Duration = Duration::from_millis(250);
 /// Clients that shake hands at a time.
 const MAX_HANDSHAKES: usize = 256;
-/// How long what a refused client still sends is read and dropped.
+/// Time that input from a refused client is read and dropped.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// Read and dropped of what a refused client still sends, in bytes.
 const MAX_DROPPED: u64 = 64 << 10;

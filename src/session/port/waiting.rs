@@ -18,7 +18,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether the connection still waits for something.
+    /// Returns whether the connection still waits for something.
     pub(super) fn handle_report(&mut self, report: FromConnection) -> bool {
         match report {
             FromConnection::Data(bytes) => {
@@ -44,7 +44,7 @@ impl Waiting {
     }
 }
 
-/// How long a connection waits whose client may have gone: it sends no more.
+/// Time that a connection waits whose client may have gone: it has stopped sending.
 const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
 /// The same for one of which nothing more is read, because [`MAX_EARLY`] has come: whether such a client has gone cannot
 /// be seen once it has filled the system's buffers, too.

@@ -1,10 +1,10 @@
-//! What holds for a session between calls.
+//! Invariants of a session.
 
 use super::super::stream::Stream;
 use super::Session;
 
 impl Session {
-    /// What holds between calls, whatever the peer sends. Checked in debug builds.
+    /// Asserts the invariants that hold between calls, whatever the peer sends. Checked in debug builds.
     pub(super) fn assert_invariants(&self) {
         if !cfg!(debug_assertions) {
             return;

@@ -15,7 +15,7 @@ use super::keepalive::{Due, Timers};
 use super::schedule::{Schedule, Turn};
 use super::stream::{ReceiveState, SendState, Stream};
 
-/// What happened, in order.
+/// Events of a session, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The peer opened a stream (server only).
@@ -168,7 +168,7 @@ impl Session {
         Ok(id)
     }
 
-    /// Whether there is an id for another stream: a session has 2^31 of them.
+    /// Returns whether there is an id for another stream: a session has 2^31 of them.
     pub fn has_ids(&self) -> bool {
         self.next_id.is_some()
     }
@@ -179,8 +179,8 @@ impl Session {
         self.next_id = Some(u32::MAX - 2 * (count - 1));
     }
 
-    /// How many bytes [`send`](Self::send) takes now; 0 also if the stream is not open for sending. Read the
-    /// local socket only when it is more.
+    /// Returns the number of bytes that [`send`](Self::send) takes now; 0 also if the stream is not open for
+    /// sending. Read the local socket only when it is more.
     pub fn send_capacity(&self, id: StreamId) -> usize {
         match self.streams.get(&id) {
             Some(stream) if stream.send == SendState::Open => {
@@ -276,7 +276,7 @@ impl Session {
         Ok(())
     }
 
-    /// What happened, oldest first.
+    /// Returns the next event, oldest first.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -292,7 +292,7 @@ impl Session {
         self.streams.len()
     }
 
-    /// What had no effect so far.
+    /// Returns the counters of ignored frames.
     pub fn counters(&self) -> Counters {
         self.counters
     }

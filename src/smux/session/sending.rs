@@ -1,4 +1,4 @@
-//! What a session sends next: the turns of its streams.
+//! Choice of the next bytes to send: the turns of the streams.
 
 use bytes::{Bytes, BytesMut};
 
@@ -34,7 +34,7 @@ impl Session {
         (!out.is_empty()).then(|| out.freeze())
     }
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) has something to give.
+    /// Returns whether [`poll_transmit`](Self::poll_transmit) has something to give.
     pub fn has_transmit(&self) -> bool {
         let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
         self.failure.is_none()

@@ -36,7 +36,7 @@ fn digest(seed: u64, length: usize) -> Vec<u8> {
     Sha256::digest(content(seed, 0, length)).to_vec()
 }
 
-/// What our end does with one stream: sends `length(seed)` bytes, finishes, then reads to the end.
+/// Transfer on one stream: sends `length(seed)` bytes, finishes, then reads to the end.
 struct Transfer {
     seed: u64,
     sent: usize,

@@ -69,7 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What one end did to a stream and saw of it.
+/// Log of one end's actions on a stream and events from it.
 #[derive(Default)]
 struct Log {
     sent: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a console's key events send to a remote terminal.
+//! Translation of a console's key events to the bytes of a remote terminal.
 //!
 //! Consoles that translate keys themselves (virtual terminal input, Windows 10 of 2017 and later) hand the sequences
 //! over one character at a time, in events without a key code. Older ones, and wine's, hand over the keys: those are
@@ -37,7 +37,7 @@ fn append(character: char, out: &mut Vec<u8>) {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Key {
     pub is_down: bool,
-    /// How often the key has repeated itself.
+    /// Number of repeats of the key.
     pub repeats: u16,
     /// Virtual key code; 0 for characters without a key.
     pub code: u16,

@@ -136,7 +136,7 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
     (raw, restored)
 }
 
-/// What the child shows, read by a thread so that waiting for it has an end.
+/// Output of the child, read by a thread so that waiting for it can time out.
 struct Screen(std::sync::mpsc::Receiver<Vec<u8>>);
 
 impl Screen {

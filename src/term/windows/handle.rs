@@ -61,7 +61,7 @@ impl Handle {
     }
 }
 
-/// Whether it is a pipe or a socket: something with another end.
+/// Returns whether it is a pipe or a socket: something with another end.
 pub(super) fn is_pipe(handle: Handle) -> bool {
     // SAFETY: takes no pointers.
     unsafe { GetFileType(handle.0) == FILE_TYPE_PIPE }
@@ -150,7 +150,7 @@ impl Pipe {
     }
 }
 
-/// Whether the error says that the other end has been closed.
+/// Returns whether the error says that the other end has been closed.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     const GONE: [u32; 5] =
         [ERROR_BROKEN_PIPE, ERROR_NO_DATA, ERROR_PIPE_NOT_CONNECTED, ERROR_HANDLE_EOF, ERROR_NETNAME_DELETED];

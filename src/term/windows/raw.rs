@@ -68,7 +68,7 @@ pub(crate) fn restore() {
     }
 }
 
-/// Whether the console is in raw mode through us.
+/// Returns whether the console is in raw mode through us.
 #[must_use]
 pub(crate) fn is_raw() -> bool {
     lock().is_some()

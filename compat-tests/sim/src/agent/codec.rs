@@ -56,7 +56,7 @@ impl MessageType {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What it is.
+    /// Message type.
     pub message_type: MessageType,
     /// Always 1.
     pub schema_version: u32,
@@ -68,13 +68,13 @@ pub struct Message {
     pub flags: u64,
     /// Identifies the message; acknowledgements name it.
     pub id: Uuid,
-    /// What a data message carries; 0 in all others.
+    /// Payload type of a data message; 0 in all others.
     pub payload_type: u32,
     /// The payload.
     pub payload: Bytes,
 }
 
-/// Why a frame is no message.
+/// Reason that a frame cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Fewer bytes than a header, or than the header says.
@@ -223,7 +223,7 @@ fn u64_at(header: &[u8], offset: usize) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Where the payload begins, less the four bytes of its length (agent source).
+/// Offset of the payload, less the four bytes of its length (agent source).
 const HEADER_LENGTH: u32 = 116;
 const PAYLOAD_OFFSET: usize = 120;
 const SCHEMA_VERSION: u32 = 1;

@@ -123,7 +123,7 @@ impl Drop for Input {
     }
 }
 
-/// Where the parts of the output go.
+/// Destinations of stdout and stderr.
 struct Streams {
     stdout: Output,
     stderr: Output,

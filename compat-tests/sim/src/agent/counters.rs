@@ -1,4 +1,4 @@
-//! What one session's agent has sent and received.
+//! Counters of one session's agent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -14,13 +14,13 @@ use super::receive::{Input, Receiver};
 use super::send::Sender;
 use super::{AgentSpec, Document, KmsPolicy, payload_type, version};
 
-/// What the client told.
+/// Result of the handshake.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) version: String,
 }
 
-/// Why there is no session.
+/// Reason that no session starts.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The channel was closed meanwhile.

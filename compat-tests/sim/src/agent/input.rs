@@ -1,6 +1,6 @@
 //! The client's messages to a session: flags, and what becomes of a message.
 
-/// What became of a message.
+/// Outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handled {
     /// It is to be acknowledged.

@@ -88,7 +88,7 @@ pub async fn run(
     AgentEnd { output }
 }
 
-/// How a session came to its end.
+/// Cause of a session's end.
 enum Over {
     /// By itself, with this output.
     Ended(String),

@@ -16,7 +16,7 @@ pub(super) struct Output {
     boundaries: Boundaries,
     /// Messages so far, when some of them are to be lost.
     lossy: Option<u64>,
-    /// How much longer than wanted the last pause was.
+    /// Excess of the last pause over the intended one.
     overslept: Duration,
 }
 
@@ -80,10 +80,10 @@ impl Output {
 /// The sleep after each message (agent source: 1 ms) as it is measured at the real agent: an echo of small messages
 /// has a floor of 1.1 ms.
 const PAUSE: Duration = Duration::from_micros(1060);
-/// What a message takes the real agent on top, for each KiB: with full messages its pace is measured at 0.72 to
-/// 0.77 MB/s, or 1.37 ms a message.
+/// Additional time that a message takes the real agent, for each KiB: with full messages its pace is measured
+/// at 0.72 to 0.77 MB/s, or 1.37 ms a message.
 const PER_KIB: Duration = Duration::from_micros(310);
-/// How much of a pause that was too long shortens the next one, so that a busy machine keeps the pace.
+/// Largest excess of a pause that shortens the next one, so that a busy machine keeps the pace.
 const MOST_MADE_UP: Duration = Duration::from_millis(3);
-/// Which message [`Broken::LostOutput`] loses.
+/// Interval at which [`Broken::LostOutput`] loses a message.
 const LOST_EACH: u64 = 20;

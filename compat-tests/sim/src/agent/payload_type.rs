@@ -13,7 +13,7 @@ pub(super) const FLAG: u32 = 10;
 pub(super) const STDERR: u32 = 11;
 pub(super) const EXIT_CODE: u32 = 12;
 
-/// Whether the agent encrypts it in an encrypted session.
+/// Returns whether the agent encrypts it in an encrypted session.
 pub(super) fn encrypted_by_agent(payload_type: u32) -> bool {
     matches!(payload_type, OUTPUT | STDERR | EXIT_CODE)
 }

@@ -17,7 +17,7 @@ use super::{AgentOptions, payload_type, version};
 pub(super) struct Input {
     shared: Arc<Shared>,
     reconnected: mpsc::Sender<Option<Arc<Open>>>,
-    /// Whether the flag TerminateSession is known.
+    /// True if the flag TerminateSession is known.
     terminates: bool,
 }
 

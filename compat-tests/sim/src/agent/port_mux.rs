@@ -222,7 +222,7 @@ async fn keep_alive(keep_alive: KeepAlive, frames: mpsc::Sender<Bytes>) -> Strin
 
 /// Frames that wait for the pump: about as much as the agent's UNIX socket holds.
 const FRAMES: usize = 8;
-/// How much a connection reads into one allocation.
+/// Size of a connection's read buffer, in bytes.
 const READ_BUFFER: usize = 2 * smux::MAX_FRAME;
 /// smux source: `KeepAliveInterval`.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);

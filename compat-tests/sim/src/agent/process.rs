@@ -16,10 +16,10 @@ pub(super) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
     own.chain([("TERM", "xterm-256color".into()), ("LANG", language.unwrap_or_else(|| "C.UTF-8".into()))])
 }
 
-/// What says who and where the user is. (The agent gives its shells the home of their own user.)
+/// Variables that name the user and the home. (The agent gives its shells the home of their own user.)
 const OWN: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"];
 
-/// What a control character does to a program.
+/// Effect of a control character on a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Interrupt {
     /// Ctrl-C.

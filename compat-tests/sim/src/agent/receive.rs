@@ -31,7 +31,7 @@ pub(super) struct Receiver {
     sender: Arc<Sender>,
     expected: i64,
     early: HashMap<i64, Input>,
-    /// Whether to look among the early ones: after each frame once, so that a refused one does not spin.
+    /// True if to look among the early ones: after each frame once, so that a refused one does not spin.
     look: bool,
     /// Nothing is acknowledged.
     silent: bool,

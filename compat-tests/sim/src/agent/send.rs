@@ -32,12 +32,12 @@ struct State {
     next: i64,
     /// The number of the first slot.
     first: i64,
-    /// What is sent from `first` on; `None` once acknowledged. The first slot is never `None`.
+    /// Messages from `first` on; `None` once acknowledged. The first slot is never `None`.
     unacknowledged: VecDeque<Option<Unacknowledged>>,
     count: usize,
     bytes: usize,
     rtt: Rtt,
-    /// Whether the client is there; the opposite of the agent's `Pause`.
+    /// True if the client is there; the opposite of the agent's `Pause`.
     active: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What all kinds of sessions have in common.
+//! Code shared by all kinds of sessions.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ impl Session {
     }
 }
 
-/// Whether one of a host's addresses is the instance itself.
+/// Returns whether one of a host's addresses is the instance itself.
 fn is_loopback(host: &str, port: u16) -> bool {
     use std::net::ToSocketAddrs as _;
     (host, port).to_socket_addrs().is_ok_and(|mut addresses| addresses.any(|to| to.ip().is_loopback()))

@@ -14,7 +14,7 @@ pub(super) struct ProtocolError;
 /// A stream the client has opened.
 pub(super) struct Stream {
     pub(super) id: u32,
-    /// What the client sends; ends with its FIN.
+    /// Data from the client; ends with its FIN.
     pub(super) data: mpsc::UnboundedReceiver<Received>,
 }
 
@@ -177,14 +177,14 @@ impl Server {
     }
 }
 
-/// Whether the client is alive, as smux judges it.
+/// True if the client is alive, as smux judges it.
 pub(super) struct KeepAlive {
     heard: Arc<AtomicBool>,
     bucket: Arc<Bucket>,
 }
 
 impl KeepAlive {
-    /// Whether nothing came since the last call, although there was room for it.
+    /// Returns whether nothing came since the last call, although there was room for it.
     pub(super) fn dead(&self) -> bool {
         !self.heard.swap(false, Ordering::AcqRel) && self.bucket.tokens.load(Ordering::Acquire) > 0
     }

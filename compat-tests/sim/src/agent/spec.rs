@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-/// Which agent is played: decides the version in its handshake and how port sessions are carried.
+/// Simulated agent generation: decides the version in its handshake and how port sessions are carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Generation {
     /// 2.3.700.0: port sessions carry one connection at a time; no TerminateSession flag.
@@ -45,14 +45,14 @@ pub enum Broken {
     StuckTerminate,
 }
 
-/// How the agent behaves.
+/// Behaviour of the agent.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// Which agent is played.
+    /// Simulated agent generation.
     pub generation: Generation,
     /// A version to report instead of the generation's own; it decides the port carriage too.
     pub version: Option<String>,
-    /// Whether each output message is followed by a pause of 1 ms, as with the real agent.
+    /// True if each output message is followed by a pause of 1 ms, as with the real agent.
     pub pacing: bool,
     /// The most bytes in one output message.
     pub payload: usize,
@@ -63,11 +63,11 @@ pub struct AgentOptions {
     /// Perform the handshake in every session. The real agent skips it for shells and interactive commands that
     /// are not encrypted.
     pub always_handshake: bool,
-    /// How long to wait before a shell's first output is read: 1 s with the real agent.
+    /// Delay before a shell's first output is read: 1 s with the real agent.
     pub shell_delay: Duration,
-    /// How long after the end of the handshake input is still acknowledged and ignored. The real agent says that the
-    /// handshake is complete before it sets the flag that lets input through; how long that takes is its machine's
-    /// business.
+    /// Time after the end of the handshake in which input is still acknowledged and ignored. The real agent
+    /// says that the handshake is complete before it sets the flag that lets input through; how long that takes
+    /// is its machine's business.
     pub deaf_after_handshake: Duration,
     /// The rule that is not kept.
     pub broken: Option<Broken>,
@@ -106,9 +106,9 @@ pub type KmsDecrypt = dyn Fn(&[u8], &BTreeMap<String, String>) -> Result<Vec<u8>
 pub struct KmsPolicy {
     /// The key named in the handshake request.
     pub key_id: String,
-    /// Whether the request carries a random challenge, as agents since 3.3 do.
+    /// True if the request carries a random challenge, as agents since 3.3 do.
     pub challenge: bool,
-    /// Whether a client that did not use the challenge is refused.
+    /// True if a client that did not use the challenge is refused.
     pub require_challenge: bool,
     /// The agent's access to KMS.
     pub decrypt: Arc<KmsDecrypt>,
@@ -124,7 +124,7 @@ impl std::fmt::Debug for KmsPolicy {
     }
 }
 
-/// What a session runs: the session document with its parameters filled in.
+/// A session document with its parameters filled in.
 #[derive(Clone, Debug)]
 pub enum Document {
     /// A shell on a pty (`Standard_Stream`, no document).
@@ -143,7 +143,7 @@ pub enum Document {
     },
     /// A port (`AWS-StartPortForwardingSession`, also `…ToRemoteHost`).
     PortForward {
-        /// Where the agent connects to; `localhost` for the instance itself.
+        /// Host that the agent connects to; `localhost` for the instance itself.
         host: String,
         /// The destination port.
         port: u16,
@@ -175,7 +175,8 @@ impl Document {
         self.session_type() == "Port"
     }
 
-    /// Whether the agent insists on a handshake without encryption too (agent source, `RequireHandshake`).
+    /// Returns whether the agent insists on a handshake without encryption too (agent source,
+    /// `RequireHandshake`).
     pub(super) fn requires_handshake(&self) -> bool {
         !matches!(self, Document::Shell | Document::InteractiveCommand { .. })
     }
@@ -188,15 +189,15 @@ pub struct AgentSpec {
     pub session_id: String,
     /// The instance's id; part of the encryption context.
     pub target_id: String,
-    /// What to run.
+    /// Document to run.
     pub document: Document,
-    /// How to behave.
+    /// Behaviour.
     pub options: AgentOptions,
     /// Encrypt the session (shell kinds only; the agent never encrypts a port).
     pub kms: Option<KmsPolicy>,
 }
 
-/// What the gateway tells the agent.
+/// Events from the gateway to the agent.
 #[derive(Clone, Debug)]
 pub enum FromGateway {
     /// A binary frame from the client, unchanged.
@@ -207,7 +208,7 @@ pub enum FromGateway {
     ClientDisconnected,
 }
 
-/// How a session ended.
+/// End of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentEnd {
     /// `Output` of the `channel_closed` the gateway sends now; empty for a normal end.

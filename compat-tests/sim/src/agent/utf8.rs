@@ -1,4 +1,4 @@
-//! How the agent cuts a program's output (agent source, `processStdoutData`).
+//! Splitting of a program's output at character boundaries (agent source, `processStdoutData`).
 
 /// Keeps incomplete characters back until the rest of them comes.
 ///
@@ -10,7 +10,7 @@ pub(super) struct Boundaries {
 }
 
 impl Boundaries {
-    /// What of the held and the new bytes is to be sent now.
+    /// Returns the part of the held and the new bytes to send now.
     pub(super) fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut all = std::mem::take(&mut self.held);
         all.extend_from_slice(bytes);

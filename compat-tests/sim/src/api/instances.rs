@@ -105,5 +105,5 @@ fn information(instance: &Instance) -> Value {
 /// The service's limits of `MaxResults`.
 const SMALLEST_PAGE: usize = 5;
 const LARGEST_PAGE: usize = 50;
-/// How long ago an instance that is not online was heard of.
+/// Time since the last ping of an instance that is not online.
 const LOST_SINCE_SECONDS: f64 = 7200.0;

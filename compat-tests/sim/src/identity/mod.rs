@@ -26,7 +26,7 @@ use crate::service::Service;
 pub(crate) use store::{Identities, Refusal};
 pub(crate) use sts::handle as handle_sts;
 
-/// Where the sources are that have paths of their own.
+/// Routes of the credential sources with dedicated paths.
 pub(crate) fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/latest/api/token", put(metadata::token))

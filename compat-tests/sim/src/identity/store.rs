@@ -15,7 +15,7 @@ pub(crate) struct Issued {
     pub expires: SystemTime,
 }
 
-/// Why a signature is not accepted.
+/// Reason that a signature is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Nobody has this access key, or its session token is another.
@@ -79,7 +79,7 @@ impl Identities {
         inner.revoked.insert(key.to_owned());
     }
 
-    /// Whether an SSO access token is good.
+    /// Returns whether an SSO access token is good.
     pub fn knows_sso_token(&self, token: &str) -> bool {
         self.lock().sso_tokens.contains(token)
     }
@@ -100,7 +100,8 @@ impl Identities {
         issued.chain(configured).chain(sso).map(String::into_bytes).collect()
     }
 
-    /// Whether a signature is whose it says; `Ok(false)` when anybody's will do and it was not verified.
+    /// Returns whether a signature is whose it says; `Ok(false)` when anybody's will do and it was not
+    /// verified.
     pub fn check(&self, signature: &Signature, request: &Signed<'_>) -> Result<bool, Refusal> {
         let Some(configured) = &self.configured else { return Ok(false) };
         let inner = self.lock();

@@ -90,7 +90,7 @@ struct Client {
     next: i64,
 }
 
-/// How a client's connection ended.
+/// End of a client's connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Close(u16, String),

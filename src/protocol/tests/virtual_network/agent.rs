@@ -13,11 +13,11 @@ use super::super::super::recv::{Receiver, Verdict};
 /// The agent's end of the channel.
 pub(super) struct Agent {
     receiver: Receiver,
-    /// What arrived, in order.
+    /// Bytes that arrived, in order.
     pub received: Vec<u8>,
     unacknowledged: VecDeque<(i64, Bytes, Instant)>,
     next: i64,
-    /// What there is to send, and from when on.
+    /// Bytes to send, each with its earliest time.
     to_send: VecDeque<(Instant, Bytes)>,
     may_send_at: Option<Instant>,
     /// When the last of it came.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::protocol::{Channel, Event, Transmit};
 
-/// What goes over a websocket of the virtual network, but for the opening frame.
+/// A packet on a websocket of the virtual network, except for the opening frame.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     Frame(Bytes),
@@ -18,7 +18,7 @@ pub(crate) enum Packet {
 pub(crate) trait Client {
     /// The channel inside, for its input and its counters.
     fn channel(&mut self) -> &mut Channel;
-    /// Whether it opens a websocket now; it is told at once what came of that.
+    /// Returns whether it opens a websocket now; it is told at once what came of that.
     fn poll_attempt(&mut self, now: Instant) -> bool;
     /// Returns whether the attempt is still wanted.
     fn is_opening(&self) -> bool {
@@ -34,15 +34,15 @@ pub(crate) trait Client {
     fn handle_sleep(&mut self, _length: Duration) {}
     /// Something has come.
     fn handle_packet(&mut self, now: Instant, packet: Packet);
-    /// What it sends.
+    /// Returns the next packet.
     fn poll_packet(&mut self, now: Instant) -> Option<Packet>;
     /// When it wants to be called again.
     fn poll_timeout(&mut self) -> Option<Instant>;
     /// That time has come.
     fn handle_timeout(&mut self, now: Instant);
-    /// What the channel tells.
+    /// Returns the channel's next event.
     fn poll_event(&mut self) -> Option<Event>;
-    /// Whether it has given up.
+    /// Returns whether it has given up.
     fn is_over(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! What any wire must not change: all bytes once and in order, the rate, what is done about an agent that is silent.
+//! Properties that hold on any wire: all bytes once and in order, the rate, the handling of a silent agent.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ fn the_default_upload_keeps_to_nine_hundred_messages_a_second_and_fills_them() {
     assert!(groups * 7 < outcome.arrivals.len() * 2, "{groups} groups");
 }
 
-/// How many groups arrived, with a millisecond between them.
+/// Number of groups that arrived, with a millisecond between them.
 fn groups(arrivals: &[Instant]) -> usize {
     arrivals.chunk_by(|one, next| *next - *one < MS).count()
 }

@@ -62,7 +62,7 @@ fn duplicates(outcome: &Outcome) -> f64 {
     outcome.duplicates as f64 / outcome.arrivals.len() as f64
 }
 
-/// How many messages were sent again for each that had to be sent.
+/// Number of retransmissions for each message that had to be sent.
 fn sent_again(outcome: &Outcome) -> f64 {
     outcome.resent as f64 / (outcome.arrivals.len() - outcome.duplicates) as f64
 }
@@ -74,7 +74,7 @@ fn assert_few_needless(what: &str, outcomes: &[Outcome], acks_lost: f64) {
     assert!(most < acks_lost + 0.1, "{what}: {most} of what arrived had arrived before");
 }
 
-/// What the default rate and window allow over a round trip, in bytes a second.
+/// Rate that the defaults allow over a round trip, in bytes a second.
 fn ideal_by_default(delay: Duration) -> f64 {
     (900.0 * 1024.0f64).min(DEFAULT_MAX_WINDOW as f64 / (2.0 * delay.as_secs_f64()).max(0.001))
 }
@@ -146,7 +146,7 @@ fn only_acknowledgements_lost() {
     }
 }
 
-/// What comes twice costs nothing: at least the ideal.
+/// Repeated messages cost nothing: at least the ideal.
 #[test]
 fn repeated_messages() {
     let wire = Wire { repeat: 0.3, delay: 10 * MS, ..Wire::default() };

@@ -22,7 +22,7 @@ use super::super::{Channel, CloseReason, Config, Event, Input};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
-/// What a run did.
+/// Result of a run.
 pub(crate) struct Outcome<C = BareChannel> {
     pub client: C,
     pub took: Duration,
@@ -36,11 +36,11 @@ pub(crate) struct Outcome<C = BareChannel> {
     /// When acknowledgements reached it.
     pub acknowledged: Vec<Instant>,
     pub duplicates: usize,
-    /// How often a message was sent again.
+    /// Number of retransmissions.
     pub resent: u64,
-    /// How often the service cut the socket for its limit.
+    /// Number of times that the service cut the socket for its limit.
     pub policed: usize,
-    /// How often something happened.
+    /// Number of steps.
     pub steps: usize,
     pub closed: Option<CloseReason>,
     pub keystrokes_took: Vec<Duration>,
@@ -56,10 +56,10 @@ pub(crate) struct World<C = BareChannel> {
     to_upload: VecDeque<(Instant, Bytes)>,
     /// Single bytes that are given to the channel before the rest of the upload, at their times.
     pub keystrokes: VecDeque<Instant>,
-    /// Where in the stream each keystroke went, and since when it had to wait.
+    /// Position of each keystroke in the stream, and the time since which it waited.
     pressed: VecDeque<(usize, Instant)>,
     given: usize,
-    /// How long each keystroke took to the agent.
+    /// Time that each keystroke took to reach the agent.
     keystrokes_took: Vec<Duration>,
     /// By arrival and order of sending: whether it goes up, and what it is.
     flights: BTreeMap<(Instant, u64), (bool, Packet)>,
@@ -418,7 +418,7 @@ fn run(seed: u64, config: Config, wire: Wire, upload: &[u8], download: &[u8], li
     World::new(seed, config, wire, at_once(upload), at_once(download)).run(download.len(), limit)
 }
 
-/// What the program uses.
+/// Returns the program's configuration.
 pub(crate) fn config() -> Config {
     Config::default()
 }
@@ -438,5 +438,6 @@ pub(crate) fn every(up: Duration, length: Duration) -> Spans {
         .collect()
 }
 
-/// How long the service keeps a socket closed that was cut for its rate; here, the time to a new connection.
+/// Time that the service keeps a socket closed after cutting it for its rate; here, the time to a new
+/// connection.
 const POLICE_OUTAGE: Duration = Duration::from_secs(1);

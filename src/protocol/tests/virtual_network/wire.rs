@@ -1,11 +1,11 @@
-//! What a wire does to what is sent over it.
+//! Faults of a virtual wire.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What is wrong with the wire, the same each way unless said.
+/// Faults of a wire, the same each way unless stated.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wire {
     pub loss_up: f64,
@@ -46,12 +46,12 @@ pub(crate) struct Wire {
 pub(crate) struct Bottleneck {
     /// Bytes a second, frames with their headers.
     pub rate: f64,
-    /// What waits longer than this is dropped; without it, everything waits.
+    /// Longest time that a packet waits before it is dropped; without it, everything waits.
     pub drops_after: Option<Duration>,
 }
 
 impl Wire {
-    /// Whether the seed decides what happens to a frame.
+    /// Returns whether the seed decides what happens to a frame.
     pub(crate) fn is_random(&self) -> bool {
         let chances = [self.loss_up, self.loss_down, self.loss_acks, self.repeat];
         chances.into_iter().any(|chance| chance > 0.0) || !self.jitter.is_zero()

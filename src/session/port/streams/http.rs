@@ -1,6 +1,7 @@
 //! Recognizing HTTP by a client's first bytes: connections of HTTP may be closed between requests, others may not.
 
-/// Whether a client's first bytes begin a request, or a TLS handshake that offers HTTP (by ALPN, RFC 7301).
+/// Returns whether a client's first bytes begin a request, or a TLS handshake that offers HTTP (by ALPN, RFC
+/// 7301).
 pub(super) fn is_http(bytes: &[u8]) -> bool {
     if bytes.starts_with(&TLS_HANDSHAKE) {
         return PROTOCOLS.iter().any(|name| bytes.windows(name.len()).any(|window| window == *name));

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use super::connection::CHUNK;
 use crate::smux::{self, StreamId};
 
-/// What a local connection is to do.
+/// Action for a local connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Read the next chunk, of [`CHUNK`] bytes at most.
@@ -47,7 +47,7 @@ pub(super) struct Streams {
     starved: BTreeSet<StreamId>,
     /// Streams whose local input has ended, by the time since when the remote has been quiet.
     half_closed: BTreeSet<(Instant, StreamId)>,
-    /// What is not an event of smux's.
+    /// Events that do not come from smux.
     events: VecDeque<Event>,
     /// Since when the session waits for a local reader, and whether that was told.
     held_up: Option<(Instant, bool)>,
@@ -81,12 +81,12 @@ impl Streams {
         }
     }
 
-    /// Whether another stream can be opened.
+    /// Returns whether another stream can be opened.
     pub(super) fn may_open(&self) -> bool {
         self.smux.stream_count() < MAX_STREAMS && !self.is_spent()
     }
 
-    /// Whether all stream ids are used.
+    /// Returns whether all stream ids are used.
     pub(super) fn is_spent(&self) -> bool {
         !self.smux.has_ids()
     }
@@ -97,7 +97,7 @@ impl Streams {
         self.smux.leave_ids(count);
     }
 
-    /// Whether the remote has ended the stream.
+    /// Returns whether the remote has ended the stream.
     pub(super) fn is_ended(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.is_ended)
     }
@@ -188,7 +188,7 @@ impl Streams {
         handled
     }
 
-    /// What connections are to do, in order.
+    /// Returns the next action for a connection.
     #[must_use]
     pub(super) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -226,7 +226,7 @@ impl Streams {
         self.smux.set_reading(now, has_room);
     }
 
-    /// Whether a local reader held up the session when that was said last.
+    /// Returns whether a local reader held up the session when that was said last.
     pub(super) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
     }
@@ -312,14 +312,15 @@ impl Streams {
 
 /// The agent's smux lets this many streams wait for its accept loop; further connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
-/// How long the remote must have been quiet after the end of the local input until it is told. A server may think for
-/// that long about a request whose client has half-closed; a client that has closed altogether looks the same to us. It
-/// costs a descriptor here and a connection there, for nobody waits: the next client has a stream of its own.
+/// Quiet time of the remote, after the end of the local input, until the FIN is sent. A server may think for
+/// that long about a request whose client has half-closed; a client that has closed altogether looks the same
+/// to us. It costs a descriptor here and a connection there, for nobody waits: the next client has a stream of
+/// its own.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
-/// How long a connection of HTTP must have waited for its next request to count as idle. Servers close such connections
-/// after 5 s (Apache) to 75 s (nginx), and clients expect it; browsers keep theirs for minutes.
+/// Time that a connection of HTTP must have waited for its next request to count as idle. Servers close such
+/// connections after 5 s (Apache) to 75 s (nginx), and clients expect it; browsers keep theirs for minutes.
 const KEPT_ALIVE: Duration = Duration::from_secs(5);
-/// How long a session waits for a local reader before that is worth telling.
+/// Time that a session waits for a local reader before that is reported.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
 /// With more half-closed streams than this, the agent is told of the oldest at once.
 const MAX_HALF_CLOSED: usize = 256;

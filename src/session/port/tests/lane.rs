@@ -45,7 +45,7 @@ async fn a_lane_is_ready_after_the_handshake_and_ends_with_its_session() {
     assert!(events(&mut lane).is_empty());
 }
 
-/// What a lane leaves behind depends on how far it has come.
+/// The sessions that a lane leaves behind depend on its state.
 #[tokio::test(start_paused = true)]
 async fn what_is_to_be_ended_at_the_service() {
     let mut never = Lane::starting(Box::pin(std::future::pending()), &budget());

@@ -1,4 +1,4 @@
-//! What the tests of pools and their kin have in common: sessions whose agent is the test, and local connections.
+//! Shared test code: sessions whose agent is the test, and local connections.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;

@@ -133,7 +133,7 @@ impl World {
         self.run().await;
     }
 
-    /// How long it takes until another session is asked for.
+    /// Returns the time until another session is requested.
     async fn until_next_start(&mut self) -> Duration {
         let (before, begin) = (self.starts(), now());
         while self.starts() == before && now() < begin + 100 * SECOND {
@@ -155,7 +155,7 @@ impl World {
     }
 }
 
-/// What has come, or `None` while nothing has: empty at the end.
+/// Bytes that have arrived, or `None` while none have: empty at the end.
 fn received(client: &mut TcpStream) -> Option<Vec<u8>> {
     let mut buffer = [0; 64];
     match client.read(&mut buffer) {

@@ -18,7 +18,7 @@ struct World {
     reports: (Reports, mpsc::Receiver<(ConnectionNumber, FromConnection)>),
     number: ConnectionNumber,
     started: Arc<Mutex<Vec<Instant>>>,
-    /// What the loop waits for: it asks before it looks for events.
+    /// Condition that the loop waits for: it is checked before events.
     deadline: Option<Instant>,
 }
 

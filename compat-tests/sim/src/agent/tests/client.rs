@@ -25,7 +25,7 @@ pub(super) struct Client {
     counters: Arc<Counters>,
     next: i64,
     expected: i64,
-    /// What came before an earlier message.
+    /// Messages that arrived before an earlier one.
     early: BTreeMap<i64, Message>,
 }
 

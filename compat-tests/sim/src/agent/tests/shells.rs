@@ -99,7 +99,7 @@ async fn a_dropped_session_leaves_no_process() {
     }
 }
 
-/// Whether the process runs; one that only waits to be collected does not.
+/// Returns whether the process runs; one that only waits to be collected does not.
 fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))

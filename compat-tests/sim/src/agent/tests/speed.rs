@@ -1,4 +1,4 @@
-//! How fast the agent is without pacing: run with `--ignored --nocapture`.
+//! Speed of the agent without pacing: run with `--ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
