@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
         Ok(Invocation::Version) => notice::version(&loaded.settings.reported_version),
         Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
-        Ok(Invocation::Manual) => settings::manual(),
+        Ok(Invocation::Manual) => settings::manual(&commands::manual()),
         Ok(Invocation::UnknownOperation(word)) => {
             if io::stderr().is_terminal() {
                 let _ = io::stderr().write_all(&session::failure_line(&loaded.settings, notice::COMMANDS));

@@ -434,10 +434,15 @@ fn document_args() -> [Arg; 2] {
 }
 
 fn with_common(command: Command) -> Command {
+    command.args(common_args())
+}
+
+/// The options of all commands that start sessions.
+pub(super) fn common_args() -> [Arg; 8] {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).value_parser(not_empty).help(help)
     };
-    command.args([
+    [
         option("profile", "PROFILE", "The profile of the AWS files instead of the environment's"),
         option("region", "REGION", "The region instead of the environment's or the profile's"),
         option("endpoint-url", "URL", "Another endpoint for the calls to AWS"),
@@ -464,7 +469,7 @@ fn with_common(command: Command) -> Command {
             .long("verbose")
             .action(ArgAction::Count)
             .help("Log each step on stderr; repeat for more detail"),
-    ])
+    ]
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

@@ -49,6 +49,11 @@ pub(crate) fn is_command(word: &OsStr) -> bool {
     word.to_str().is_some_and(|word| grammar::NAMES.contains(&word))
 }
 
+/// The manual page's sections about the commands, in roff.
+pub(crate) fn manual() -> String {
+    usage::manual()
+}
+
 /// Runs the command that the arguments (without the program's name) ask for.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let request = match usage::parse(words) {

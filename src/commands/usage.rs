@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 
+use clap::Arg;
 use clap::error::ErrorKind;
 use clap_complete::Shell;
 
 use super::grammar::{self, PROGRAM, Request};
+use crate::settings::roff;
 use crate::version::COMPATIBLE_VERSION;
 
 /// An answer instead of a request.
@@ -110,6 +112,45 @@ pub(super) fn mistake(name: &str, reason: &str) -> String {
         }
         None => format!("{PROGRAM}: {reason}; see: {PROGRAM} help"),
     }
+}
+
+/// The manual page's sections about the commands, in roff.
+pub(super) fn manual() -> String {
+    let is_common = |arg: &Arg| grammar::common_args().iter().any(|common| common.get_id() == arg.get_id());
+    let mut text = ".SH COMMANDS\nSessions without the AWS CLI. Failures of their own exit with 255, arguments that are not \
+                    understood with 2.\n"
+        .to_owned();
+    for command in grammar::command().get_subcommands() {
+        let usage = command.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").trim();
+        let about =
+            command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+        text += &format!(".TP\n.B {}\n{}\n", roff(usage), roff(&about));
+        for arg in command.get_arguments().filter(|arg| !is_common(arg) && arg.get_id() != "help") {
+            text += &format!(".br\n{}\n", roff(&described(arg, ": ")));
+        }
+    }
+    text += ".SH COMMAND OPTIONS\n";
+    for arg in grammar::common_args() {
+        let (name, help) = (described(&arg.clone().help(""), ""), described(&arg, "\n"));
+        text += &format!(".TP\n.B {}\n{}\n", roff(&name), roff(help.split_once('\n').unwrap_or_default().1));
+    }
+    text
+}
+
+/// `-s, --long VALUE: help`.
+fn described(arg: &Arg, separator: &str) -> String {
+    let names =
+        [arg.get_short().map(|short| format!("-{short}")), arg.get_long().map(|long| format!("--{long}"))];
+    let mut words = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let values = arg.get_value_names().filter(|_| arg.is_positional() || arg.get_action().takes_values());
+    for value in values.unwrap_or_default() {
+        let is_optional = arg.is_require_equals_set();
+        let gap = if words.is_empty() { "" } else { " " };
+        words += &if is_optional { format!("[={value}]") } else { format!("{gap}{value}") };
+    }
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    format!("{words}{separator}{help}")
 }
 
 fn completions(shell: &str) -> String {

@@ -25,7 +25,7 @@ pub(crate) use self::forward::{Forward, Forwards};
 pub(crate) use self::kind::{SocksAddress, When};
 pub(crate) use self::matching::Subject;
 pub(crate) use self::name::PREFIX;
-pub(crate) use self::page::{help, manual};
+pub(crate) use self::page::{help, manual, roff};
 use self::reader::Reader;
 pub(crate) use self::reader::Source;
 pub(crate) use self::table::{Settings, TABLE};

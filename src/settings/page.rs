@@ -23,8 +23,8 @@ pub(crate) fn help() -> String {
     text
 }
 
-/// The manual page in roff (man(7)), made from [`TABLE`]. It has no date: the same source gives the same page.
-pub(crate) fn manual() -> String {
+/// The manual page in roff (man(7)), made from [`TABLE`] and with the sections about `commands`. It has no date: the same source gives the same page.
+pub(crate) fn manual(commands: &str) -> String {
     let mut text = format!(
         ".\\\" Made by session-manager-plugin --man. Changes belong into src/settings.\n\
          .TH SESSION\\-MANAGER\\-PLUGIN 1 \"\" \"session\\-manager\\-plugin {VERSION}\" \"User Commands\"\n\
@@ -52,6 +52,7 @@ pub(crate) fn manual() -> String {
          proxies, trust, a websocket to the region's endpoint, the terminal and the logs, and says what to do.\n",
         doctor = roff(DOCTOR),
     );
+    text += commands;
     text += ".SH DOCTOR OPTIONS\n";
     for (option, meaning) in DOCTOR_OPTIONS {
         text += &format!(".TP\n.B {}\n{}\n", roff(option), roff(meaning));
@@ -182,7 +183,7 @@ fn sentence(text: &str) -> String {
 }
 
 /// Text that means the same in roff.
-fn roff(text: &str) -> String {
+pub(crate) fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('~', "\\(ti").replace('^', "\\(ha");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
@@ -227,7 +228,10 @@ mod tests {
     fn the_committed_manual_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/session-manager-plugin.1");
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == manual(), "cargo run -- --man >scripts/session-manager-plugin.1");
+        assert!(
+            committed == manual(&crate::commands::manual()),
+            "cargo run -- --man >scripts/session-manager-plugin.1"
+        );
     }
 
     #[test]
@@ -237,7 +241,7 @@ mod tests {
         assert_eq!(sentence("data"), "Data");
         let known =
             [".TH", ".SH", ".IP", ".nf", ".fi", ".B", ".I", ".RI", ".BR", ".br", ".TP", ".PP", ".\\\""];
-        for line in manual().lines().filter(|line| line.starts_with(['.', '\''])) {
+        for line in manual(&crate::commands::manual()).lines().filter(|line| line.starts_with(['.', '\''])) {
             let request = line.split(' ').next().unwrap_or_default();
             assert!(known.contains(&request), "{line}");
         }
