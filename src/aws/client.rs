@@ -173,7 +173,7 @@ impl Client {
         let answer = contained(CALL, async {
             let (ssm, key) = self.ssm(CALL, RESUME_TIMEOUT).await?;
             let answer = ssm.resume_session().session_id(session_id).send();
-            self.answer(CALL, &key, answer.await).await
+            self.answer(CALL, &key, Box::pin(answer).await).await
         })
         .await?;
         let token = answer.token_value.filter(|token| !token.is_empty());
@@ -196,7 +196,7 @@ impl Client {
         contained(CALL, async {
             let (ssm, key) = self.ssm(CALL, TERMINATE_TIMEOUT).await?;
             let answer = ssm.terminate_session().session_id(session_id).send();
-            self.answer(CALL, &key, answer.await).await.map(drop)
+            self.answer(CALL, &key, Box::pin(answer).await).await.map(drop)
         })
         .await
     }
@@ -228,7 +228,7 @@ impl Client {
             let values = values.filter_map(|value| value.as_str().map(str::to_owned)).collect();
             start = start.parameters(name, values);
         }
-        let answer = self.answer(call, &key, start.send().await).await?;
+        let answer = self.answer(call, &key, Box::pin(start.send()).await).await?;
         match (answer.session_id, answer.stream_url, answer.token_value) {
             (Some(session_id), ..) if !is_printable(&session_id) => {
                 Err(AwsError::new(call, ErrorKind::Refused, "the session's id holds control characters"))
@@ -275,7 +275,7 @@ impl Client {
         if let Some(challenge) = &request.challenge {
             generate = generate.encryption_context("aws:ssm:RandomChallenge", challenge);
         }
-        let answer = self.answer(call, &key, generate.send().await).await?;
+        let answer = self.answer(call, &key, Box::pin(generate.send()).await).await?;
         let mut given = answer.plaintext.map(|blob| Zeroizing::new(blob.into_inner())).unwrap_or_default();
         let mut plaintext = Zeroizing::new([0; DATA_KEY_LENGTH]);
         if given.len() != plaintext.len() {
@@ -330,7 +330,7 @@ impl Client {
             // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
-        let loaded = self.loaded.get_or_try_init(|| Loaded::new(&self.context, &self.notes)).await;
+        let loaded = self.loaded.get_or_try_init(|| Box::pin(Loaded::new(&self.context, &self.notes))).await;
         let loaded = loaded.map_err(|reason| AwsError::new(call, ErrorKind::Refused, reason))?;
         let mut cached = self.cached.lock().await;
         if let Some(fresh) = cached.as_ref().filter(is_fresh) {
@@ -342,7 +342,8 @@ impl Client {
             profile: self.context.profile.as_deref(),
             rejected: self.notes.lock().rejected.clone(),
         };
-        let found = credentials::look_up(call, sources, wait).await?;
+        // The SDK's futures take a hundred kilobytes: on the stack, each of ours around them would hold a copy.
+        let found = Box::pin(credentials::look_up(call, sources, wait)).await?;
         *cached = Some(found.clone());
         Ok((loaded, found))
     }

@@ -91,24 +91,24 @@ impl Opener {
     /// Starts an attempt; `again` if the session's first token has been used. It ends before `open_by`.
     pub(super) fn open(mut self, again: bool, open_by: Option<Instant>) -> Opening {
         Box::pin(async move {
-            let refusal = if again { self.resume().await.err() } else { None };
+            let refusal = if again { Box::pin(self.resume()).await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { kind: ErrorKind::SessionGone, .. })) = &refusal {
                 return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), warning: None };
             }
             let dial = Dial { url: self.target.url.clone(), network: Arc::clone(&self.target.network) };
             let mut unsigned = None;
-            let signature = async {
+            let signature = Box::pin(async {
                 self.sign(again, refusal.as_ref()).await.unwrap_or_else(|error| {
                     tracing::info!(%error, "opening without a signature");
                     unsigned = Some(error);
                     HeaderMap::new()
                 })
-            };
+            });
             let outcome = websocket::open(dial, signature, open_by).await;
             let warning = self.warning(refusal.as_ref(), unsigned.as_ref());
             let outcome = match outcome {
                 Ok(socket) => Ok(socket),
-                Err(error) => Err(self.explained(error, unsigned, again).await),
+                Err(error) => Err(Box::pin(self.explained(error, unsigned, again)).await),
             };
             Attempted { opener: self, outcome, warning }
         })

@@ -190,8 +190,7 @@ pub(crate) fn roff(text: &str) -> String {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
-const DOCTOR: &str =
-    "[--json] [--region <region>] [--profile <profile>] [--target <instance>] [--url <wss://...>]";
+const DOCTOR: &str = "[--json] [--region <region>] [--profile <profile>] [--target <target>] [--url <url>]";
 /// Sessions without the AWS CLI.
 const COMMANDS: &str = "ssh, ssh-config, forward, shell, run, start-session, completions";
 const DOCTOR_OPTIONS: [(&str, &str); 5] = [

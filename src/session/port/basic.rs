@@ -50,7 +50,8 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 LinkEvent::Channel(Event::PortRefused) => {
                     console.repeat(notice::DESTINATION_FAILED);
                     console.tell(&Status::DestinationRefused { destination: None });
-                    current = None;
+                    // An orderly end, not a reset: there was never a destination whose data could be incomplete.
+                    current.take().into_iter().for_each(|refused| refused.connection.dismiss(b""));
                 }
                 other => if let Some(end) = session.handle(other) { break end },
             },
