@@ -46,9 +46,9 @@ pub(crate) fn manual(commands: &str) -> String {
          The AWS CLI starts this program for\n\
          .BR \"aws ssm start\\-session\" \" and \" \"aws ecs execute\\-command\" ,\n\
          as it would start the official plugin, with which it is compatible ({COMPATIBLE_VERSION}).\n\
-         Nobody else needs to call it, except to ask\n\
+         Run it directly for these commands, or to ask\n\
          .B doctor\n\
-         what is wrong: it looks at the installation, the AWS CLI, region and credentials, the clock, name resolution,\n\
+         what is wrong: it checks the installation, the AWS CLI, region and credentials, the clock, name resolution,\n\
          proxies, trust, a websocket to the region's endpoint, the terminal and the logs, and says what to do.\n",
         doctor = roff(DOCTOR),
     );
@@ -68,12 +68,12 @@ pub(crate) fn manual(commands: &str) -> String {
         .BR event ,\n\
         which is one of these, with these fields. Fields in brackets may be absent: an event without a\n\
         destination is about the one on the command line. When several sessions share a port, lost, resumed, paused\n\
-        and unpaused are reported for the oldest only. Further events and fields may be added; none is taken away.\n";
+        and unpaused are reported for the oldest only. New events and fields may be added; existing ones are stable.\n";
     for (event, fields) in EVENTS {
         text += &format!(".TP\n.B {}\n{}\n", roff(event), roff(fields));
     }
     text += ".SH ENVIRONMENT\n\
-        For a value that cannot be used there is one warning, and the default applies. The default is in brackets.\n\
+        An invalid value causes one warning, and the default applies. The default is in brackets.\n\
         Sizes may have the unit K, M or G (by 1024), times s, m, h or d; a number without unit is in bytes or seconds.\n\
         Switches take 1, true, yes or on, and 0, false, no or off.\n\
         smp#, agent# and cli# are issues of aws/session-manager-plugin, aws/amazon-ssm-agent and aws/aws-cli.\n";
@@ -89,7 +89,7 @@ pub(crate) fn manual(commands: &str) -> String {
     text += &format!(
         ".PP\n\
          .BR HTTPS_PROXY \", \" HTTP_PROXY \", \" ALL_PROXY \", \" NO_PROXY \", \" AWS_CA_BUNDLE \", \" SSL_CERT_FILE ,\n\
-         and the AWS SDKs' variables for credentials, region and endpoints count, too.\n\
+         and the AWS SDKs' variables for credentials, region and endpoints are honoured.\n\
          AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.\n\
          .SH FILES\n\
          .TP\n\
@@ -148,7 +148,7 @@ const EVENTS: &[(&str, &str)] = &[
     ("opening", "The session is being opened. session"),
     (
         "ready",
-        "It is there, or a further listener is. kind (shell, command, ssh, port, forward, socks), [session], [port], \
+        "The session or an additional listener is ready. kind (shell, command, ssh, port, forward, socks), [session], [port], \
          [socket], [destination]",
     ),
     (
@@ -161,14 +161,20 @@ const EVENTS: &[(&str, &str)] = &[
         "The service has paused the session, usually because the agent is not connected. [session], [destination]",
     ),
     ("unpaused", "The agent is connected again. [session], [destination]"),
-    ("session_started", "A further session behind a port has started. session, [destination]"),
-    ("session_ended", "A session has ended that its port outlives. session, reason, [destination]"),
+    ("session_started", "An additional session behind a port has started. session, [destination]"),
+    ("session_ended", "A session ended; its port stays open. session, reason, [destination]"),
     ("connection_opened", "A local connection was accepted. connection (a number), from, [destination]"),
-    ("connection_closed", "It is over. connection, seconds, sent, received (bytes to the remote and back)"),
+    (
+        "connection_closed",
+        "The connection closed. connection, seconds, sent, received (bytes to the remote and back)",
+    ),
     ("destination_refused", "The agent could not reach a destination. [destination]"),
-    ("reader_stalled", "A local reader has held up its session for seconds. [session], [destination]"),
+    (
+        "reader_stalled",
+        "A slow local client has blocked its session for several seconds. [session], [destination]",
+    ),
     ("message", "Any other message for people. text, [session], [destination]"),
-    ("failure", "What has gone wrong. text"),
+    ("failure", "An error. text"),
     (
         "end",
         "The end of the program. cause (closed, finished, reader_gone, interrupted, terminated, timed_out, not_started, \
