@@ -191,6 +191,8 @@ fn sentence(text: &str) -> String {
 /// Text that means the same in roff.
 pub(crate) fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('~', "\\(ti").replace('^', "\\(ha");
+    // Not every troff reads UTF-8.
+    let text = text.replace('…', "...");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
@@ -246,6 +248,7 @@ mod tests {
         assert_eq!(sentence("data"), "Data");
         let known =
             [".TH", ".SH", ".IP", ".nf", ".fi", ".B", ".I", ".RI", ".BR", ".br", ".TP", ".PP", ".\\\""];
+        assert!(manual(&crate::commands::manual()).is_ascii());
         for line in manual(&crate::commands::manual()).lines().filter(|line| line.starts_with(['.', '\''])) {
             let request = line.split(' ').next().unwrap_or_default();
             assert!(known.contains(&request), "{line}");
