@@ -8,11 +8,13 @@ use base64::prelude::BASE64_STANDARD;
 use ssm_sim::{Config, Faults, KmsOptions};
 
 use super::{Call, strict, world_without_credentials, write_config};
+use crate::harness::PATIENCE;
 use crate::harness::net::eventually;
 use crate::harness::output::Output;
 use crate::harness::process::Running;
 use crate::harness::sim::start;
-use crate::harness::{PATIENCE, World, limited};
+#[cfg(target_os = "linux")]
+use crate::harness::{World, limited};
 
 /// Neither `/proc/<pid>/environ` nor a program that is asked for credentials shows it.
 #[test]

@@ -6,7 +6,9 @@ use std::process::Command;
 use ssm_sim::{SessionState, Sim};
 
 use super::{plugin, world};
-use crate::harness::net::{FreePort, Server, connect, echo_through, eventually};
+#[cfg(target_os = "linux")]
+use crate::harness::net::eventually;
+use crate::harness::net::{FreePort, Server, connect, echo_through};
 use crate::harness::process::{Running, Signal, run};
 use crate::harness::pty::Pty;
 use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback};

@@ -1,6 +1,7 @@
 //! Commands that we run.
 #![expect(unsafe_code, reason = "the system's calls between fork and exec have no safe interface")]
 
+#[cfg(target_os = "linux")]
 use std::io;
 
 use rustix::process::{Pid, Signal as Number, getpid, kill_process};

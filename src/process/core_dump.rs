@@ -6,6 +6,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 ///
 /// The process stays "dumpable" in Linux's sense: otherwise `lsof`, `ss` and `fuser` of the same user no longer show which
 /// process holds a forwarded port, and scripts that end a tunnel by its port would find none.
+#[cfg_attr(not(target_os = "linux"), expect(clippy::unnecessary_min_or_max, reason = "0 is the least"))]
 pub(crate) fn forbid_core_dumps() {
     let mut limit = getrlimit(Resource::Core);
     limit.current = Some(NO_CORE_DUMP.min(limit.maximum.unwrap_or(NO_CORE_DUMP)));

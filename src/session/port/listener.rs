@@ -296,6 +296,7 @@ impl AcceptPause {
 /// Free ports that are tried until one is free on all addresses.
 const FREE_PORT_ATTEMPTS: usize = 8;
 /// Characters of a bad path that are repeated.
+#[cfg(unix)]
 const MAX_SHOWN: usize = 80;
 /// After a failed accept, before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -305,6 +306,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum ListenError {
     #[error("listen {0}: bind: {1}")]
     Bind(String, String),
+    #[cfg(unix)]
     #[error("listen unix {0:?}: the path is empty or contains NUL")]
     Path(String),
     #[error("listen tcp: address {0}: invalid port")]

@@ -47,8 +47,10 @@ impl LocalStream {
 
     /// Makes closing it break the connection off: a TCP client sees a reset. A socket file has none.
     pub(super) fn reset(&self) {
-        if let LocalStream::Tcp(stream) = self {
-            let _ = stream.set_zero_linger();
+        match self {
+            LocalStream::Tcp(stream) => _ = stream.set_zero_linger(),
+            #[cfg(unix)]
+            LocalStream::Unix(_) => {}
         }
     }
 
