@@ -106,18 +106,23 @@ fn answering_api(status: &'static str, answer: &Value) -> Server {
     })
 }
 
-#[test]
-fn an_error_message_of_aws_is_shown_on_one_line() {
+/// A gateway that greets, closes the first websocket for this reason, and the session on the second.
+fn gateway_that_cuts_once(reason: &'static str) -> Gateway {
     let cut = AtomicBool::new(false);
-    let gateway = Gateway::scripted(move |socket: &mut Socket| {
+    Gateway::scripted(move |socket: &mut Socket| {
         let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
         socket.acknowledged(number);
         if cut.swap(true, Ordering::SeqCst) {
             socket.close("");
         } else {
-            socket.close_websocket("");
+            socket.close_websocket(reason);
         }
-    });
+    })
+}
+
+#[test]
+fn an_error_message_of_aws_is_shown_on_one_line() {
+    let gateway = gateway_that_cuts_once("");
     let api = refusing_api(&ATTACK.replace(['\r', '\n'], "\u{85}"));
     let (world, log) = world();
     let endpoint = format!("http://127.0.0.1:{}", api.port());
@@ -196,16 +201,7 @@ fn a_session_id_with_control_characters_is_refused() {
 /// The log of `-v` is on the terminal itself.
 #[test]
 fn a_log_on_the_terminal_stays_on_its_lines() {
-    let cut = AtomicBool::new(false);
-    let gateway = Gateway::scripted(move |socket: &mut Socket| {
-        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
-        socket.acknowledged(number);
-        if cut.swap(true, Ordering::SeqCst) {
-            socket.close("");
-        } else {
-            socket.close_websocket(ATTACK.split(" forged").next().unwrap_or_default());
-        }
-    });
+    let gateway = gateway_that_cuts_once(ATTACK.split(" forged").next().unwrap_or_default());
     gateway.start_sessions_after(Duration::ZERO);
     let mut world = World::new();
     world.set("AWS_ENDPOINT_URL", &gateway.endpoint());

@@ -337,11 +337,7 @@ fn forward() -> Command {
                 .help("Sessions that share a port [default: 1]"),
         )
         .arg(
-            Arg::new("command")
-                .value_name("COMMAND")
-                .value_parser(value_parser!(OsString))
-                .num_args(1..)
-                .last(true)
+            trailing_command()
                 .help("A program to run while the ports are open"),
         )
         .after_help(
@@ -349,6 +345,11 @@ fn forward() -> Command {
              forward web-1 -D 1080\n  session-manager-plugin forward web-1 0:db.internal:5432 -- psql -h localhost -p \
              {port}",
         )
+}
+
+/// The arguments after `--`.
+fn trailing_command() -> Arg {
+    Arg::new("command").value_name("COMMAND").value_parser(value_parser!(OsString)).num_args(1..).last(true)
 }
 
 fn run() -> Command {
@@ -359,11 +360,7 @@ fn run() -> Command {
         )
         .arg(target())
         .arg(
-            Arg::new("command")
-                .value_name("COMMAND")
-                .value_parser(value_parser!(OsString))
-                .num_args(1..)
-                .last(true)
+            trailing_command()
                 .required(true)
                 .help("The program and its arguments"),
         )
