@@ -9,6 +9,7 @@
 //! - [`events`]: JSON on stderr for tools.
 //! - [`doctor`], [`settings`], [`logs`], [`wire_log`]: what the program says about itself.
 //! - [`library`]: the crate without the program.
+//! - [`readme`]: the README's commands and settings.
 //! - [`wording`]: doc comments, links and paths in documents.
 //! - [`verify_on_aws`]: `scripts/verify-on-aws` at services that keep the rules and at others.
 //! - [`link_places`]: `scripts/link-places`, with which packages and users place links to the program.
@@ -61,6 +62,8 @@ mod outliving;
 mod port;
 #[cfg(unix)]
 mod postgres;
+#[cfg(unix)]
+mod readme;
 mod sessions;
 #[cfg(unix)]
 mod settings;

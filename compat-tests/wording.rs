@@ -63,6 +63,16 @@ fn paths_in_documents_exist() {
     }
 }
 
+/// Lines that a merge leaves behind where two sides differed.
+#[test]
+fn nothing_has_a_merge_marker() {
+    for file in documents().into_iter().chain(sources()) {
+        let text = read(&file);
+        let marker = text.lines().find(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "));
+        assert_eq!(marker, None, "{}", file.display());
+    }
+}
+
 /// Lines that begin a paragraph of a doc comment, with their numbers.
 fn openings(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
