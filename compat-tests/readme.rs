@@ -59,6 +59,37 @@ fn every_command_works() {
     }
 }
 
+/// Downloads in the documents have the names that the release workflow publishes.
+#[test]
+fn downloads_have_the_names_of_a_release() {
+    let world = World::new();
+    let folder = world.path("release");
+    std::fs::create_dir(&folder).expect("release folder");
+    for published in [
+        "0.1.0-x86_64-unknown-linux-gnu.tar.gz",
+        "0.1.0-x86_64-unknown-linux-musl.tar.gz",
+        "0.1.0-aarch64-unknown-linux-musl.tar.gz",
+        "0.1.0-x86_64-apple-darwin.tar.gz",
+        "0.1.0-aarch64-apple-darwin.tar.gz",
+        "0.1.0-x86_64-windows.msi",
+    ] {
+        std::fs::write(folder.join(format!("session-manager-plugin-{published}")), published).expect("write");
+    }
+    run(world.command(root().join("scripts/packaging/stable-names")).arg(&folder)).assert_ok();
+    let mut count = 0;
+    for document in ["README.md", ".github/docs/install.md"] {
+        let text = read(&root().join(document)).replace("$(uname -m)", "x86_64");
+        for rest in text.split("$RELEASE/").skip(1) {
+            let name = rest.split(['"', ' ']).next().unwrap_or_default();
+            assert!(folder.join(name).exists(), "{document} downloads {name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "only {count} downloads were read");
+    let installer = folder.join("session-manager-plugin-x86_64-windows.msi");
+    assert_eq!(read(&installer), "0.1.0-x86_64-windows.msi");
+}
+
 /// Settings files in the documents, each of which is accepted without a warning.
 #[test]
 fn every_settings_file_is_accepted() {
