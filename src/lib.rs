@@ -10,7 +10,7 @@
 //! program
 //! commands  doctor
 //! session
-//! cli  notice  logging
+//! cli  output  logging
 //! settings
 //! link
 //! aws  wire_log  term
@@ -28,7 +28,7 @@
 //! | [`program`] | the order of a run: arguments, settings, log, session |
 //! | [`cli`] | the positional argv contract |
 //! | [`settings`] | every setting of our own, with its default |
-//! | [`notice`] | what callers parse, byte for byte, and the status lines |
+//! | [`output`] | everything that is printed: what callers parse, byte for byte, events, the console |
 //! | [`session`] | one loop per kind of session: shell, SSH streams, forwarded ports |
 //! | [`link`] | one websocket after another, with a clock: opening, pings, reconnecting |
 //! | [`protocol`] | envelope, handshake, delivery, pacing, encryption |
@@ -172,7 +172,7 @@ mod doctor;
 mod files;
 pub mod link;
 mod logging;
-mod notice;
+mod output;
 mod panics;
 mod printable;
 mod process;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{self, Invocation, StartSession};
+use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
-use crate::session::{Run, Style};
+use crate::session::Run;
 use crate::settings::{self, Loaded, Settings, Subject};
-use crate::{commands, doctor, logging, notice, panics, process, session, wire_log};
+use crate::{commands, doctor, logging, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
 /// exit status. To be called first, before any thread exists.
@@ -25,17 +26,17 @@ pub fn main() -> ExitCode {
     let parent = matches!(invocation, Ok(Invocation::StartSession(_)) | Err(_)).then(Parent::find);
     let loaded = Settings::load(&subject(&invocation, parent.as_ref()));
     let text = match invocation {
-        Ok(Invocation::Version) => notice::version(&loaded.settings.reported_version),
-        Ok(Invocation::Installed) => notice::INSTALLED.to_owned(),
+        Ok(Invocation::Version) => official::version(&loaded.settings.reported_version),
+        Ok(Invocation::Installed) => official::INSTALLED.to_owned(),
         Ok(Invocation::Help) => settings::help(),
         Ok(Invocation::Manual) => settings::manual(&commands::manual()),
         Ok(Invocation::UnknownOperation(word)) => {
             if io::stderr().is_terminal() {
-                let _ = io::stderr().write_all(&session::failure_line(&loaded.settings, notice::COMMANDS));
+                let _ = io::stderr().write_all(&output::failure_line(&loaded.settings, sentences::COMMANDS));
             }
-            notice::unknown_operation(&word)
+            official::unknown_operation(&word)
         }
-        Ok(Invocation::InvalidOperation) => notice::INVALID_OPERATION.to_owned(),
+        Ok(Invocation::InvalidOperation) => official::INVALID_OPERATION.to_owned(),
         Ok(Invocation::Doctor(words)) => return examine(&words, &loaded),
         Ok(Invocation::StartSession(start)) => {
             if start.response_is_argument {
@@ -45,7 +46,7 @@ pub fn main() -> ExitCode {
         }
         Err(err) => {
             let parent = parent.unwrap_or_else(Parent::find);
-            return fail(&notice::cannot_start(err), &loaded.settings, &parent);
+            return fail(&official::cannot_start(err), &loaded.settings, &parent);
         }
     };
     print(&text);
@@ -58,7 +59,7 @@ fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCod
         process::forbid_core_dumps();
     }
     for warning in warnings.iter().filter(|warning| !warning.is_minor) {
-        let _ = io::stderr().write_all(&session::failure_line(&settings, &warning.to_string()));
+        let _ = io::stderr().write_all(&output::failure_line(&settings, &warning.to_string()));
     }
     let _log = started(logging::start(&settings, &start.session_id), &settings);
     for warning in &warnings {
@@ -77,7 +78,7 @@ fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCod
     process::raise_descriptor_limit();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err), &settings, &parent),
+        Err(err) => return fail(&official::cannot_start(err), &settings, &parent),
     };
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
     let (is_under_cli, end_settings) = (parent.is_aws_cli(), settings.clone());
@@ -115,14 +116,14 @@ fn passed_on(status: u8, is_under_cli: bool, settings: &Settings) -> u8 {
     if status == 0 || !is_under_cli {
         return status;
     }
-    let _ = io::stderr().write_all(&session::failure_line(settings, &notice::status_withheld(status)));
+    let _ = io::stderr().write_all(&output::failure_line(settings, &sentences::status_withheld(status)));
     0
 }
 
 /// Starts the parts that can be started, and reports the others on stderr.
 fn started<T>(outcome: Result<Option<T>, String>, settings: &Settings) -> Option<T> {
     outcome.unwrap_or_else(|reason| {
-        let _ = io::stderr().write_all(&session::failure_line(settings, &reason));
+        let _ = io::stderr().write_all(&output::failure_line(settings, &reason));
         None
     })
 }
@@ -144,7 +145,7 @@ fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(err) => return fail(&notice::cannot_start(err), &loaded.settings, &Parent::find()),
+        Err(err) => return fail(&official::cannot_start(err), &loaded.settings, &Parent::find()),
     };
     let look = doctor_look();
     if !options.json {

@@ -11,8 +11,9 @@ use super::grammar::Common;
 use super::target;
 use crate::aws::{self, AwsContext, AwsError, ErrorKind, Opened};
 use crate::cli::StartSession;
+use crate::output::Style;
 use crate::process::{Signal, Signals};
-use crate::session::{self, Access, Outcome, Run, Style};
+use crate::session::{self, Access, Outcome, Run};
 use crate::settings::Settings;
 use crate::wire_log;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::aws::{AwsError, ErrorKind};
-use crate::session;
+use crate::output;
 use crate::settings::Settings;
 
 /// A command that has failed before or without a session.
@@ -57,7 +57,7 @@ impl Failure {
 
 /// Prints a line on stderr, in the form that the settings ask for.
 pub(super) fn report(settings: &Settings, text: &str) {
-    let _ = io::stderr().write_all(&session::failure_line(settings, text));
+    let _ = io::stderr().write_all(&output::failure_line(settings, text));
 }
 
 /// A failed call in AWS's words, with the next step to take.

@@ -13,7 +13,8 @@ use super::connect::{Connection, signal_status};
 use super::failure::{Failure, OWN_FAILURE, report};
 use super::grammar::Run;
 use super::quote;
-use crate::session::{Outcome, Style};
+use crate::output::Style;
+use crate::session::Outcome;
 use crate::settings::{Settings, When};
 
 /// Runs `run`. Returns the command's exit status.

@@ -4,7 +4,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::grammar::{Document, Shell, StartSession};
 use super::parameters;
-use crate::session::Style;
+use crate::output::Style;
 use crate::settings::Settings;
 
 /// Runs `shell`. Returns the exit status.

@@ -6,7 +6,7 @@ use super::connect::Connection;
 use super::failure::{Failure, refused};
 use super::grammar::Ssh;
 use super::push_key;
-use crate::session::Style;
+use crate::output::Style;
 use crate::settings::Settings;
 
 /// Runs `ssh`. Returns the exit status.

@@ -14,7 +14,7 @@ use super::report::{Check, Status};
 use crate::link::partition::endpoint;
 use crate::link::probe::{self, Answer};
 use crate::link::{ConnectError, Network, OpenError};
-use crate::notice;
+use crate::output::sentences;
 use crate::settings::Settings;
 
 /// Endpoint that a session would connect to.
@@ -125,7 +125,7 @@ pub(super) fn proxy(route: &Route) -> Check {
     match route.network.proxy().for_url(url) {
         Ok(None) => match route.network.proxy().ignored(url) {
             Some(name) => {
-                Check::warning(NAME, format!("none for this host; {}", notice::proxy_ignored(name)))
+                Check::warning(NAME, format!("none for this host; {}", sentences::proxy_ignored(name)))
                     .advice("unset it, or set HTTPS_PROXY if a proxy is needed")
             }
             None => Check::ok(NAME, "none for this host"),

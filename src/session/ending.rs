@@ -8,13 +8,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::console::{Console, Style, WriteError};
 use super::starter::{Started, Starting};
-use super::status::Status;
 use super::watch::Watch;
 use crate::aws::{self, AwsError};
 use crate::link::{Link, LinkEvent};
-use crate::notice;
+use crate::output::{Console, Status, Style, WriteError, official, sentences};
 use crate::process::Signal;
 use crate::protocol::{Event, Flag, Input};
 use crate::term;
@@ -279,30 +277,30 @@ impl Closing {
         let is_on_request = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => {
-                let sentence = notice::channel_closed(&self.id, &output);
+                let sentence = official::channel_closed(&self.id, &output);
                 match output.trim() {
                     "" => self.console.say(&sentence),
                     reason if self.console.style() == Style::Official && !self.console.says() => {
-                        self.console.complain(&notice::closed_because(reason));
+                        self.console.complain(&sentences::closed_because(reason));
                     }
                     reason => self.console.fail(&sentence, reason),
                 }
-                if let Some(advice) = notice::advice(&output) {
+                if let Some(advice) = sentences::advice(&output) {
                     self.console.complain(advice);
                 }
             }
             End::Interrupted => {
                 self.end_sessions().await;
-                self.console.say(&notice::exiting(&self.id));
+                self.console.say(&official::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => {}
             End::TimedOut => {
-                let sentence = notice::timed_out(&self.id);
+                let sentence = official::timed_out(&self.id);
                 self.console.fail(&sentence, sentence.trim_end());
                 self.console.suggest();
             }
             End::NotStarted(reason) => {
-                self.console.fail(&notice::cannot_start(&reason), &reason);
+                self.console.fail(&official::cannot_start(&reason), &reason);
                 self.console.suggest();
                 is_well = false;
             }

@@ -22,9 +22,9 @@ pub(crate) enum Action {
     Send(Bytes),
     /// `~.`: end the session.
     Terminate,
-    /// `~?`: show [`crate::notice::ESCAPE_HELP`].
+    /// `~?`: show [`crate::output::official::ESCAPE_HELP`].
     Help,
-    /// `~-`: no escapes from here on; say [`crate::notice::ESCAPES_DISABLED`].
+    /// `~-`: no escapes from here on; say [`crate::output::official::ESCAPES_DISABLED`].
     Disabled,
     /// `~#`: show the state of the connection.
     Status,

@@ -12,13 +12,12 @@
 //! Arrows mean "uses":
 //!
 //! ```text
-//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, console, watch ─▶ status
+//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch
 //! ```
 //!
 //! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`;
 //! it and [`run`] use `progress`.
 
-pub(crate) mod console;
 mod ending;
 pub(crate) mod escape;
 mod last_answers;
@@ -28,7 +27,6 @@ mod progress;
 mod shell;
 mod starter;
 mod state;
-mod status;
 mod stdio;
 mod watch;
 
@@ -36,25 +34,20 @@ use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-pub(crate) use self::console::Style;
-use self::console::{Console, WriteError};
 pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
 pub(crate) use self::opening::Access;
 pub(crate) use self::port::{Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure};
 use self::progress::{LOOK, StartProgress, Wait};
 use self::state::Session;
-use self::status::{Kind, Status};
 use self::watch::Watch;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
-use crate::notice;
+use crate::output::{Console, Kind, Status, Style, WriteError, official, sentences};
 use crate::panics;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, DataKey, Event, SessionKind};
-use crate::settings::{Settings, When};
+use crate::settings::Settings;
 use crate::wire_log::Recording;
 
 /// A session to run, for the AWS CLI or for a command of our own.
@@ -75,20 +68,20 @@ pub(crate) async fn run(run: Run) -> Outcome {
     let mut console = match Console::open(&settings, style) {
         Ok(console) => console,
         Err(error) => {
-            let _ = io::stdout().write_all(notice::cannot_start(error).as_bytes());
+            let _ = io::stdout().write_all(official::cannot_start(error).as_bytes());
             return Outcome::default();
         }
     };
     let may_be_port = opening::may_be_port(&start, parent.as_ref());
     // From the first word on, a signal ends the session properly.
     let watch = Watch::start(parent.filter(|_| !settings.keep_alive_without_parent));
-    console.set_next_step(notice::investigate(
+    console.set_next_step(sentences::investigate(
         start.profile.as_deref(),
         &start.region,
         start.target.as_deref(),
     ));
     log_start(&start);
-    console.say(&notice::starting_session(&start.session_id));
+    console.say(&official::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
     match opening::open(start, access, settings, recording, console, watch).await {
         Ok(session) => {
@@ -115,7 +108,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         }
         Err((mut console, error)) => {
             let reason = format!("{error:#}");
-            console.fail(&notice::cannot_start(&reason), &reason);
+            console.fail(&official::cannot_start(&reason), &reason);
             console.suggest();
             console.tell(&Status::End { cause: "not_started", reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
@@ -124,14 +117,6 @@ pub(crate) async fn run(run: Run) -> Outcome {
             }
             Outcome::default()
         }
-    }
-}
-
-/// A line for stderr about something that has gone wrong before a session runs, as the settings want it.
-pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
-    match settings.status {
-        When::Json => Status::Failure { text: text.to_owned() }.json(),
-        _ => notice::failure(text),
     }
 }
 
@@ -200,7 +185,7 @@ fn tell_ready(session: &mut Session, kind: Kind) {
     session.console.tell(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
     let unused = session.settings.of_ports();
     if !unused.is_empty() && session.console.style() == Style::Official {
-        session.console.status(&notice::without_effect(&unused));
+        session.console.status(&sentences::without_effect(&unused));
     }
 }
 

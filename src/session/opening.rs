@@ -8,14 +8,13 @@ use anyhow::Context as _;
 use serde_json::Value;
 use url::Url;
 
-use super::console::Console;
 use super::starter::Starter;
 use super::state::Session;
 use super::watch::Watch;
 use crate::aws::{self, AwsContext};
 use crate::cli::StartSession;
 use crate::link::{self, Link, Network, stream_url};
-use crate::notice;
+use crate::output::{Console, sentences};
 use crate::process::Parent;
 use crate::protocol::{self, TerminalSize};
 use crate::settings::Settings;
@@ -86,7 +85,7 @@ pub(super) async fn open(
         Err(error) => return Err((console, error)),
     };
     if let Some(name) = target.network.proxy().ignored(&target.url) {
-        console.status(&notice::proxy_ignored(name));
+        console.status(&sentences::proxy_ignored(name));
     }
     let config = link_config(&settings, recording);
     Ok(Session {

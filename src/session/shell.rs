@@ -6,13 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::console::Style;
 use super::ending::{End, ends_session};
 use super::escape::{Action, Escape};
 use super::progress::{LinkState, Outage, OutageOutput};
 use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
-use crate::notice;
+use crate::output::{Style, official, sentences};
 use crate::process::Signal;
 use crate::protocol::{Event, Input, TerminalSize};
 use crate::term::{
@@ -37,11 +36,11 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         Remote::Streams => Ok(None),
     };
     let raw = raw.unwrap_or_else(|error| {
-        session.console.status(&notice::stays_in_line_mode(error));
+        session.console.status(&sentences::stays_in_line_mode(error));
         None
     });
     if stdin_is_pipe_terminal() {
-        session.console.status(notice::PIPE_TERMINAL);
+        session.console.status(sentences::PIPE_TERMINAL);
     }
     let mut shell = Shell {
         remote,
@@ -80,7 +79,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
                 Signal::WindowChanged => shell.send_size(session),
                 Signal::Continue => {
                     if let Some(Err(error)) = raw.as_ref().map(RawMode::reenter) {
-                        console.status(&notice::stays_in_line_mode(error));
+                        console.status(&sentences::stays_in_line_mode(error));
                     }
                     shell.send_size(session);
                 }
@@ -151,8 +150,8 @@ impl Shell {
                     session.link.send(Input::Bytes(bytes));
                 }
                 Action::Terminate => return Some(End::Terminated),
-                Action::Help => session.console.answer(notice::ESCAPE_HELP),
-                Action::Disabled => session.console.answer(notice::ESCAPES_DISABLED),
+                Action::Help => session.console.answer(official::ESCAPE_HELP),
+                Action::Disabled => session.console.answer(official::ESCAPES_DISABLED),
                 Action::Status => session.report(),
             }
         }

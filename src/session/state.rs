@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::console::{Console, Style};
 use super::ending::{Closing, End, Reaper, Remains};
 use super::starter::{Started, Starter};
-use super::status::{Status, Subject};
 use super::watch::Watch;
 use crate::aws;
 use crate::link::{GaveUp, Link, LinkEvent};
-use crate::notice;
+use crate::output::{Console, Status, Style, Subject, official, sentences};
 use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event};
 use crate::settings::Settings;
 
@@ -68,7 +66,7 @@ impl Session {
 
     /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.
     pub(super) fn report(&mut self) {
-        let text = notice::report(&self.id, self.link.is_open(), &self.link.stats(), None);
+        let text = sentences::report(&self.id, self.link.is_open(), &self.link.stats(), None);
         self.console.announce(&Status::message(text));
     }
 
@@ -119,14 +117,14 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
         LinkEvent::WantsInput => return None,
         LinkEvent::Warning(text) => message(of, text),
         LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
-        LinkEvent::GaveUp(reason) => return Some(End::Failed(notice::gave_up(reason))),
+        LinkEvent::GaveUp(reason) => return Some(End::Failed(sentences::gave_up(reason))),
         LinkEvent::Channel(event) => match event {
             Event::Closed(CloseReason::ByService(output)) => return Some(End::Closed(output)),
             Event::Closed(reason) => return Some(End::Failed(reason.to_string())),
             Event::Notice { text, is_unprotected } => {
-                console.repeat(&notice::customer_message(&text));
+                console.repeat(&official::customer_message(&text));
                 if is_unprotected {
-                    console.complain(notice::UNPROTECTED);
+                    console.complain(sentences::UNPROTECTED);
                 }
                 return None;
             }

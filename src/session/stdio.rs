@@ -4,7 +4,7 @@ use super::ending::{End, ends_session};
 use super::last_answers::LastAnswers;
 use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
-use crate::notice;
+use crate::output::sentences;
 use crate::process::Signal;
 use crate::protocol::{Event, Input};
 use crate::term::Stdin;
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
                 }
                 other => if let Some(end) = session.handle(other) {
                     if matches!(&end, End::Closed(reason) if reason.is_empty()) && !answers.has_begun() {
-                        session.console.complain(notice::NOTHING_CAME);
+                        session.console.complain(sentences::NOTHING_CAME);
                     }
                     return Ok(end);
                 },

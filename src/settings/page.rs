@@ -143,7 +143,7 @@ pub(crate) fn manual(commands: &str) -> String {
     text
 }
 
-/// Names and fields of the events in `session::status`.
+/// Names and fields of the events in `output::status`.
 const EVENTS: &[(&str, &str)] = &[
     ("opening", "The session is being opened. session"),
     (

@@ -1,8 +1,7 @@
 //! Signals to a forwarded port.
 
-use super::super::console::Console;
 use super::super::ending::ends_session;
-use crate::notice;
+use crate::output::{Console, official};
 use crate::process::Signal;
 
 /// Action that a signal requests of a forwarded port.
@@ -17,7 +16,7 @@ impl Asked {
         match signal {
             Signal::Usr1 => Asked::Report,
             signal if ends_session(signal) || signal == Signal::Suspend => {
-                console.say(notice::TERMINATE_SIGNAL);
+                console.say(official::TERMINATE_SIGNAL);
                 Asked::End
             }
             _ => Asked::Nothing,

@@ -9,14 +9,13 @@ use tokio::time::Instant;
 use super::super::ending::End;
 use super::super::last_answers::LastAnswers;
 use super::super::state::{Session, sleep_until};
-use super::super::status::Status;
 use super::asked::Asked;
 use super::connection::{Connection, FromConnection};
 use super::gauge::{Budget, Gauge, Limits};
 use super::journal::Journal;
 use super::listener::{AcceptPause, Listener};
 use crate::link::LinkEvent;
-use crate::notice;
+use crate::output::{Status, official, sentences};
 use crate::protocol::{Event, Flag, Input};
 use crate::queue::ByteQueue;
 
@@ -48,7 +47,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     None => tracing::debug!("dropped what the last connection left behind"),
                 },
                 LinkEvent::Channel(Event::PortRefused) => {
-                    console.repeat(notice::DESTINATION_FAILED);
+                    console.repeat(official::DESTINATION_FAILED);
                     console.tell(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
                     current.take().into_iter().for_each(|refused| refused.connection.dismiss(b""));
@@ -86,7 +85,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     link.send(Input::Flag(Flag::DisconnectToPort));
                 }
                 if accepted == 0 {
-                    console.say(&notice::connection_accepted_basic(&session.id));
+                    console.say(&official::connection_accepted_basic(&session.id));
                 }
                 accepted += 1;
                 let entry = journal.open(&stream, None);
@@ -107,7 +106,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
             signal = watch.recv() => match Asked::by(signal, console) {
                 Asked::Report => {
                     let count = usize::from(current.is_some());
-                    let line = notice::report(&session.id, link.is_open(), &link.stats(), Some(count));
+                    let line = sentences::report(&session.id, link.is_open(), &link.stats(), Some(count));
                     console.complain(&line);
                 }
                 Asked::End => break End::Interrupted,

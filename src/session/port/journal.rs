@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::super::console::Console;
-use super::super::status::Status;
 use super::local_stream::LocalStream;
 use crate::destination::Destination;
-use crate::notice;
+use crate::output::{Console, Status, sentences};
 use crate::settings::{Settings, When};
 
 /// The connections of a run.
@@ -42,7 +40,7 @@ impl Journal {
         };
         self.note(
             Status::ConnectionOpened { connection, from, destination },
-            notice::connection_opened(&name),
+            sentences::connection_opened(&name),
         );
         Entry { journal: Arc::clone(self), connection, name, since: Instant::now(), counts: Arc::default() }
     }
@@ -90,7 +88,7 @@ impl Drop for Entry {
         let sent = self.counts.sent.load(Ordering::Relaxed);
         let received = self.counts.received.load(Ordering::Relaxed);
         let lived = self.since.elapsed();
-        let text = notice::connection_closed(&self.name, lived, sent, received);
+        let text = sentences::connection_closed(&self.name, lived, sent, received);
         let (connection, seconds) = (self.connection, lived.as_secs_f64());
         self.journal.note(Status::ConnectionClosed { connection, seconds, sent, received }, text);
     }

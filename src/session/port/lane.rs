@@ -28,7 +28,7 @@ use super::gauge::{Budget, Gauge};
 use super::socks::{self, Reply};
 use super::streams::{self, Streams};
 use crate::link::{GaveUp, Link, LinkEvent};
-use crate::notice;
+use crate::output::sentences;
 use crate::protocol::{CloseReason, DataKey, Event, Input, SessionKind};
 use crate::smux::{self, StreamId};
 
@@ -482,7 +482,7 @@ impl LaneEnd {
     fn of(event: &LinkEvent) -> Option<LaneEnd> {
         let (end, reason) = match event {
             LinkEvent::GaveUp(reason @ GaveUp::SessionGone) => (End::TimedOut, reason.to_string()),
-            LinkEvent::GaveUp(reason) => (End::Failed(notice::gave_up(reason)), reason.to_string()),
+            LinkEvent::GaveUp(reason) => (End::Failed(sentences::gave_up(reason)), reason.to_string()),
             LinkEvent::Channel(Event::Closed(CloseReason::ByService(output))) => {
                 (End::Closed(output.clone()), in_one_line(output))
             }

@@ -19,7 +19,10 @@ use super::super::state::sleep_until;
 use super::bind::{advice, bind, error_text};
 use super::local_stream::LocalStream;
 use crate::protocol::PortProperties;
-use crate::{notice, process};
+use crate::{
+    output::{official, sentences},
+    process,
+};
 
 /// The local listeners of one session: TCP on one or more addresses with the same port, or a socket file.
 #[derive(Debug)]
@@ -167,9 +170,9 @@ impl Listener {
     /// The line that says where we listen.
     pub(super) fn notice(&self, session_id: &str) -> String {
         match self {
-            Listener::Tcp { port, .. } => notice::port_opened(*port, session_id),
+            Listener::Tcp { port, .. } => official::port_opened(*port, session_id),
             #[cfg(unix)]
-            Listener::Unix { path, .. } => notice::unix_socket_opened(path, session_id),
+            Listener::Unix { path, .. } => official::unix_socket_opened(path, session_id),
         }
     }
 
@@ -327,7 +330,7 @@ impl ListenError {
         if *text != error_text(&io::ErrorKind::AddrInUse.into()) {
             return None;
         }
-        Some(notice::port_taken(port, &process::port_owner(port)?))
+        Some(sentences::port_taken(port, &process::port_owner(port)?))
     }
 
     /// A hint for the user, which is not part of the text that callers parse.

@@ -55,8 +55,7 @@ pub(crate) use self::forwarder::{
 use self::listener::Listener;
 use super::ending::{Closing, End};
 use super::state::Session;
-use super::status::{Kind, Status};
-use crate::notice;
+use crate::output::{Kind, Status, sentences};
 use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
@@ -98,7 +97,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
         (end, closing)
     };
     if !is_restarted && matches!(end, End::Closed(_) | End::TimedOut) {
-        closing.console.status(notice::RESTART_HINT);
+        closing.console.status(sentences::RESTART_HINT);
     }
     closing.may_lose_words = true;
     (end, closing)

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::super::console::Console;
 use super::super::ending::{Closing, End};
 use super::super::state::{Front, Session, sleep_until, tell};
-use super::super::status::{Kind, Status};
 use super::asked::Asked;
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
@@ -24,14 +22,14 @@ use super::retry::Plan;
 use super::socks::Refusal;
 use super::socks_listener::SocksListener;
 use crate::destination::Destination;
-use crate::notice;
+use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
 use crate::settings::{Forward, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
 pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) {
     let (first, mut front) = session.split(true);
-    front.console.say(notice::WAITING_FOR_CONNECTIONS);
+    front.console.say(official::WAITING_FOR_CONNECTIONS);
     let budget = Budget::new(Limits::new(front.settings.buffer));
     let main = Pool::with_first(plan(&mut front), first, front.starter.clone(), &budget);
     let mut listeners = Listeners::default();
@@ -109,7 +107,7 @@ pub(super) fn finish(mut run: Run, listeners: Listeners) -> Closing {
 /// Reports another process that gets a part of the port's clients.
 pub(super) fn report_taken(console: &mut Console, listener: &Listener) {
     if let Some(address) = listener.taken() {
-        console.complain(&notice::address_taken(address));
+        console.complain(&sentences::address_taken(address));
     }
 }
 
@@ -201,7 +199,7 @@ impl Run {
     /// Takes a local connection for a pool.
     fn take(&mut self, pool: PoolId, stream: LocalStream) {
         if pool == MAIN && !std::mem::replace(&mut self.has_accepted, true) {
-            self.front.console.say(&notice::connection_accepted_mux(&self.front.id));
+            self.front.console.say(&official::connection_accepted_mux(&self.front.id));
         }
         let entry = self.journal.open(&stream, self.pools.destination(pool));
         let number = entry.number();
@@ -221,7 +219,7 @@ impl Run {
 
     /// Reports why a SOCKS client was refused, each reason once: a client may come again and again.
     fn report_refusal(&mut self, refusal: &Refusal) {
-        let text = notice::socks_refused(refusal);
+        let text = sentences::socks_refused(refusal);
         if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
             self.front.console.status(&text);
         }
@@ -229,7 +227,7 @@ impl Run {
 
     /// Reports that a client of another user was refused, in any case, once for each user.
     fn report_stranger(&mut self, uid: u32) {
-        let text = notice::stranger_refused(uid);
+        let text = sentences::stranger_refused(uid);
         if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
             self.front.console.complain(&text);
         }
@@ -244,7 +242,7 @@ impl Run {
             PoolEvent::Failure(text) => console.complain(&text),
             PoolEvent::Refused => {
                 if pool == MAIN {
-                    console.repeat(notice::DESTINATION_FAILED);
+                    console.repeat(official::DESTINATION_FAILED);
                 }
                 let destination = self.pools.destination(pool).map(Destination::to_string);
                 console.tell(&Status::DestinationRefused { destination });

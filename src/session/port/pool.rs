@@ -28,7 +28,6 @@ use bytes::BytesMut;
 
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starter, Starting};
-use super::super::status::{Status, Subject};
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::gauge::Budget;
@@ -42,7 +41,7 @@ use super::waiting::Waiting;
 use crate::aws::ErrorKind;
 use crate::destination::Destination;
 use crate::link::{Link, LinkEvent};
-use crate::notice;
+use crate::output::{Status, Subject, sentences};
 use crate::process::descriptor_limit;
 
 /// Events from a pool to the loop.
@@ -319,9 +318,9 @@ impl Pool {
         self.limit_wanted();
         let had_no_place = self.speaks_socks && self.lanes.is_empty() && !self.retry.has_failed;
         let (text, reply) = if had_no_place {
-            (notice::TOO_MANY_DESTINATIONS, Reply::GeneralFailure)
+            (sentences::TOO_MANY_DESTINATIONS, Reply::GeneralFailure)
         } else {
-            (notice::WAITED_IN_VAIN, self.retry.reply)
+            (sentences::WAITED_IN_VAIN, self.retry.reply)
         };
         events.push(self.message(text.to_owned()));
         over.into_iter().for_each(|(_, waiting)| self.refuse(waiting, reply));
@@ -488,7 +487,7 @@ impl Pool {
         }
         if self.plan == Plan::Fixed {
             let is_news = self.told.is_none();
-            let text = self.told.get_or_insert(notice::fewer_sessions(&end.reason)).clone();
+            let text = self.told.get_or_insert(sentences::fewer_sessions(&end.reason)).clone();
             return if is_news { self.message(text) } else { PoolEvent::Progress };
         }
         if let Some(session) = session {
@@ -515,7 +514,7 @@ impl Pool {
                 self.refuse(waiting, self.retry.reply);
             }
         }
-        let mut text = notice::not_started(self.name().as_deref(), &end.reason);
+        let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
         if let Some(advice) = error.and_then(StartError::advice) {
             text = format!("{text}; {advice}");
         }

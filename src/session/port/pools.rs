@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::super::ending::{Reaper, Remains};
 use super::super::starter::Starter;
-use super::super::status::Status;
 use super::clock::now;
 use super::connection::{Connection, FromConnection};
 use super::gauge::Budget;
@@ -20,7 +19,7 @@ use super::pool::{Pool, PoolEvent};
 use super::quota::StartQuota;
 use super::seats::{self, Need, Seat};
 use crate::destination::Destination;
-use crate::notice;
+use crate::output::{Status, sentences};
 use crate::process::descriptor_limit;
 
 /// Tells a pool from the others; never used twice.
@@ -142,7 +141,7 @@ impl Pools {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(PoolId, PoolEvent)> {
         if std::mem::take(&mut self.starts_wait) && self.quota.report_wait() {
-            return Poll::Ready((MAIN, PoolEvent::Tell(Status::message(notice::STARTS_WAIT.to_owned()))));
+            return Poll::Ready((MAIN, PoolEvent::Tell(Status::message(sentences::STARTS_WAIT.to_owned()))));
         }
         let Pools { pools, reaper, cursor, .. } = self;
         // Who has spoken comes last, so that one busy pool does not silence the others.
@@ -286,8 +285,8 @@ impl Pools {
             let count = pool.len();
             let name = pool.destination().map(|destination| format!("{destination}: ")).unwrap_or_default();
             let line = match pool.oldest() {
-                Some((id, link)) => notice::report(id, link.is_open(), &link.stats(), Some(count)),
-                None => notice::no_session(count),
+                Some((id, link)) => sentences::report(id, link.is_open(), &link.stats(), Some(count)),
+                None => sentences::no_session(count),
             };
             name + &line
         });

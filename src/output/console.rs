@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::status::Status;
-use crate::notice;
+use super::{line, sentences};
 use crate::settings::{Settings, When};
 use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 
@@ -35,7 +35,7 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 pub(crate) struct Console {
     out: Output,
     err: Output,
-    status: notice::StatusLines,
+    status: line::StatusLines,
     /// Status events are JSON, for tools.
     is_json: bool,
     is_quiet: bool,
@@ -86,7 +86,7 @@ impl Console {
         Ok(Console {
             out: Output::stdout()?,
             err: Output::stderr()?,
-            status: notice::StatusLines::new(settings.status),
+            status: line::StatusLines::new(settings.status),
             is_json: settings.status == When::Json,
             is_quiet: settings.quiet,
             is_clean: style == Style::Plain,
@@ -101,13 +101,13 @@ impl Console {
     }
 
     /// Sets the command that [`Console::suggest`] prints.
-    pub(super) fn set_next_step(&mut self, command: String) {
+    pub(crate) fn set_next_step(&mut self, command: String) {
         // Only a person can run it; a tool that reads the lines has its own way.
         self.next_step = Some(command).filter(|_| io::stderr().is_terminal() && !self.is_json);
     }
 
     /// The command that investigates a failure, on stderr, at a terminal; once.
-    pub(super) fn suggest(&mut self) {
+    pub(crate) fn suggest(&mut self) {
         if let Some(command) = self.next_step.take() {
             self.complain(&command);
         }
@@ -119,13 +119,13 @@ impl Console {
     }
 
     /// From here on only the last lines of the run follow, which are few: none is dropped.
-    pub(super) fn begin_closing(&mut self) {
+    pub(crate) fn begin_closing(&mut self) {
         self.erase();
         self.is_closing = true;
     }
 
     /// Returns whether sentences of the plugin are written.
-    pub(super) fn says(&self) -> bool {
+    pub(crate) fn says(&self) -> bool {
         !self.is_quiet && !self.is_clean
     }
 
@@ -138,7 +138,7 @@ impl Console {
     }
 
     /// A sentence of the plugin that the peer can cause again and again, on stdout.
-    pub(super) fn repeat(&mut self, sentence: &str) {
+    pub(crate) fn repeat(&mut self, sentence: &str) {
         if self.out.has_room() {
             self.say(sentence);
         }
@@ -173,14 +173,14 @@ impl Console {
     }
 
     /// Bytes of the remote that no session asked for, which a port's session does not hold back.
-    pub(super) fn write_if_room(&mut self, bytes: &[u8]) {
+    pub(crate) fn write_if_room(&mut self, bytes: &[u8]) {
         if self.out.has_room() {
             self.out.push(bytes);
         }
     }
 
     /// A change of state, on stderr, where the settings want it.
-    pub(super) fn tell(&mut self, status: &Status) {
+    pub(crate) fn tell(&mut self, status: &Status) {
         tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), OUTPUT_QUEUE);
@@ -190,15 +190,15 @@ impl Console {
     }
 
     /// A change of state that was asked for, on stderr in any case.
-    pub(super) fn announce(&mut self, status: &Status) {
+    pub(crate) fn announce(&mut self, status: &Status) {
         tracing::info!("{}", status.log_line());
         let text = status.text().unwrap_or_default();
-        let line = if self.is_json { status.json() } else { notice::failure(&text) };
+        let line = if self.is_json { status.json() } else { line::failure(&text) };
         self.push_err(&line, ERR_QUEUE);
     }
 
     /// A change of state for tools alone, where the settings want JSON.
-    pub(super) fn note_json(&mut self, status: &Status) {
+    pub(crate) fn note_json(&mut self, status: &Status) {
         tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), ERR_QUEUE);
@@ -206,7 +206,7 @@ impl Console {
     }
 
     /// Returns whether stderr is for tools.
-    pub(super) fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.is_json
     }
 
@@ -221,12 +221,12 @@ impl Console {
     }
 
     /// Returns whether stderr is a terminal whose user wants to see that something takes long.
-    pub(super) fn shows_progress(&self) -> bool {
+    pub(crate) fn shows_progress(&self) -> bool {
         self.status.shows_progress()
     }
 
     /// A line about something that takes long.
-    pub(super) fn progress(&mut self, text: &str) {
+    pub(crate) fn progress(&mut self, text: &str) {
         tracing::info!(text);
         if self.shows_progress()
             && let Some(line) = self.status.line(text)
@@ -236,18 +236,18 @@ impl Console {
     }
 
     /// A line in place of the last one of this kind, cut to a terminal of so many columns.
-    pub(super) fn rewrite(&mut self, text: &str, columns: usize) {
+    pub(crate) fn rewrite(&mut self, text: &str, columns: usize) {
         // A terminal that is held takes the newest state only.
         if self.shows_progress() && self.err.held() == 0 {
-            self.err.push(notice::rewritten(text, columns).as_bytes());
+            self.err.push(line::rewritten(text, columns).as_bytes());
             self.is_on_own_line = true;
         }
     }
 
     /// Removes the line that [`Console::rewrite`] has left.
-    pub(super) fn erase(&mut self) {
+    pub(crate) fn erase(&mut self) {
         if std::mem::take(&mut self.is_on_own_line) {
-            self.err.push(notice::ERASE.as_bytes());
+            self.err.push(line::ERASE.as_bytes());
         }
     }
 
@@ -258,13 +258,13 @@ impl Console {
     }
 
     /// An event that the caller knows to be wanted, on stderr. `text` is for people.
-    pub(super) fn note(&mut self, status: &Status, text: &str) {
-        let line = if self.is_json { status.json() } else { notice::failure(text) };
+    pub(crate) fn note(&mut self, status: &Status, text: &str) {
+        let line = if self.is_json { status.json() } else { line::failure(text) };
         self.push_err(&line, OUTPUT_QUEUE);
     }
 
     fn failure(&self, text: &str) -> Bytes {
-        if self.is_json { Status::Failure { text: text.to_owned() }.json() } else { notice::failure(text) }
+        if self.is_json { Status::Failure { text: text.to_owned() }.json() } else { line::failure(text) }
     }
 
     /// Writes a line to stderr while what waits there holds less than `limit` bytes of memory.
@@ -275,7 +275,7 @@ impl Console {
         }
         self.erase();
         if self.dropped > 0 && self.err.has_room() {
-            let text = notice::lines_dropped(std::mem::take(&mut self.dropped));
+            let text = sentences::lines_dropped(std::mem::take(&mut self.dropped));
             let line = self.failure(&text);
             self.err.push(&line);
         }

@@ -9,12 +9,12 @@ use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::notice;
+use super::sentences;
 
 /// One change of state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Status {
+pub(crate) enum Status {
     /// The session of argv is being opened.
     Opening { session: String },
     /// It is there, or a further listener is.
@@ -99,7 +99,7 @@ pub(super) enum Status {
 /// The session and destination that an event is about. Of several sessions behind a port only the oldest
 /// reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// Destination, if it is not the one of the command line.
@@ -110,7 +110,7 @@ pub(super) struct Subject {
 /// Kind of the ready session or listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Shell,
     Command,
     Ssh,
@@ -128,33 +128,33 @@ struct Line<'a> {
 
 impl Status {
     /// Returns a message that is not about one session.
-    pub(super) fn message(text: impl Into<String>) -> Status {
+    pub(crate) fn message(text: impl Into<String>) -> Status {
         Status::Message { of: Subject::default(), text: text.into() }
     }
 
     /// The text for people; `None` if there is none, or if it is printed elsewhere.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<String> {
         match self {
-            Status::Lost { reason, .. } => Some(notice::reconnecting(reason)),
-            Status::Resumed { .. } => Some(notice::RESUMED.to_owned()),
-            Status::Paused { .. } => Some(notice::AGENT_AWAY.to_owned()),
-            Status::Unpaused { .. } => Some(notice::AGENT_BACK.to_owned()),
+            Status::Lost { reason, .. } => Some(sentences::reconnecting(reason)),
+            Status::Resumed { .. } => Some(sentences::RESUMED.to_owned()),
+            Status::Paused { .. } => Some(sentences::AGENT_AWAY.to_owned()),
+            Status::Unpaused { .. } => Some(sentences::AGENT_BACK.to_owned()),
             Status::SessionStarted { destination, is_told: true, .. } => {
-                Some(notice::session_started(destination.as_deref()))
+                Some(sentences::session_started(destination.as_deref()))
             }
             Status::SessionEnded { destination, reason, .. } => {
-                Some(notice::session_ended(destination.as_deref(), reason))
+                Some(sentences::session_ended(destination.as_deref(), reason))
             }
-            Status::ReaderStalled { .. } => Some(notice::READER_STALLS.to_owned()),
+            Status::ReaderStalled { .. } => Some(sentences::READER_STALLS.to_owned()),
             Status::DestinationRefused { destination: Some(destination) } => {
-                Some(notice::destination_refused(destination))
+                Some(sentences::destination_refused(destination))
             }
             Status::Ready {
                 kind: Kind::Forward, port: Some(port), destination: Some(destination), ..
-            } => Some(notice::forward_opened(*port, destination)),
-            Status::Ready { kind: Kind::Socks, port: Some(port), .. } => Some(notice::socks_opened(*port)),
+            } => Some(sentences::forward_opened(*port, destination)),
+            Status::Ready { kind: Kind::Socks, port: Some(port), .. } => Some(sentences::socks_opened(*port)),
             Status::Ready { kind: Kind::Socks, socket: Some(path), .. } => {
-                Some(notice::socks_file_opened(path))
+                Some(sentences::socks_file_opened(path))
             }
             Status::Message { text, .. } | Status::Failure { text } => Some(text.clone()),
             Status::Opening { .. }
@@ -168,12 +168,12 @@ impl Status {
     }
 
     /// The event for the log: as JSON without the time, which the log has.
-    pub(super) fn log_line(&self) -> String {
+    pub(crate) fn log_line(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The line for tools, with the time in UTC as in RFC 3339.
-    pub(super) fn json(&self) -> Bytes {
+    pub(crate) fn json(&self) -> Bytes {
         let unix_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         // The library leaves zeros at the end of a fraction out; this width is always the same.

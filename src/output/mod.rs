@@ -1,0 +1,29 @@
+//! Everything that the program prints: texts, events, and the console that writes them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `official` | what callers parse on stdout, byte for byte |
+//! | `status` | the events: a sentence for people, fields for tools |
+//! | `sentences` | the sentences for people |
+//! | `line` | a sentence as a line on stderr |
+//! | `console` | stdout and stderr of a session, in order and without blocking |
+
+mod console;
+mod line;
+pub(crate) mod official;
+pub(crate) mod sentences;
+mod status;
+
+use bytes::Bytes;
+
+pub(crate) use self::console::{Console, Style, WriteError};
+pub(crate) use self::status::{Kind, Status, Subject};
+use crate::settings::{Settings, When};
+
+/// A line for stderr about something that has gone wrong outside of a session, as the settings want it.
+pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
+    match settings.status {
+        When::Json => Status::Failure { text: text.to_owned() }.json(),
+        _ => line::failure(text),
+    }
+}

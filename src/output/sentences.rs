@@ -1,0 +1,270 @@
+//! Sentences for people: status, failures and advice, without the program's name and the end of the line.
+//!
+//! Errors have their texts at their types, and `doctor` has its own.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::printable::one_line;
+use crate::protocol::Stats;
+
+/// Mintty without winpty: what works there, and how the rest does. On stderr.
+pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends input line by line; port forwarding, SSH and \
+    commands work; for a shell, prefix the command with winpty or use Windows Terminal";
+
+/// After the agent's message to the customer in an encrypted session, unless it is the usual one.
+pub(crate) const UNPROTECTED: &str = "the message above is outside the session's encryption";
+
+/// The reason for which the channel was closed, in one line for stderr, where stdout carries the remote's bytes alone.
+pub(crate) fn closed_because(output: &str) -> String {
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("the session has ended: {}", one_line(&words))
+}
+
+/// Of an SSH session that the other side has closed before its first byte and without a reason.
+pub(crate) const NOTHING_CAME: &str =
+    "the session has ended before the remote sent anything; is there a server at that port?";
+
+/// Returns advice on the agent's reason for closing the channel, for stderr; `None` if the reason needs none.
+pub(crate) fn advice(output: &str) -> Option<&'static str> {
+    // Agent source, `validateParameters` of its port plugin. Since 3.3.4851.0 that includes loopback.
+    let host = output.trim().strip_prefix("Forwarding to IP address ")?.strip_suffix(" is forbidden.")?;
+    let is_loopback = match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    is_loopback.then_some(USE_THE_DOCUMENT_WITHOUT_HOST)
+}
+
+/// A local connection of a forwarded port was accepted, on stderr where the settings want it.
+pub(crate) fn connection_opened(name: &str) -> String {
+    format!("{name} opened")
+}
+
+/// A local connection of a forwarded port is over: how long it lived, bytes to the remote and back.
+pub(crate) fn connection_closed(name: &str, lived: Duration, sent: u64, received: u64) -> String {
+    let seconds = lived.as_secs_f64();
+    format!("{name} closed after {seconds:.1} s, sent {sent} bytes, received {received} bytes")
+}
+
+/// Status: a proxy variable that is read by neither the AWS CLI nor the official plugin does not count.
+pub(crate) fn proxy_ignored(name: &str) -> String {
+    format!("{name} is ignored: it is not a proxy URL (http, https or socks5)")
+}
+
+/// Status: the connection is lost and is being opened again.
+pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
+    format!("connection lost ({reason}), reconnecting")
+}
+
+/// Status: a local reader holds up a forwarding session.
+pub(crate) const READER_STALLS: &str = "a client is not reading; its session is paused until it does";
+
+/// Status: a further session behind a port is not there.
+pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
+    format!("continuing with fewer sessions: {reason}")
+}
+
+/// Status: a session behind a port that outlives it has ended.
+pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+    format!("the session{} ended ({reason}); a new one will start with the next connection", to(destination))
+}
+
+/// Status: a session has started since a connection needs it.
+pub(crate) fn session_started(destination: Option<&str>) -> String {
+    format!("a session{} has started", to(destination))
+}
+
+/// Status: what a further local port is for.
+pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
+    format!("port {port} forwards to {destination}")
+}
+
+/// Status: the SOCKS proxy's address.
+pub(crate) fn socks_opened(port: u16) -> String {
+    format!("SOCKS5 proxy on 127.0.0.1:{port}")
+}
+
+/// Status: the SOCKS proxy's socket file.
+pub(crate) fn socks_file_opened(path: &str) -> String {
+    format!("SOCKS5 proxy on unix:{path}")
+}
+
+/// A client of another local user was refused.
+pub(crate) fn stranger_refused(uid: u32) -> String {
+    format!("refused a client of another user (uid {uid}); SSM_PLUGIN_ANY_USER=1 accepts all local users")
+}
+
+/// Another process listens on an address that clients of `localhost` may try first.
+pub(crate) fn address_taken(address: std::net::SocketAddr) -> String {
+    format!("another process listens on {address}; clients that connect to that address reach that process")
+}
+
+/// Status: the agent could not reach a destination that is not argv's.
+pub(crate) fn destination_refused(destination: &str) -> String {
+    format!("the connection to {destination} failed; see the SSM Agent log on the instance")
+}
+
+/// Status: a session that a connection waits for could not be started.
+pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
+    format!("could not start a session{} for a local connection: {reason}", to(destination))
+}
+
+/// Status: a SOCKS client asks for something that the proxy does not do.
+pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
+    format!("SOCKS request refused: {reason}")
+}
+
+/// Status: a SOCKS client asks for one destination more than there may be.
+pub(crate) const TOO_MANY_DESTINATIONS: &str = "SOCKS request refused: too many destinations in use";
+
+/// Status: the run has started as many sessions as it may, for the time being.
+pub(crate) const STARTS_WAIT: &str =
+    "many session starts: the next ones wait, two per second, to spare the account's StartSession quota";
+
+/// The state of a destination without a session.
+pub(crate) fn no_session(connections: usize) -> String {
+    match connections {
+        0 => "no session; the next connection starts one".to_owned(),
+        count => format!("no session yet; connections waiting: {count}"),
+    }
+}
+
+/// Status: a connection was closed since there was no session for it.
+pub(crate) const WAITED_IN_VAIN: &str = "closed a client connection: no session became ready in time";
+
+/// Status: the session goes on over a new connection.
+pub(crate) const RESUMED: &str = "connection resumed";
+
+/// Status: the service says that the agent is not connected.
+pub(crate) const AGENT_AWAY: &str =
+    "the service has paused the session (usually the agent is not connected); waiting";
+
+/// Status: the pause is over.
+pub(crate) const AGENT_BACK: &str = "the agent is connected";
+
+/// Status: no new connection could be made.
+pub(crate) fn gave_up(reason: impl std::fmt::Display) -> String {
+    format!("gave up reconnecting: {reason}")
+}
+
+/// Status: keys do not reach the remote as they are typed, at the start or after `fg`.
+pub(crate) fn stays_in_line_mode(reason: impl std::fmt::Display) -> String {
+    format!("cannot switch the terminal to raw mode: {reason}")
+}
+
+/// The commands, for a person who has mistyped one.
+pub(crate) const COMMANDS: &str = "the commands are ssh, ssh-config, forward, shell, run, start-session, completions, \
+    doctor and help; --help lists the settings";
+
+/// Status: settings of forwarded ports on a session of another kind.
+pub(crate) fn without_effect(names: &[&str]) -> String {
+    format!("no effect on this session, which forwards no port: {}", names.join(", "))
+}
+
+/// The AWS CLI gets the exit status 0 in the place of `status`.
+pub(crate) fn status_withheld(status: u8) -> String {
+    format!(
+        "SSM_PLUGIN_EXIT_CODE: exit status {status} is replaced by 0, because the AWS CLI prints the session's token when \
+         the plugin fails; to get the status, use session-manager-plugin run, or start this program without the AWS CLI"
+    )
+}
+
+/// Status: the process that has the port which was asked for.
+pub(crate) fn port_taken(port: u16, owner: &str) -> String {
+    format!("port {port} is in use by {owner}")
+}
+
+/// Status: the service has ended the session of a tunnel, and with it the tunnel.
+pub(crate) const RESTART_HINT: &str = "the service ended the session; SSM_PLUGIN_RESTART=1 keeps the port open and starts a new one with the next connection";
+
+/// The command that investigates a failure, as a line for a person at a terminal. An empty region is left out.
+pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&str>) -> String {
+    let mut line = "run: session-manager-plugin doctor".to_owned();
+    for (name, value) in [("--profile", profile), ("--region", Some(region)), ("--target", target)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            line += &format!(" {name} {}", quoted(value));
+        }
+    }
+    line
+}
+
+/// Lines for stderr that were dropped while its reader took nothing.
+pub(crate) fn lines_dropped(count: u64) -> String {
+    format!("{count} lines for stderr were dropped because it was not read")
+}
+
+/// The state of a session in one line, for SIGUSR1 and the escape `~#`.
+pub(crate) fn report(id: &str, is_open: bool, stats: &Stats, connections: Option<usize>) -> String {
+    let state = if is_open { "connected" } else { "reconnecting" };
+    let rtt = stats.rtt.as_secs_f64() * 1e3;
+    let mut line = format!(
+        "session {id}: {state}, round trip {rtt:.1} ms, sent {} bytes in {} messages ({} retransmitted), \
+         received {} bytes in {} messages, {} bytes unacknowledged",
+        stats.bytes_sent,
+        stats.messages_sent,
+        stats.messages_resent,
+        stats.bytes_received,
+        stats.messages_received,
+        stats.outstanding_bytes,
+    );
+    match connections {
+        Some(1) => line += ", 1 connection",
+        Some(count) => line += &format!(", {count} connections"),
+        None => {}
+    }
+    line
+}
+
+fn to(destination: Option<&str>) -> String {
+    destination.map(|destination| format!(" to {destination}")).unwrap_or_default()
+}
+
+/// A word for a POSIX shell, in single quotes unless it needs none.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
+    if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents reject the instance itself as a remote host; to reach one of its \
+    own ports, use AWS-StartPortForwardingSession without a host";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_investigates_is_complete_and_quoted() {
+        assert_eq!(
+            investigate(Some("my work"), "eu-west-1", Some("i-1")),
+            "run: session-manager-plugin doctor --profile 'my work' --region eu-west-1 --target i-1"
+        );
+        let hostile = investigate(None, "", Some("$(x)'"));
+        assert!(hostile.contains(r"--target '$(x)'\''"), "{hostile}");
+    }
+
+    #[test]
+    fn a_reason_is_one_line_without_control_characters() {
+        let output = "----ERROR----\nUnable to \x1b[31mconnect:\r\n dial\ttcp\n";
+        assert_eq!(
+            closed_because(output),
+            "the session has ended: ----ERROR---- Unable to \\x1b[31mconnect: dial tcp"
+        );
+    }
+
+    #[test]
+    fn advice_for_loopback_behind_the_remote_host_document_only() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
+            let advice = advice(&format!("Forwarding to IP address {host} is forbidden.")).expect(host);
+            assert!(advice.contains("AWS-StartPortForwardingSession without a host"), "{advice}");
+        }
+        for output in [
+            "",
+            "localhost",
+            "Forwarding to IP address 169.254.169.254 is forbidden.",
+            "Forwarding to IP address db.internal is forbidden.",
+        ] {
+            assert_eq!(advice(output), None, "{output}");
+        }
+    }
+}
