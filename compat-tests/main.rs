@@ -21,7 +21,7 @@
 //! - [`windows`]: the program for Windows, where `scripts/windows` runs it.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
 //!
-//! Those that need terminals, signals, scripts and the clients of UNIX run there alone.
+//! Tests that need terminals, signals, shell scripts or UNIX clients run on UNIX only.
 //!
 //! `PLUGIN_UNDER_TEST=<path>` runs the tests against another binary; `REFERENCE_PLUGIN=<path>` names the official
 //! plugin for [`differential`].

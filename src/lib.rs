@@ -85,7 +85,7 @@
 //! reader stops nobody until it holds 64 MiB of memory (all together: 256 MiB; `SSM_PLUGIN_BUFFER`), then its session waits.
 //! Nothing is dropped. The sessions behind a port are lanes, the lanes of one destination a pool (`session::port`).
 //!
-//! *At the other end* the agent looks the destination's name up once, when the session begins, and dials those addresses
+//! *At the other end* the agent resolves the destination's name once, when the session begins, and dials those addresses
 //! for every later connection, one after the other inside its accept loop. So a name whose address changes wants a new
 //! session, and a destination that does not answer holds up the session's new connections, not the open ones.
 //!
@@ -129,7 +129,7 @@
 //! 6. Every buffer has a limit with a name, counted in what it holds ([limits](#limits)). Unacknowledged data is never dropped
 //!    to keep one.
 //! 7. A message once numbered never changes: the agent may have it although its acknowledgement was lost.
-//! 8. `unsafe` stands only in [`term`] and [`process`], each block with its reason.
+//! 8. `unsafe` appears only in [`term`] and [`process`], each block with its reason.
 //! 9. The token, credentials and data keys are in no log line, error text or panic message.
 //!
 //! # Limits

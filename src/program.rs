@@ -134,7 +134,7 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// `doctor`: 0 when no check has failed, 1 when one has, 2 for words it does not know.
+/// `doctor`: 0 when no check has failed, 1 when one has, 2 for unknown arguments.
 fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
     let options = match doctor::Options::parse(words) {
         Ok(options) => options,
@@ -181,7 +181,7 @@ fn fail(text: &str, settings: &Settings, parent: &Parent) -> ExitCode {
     ExitCode::from(passed_on(status, parent.is_aws_cli(), settings))
 }
 
-/// A reader that is gone needs no message.
+/// A closed stdout is ignored.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -1,7 +1,7 @@
 //! The test harness: a private world per test (home, PATH, credentials), processes and terminals that
 //! end with the test, TCP servers, a scripted gateway.
 //!
-//! Nothing here sleeps to be right: every wait is for a condition, within [`PATIENCE`].
+//! Nothing here relies on sleeping: every wait is for a condition, within [`PATIENCE`].
 
 pub mod api;
 pub mod gateway;
@@ -246,7 +246,7 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A pipe with a name: who opens it to read waits for a writer. Made by the command, since rustix has none on macOS.
+/// A named pipe: opening it for reading blocks until there is a writer. Made by the command, since rustix has none on macOS.
 #[cfg(unix)]
 #[track_caller]
 pub fn named_pipe(path: &Path) {

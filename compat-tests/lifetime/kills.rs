@@ -1,4 +1,4 @@
-//! Two hundred random ends: `aws`, the terminal or the network is killed at a moment that a seed picks, in every
+//! Two hundred random kills: `aws`, the terminal or the network is killed at a moment that a seed picks, in every
 //! kind of session, from before the plugin runs until long after the session is up. Nothing may be left behind.
 
 use std::path::PathBuf;

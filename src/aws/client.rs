@@ -87,7 +87,7 @@ impl Notes {
 }
 
 impl Client {
-    /// Reads nothing and asks nobody yet.
+    /// Creates a client. Nothing is read or sent before the first call.
     pub fn new(context: AwsContext) -> Client {
         Client { context, loaded: OnceCell::new(), cached: Mutex::new(None), notes: Notes::default() }
     }
@@ -326,7 +326,7 @@ impl Client {
     ) -> Result<(&Loaded, CachedCredentials), AwsError> {
         let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
         if self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
-            // Each time: the files are read again below, and may have been mended meanwhile. Not under the lock: an
+            // Each time: the files are read again below, and may have been fixed since. Not under the lock: an
             // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }

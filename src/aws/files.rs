@@ -53,7 +53,7 @@ fn look_at(path: &Path) -> Result<(), String> {
     if std::fs::metadata(path).is_ok_and(|data| data.is_dir() || is_null_device(&data)) {
         return Ok(());
     }
-    // To its end: a server that has gone does not take the names along that the system remembers.
+    // Read to its end: without its server, a network file system still answers `stat` from its cache.
     match files::copy(path, MAX_SIZE, &mut io::sink()) {
         Err(error @ (FileError::NotRegular | FileError::TooLarge(_))) => {
             Err(format!("cannot be read: {error}"))
@@ -78,7 +78,7 @@ fn is_null_device(_: &Metadata) -> bool {
 /// The files, as the SDK finds them: by the variable if it is set at all.
 pub(super) const FILES: [(&str, &str); 2] =
     [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
-/// For both files. A file system on the network that is well answers within that, and a session's end waits no longer.
+/// For both files. A healthy network file system answers within that, and a session's end waits no longer.
 const LOOK: Duration = Duration::from_secs(2);
 /// Bytes; thousands of profiles.
 const MAX_SIZE: u64 = 8 << 20;

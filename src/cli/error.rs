@@ -14,9 +14,9 @@ pub enum CliError {
     /// The response is no JSON object.
     #[error("the session's response is not a JSON object (line {line}, column {column})")]
     NotJson {
-        /// Line of the first offence, from 1.
+        /// Line of the first error, counted from 1.
         line: usize,
-        /// Column of the first offence, from 1.
+        /// Column of the first error, counted from 1.
         column: usize,
     },
     /// A field the session cannot do without.

@@ -1,6 +1,6 @@
 //! The positional argument contract between the AWS CLI and the plugin.
 //!
-//! | words after the name | meaning |
+//! | arguments | meaning |
 //! |---|---|
 //! | none | say that the plugin is installed |
 //! | `--version`, `--help` | answer and end |
@@ -29,7 +29,7 @@ pub use self::error::CliError;
 /// A parsed call.
 #[derive(Debug)]
 pub enum Invocation {
-    /// No words at all: the CLI's and the installers' question whether the plugin is there.
+    /// No arguments: the CLI and installers check that the plugin exists.
     Installed,
     /// `--version`.
     Version,

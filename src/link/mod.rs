@@ -66,7 +66,7 @@ use crate::protocol::{Capabilities, DataKey, Input, Stats};
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
 ///
 /// [`Link::next`] does all the work: nothing is sent, received or opened while nobody waits in it. Call it in a loop
-/// until [`LinkEvent::GaveUp`] or [`Event::Closed`](crate::protocol::Event::Closed), beside whatever else the session
+/// until [`LinkEvent::GaveUp`] or [`Event::Closed`](crate::protocol::Event::Closed), alongside whatever else the session
 /// waits for; dropping the future loses nothing. Between two calls [`Link::send`] takes input while
 /// [`Link::wants_input`]. [`Link::close`] ends it.
 #[expect(missing_debug_implementations, reason = "its futures have none")]

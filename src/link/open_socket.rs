@@ -1,4 +1,4 @@
-//! An open websocket, moved on by polling.
+//! An open websocket, driven by polling.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

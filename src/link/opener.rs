@@ -9,7 +9,7 @@
 //! Credentials are looked up while names are resolved and TCP, proxy and TLS are set up (dial): only the upgrade request
 //! carries the signature.
 //!
-//! A presigned URL, or none to ask at AWS: the same token and URL each time, and no signature.
+//! With a presigned URL, or without access to AWS: the same token and URL each time, unsigned.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -64,12 +64,12 @@ pub(super) struct Opener {
     /// When a token arrived that has not been presented yet; `None` for the first token.
     unused: Option<Instant>,
     /// The warning about unreadable or expired credentials has been given; it is given once.
-    unreadable_is_told: bool,
+    unreadable_is_reported: bool,
 }
 
 impl Opener {
     pub(super) fn new(target: Target) -> Opener {
-        Opener { target, unused: None, unreadable_is_told: false }
+        Opener { target, unused: None, unreadable_is_reported: false }
     }
 
     /// Host of the newest stream URL.
@@ -151,7 +151,7 @@ impl Opener {
                     ErrorKind::UnreadableFile | ErrorKind::SignInNeeded | ErrorKind::Internal
                 ) =>
             {
-                let is_news = !std::mem::replace(&mut self.unreadable_is_told, true);
+                let is_news = !std::mem::replace(&mut self.unreadable_is_reported, true);
                 is_news.then(|| format!("{error}; opening without a signature"))
             }
             _ => None,

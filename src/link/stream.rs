@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// To the service, through what leads there.
+/// Transport to the service, possibly through a proxy.
 pub(super) type Stream = MaybeTls<MaybeTls<TcpStream>>;
 
 /// A stream as it is, or with TLS on it.

@@ -120,8 +120,8 @@ pub(super) fn explain(error: &io::Error) -> String {
                 .to_owned()
         }
         CertificateError::BadSignature => {
-            "its certificate comes from an authority of a trusted one's name, but with \
-             another key; is the PEM file in AWS_CA_BUNDLE an old one?"
+            "its certificate was issued by a CA with the name of a trusted one but \
+             a different key; is the PEM file in AWS_CA_BUNDLE out of date?"
                 .to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

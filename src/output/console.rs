@@ -305,7 +305,7 @@ impl Console {
         driven.map_err(|error| self.classify(error))
     }
 
-    /// Writes out what is left. A reader that takes nothing any more is given up after an hour.
+    /// Writes out what is left. Gives up after an hour if the reader is stuck.
     ///
     /// # Errors
     /// When stdout has not taken all, whether [`Console::drive`] has said so or not.
@@ -316,7 +316,7 @@ impl Console {
         flushed.unwrap_or(Ok(())).map_err(|error| self.classify(error))
     }
 
-    /// A terminal knows no other trouble than that it has gone (EIO).
+    /// On a terminal the only write error is EIO: it has hung up.
     fn classify(&self, error: io::Error) -> WriteError {
         match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WriteError::ReaderGone,

@@ -1,5 +1,5 @@
 //! Process groups. Group 0 stands for one whose leader is in another PID namespace (`unshare --pid`, bwrap, firejail);
-//! rustix takes it for impossible, which is a panic or worse.
+//! rustix assumes that it cannot occur: a panic or undefined behaviour.
 #![expect(unsafe_code, reason = "the safe interface takes group 0 for impossible")]
 
 use rustix::process::Pid;

@@ -2,7 +2,7 @@
 //!
 //! An agent looks at its oldest unacknowledged message ten times a second and at no other. So a hundred
 //! acknowledgements lost with a socket hold it up for ten seconds, and nothing new moves meanwhile. We cannot know
-//! which were lost, but saying the latest again costs nothing: agents ignore what they know.
+//! which were lost, but resending the latest costs nothing: agents ignore duplicates.
 //!
 //! A lone acknowledgement goes at once. Those that follow it within [`SHARED_FOR`] wait for each other, or for data that
 //! goes anyway: an agent sends a message each millisecond, and a write with its TLS record for each acknowledgement was

@@ -35,7 +35,9 @@ impl Outgoing {
     /// An answer of the handshake. It does not wait for the session to be ready.
     pub(super) fn push_answer(&mut self, payload_type: PayloadType, body: Bytes) {
         if self.answers.len() >= MAX_ANSWERS {
-            return tracing::warn!("dropped an answer: the agent asks and takes none");
+            return tracing::warn!(
+                "dropped a handshake answer: the agent keeps asking without acknowledging"
+            );
         }
         self.answers.push_back((payload_type, body));
     }

@@ -40,8 +40,8 @@ impl Pacer {
 
     /// When the next message may go; a time in the past or `None` is now. One of many waits, when the bucket has run
     /// dry, until [`GROUP`] may go together: a wake-up, a write and a TLS record for each is what an upload costs.
-    pub(super) fn next_at(&self, is_one_of_many: bool) -> Option<Instant> {
-        let tokens = if is_one_of_many && self.is_dry { GROUP } else { 1 };
+    pub(super) fn next_at(&self, is_bulk: bool) -> Option<Instant> {
+        let tokens = if is_bulk && self.is_dry { GROUP } else { 1 };
         let paced = self.empty_at.zip(self.interval).map(|(empty_at, interval)| empty_at + interval * tokens);
         paced.max(self.held_until)
     }
@@ -57,8 +57,8 @@ impl Pacer {
     }
 
     /// Returns whether a message may go now.
-    pub(super) fn is_ready(&self, now: Instant, is_one_of_many: bool) -> bool {
-        self.next_at(is_one_of_many).is_none_or(|at| at <= now)
+    pub(super) fn is_ready(&self, now: Instant, is_bulk: bool) -> bool {
+        self.next_at(is_bulk).is_none_or(|at| at <= now)
     }
 
     /// Counts a message that goes now.
@@ -82,13 +82,13 @@ mod tests {
     use super::*;
 
     /// Sends as fast as the bucket lets, with rests, and returns the sending times.
-    fn greedy(rate: u32, rests: &[(Duration, Duration)], is_one_of_many: bool) -> Vec<Duration> {
+    fn greedy(rate: u32, rests: &[(Duration, Duration)], is_bulk: bool) -> Vec<Duration> {
         let start = Instant::now() + Duration::from_secs(1000);
         let (mut pacer, mut sent) = (Pacer::new(rate), Vec::new());
         for (from, to) in rests {
             let mut at = *from;
             while at < *to {
-                if pacer.is_ready(start + at, is_one_of_many) {
+                if pacer.is_ready(start + at, is_bulk) {
                     pacer.take(start + at);
                     sent.push(at);
                 } else {
@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn any_two_seconds_stay_under_two_thousand() {
         let seconds = Duration::from_secs;
-        for is_one_of_many in [false, true] {
+        for is_bulk in [false, true] {
             let spans = [(seconds(0), seconds(5)), (seconds(6), seconds(7)), (seconds(9), seconds(12))];
-            let sent = greedy(DEFAULT_RATE, &spans, is_one_of_many);
+            let sent = greedy(DEFAULT_RATE, &spans, is_bulk);
             for (index, at) in sent.iter().enumerate() {
                 let within = sent[index..].iter().take_while(|other| **other - *at < seconds(2)).count();
                 assert!(within < 2000, "{within} from {at:?}");

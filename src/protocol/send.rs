@@ -40,7 +40,7 @@ pub(super) struct Sender {
     outstanding_messages: usize,
     /// Amount acknowledged so far.
     delivered: Delivered,
-    /// Sendings in their order, each with the message's number; stale ones are skipped.
+    /// Transmissions in order, each with its message's number; stale ones are skipped.
     in_flight: VecDeque<(u64, i64)>,
     /// Lost messages by number, to be sent again, and their payload bytes.
     lost: BTreeSet<i64>,

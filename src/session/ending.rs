@@ -112,7 +112,7 @@ pub(super) enum Remains {
     Starting(Starting),
 }
 
-/// Ends sessions beside whatever else goes on.
+/// Ends sessions in the background.
 ///
 /// A session that is being ended holds its link with all that has arrived on it. [`MAX_LINKS`] keep theirs at a time, to
 /// end through the agent; of the others only the id is kept, to end them through the service.
@@ -264,7 +264,7 @@ pub(super) struct Closing {
     /// Ends those that have failed before.
     pub reaper: Reaper,
     /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
-    pub may_lose_words: bool,
+    pub ignores_stdout_errors: bool,
 }
 
 impl Closing {
@@ -306,7 +306,7 @@ impl Closing {
             }
             End::Failed(reason) => {
                 // The reason may be that stdout takes no more: one line about it is enough.
-                self.may_lose_words = true;
+                self.ignores_stdout_errors = true;
                 self.console.complain(&reason);
                 self.console.suggest();
                 is_well = false;
@@ -324,7 +324,7 @@ impl Closing {
             () = until_told_to_end(&mut self.watch) => {}
         }
         if let Err(error @ WriteError::Failed(_)) = written
-            && !self.may_lose_words
+            && !self.ignores_stdout_errors
         {
             self.console.complain(&error.to_string());
             let _ = self.console.flush().await;

@@ -73,7 +73,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         }
     };
     let may_be_port = opening::may_be_port(&start, parent.as_ref());
-    // From the first word on, a signal ends the session properly.
+    // From here on, a signal ends the session cleanly.
     let watch = Watch::start(parent.filter(|_| !settings.keep_alive_without_parent));
     console.set_next_step(sentences::investigate(
         start.profile.as_deref(),

@@ -104,7 +104,7 @@ impl Front {
     /// Prepares the end of the run.
     pub(super) fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
         let Front { id, console, watch, .. } = self;
-        Closing { id, console, watch, remains, reaper, may_lose_words: false }
+        Closing { id, console, watch, remains, reaper, ignores_stdout_errors: false }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// written until the remote has been quiet for a while (`last_answers`); the official plugin ends at once and loses them.
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
     session.console.keep_clean();
-    // Both streams tell when nobody is there any more; ssh lives on when it has gone to the background.
+    // Both streams report EOF when ssh exits; ssh itself keeps running after `ssh -f`.
     session.watch.outlive_parent();
     let mut stdin = Stdin::open()?;
     let mut answers = LastAnswers::on_stdin();

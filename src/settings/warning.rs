@@ -65,5 +65,5 @@ pub(super) fn distance(from: &str, to: &str) -> usize {
 
 /// Characters of a bad name or value shown in its warning.
 const MAX_SHOWN: usize = 40;
-/// Further off, a name is not taken for a misspelt one.
+/// Beyond this edit distance, no suggestion is made.
 const MAX_TYPOS: usize = 3;

@@ -36,7 +36,7 @@
 //!
 //! Each direction ends on its own: after [`Session::finish`] data still arrives until [`Event::Fin`]. The
 //! state is dropped as soon as both directions have ended; frames that still come for it are counted and
-//! dropped. Mind that the agent's smux does not know half-close: its FIN means that it has forgotten the
+//! dropped. Note that the agent's smux has no half-close: its FIN means that it has forgotten the
 //! stream, so whatever is sent after [`Event::Fin`] is discarded there ([`Session::reset`] saves the
 //! transfer), and on our FIN it closes the connection to the destination at once, with whatever answer was
 //! under way.

@@ -30,7 +30,7 @@ pub(crate) struct RawMode(());
 impl RawMode {
     /// Puts the terminal on stdin into raw mode; `None` if stdin is no terminal.
     ///
-    /// In the background this stops the process, as job control has it, until it is in the foreground.
+    /// In the background, job control stops the process here until it is in the foreground.
     ///
     /// # Errors
     /// If the terminal does not take the mode.
@@ -87,7 +87,7 @@ pub(super) fn restore() {
         if !in_background(&saved.fd) || saved.is_untouched() {
             // Nothing better could be done about a terminal that is gone.
             let _ = saved.apply(&saved.original);
-        } else if saved.is_built_upon() {
+        } else if saved.is_being_edited() {
             let (editing, edited) = oneshot::channel();
             let waiting = move || {
                 saved.restore_after_editing();
@@ -137,14 +137,14 @@ impl Saved {
 
     /// Returns whether somebody has changed our modes and will put them back: readline switches signals on, but
     /// leaves the extensions (IEXTEN) off if it finds them off. All other modes that we meet have them on.
-    fn is_built_upon(&self) -> bool {
+    fn is_being_edited(&self) -> bool {
         let has_extensions = |mode: &Termios| mode.local_modes.contains(LocalModes::IEXTEN);
         has_extensions(&self.original) && tcgetattr(&self.fd).is_ok_and(|now| !has_extensions(&now))
     }
 
     fn restore_after_editing(&self) {
         let begin = Instant::now();
-        while self.is_built_upon() && begin.elapsed() < EDITING {
+        while self.is_being_edited() && begin.elapsed() < EDITING {
             if self.is_untouched() {
                 let _ = self.apply(&self.original);
                 return;

@@ -51,7 +51,7 @@ pub(super) fn frame(from: &str, frame: Bytes, payloads: bool) -> Value {
     Value::Object(line)
 }
 
-/// Nothing of the user's is in it.
+/// Contains no user data.
 fn is_harmless(message: &Message) -> bool {
     use MessageType::{Acknowledge, InputStreamData, OutputStreamData, PausePublication, StartPublication};
     match message.message_type {

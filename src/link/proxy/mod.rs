@@ -26,7 +26,7 @@ use super::tls::{self, TrustError};
 /// The proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
 /// `localhost` and loopback addresses are never reached through a proxy (as in Go's `httpproxy`).
 ///
-/// `NO_PROXY` is asked first: a variable that holds no URL of a proxy is none of the hosts' business that are exempt.
+/// `NO_PROXY` is checked first: an invalid proxy URL does not matter for the hosts that it exempts.
 /// Neither the AWS CLI nor the official plugin reads `ALL_PROXY`, and desktops set it for other programs: one that
 /// cannot be used is [ignored](ProxySettings::ignored).
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl ProxySettings {
 }
 
 impl Setting {
-    /// Returns whether it was set for this kind of destination, and not for all that any program does.
+    /// Returns whether it was set for this kind of destination rather than by the catch-all `ALL_PROXY`.
     fn is_named(&self) -> bool {
         !self.name.eq_ignore_ascii_case("ALL_PROXY")
     }
@@ -178,7 +178,7 @@ enum Kind {
 impl Kind {
     fn of(intercept: &Intercept) -> Option<Kind> {
         match intercept.uri().scheme_str() {
-            // A port that is none.
+            // An invalid port.
             _ if intercept.uri().port_u16().is_none() && has_port(intercept.uri()) => None,
             Some("http") => Some(Kind::Http),
             Some("https") => Some(Kind::Https),
@@ -234,7 +234,7 @@ pub enum ProxyError {
     /// There is nobody to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The proxy does not want to.
+    /// The proxy refused the tunnel.
     #[error("proxy {proxy} refused the tunnel to {to}: {answer}{hint}")]
     Refused {
         /// The proxy.

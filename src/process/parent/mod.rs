@@ -67,7 +67,7 @@ enum Caller {
 }
 
 impl Parent {
-    /// Looks who called; to be called first thing.
+    /// Identifies the caller. Call this before anything else.
     pub(crate) fn find() -> Parent {
         let last_command = std::env::var_os("_");
         for _ in 0..TRIES {

@@ -214,7 +214,7 @@ impl Channel {
     pub(super) fn pause(&mut self, now: Instant) {
         self.controller.on_pause();
         self.paused.get_or_insert(now);
-        if !self.is_pause_told {
+        if !self.pause_is_reported {
             self.pause_notice_at.get_or_insert(now + PAUSE_GRACE);
         }
     }
@@ -223,7 +223,7 @@ impl Channel {
     pub(super) fn tell_pause(&mut self, now: Instant) {
         if self.pause_notice_at.is_some_and(|at| at <= now) {
             self.pause_notice_at = None;
-            self.is_pause_told = true;
+            self.pause_is_reported = true;
             self.events.push_back(Event::Paused(true));
         }
     }
@@ -233,7 +233,7 @@ impl Channel {
     pub(super) fn unpause(&mut self) {
         self.paused = None;
         self.pause_notice_at = None;
-        if std::mem::take(&mut self.is_pause_told) {
+        if std::mem::take(&mut self.pause_is_reported) {
             self.events.push_back(Event::Paused(false));
         }
     }

@@ -144,7 +144,7 @@ pub struct Channel {
     /// When the session is told that the agent is not connected.
     pause_notice_at: Option<Instant>,
     /// The session was told that the agent is not connected.
-    is_pause_told: bool,
+    pause_is_reported: bool,
     /// True if a size that was sent before the agent's first output is sent again: the agent may have ignored
     /// it.
     repeats_size: bool,
@@ -183,7 +183,7 @@ impl Channel {
             is_connected: false,
             paused: None,
             pause_notice_at: None,
-            is_pause_told: false,
+            pause_is_reported: false,
             repeats_size: false,
             early_size: None,
             has_output: false,

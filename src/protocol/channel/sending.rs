@@ -48,7 +48,7 @@ impl Channel {
         self.outgoing.bytes() >= 2 * self.config.max_payload && !self.may_resend()
     }
 
-    /// While paused, one message a while: a lost `start_publication` must not hang the session.
+    /// While paused, sends one message per interval, so that a lost `start_publication` cannot hang the session.
     pub(super) fn probe_at(&self) -> Option<Instant> {
         self.paused.map(|last| last + PAUSE_PROBE)
     }

@@ -273,7 +273,7 @@ impl Forwarder {
         let Forwarder { run, listeners, from_connections, .. } = &mut self;
         let end = mux::pump(run, listeners, from_connections, on_signal, until).await;
         let mut closing = mux::finish(self.run, self.listeners);
-        closing.may_lose_words = true;
+        closing.ignores_stdout_errors = true;
         let (is_well, signal) = closing.finish(end).await;
         Outcome { is_well, signal, ..Outcome::default() }
     }

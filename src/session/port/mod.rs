@@ -99,6 +99,6 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
     if !is_restarted && matches!(end, End::Closed(_) | End::TimedOut) {
         closing.console.status(sentences::RESTART_HINT);
     }
-    closing.may_lose_words = true;
+    closing.ignores_stdout_errors = true;
     (end, closing)
 }

@@ -26,7 +26,7 @@ pub enum Event {
     Fin(StreamId),
 }
 
-/// Counts of what had no effect.
+/// Counters of ignored frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// SYN frames to a client, for a known stream, with id 0 or above the bound on streams.
@@ -256,7 +256,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// See [`Error`]. Events of the frames before the bad one are there to be had.
+    /// See [`Error`]. Events of earlier frames remain available.
     pub fn handle_bytes(&mut self, now: Instant, mut bytes: Bytes) -> Result<(), Error> {
         self.check()?;
         if let Some(timers) = &mut self.timers

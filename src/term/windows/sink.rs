@@ -1,4 +1,4 @@
-//! Standard output and error to write to, always through the thread.
+//! Stdout and stderr as sinks. All writes go through the writer thread.
 
 use std::io::{self, IoSlice, Write};
 use std::sync::{Mutex, PoisonError};
