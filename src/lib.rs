@@ -155,7 +155,7 @@
 //! | `ALL_PER_EACH` | waiting for slow clients | 64 MiB of memory each (`SSM_PLUGIN_BUFFER`), 4 times that in all | the session's channel is not read | `a_client_that_does_not_read`, `clients_that_do_not_read_together` |
 //! | `MAX_EARLY` | sent by an old agent's destination before there is a client | 1 MiB of memory | the channel is not read | `a_basic_port_without_a_client` |
 //! | `MAX_LINKS`, `MAX_ENDING` | sessions being ended | 8 with their links; 256 | the service ends them; the rest is left to its timeout | `a_few_sessions_that_are_being_ended_keep_their_links` |
-//! | `MAX_BODY` | an answer of AWS or a metadata service | 1 MiB | the call fails | `endless_answers` |
+//! | `MAX_BODY` | an answer of AWS or a metadata service | 1 MiB | the call fails | `endless_answers`, `an_endless_answer_of_start_session` |
 //! | `QUEUED_BYTES`, `QUEUED_FRAMES` | waiting for the wire log's disk | 16 MiB of memory; 8,192 | frames are dropped and counted | `a_queued_frame_keeps_no_read_buffer_and_a_line_counts` |
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the book leads to private modules, too")]

@@ -7,45 +7,31 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::victim::{Progress, Session, Unread, Victim, announce, assert_all};
-use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
-use crate::harness::net::Server;
+use crate::harness::net::{Server, connect, eventually, opened_port};
 use crate::harness::retry::uninterrupted;
-use crate::harness::wire;
+use crate::harness::{REGION, TARGET, World, wire};
+
+/// Prepares a world in which some service is the one at an address.
+type Prepare = fn(&mut World, &str);
 
 /// Memory held for an endless answer of the API, of a metadata service or of KMS.
 #[test]
 fn endless_answers() {
-    let container = |world: &mut World, at: &str| {
-        world.unset(KEYS);
-        world.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{at}/"));
-    };
-    let metadata = |world: &mut World, at: &str| {
-        world.unset(KEYS);
-        world.unset(&["AWS_EC2_METADATA_DISABLED"]);
-        world.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", at);
-    };
-    let sts = |world: &mut World, at: &str| {
-        world.unset(KEYS);
-        let token = world.path("token");
-        std::fs::write(&token, "a token").expect("write the token");
-        world.set("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string());
-        world.set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r");
-        world.set("AWS_ENDPOINT_URL_STS", at);
-    };
-    let kms = |world: &mut World, at: &str| world.set("AWS_ENDPOINT_URL_KMS", at);
     let nothing = |_: &mut World, _: &str| {};
-    type Prepare = fn(&mut World, &str);
-    type Play = fn(&mut Socket);
-    let cases: [(&str, Prepare, Play); 5] = [
+    let kms = |world: &mut World, at: &str| world.set("AWS_ENDPOINT_URL_KMS", at);
+    let port = |socket: &mut Socket| announce(socket, Session::Multiplexed);
+    let cases: [(&str, Prepare, fn(&mut Socket)); 7] = [
         ("ResumeSession", nothing, |socket| {
             announce(socket, Session::Multiplexed);
             socket.hang_up();
         }),
-        ("credentials of a container", container, |socket| announce(socket, Session::Multiplexed)),
-        ("metadata service", metadata, |socket| announce(socket, Session::Multiplexed)),
-        ("AssumeRoleWithWebIdentity", sts, |socket| announce(socket, Session::Multiplexed)),
+        ("credentials of a container", container, port),
+        ("metadata service", metadata, port),
+        ("AssumeRoleWithWebIdentity", web_identity, port),
+        ("GetRoleCredentials", |world, at| sso(world, at, "2999-01-01T00:00:00Z"), port),
+        ("CreateToken", |world, at| sso(world, at, "2020-01-01T00:00:00Z"), port),
         ("GenerateDataKey", kms, |socket| {
             let parameters = json!({"KMSKeyId": "alias/ssm"});
             let action = json!({"ActionType": "KMSEncryption", "ActionParameters": parameters});
@@ -61,8 +47,95 @@ fn endless_answers() {
         let started = Started { endpoint: endless.url(), ..Started::of(&gateway) };
         let mut victim = Victim::start_session(world, &started, Unread::Nothing);
         endless.progress.await_end(&victim);
-        victim.check_memory(name, 48)
+        victim.check_memory(name, BELOW)
     }));
+}
+
+/// StartSession of a port that outlives its session: the next client asks for another one.
+#[test]
+fn an_endless_answer_of_start_session() {
+    let endless = Endless::start();
+    let gateway = Gateway::scripted(|socket| {
+        announce(socket, Session::Multiplexed);
+        socket.close("");
+    });
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_RESTART", "1");
+    let started = Started { endpoint: endless.url(), ..Started::of(&gateway) };
+    let mut victim = Victim::start_session(world, &started, Unread::Nothing);
+    let port = opened_port(victim.stdout());
+    let mut clients = Vec::new();
+    eventually("StartSession is called", || {
+        let mut client = connect(port);
+        let _ = client.write_all(b"hello");
+        clients.push(client);
+        endless.progress.bursts.load(Ordering::SeqCst) > 0
+    });
+    endless.progress.await_end(&victim);
+    assert_all([victim.check_memory("StartSession", BELOW)]);
+}
+
+/// Each command by its first call.
+#[test]
+fn endless_answers_to_commands() {
+    let cases: [(&str, &[&str]); 4] = [
+        ("StartSession", &["shell", TARGET]),
+        ("DescribeInstanceInformation", &["shell", "tag:Env=prod"]),
+        ("SendCommand", &["run", TARGET, "--", "true"]),
+        ("GetCallerIdentity", &["doctor", "--target", TARGET]),
+    ];
+    assert_all(cases.map(|(name, words)| {
+        let endless = Endless::start();
+        let mut world = World::new();
+        world.set("AWS_ENDPOINT_URL", &endless.url());
+        world.set("AWS_REGION", REGION);
+        let mut command = world.plugin();
+        command.args(words);
+        let mut victim = Victim::run(world, &mut command, Unread::Nothing);
+        endless.progress.await_end(&victim);
+        victim.check_memory(name, BELOW)
+    }));
+}
+
+fn container(world: &mut World, at: &str) {
+    world.unset(KEYS);
+    world.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{at}/"));
+}
+
+fn metadata(world: &mut World, at: &str) {
+    world.unset(KEYS);
+    world.unset(&["AWS_EC2_METADATA_DISABLED"]);
+    world.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", at);
+}
+
+fn web_identity(world: &mut World, at: &str) {
+    world.unset(KEYS);
+    let token = world.path("token");
+    std::fs::write(&token, "a token").expect("write the token");
+    world.set("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string());
+    world.set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r");
+    world.set("AWS_ENDPOINT_URL_STS", at);
+}
+
+/// A profile of `aws sso login`, whose token `expires` then.
+fn sso(world: &mut World, at: &str, expires: &str) {
+    world.unset(KEYS);
+    let folder = world.home().join(".aws/sso/cache");
+    std::fs::create_dir_all(&folder).expect("the cache of SSO");
+    let place = "sso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n";
+    let role = "sso_account_id = 123456789012\nsso_role_name = role\n";
+    let profile = format!("[sso-session corp]\n{place}[profile sso]\nsso_session = corp\n{role}");
+    std::fs::write(world.home().join(".aws/config"), profile).expect("write the profile");
+    let token = json!({
+        "startUrl": "https://sim.awsapps.com/start", "region": "us-east-1", "accessToken": "a token",
+        "expiresAt": expires, "clientId": "client", "clientSecret": "client-secret",
+        "registrationExpiresAt": "2999-01-01T00:00:00Z", "refreshToken": "another token",
+    });
+    std::fs::write(folder.join(SHA1_OF_CORP), token.to_string()).expect("write the token");
+    world.set("AWS_PROFILE", "sso");
+    for name in ["SSO", "SSO_OIDC"] {
+        world.set(&format!("AWS_ENDPOINT_URL_{name}"), at);
+    }
 }
 
 /// An HTTP service whose answers do not end.
@@ -99,6 +172,10 @@ impl Endless {
     }
 }
 
+/// Memory of the process, in MiB.
+const BELOW: usize = 48;
+/// Name of the file in which the token of the SSO session `corp` is kept.
+const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
 /// The keys that every world has.
 const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 /// Parts of 64 KiB of an endless answer, so that even a program without a limit leaves the machine alone: 1 GiB.

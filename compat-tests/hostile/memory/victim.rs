@@ -1,8 +1,9 @@
 //! The plugin under attack, and the memory that it holds.
 
+use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub(super) struct Victim {
     pub(super) child: Child,
     stdout: Option<Output>,
     unread: (Option<ChildStdout>, Option<ChildStderr>),
+    /// The most memory that was seen, in KiB.
+    peak: Cell<usize>,
     _world: World,
 }
 
@@ -50,6 +53,10 @@ impl Victim {
 
     pub(super) fn start_session(world: World, started: &Started, unread: Unread) -> Victim {
         let mut command = started.command(&world);
+        Victim::run(world, &mut command, unread)
+    }
+
+    pub(super) fn run(world: World, command: &mut Command, unread: Unread) -> Victim {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let has_stderr = matches!(unread, Unread::Stderr | Unread::Both);
         command.stderr(if has_stderr { Stdio::piped() } else { Stdio::null() });
@@ -60,7 +67,7 @@ impl Victim {
             _ => (Some(Output::read(stdout)), None),
         };
         let stderr = child.stderr.take();
-        Victim { child, stdout: output, unread: (pipe, stderr), _world: world }
+        Victim { child, stdout: output, unread: (pipe, stderr), peak: Cell::default(), _world: world }
     }
 
     pub(super) fn stdout(&self) -> &Output {
@@ -103,24 +110,30 @@ impl Victim {
     pub(super) fn peak_memory(&self) -> Option<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().trim_end_matches(" kB").trim().parse().ok()
+        let peak = line.trim().trim_end_matches(" kB").trim().parse().ok()?;
+        self.peak.set(peak);
+        Some(peak)
     }
 
-    /// Ending a session is within a peer's rights; killing the program is not.
-    fn check_end(&mut self, name: &str) -> Result<(), String> {
-        let status = self.child.wait().expect("the plugin's end");
-        if status.success() { Ok(()) } else { Err(format!("{name}: the plugin has ended with {status}")) }
-    }
-
-    /// Fails when the process was killed, or has held `below` MiB or more.
+    /// Fails when the process was killed or has panicked, or has held `below` MiB or more. Ending a session is within a
+    /// peer's rights.
     pub(super) fn check_memory(&mut self, name: &str, below: usize) -> Result<(), String> {
         if cfg!(not(target_os = "linux")) {
             return Ok(());
         }
-        let Some(peak) = self.peak_memory() else { return self.check_end(name) };
-        let peak = peak >> 10;
+        if self.peak_memory().is_none() {
+            let status = self.child.wait().expect("the plugin's end");
+            if status.code().is_none_or(|code| code == PANICKED) {
+                return Err(format!("{name}: the plugin has ended with {status}"));
+            }
+        }
+        let peak = self.peak.get() >> 10;
         println!("{name}: {peak} MiB, {below} allowed");
-        if peak < below { Ok(()) } else { Err(format!("{name}: {peak} MiB, not less than {below}")) }
+        if peak > 0 && peak < below {
+            Ok(())
+        } else {
+            Err(format!("{name}: {peak} MiB, not less than {below}"))
+        }
     }
 }
 
@@ -180,6 +193,8 @@ pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Status of a program whose main thread has panicked.
+const PANICKED: i32 = 101;
 /// Time limit of an attack.
 const ATTACK: Duration = Duration::from_secs(120);
 /// Quiet time after which the plugin has stopped reading.
