@@ -23,10 +23,10 @@ use bytes::Bytes;
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starting};
 use super::clock::now;
-use super::connection::{Connection, FromConnection};
-use super::gauge::{Budget, Gauge};
-use super::socks::{self, Reply};
-use super::streams::{self, Streams};
+use super::core::streams::{self, Streams};
+use super::listen::{Reply, reply as reply_bytes};
+use super::local::{Budget, Gauge};
+use super::local::{Connection, FromConnection};
 use crate::link::{GaveUp, Link, LinkEvent};
 use crate::output::sentences;
 use crate::protocol::{CloseReason, DataKey, Event, Input, SessionKind};
@@ -334,7 +334,7 @@ impl Lane {
     pub(super) fn give_up(&mut self, is_over: bool) -> Option<Remains> {
         for id in std::mem::take(&mut self.unanswered).into_keys() {
             if let Some((_, connection)) = self.connections.remove(&id) {
-                connection.dismiss(&socks::reply(Reply::HostUnreachable));
+                connection.dismiss(&reply_bytes(Reply::HostUnreachable));
             }
         }
         for (id, (_, connection)) in std::mem::take(&mut self.connections) {
@@ -459,7 +459,7 @@ impl Lane {
         if self.unanswered.remove(&id).is_some()
             && let Some(connection) = self.connection(id)
         {
-            connection.reply(&socks::reply(reply));
+            connection.reply(&reply_bytes(reply));
         }
     }
 

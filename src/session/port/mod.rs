@@ -8,43 +8,29 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `mux` | the loop: who is asked for events, what is said of them |
-//! | `basic` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
-//! | `listeners`, `listener`, `socks_listener` | where connections come from: ports, socket files, SOCKS clients |
-//! | `socks` | the form of SOCKS requests |
+//! | `single` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
+//! | `listen` | where connections come from: ports, socket files, SOCKS clients |
 //! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
-//! | `quota`, `seats`, `probes` | limits, sans-IO: session starts, SOCKS clients' sessions, who needs a session at all |
-//! | `waiting`, `retry` | connections without a lane yet; delays and refusals after a failed start |
+//! | `waiting` | connections without a lane yet |
 //! | `lane` | one session from StartSession to its end |
-//! | `streams` | fairness, half-close and stalls of one session's streams, sans-IO |
-//! | `connection`, `gauge`, `local_stream` | one local connection: its task, what waits for its reader, its socket |
-//! | `journal` | what became of each connection |
+//! | `core` | sans-IO: a session's streams, limits on session starts, who needs a session, delays and refusals |
+//! | `local` | one local connection: its task, what waits for its reader, its socket, the journal |
 //! | `asked` | what a signal asks of a port session |
 //! | `clock` | the time, which tests move |
 
 mod asked;
-mod basic;
-mod bind;
 mod clock;
-mod connection;
+mod core;
 mod forwarder;
-mod gauge;
-mod journal;
 mod lane;
-mod listener;
-mod listeners;
-mod local_stream;
+mod listen;
+mod local;
 mod mux;
 mod pool;
 mod pools;
-mod probes;
-mod quota;
-mod retry;
-mod seats;
-mod socks;
-mod socks_listener;
-mod streams;
+mod single;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -52,7 +38,7 @@ mod waiting;
 pub(crate) use self::forwarder::{
     Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure,
 };
-use self::listener::Listener;
+use self::listen::Listener;
 use super::ending::{Closing, End};
 use super::state::Session;
 use crate::output::{Kind, Status, sentences};
@@ -92,7 +78,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
                 .console
                 .complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0");
         }
-        let end = basic::run(&mut session, listener).await;
+        let end = single::run(&mut session, listener).await;
         let closing = session.into_closing(&end, true);
         (end, closing)
     };

@@ -29,14 +29,14 @@ use bytes::BytesMut;
 use super::super::ending::{End, Remains};
 use super::super::starter::{StartError, Started, Starter, Starting};
 use super::clock::now;
-use super::connection::{Connection, FromConnection};
-use super::gauge::Budget;
+use super::core::probes::Probes;
+use super::core::quota::StartOutcome;
+use super::core::retry::{Plan, Retry, reply_for};
+use super::core::seats::Need;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
-use super::probes::Probes;
-use super::quota::StartOutcome;
-use super::retry::{Plan, Retry, reply_for};
-use super::seats::Need;
-use super::socks::{self, Reply};
+use super::listen::{Reply, reply as reply_bytes};
+use super::local::Budget;
+use super::local::{Connection, FromConnection};
 use super::waiting::Waiting;
 use crate::aws::ErrorKind;
 use crate::destination::Destination;
@@ -527,7 +527,7 @@ impl Pool {
 
     /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
     fn refuse(&self, waiting: Waiting, reply: Reply) {
-        let reply = socks::reply(reply);
+        let reply = reply_bytes(reply);
         waiting.connection.dismiss(if self.speaks_socks { &reply[..] } else { b"" });
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::clock::now;
-use super::connection::{CHUNK, Connection, FromConnection};
+use super::local::{CHUNK, Connection, FromConnection};
 
 /// A connection without a lane.
 pub(super) struct Waiting {

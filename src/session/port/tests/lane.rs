@@ -89,7 +89,7 @@ async fn connections_are_closed_with_their_lane_and_socks_clients_are_told() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "what has come is not the whole");
     let mut answer = [0; 10];
     socks_client.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, socks::reply(Reply::HostUnreachable));
+    assert_eq!(answer, reply_bytes(Reply::HostUnreachable));
     assert_eq!(socks_client.read(&mut [0]).unwrap(), 0);
 }
 

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::super::starter::Started;
-use super::connection::{Connection, FromConnection};
-use super::gauge::{Budget, Limits};
-use super::journal::Journal;
 use super::lane::ConnectionNumber;
-use super::local_stream::LocalStream;
+use super::local::Journal;
+use super::local::LocalStream;
+use super::local::{Budget, Limits};
+use super::local::{Connection, FromConnection};
 use crate::link::Link;
 use crate::protocol::tests::agent_frames;
 use crate::settings::Settings;

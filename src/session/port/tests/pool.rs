@@ -375,7 +375,7 @@ async fn a_connection_waits_for_minutes_and_a_socks_client_for_less() {
         assert_eq!(received(&mut client), None);
         world.pass(2 * SECOND).await;
         let last = received(&mut client).unwrap();
-        assert!(last.is_empty() || last == socks::reply(Reply::HostUnreachable), "{last:?}");
+        assert!(last.is_empty() || last == reply_bytes(Reply::HostUnreachable), "{last:?}");
         assert_eq!(world.pool.len(), 0);
     }
 }
@@ -485,7 +485,7 @@ async fn a_socks_client_is_answered_when_it_is_known_how() {
     let mut greeted = world.connect().await;
     agent.write(7, b"220 hello");
     world.run().await;
-    let expected = [&socks::reply(Reply::Succeeded)[..], b"220 hello"].concat();
+    let expected = [&reply_bytes(Reply::Succeeded)[..], b"220 hello"].concat();
     assert_eq!(received(&mut greeted), Some(expected));
     let mut next = world.connect().await;
     assert_eq!(reply(&mut next), Some(Reply::Succeeded as u8), "the destination is there");

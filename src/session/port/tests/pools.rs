@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::sync::mpsc;
 
 use super::super::clock::now;
-use super::super::retry::Plan;
+use super::super::core::retry::Plan;
 use super::super::tests::{Agent, Reports, budget, connection, settle};
 use super::*;
 

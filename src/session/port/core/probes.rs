@@ -6,43 +6,43 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::connection::FromConnection;
-use super::lane::ConnectionNumber;
+use super::super::lane::ConnectionNumber;
+use super::super::local::FromConnection;
 
 /// The connections of which it is not known yet whether they are clients'.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
+pub(crate) struct Probes {
     fresh: BTreeMap<ConnectionNumber, Instant>,
 }
 
 impl Probes {
     /// Takes a new connection.
-    pub(super) fn open(&mut self, now: Instant, number: ConnectionNumber) {
+    pub(crate) fn open(&mut self, now: Instant, number: ConnectionNumber) {
         self.fresh.insert(number, now + PROBE_TIME);
     }
 
     /// Takes what a connection's task reports. Returns whether the connection is known as a client's since now.
-    pub(super) fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
+    pub(crate) fn handle_report(&mut self, number: ConnectionNumber, report: &FromConnection) -> bool {
         self.fresh.remove(&number).is_some() && matches!(report, FromConnection::Data(_))
     }
 
     /// Returns how many connections are known as clients' since they have stayed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> usize {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> usize {
         self.fresh.extract_if(.., |_, until| *until <= now).count()
     }
 
     /// When [`Probes::handle_timeout`] is due.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.fresh.values().min().copied()
     }
 
     /// Number of connections that may be probes.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.fresh.len()
     }
 
     /// Returns whether the connection may be a probe.
-    pub(super) fn is_fresh(&self, number: ConnectionNumber) -> bool {
+    pub(crate) fn is_fresh(&self, number: ConnectionNumber) -> bool {
         self.fresh.contains_key(&number)
     }
 }

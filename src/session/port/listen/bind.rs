@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 ///
 /// # Errors
 /// As the system reports them.
-pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(windows)]
     return windows::bind(address);
     #[cfg(not(windows))]
@@ -19,7 +19,7 @@ pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Go's text for a system error, where callers are known to parse it; else the system's.
-pub(super) fn error_text(error: &io::Error) -> String {
+pub(crate) fn error_text(error: &io::Error) -> String {
     if cfg!(windows)
         && let Some(code) = error.raw_os_error()
     {
@@ -35,7 +35,7 @@ pub(super) fn error_text(error: &io::Error) -> String {
 }
 
 /// Advice for an error text of [`error_text`].
-pub(super) fn advice(text: &str) -> Option<&'static str> {
+pub(crate) fn advice(text: &str) -> Option<&'static str> {
     (text == FORBIDDEN).then_some(EXCLUDED_PORTS)
 }
 
@@ -62,7 +62,7 @@ mod windows {
 
     use crate::process::bind_exclusively;
 
-    pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         if let Err(error) = bind_exclusively(&socket) {
             tracing::info!(%address, %error, "other processes may bind the same port");

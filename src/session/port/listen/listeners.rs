@@ -4,17 +4,16 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use super::super::local::LocalStream;
+use super::super::pools::PoolId;
 use super::listener::{AcceptPause, Listener};
-use super::local_stream::LocalStream;
-use super::pools::PoolId;
-use super::socks::Refusal;
-use super::socks_listener::{Client, SocksListener};
+use super::socks::{Client, Refusal, SocksListener};
 use crate::destination::Destination;
 use crate::process::PeerOwner;
 
 /// All listeners of a run.
 #[derive(Debug, Default)]
-pub(super) struct Listeners {
+pub(crate) struct Listeners {
     ports: Vec<Port>,
     socks: Option<SocksListener>,
     /// Another SOCKS client may be accepted.
@@ -34,7 +33,7 @@ struct Port {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(crate) enum Accepted {
     /// A connection for a pool.
     Port(PoolId, LocalStream),
     /// A SOCKS client's connection, which waits for the reply.
@@ -50,25 +49,25 @@ pub(super) enum Accepted {
 impl Listeners {
     /// Adds a listener, whose connections are for `pool`. On loopback, and if it `is_guarded`, only this user's clients and
     /// root's are accepted.
-    pub(super) fn add(&mut self, pool: PoolId, listener: Listener, is_guarded: bool) {
+    pub(crate) fn add(&mut self, pool: PoolId, listener: Listener, is_guarded: bool) {
         // Who listens on the network means to have strangers as clients.
         let is_guarded = is_guarded && listener.is_loopback();
         self.ports.push(Port { pool, listener, is_guarded, is_wanted: true });
     }
 
     /// Adds the SOCKS listener.
-    pub(super) fn add_socks(&mut self, socks: SocksListener) {
+    pub(crate) fn add_socks(&mut self, socks: SocksListener) {
         self.socks = Some(socks);
     }
 
     /// Says which pools take connections, and whether SOCKS clients may come. The others wait in their listeners.
-    pub(super) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool, is_socks_wanted: bool) {
+    pub(crate) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool, is_socks_wanted: bool) {
         self.is_socks_wanted = is_socks_wanted;
         self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.pool));
     }
 
     /// Returns the next connection. Cancel-safe.
-    pub(super) async fn accept(&mut self) -> Accepted {
+    pub(crate) async fn accept(&mut self) -> Accepted {
         loop {
             let Listeners { ports, socks, is_socks_wanted, pause } = self;
             let may_accept = pause.is_over();

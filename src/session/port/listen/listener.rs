@@ -15,18 +15,16 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::super::state::sleep_until;
+use super::super::local::LocalStream;
 use super::bind::{advice, bind, error_text};
-use super::local_stream::LocalStream;
+use crate::output::{official, sentences};
+use crate::process;
 use crate::protocol::PortProperties;
-use crate::{
-    output::{official, sentences},
-    process,
-};
+use crate::session::state::sleep_until;
 
 /// The local listeners of one session: TCP on one or more addresses with the same port, or a socket file.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp {
         sockets: Vec<TcpListener>,
         port: u16,
@@ -43,7 +41,7 @@ impl Listener {
     ///
     /// # Errors
     /// The official plugin's words, `listen tcp 127.0.0.1:<port>: bind: address already in use`.
-    pub(super) async fn bind(
+    pub(crate) async fn bind(
         properties: &PortProperties,
         host: Option<&str>,
     ) -> Result<Listener, ListenError> {
@@ -61,7 +59,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub(super) async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
+    pub(crate) async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
         let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
         let addresses = addresses(host, port, looked_up)?;
         if addresses.is_empty() {
@@ -75,7 +73,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::bind`], and if another process has the port on one of them: it would get a part of the clients.
-    pub(super) async fn bind_loopback(port: u16) -> Result<Listener, ListenError> {
+    pub(crate) async fn bind_loopback(port: u16) -> Result<Listener, ListenError> {
         let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
         let listener = Listener::bind_all(&addresses).await?;
         match listener.taken() {
@@ -117,7 +115,7 @@ impl Listener {
     }
 
     /// Returns whether only this machine reaches it, by TCP.
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         match self {
             Listener::Tcp { sockets, .. } => sockets
                 .iter()
@@ -128,7 +126,7 @@ impl Listener {
     }
 
     /// An address of the same name that another process listens on, if there is one: it gets a part of the clients.
-    pub(super) fn taken(&self) -> Option<SocketAddr> {
+    pub(crate) fn taken(&self) -> Option<SocketAddr> {
         match self {
             Listener::Tcp { taken, .. } => *taken,
             #[cfg(unix)]
@@ -137,7 +135,7 @@ impl Listener {
     }
 
     /// The TCP port, if it is one.
-    pub(super) fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Listener::Tcp { port, .. } => Some(*port),
             #[cfg(unix)]
@@ -146,7 +144,7 @@ impl Listener {
     }
 
     /// The socket file, if it is one.
-    pub(super) fn socket(&self) -> Option<String> {
+    pub(crate) fn socket(&self) -> Option<String> {
         match self {
             Listener::Tcp { .. } => None,
             #[cfg(unix)]
@@ -155,7 +153,7 @@ impl Listener {
     }
 
     /// The address that clients use, or the socket file, for people.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match self {
             Listener::Tcp { sockets, port, .. } => match sockets.first().map(TcpListener::local_addr) {
                 Some(Ok(address)) if address.ip().is_unspecified() => format!("*:{port}"),
@@ -168,7 +166,7 @@ impl Listener {
     }
 
     /// The line that says where we listen.
-    pub(super) fn notice(&self, session_id: &str) -> String {
+    pub(crate) fn notice(&self, session_id: &str) -> String {
         match self {
             Listener::Tcp { port, .. } => official::port_opened(*port, session_id),
             #[cfg(unix)]
@@ -180,11 +178,11 @@ impl Listener {
     ///
     /// # Errors
     /// As the system's `accept`: out of descriptors, or a connection that was gone before it was taken.
-    pub(super) async fn accept(&self) -> io::Result<LocalStream> {
+    pub(crate) async fn accept(&self) -> io::Result<LocalStream> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<LocalStream>> {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<LocalStream>> {
         match self {
             Listener::Tcp { sockets, .. } => poll_accept_any(sockets, cx).map_ok(LocalStream::Tcp),
             #[cfg(unix)]
@@ -199,7 +197,7 @@ impl Listener {
     /// # Errors
     /// As [`Listener::bind`]; a path that is empty or contains NUL would be an abstract socket, open to every user.
     #[cfg(unix)]
-    pub(super) fn bind_file(path: &str) -> Result<Listener, ListenError> {
+    pub(crate) fn bind_file(path: &str) -> Result<Listener, ListenError> {
         if path.is_empty() || path.contains('\0') {
             return Err(ListenError::Path(path.chars().take(MAX_SHOWN).collect()));
         }
@@ -232,7 +230,7 @@ impl Listener {
     }
 
     #[cfg(not(unix))]
-    pub(super) fn bind_file(path: &str) -> Result<Listener, ListenError> {
+    pub(crate) fn bind_file(path: &str) -> Result<Listener, ListenError> {
         Err(ListenError::Bind(format!("unix {path}"), NO_UNIX_SOCKETS.into()))
     }
 }
@@ -266,32 +264,32 @@ const NO_UNIX_SOCKETS: &str = "UNIX sockets are not supported on Windows, use a 
 
 /// The pause after a failed accept, which fails for long when there are no descriptors: the loop goes on meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct AcceptPause {
+pub(crate) struct AcceptPause {
     until: Option<Instant>,
     was_told: bool,
 }
 
 impl AcceptPause {
     /// Returns whether the next connection may be asked for.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.until.is_none()
     }
 
     /// Waits for its end; for ever while there is none. Cancel-safe.
-    pub(super) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         sleep_until(self.until).await;
         self.until = None;
     }
 
     /// An accept has failed. What to say of it, once until one succeeds.
-    pub(super) fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
+    pub(crate) fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
         self.until = Some(Instant::now() + ACCEPT_PAUSE);
         let is_news = !std::mem::replace(&mut self.was_told, true);
         is_news.then(|| format!("cannot accept a connection: {error}"))
     }
 
     /// A connection was accepted.
-    pub(super) fn handle_success(&mut self) {
+    pub(crate) fn handle_success(&mut self) {
         self.was_told = false;
     }
 }
@@ -306,7 +304,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reason that there is no listener, in the official plugin's form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum ListenError {
+pub(crate) enum ListenError {
     #[error("listen {0}: bind: {1}")]
     Bind(String, String),
     #[cfg(unix)]
@@ -324,7 +322,7 @@ impl ListenError {
     }
 
     /// A line about the process that has the port, where the system reports it.
-    pub(super) fn owner(&self) -> Option<String> {
+    pub(crate) fn owner(&self) -> Option<String> {
         let ListenError::Bind(address, text) = self else { return None };
         let port = address.strip_prefix("tcp ")?.rsplit_once(':')?.1.parse().ok()?;
         if *text != error_text(&io::ErrorKind::AddrInUse.into()) {
@@ -334,7 +332,7 @@ impl ListenError {
     }
 
     /// A hint for the user, which is not part of the text that callers parse.
-    pub(super) fn advice(&self) -> Option<&'static str> {
+    pub(crate) fn advice(&self) -> Option<&'static str> {
         match self {
             ListenError::Bind(_, text) => advice(text),
             _ => None,
@@ -343,7 +341,7 @@ impl ListenError {
 }
 
 /// The next connection of several sockets.
-pub(super) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+pub(crate) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
     for socket in sockets {
         if let Poll::Ready(accepted) = socket.poll_accept(cx) {
             return Poll::Ready(accepted.map(|(stream, _)| {
@@ -359,7 +357,7 @@ pub(super) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> 
 /// A socket file that we made, removed at the end if it is still ours.
 #[cfg(unix)]
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     id: Option<(u64, u64)>,
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Bytes of memory that waiting data may hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// For one connection. More of them hold up its session.
     pub each: usize,
     /// For all connections of the process.
@@ -23,14 +23,14 @@ pub(super) struct Limits {
 
 impl Limits {
     /// With this many bytes for one connection.
-    pub(super) fn new(each: usize) -> Limits {
+    pub(crate) fn new(each: usize) -> Limits {
         Limits { each, all: each.saturating_mul(ALL_PER_EACH), session: MIN_SESSION }
     }
 }
 
 /// The memory that all sessions of the process share.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     limits: Limits,
     total: AtomicUsize,
     progress: Notify,
@@ -38,19 +38,19 @@ pub(super) struct Budget {
 
 impl Budget {
     /// Nothing waits yet.
-    pub(super) fn new(limits: Limits) -> Arc<Budget> {
+    pub(crate) fn new(limits: Limits) -> Arc<Budget> {
         Arc::new(Budget { limits, total: AtomicUsize::new(0), progress: Notify::new() })
     }
 
     /// Resolves when some session may have room again. Cancel-safe.
-    pub(super) async fn progress(&self) {
+    pub(crate) async fn progress(&self) {
         self.progress.notified().await;
     }
 }
 
 /// Bytes that wait for the connections of one session.
 #[derive(Debug)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     budget: Arc<Budget>,
     own: AtomicUsize,
     /// Connections with more than [`Limits::each`].
@@ -59,38 +59,38 @@ pub(super) struct Gauge {
 
 impl Gauge {
     /// For one session.
-    pub(super) fn new(budget: Arc<Budget>) -> Arc<Gauge> {
+    pub(crate) fn new(budget: Arc<Budget>) -> Arc<Gauge> {
         Arc::new(Gauge { budget, own: AtomicUsize::new(0), full: AtomicUsize::new(0) })
     }
 
     /// Returns whether more may be read from the channel.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let Limits { all, session, .. } = self.budget.limits;
         self.full.load(Ordering::Relaxed) == 0
             && (self.own.load(Ordering::Relaxed) < session || self.budget.total.load(Ordering::Relaxed) < all)
     }
 
     /// Resolves when there may be room again. Cancel-safe.
-    pub(super) async fn progress(&self) {
+    pub(crate) async fn progress(&self) {
         self.budget.progress().await;
     }
 }
 
 /// Bytes that wait for one connection, which joins a session's [`Gauge`] when it gets one.
 #[derive(Debug, Default)]
-pub(super) struct Load {
+pub(crate) struct Load {
     queued: AtomicUsize,
     gauge: OnceLock<Arc<Gauge>>,
 }
 
 impl Load {
     /// The session that the connection belongs to from here on; only the first counts.
-    pub(super) fn join(&self, gauge: &Arc<Gauge>) {
+    pub(crate) fn join(&self, gauge: &Arc<Gauge>) {
         let _ = self.gauge.set(Arc::clone(gauge));
     }
 
     /// So many more bytes are held.
-    pub(super) fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let each = gauge.budget.limits.each;
         let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
@@ -102,7 +102,7 @@ impl Load {
     }
 
     /// So many bytes are free again: taken by the reader, or given up.
-    pub(super) fn remove(&self, bytes: usize) {
+    pub(crate) fn remove(&self, bytes: usize) {
         let Some(gauge) = self.gauge.get() else { return };
         let Limits { each, all, .. } = gauge.budget.limits;
         let had_room = gauge.has_room();
@@ -122,7 +122,7 @@ impl Load {
     }
 
     /// Nothing waits any more: the connection is gone.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.remove(self.queued.load(Ordering::Relaxed));
     }
 }

@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connection::CHUNK;
+use super::super::local::CHUNK;
 use crate::smux::{self, StreamId};
 
 /// Action for a local connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// Read the next chunk, of [`CHUNK`] bytes at most.
     Read(StreamId),
     /// Write these bytes.
@@ -40,7 +40,7 @@ pub(super) enum Event {
 
 /// The streams of one session.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     smux: smux::Session,
     streams: BTreeMap<StreamId, Stream>,
     /// Streams whose connection waits for room in the stream's queue.
@@ -68,7 +68,7 @@ struct Stream {
 
 impl Streams {
     /// No streams yet. With `keepalive_off` the agent wants no keepalives.
-    pub(super) fn new(keepalive_off: bool, now: Instant) -> Streams {
+    pub(crate) fn new(keepalive_off: bool, now: Instant) -> Streams {
         let mut config = smux::Config::new(smux::Role::Client);
         config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
         Streams {
@@ -82,29 +82,29 @@ impl Streams {
     }
 
     /// Returns whether another stream can be opened.
-    pub(super) fn may_open(&self) -> bool {
+    pub(crate) fn may_open(&self) -> bool {
         self.smux.stream_count() < MAX_STREAMS && !self.is_spent()
     }
 
     /// Returns whether all stream ids are used.
-    pub(super) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         !self.smux.has_ids()
     }
 
     /// Leaves ids for so many streams only.
     #[cfg(test)]
-    pub(super) fn leave_ids(&mut self, count: u32) {
+    pub(crate) fn leave_ids(&mut self, count: u32) {
         self.smux.leave_ids(count);
     }
 
     /// Returns whether the remote has ended the stream.
-    pub(super) fn is_ended(&self, id: StreamId) -> bool {
+    pub(crate) fn is_ended(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.is_ended)
     }
 
     /// Since when no stream is in use: the local input of each has ended and the remote has been quiet, or a connection of
     /// HTTP has been waiting for its next request for [`KEPT_ALIVE`].
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
         let idle = |stream: &Stream| stream.half_closed.or_else(|| Some(stream.kept_alive? + KEPT_ALIVE));
         let since: Option<Vec<_>> = self.streams.values().map(idle).collect();
         since?.into_iter().max()
@@ -114,7 +114,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the session has failed or has no more stream ids.
-    pub(super) fn open(&mut self) -> Result<StreamId, smux::OpenError> {
+    pub(crate) fn open(&mut self) -> Result<StreamId, smux::OpenError> {
         let id = self.smux.open()?;
         self.streams.insert(id, Stream::default());
         Ok(id)
@@ -122,7 +122,7 @@ impl Streams {
 
     /// Takes what was read from a connection before it had a stream. Unless the connection `is_reading` already, the next
     /// chunk is asked for when there is room.
-    pub(super) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
+    pub(crate) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
         if !bytes.is_empty() {
             self.handle_input(id, bytes);
         }
@@ -134,7 +134,7 @@ impl Streams {
     }
 
     /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
-    pub(super) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
+    pub(crate) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_ended {
             // Read and dropped: nobody listens at the other side.
@@ -154,7 +154,7 @@ impl Streams {
     }
 
     /// A connection sends no more; it may still be reading.
-    pub(super) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
+    pub(crate) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.is_ended && stream.has_traffic => {
                 stream.half_closed = Some(now);
@@ -166,7 +166,7 @@ impl Streams {
     }
 
     /// A connection is gone.
-    pub(super) fn handle_closed(&mut self, id: StreamId) {
+    pub(crate) fn handle_closed(&mut self, id: StreamId) {
         if self.streams.contains_key(&id) {
             self.remove(id);
         }
@@ -176,7 +176,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent does not speak smux (any more). The events before that are there to be had.
-    pub(super) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
+    pub(crate) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
         let handled = self.smux.handle_bytes(now, bytes);
         while let Some(event) = self.smux.poll_event() {
             match event {
@@ -190,13 +190,13 @@ impl Streams {
 
     /// Returns the next action for a connection.
     #[must_use]
-    pub(super) fn poll_event(&mut self) -> Option<Event> {
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
     /// At most `max` bytes for the channel, filled from the streams in turns.
     #[must_use]
-    pub(super) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+    pub(crate) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.smux.poll_transmit(max);
         if bytes.is_some() {
             self.feed();
@@ -205,7 +205,7 @@ impl Streams {
     }
 
     /// Asks for more where room has come up.
-    pub(super) fn feed(&mut self) {
+    pub(crate) fn feed(&mut self) {
         let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
         self.starved.retain(|id| {
             let has_room = smux.send_capacity(*id) >= CHUNK;
@@ -217,7 +217,7 @@ impl Streams {
     }
 
     /// Says whether the local readers take what comes. While they do not, the channel is not read.
-    pub(super) fn set_room(&mut self, now: Instant, has_room: bool) {
+    pub(crate) fn set_room(&mut self, now: Instant, has_room: bool) {
         if has_room {
             self.held_up = None;
         } else {
@@ -227,12 +227,12 @@ impl Streams {
     }
 
     /// Returns whether a local reader held up the session when that was said last.
-    pub(super) fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
     }
 
     /// Returns true, once each time, when a local reader has held up the session for long enough to be reported.
-    pub(super) fn take_stall(&mut self, now: Instant) -> bool {
+    pub(crate) fn take_stall(&mut self, now: Instant) -> bool {
         match &mut self.held_up {
             Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
             _ => false,
@@ -241,7 +241,7 @@ impl Streams {
 
     /// When [`Streams::handle_timeout`] and [`Streams::take_stall`] are due.
     #[must_use]
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
         let quiet = self.half_closed.first().map(|(since, _)| {
             if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
@@ -254,7 +254,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent has been silent for too long, where keepalives are on.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
         while let Some((since, id)) = self.half_closed.first().copied()
             && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
         {
@@ -264,7 +264,7 @@ impl Streams {
     }
 
     /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
-    pub(super) fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         while let Some((since, id)) = self.half_closed.first().copied() {
             self.finish_half_closed(since, id);
         }

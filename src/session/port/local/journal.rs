@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::local_stream::LocalStream;
+use super::stream::LocalStream;
 use crate::destination::Destination;
 use crate::output::{Console, Status, sentences};
 use crate::settings::{Settings, When};
 
 /// The connections of a run.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     /// Lines that the loop has not shown yet, with the text for people; `None` if they are not wanted.
     lines: Option<Mutex<Vec<(Status, String)>>>,
     count: AtomicU64,
@@ -21,13 +21,13 @@ pub(super) struct Journal {
 
 impl Journal {
     /// No connection yet.
-    pub(super) fn new(settings: &Settings) -> Arc<Journal> {
+    pub(crate) fn new(settings: &Settings) -> Arc<Journal> {
         let is_shown = settings.log_connections || settings.status == When::Json;
         Arc::new(Journal { lines: is_shown.then(Mutex::default), count: AtomicU64::new(0) })
     }
 
     /// Notes a connection that was accepted. Its end is noted when the entry is dropped.
-    pub(super) fn open(
+    pub(crate) fn open(
         self: &Arc<Journal>,
         stream: &LocalStream,
         destination: Option<&Destination>,
@@ -46,7 +46,7 @@ impl Journal {
     }
 
     /// Says on stderr what has become of connections since the last call, where that is asked for.
-    pub(super) fn show(&self, console: &mut Console) {
+    pub(crate) fn show(&self, console: &mut Console) {
         let Some(lines) = &self.lines else { return };
         for (status, text) in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
             console.note(&status, &text);
@@ -63,7 +63,7 @@ impl Journal {
 
 /// One connection of a [`Journal`].
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     journal: Arc<Journal>,
     connection: u64,
     name: String,
@@ -73,12 +73,12 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Tells the connection from the others of the run.
-    pub(super) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.connection
     }
 
     /// Returns the connection's byte counters.
-    pub(super) fn counts(&self) -> Arc<ByteCounts> {
+    pub(crate) fn counts(&self) -> Arc<ByteCounts> {
         Arc::clone(&self.counts)
     }
 }
@@ -96,25 +96,25 @@ impl Drop for Entry {
 
 /// Bytes of one connection.
 #[derive(Debug, Default)]
-pub(super) struct ByteCounts {
+pub(crate) struct ByteCounts {
     sent: AtomicU64,
     received: AtomicU64,
 }
 
 impl ByteCounts {
     /// Read from the local side, for the remote.
-    pub(super) fn add_sent(&self, bytes: usize) {
+    pub(crate) fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Bytes written to the local side so far.
     #[cfg(test)]
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
     /// Written to the local side.
-    pub(super) fn add_received(&self, bytes: usize) {
+    pub(crate) fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -15,12 +15,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::gauge::{Gauge, Load};
 use super::journal::{ByteCounts, Entry};
-use super::local_stream::LocalStream;
+use super::stream::LocalStream;
 use crate::queue::{Batch, ByteQueue};
 
 /// Reports of a connection's task.
 #[derive(Debug)]
-pub(super) enum FromConnection {
+pub(crate) enum FromConnection {
     /// Bytes for the remote; the next come after a [`Connection::grant`].
     Data(Bytes),
     /// The local side sends no more; it may still be reading.
@@ -37,7 +37,7 @@ pub(super) enum FromConnection {
 /// The session's handle on a connection. Dropping it breaks the connection off: a reset, unless the end of the remote's
 /// output was delivered, so that no client takes a part of a download for the whole.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Arc<LocalStream>,
     down: Arc<Down>,
     credit: Arc<Notify>,
@@ -118,7 +118,7 @@ impl Waiting {
 
 impl Connection {
     /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
-    pub(super) fn start<T: Copy + Send + 'static>(
+    pub(crate) fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
@@ -150,17 +150,17 @@ impl Connection {
 
     /// Counts the bytes that wait for its reader to this session from here on. To be called before
     /// [`Connection::write`].
-    pub(super) fn join(&self, gauge: &Arc<Gauge>) {
+    pub(crate) fn join(&self, gauge: &Arc<Gauge>) {
         self.load.join(gauge);
     }
 
     /// Asks for the next chunk.
-    pub(super) fn grant(&self) {
+    pub(crate) fn grant(&self) {
         self.credit.notify_one();
     }
 
     /// Writes bytes to the local side: many at once if nothing waits, so that they are not copied; else through the queue.
-    pub(super) fn write(&self, mut bytes: &[u8]) {
+    pub(crate) fn write(&self, mut bytes: &[u8]) {
         if bytes.len() >= DIRECT && self.down.lock().is_idle() {
             // The task meets the error, if there is one.
             let count = self.stream.try_write(bytes).unwrap_or_default();
@@ -174,12 +174,12 @@ impl Connection {
     }
 
     /// Answers the local side in our own name, before anything of the remote.
-    pub(super) fn reply(&self, bytes: &[u8]) {
+    pub(crate) fn reply(&self, bytes: &[u8]) {
         self.down.change(|waiting| waiting.replies.extend_from_slice(bytes));
     }
 
     /// Answers, and closes the connection as soon as the answer is written.
-    pub(super) fn dismiss(mut self, bytes: &[u8]) {
+    pub(crate) fn dismiss(mut self, bytes: &[u8]) {
         self.is_brief.store(true, Ordering::Relaxed);
         self.reply(bytes);
         self.end();
@@ -187,12 +187,12 @@ impl Connection {
     }
 
     /// Leaves the connection, whose end is queued, to deliver what is queued before.
-    pub(super) fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.is_dismissed = true;
     }
 
     /// The remote side has ended: after what is queued, the local side sees the end too.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         // Whatever the local side still sends is read and dropped from here on.
         self.credit.notify_one();
         self.down.change(|waiting| waiting.is_ended = true);
@@ -316,7 +316,7 @@ async fn write_all(writer: &LocalStream, orders: &Down, load: &Load, counts: &By
 }
 
 /// Read from a local socket at once.
-pub(super) const CHUNK: usize = 16 << 10;
+pub(crate) const CHUNK: usize = 16 << 10;
 /// So many bytes are worth a system call of their own, rather than a copy.
 const DIRECT: usize = 8 << 10;
 /// A smaller rest of the read buffer is not worth a system call.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// A token bucket for session starts. Time is a parameter and never runs backwards.
 #[derive(Debug)]
-pub(super) struct StartQuota {
+pub(crate) struct StartQuota {
     /// Tokens left at `updated`. Negative after a repeated call.
     tokens: f64,
     /// Tokens per second.
@@ -22,7 +22,7 @@ pub(super) struct StartQuota {
 
 /// The result of a session start, as far as the quota is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StartOutcome {
+pub(crate) enum StartOutcome {
     Succeeded,
     /// The service asks for fewer calls.
     Throttled,
@@ -32,30 +32,30 @@ pub(super) enum StartOutcome {
 
 impl StartQuota {
     /// A full bucket.
-    pub(super) fn new(now: Instant) -> StartQuota {
+    pub(crate) fn new(now: Instant) -> StartQuota {
         StartQuota { tokens: BURST, rate: RATE, updated: now, halved: None, was_reported: false }
     }
 
     /// Returns when a start is possible: `None` for now.
-    pub(super) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
         self.refill(now);
         let missing = 1.0 - self.tokens;
         (missing > 0.0).then(|| now + Duration::from_secs_f64(missing / self.rate) + ROUNDING)
     }
 
     /// Takes the token for one start.
-    pub(super) fn take(&mut self, now: Instant) {
+    pub(crate) fn take(&mut self, now: Instant) {
         self.refill(now);
         self.tokens -= 1.0;
     }
 
     /// Returns true once for each time that starts have to wait.
-    pub(super) fn report_wait(&mut self) -> bool {
+    pub(crate) fn report_wait(&mut self) -> bool {
         !std::mem::replace(&mut self.was_reported, true)
     }
 
     /// Takes the outcome of a start.
-    pub(super) fn handle_outcome(&mut self, now: Instant, outcome: StartOutcome) {
+    pub(crate) fn handle_outcome(&mut self, now: Instant, outcome: StartOutcome) {
         self.refill(now);
         match outcome {
             StartOutcome::Succeeded => self.rate = (self.rate + RECOVERY).min(RATE),

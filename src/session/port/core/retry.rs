@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::starter::StartError;
-use super::socks::Reply;
+use super::super::listen::Reply;
 use crate::aws::ErrorKind;
 use crate::link::Backoff;
+use crate::session::starter::StartError;
 
 /// When sessions are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     /// At once, and again when they end; without the first there is nothing left.
     Fixed,
     /// When connections need them.
@@ -17,7 +17,7 @@ pub(super) enum Plan {
 }
 
 /// When the next session of a pool may be started.
-pub(super) struct Retry {
+pub(crate) struct Retry {
     pub backoff: Backoff,
     /// After a failure, until a session is ready.
     pub has_failed: bool,
@@ -34,7 +34,7 @@ pub(super) struct Retry {
 
 impl Retry {
     /// Nothing has failed yet.
-    pub(super) fn new(plan: Plan) -> Retry {
+    pub(crate) fn new(plan: Plan) -> Retry {
         let backoff = match plan {
             Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, fastrand::u64(..)),
             Plan::OnDemand => Backoff::with_steps(FIRST_RETRY, LAST_RETRY, fastrand::u64(..)),
@@ -51,7 +51,7 @@ impl Retry {
     }
 
     /// Sessions that end together, such as all four behind a port, are one failure: the pause under way stays.
-    pub(super) fn pause_after_failure(&mut self, now: Instant) {
+    pub(crate) fn pause_after_failure(&mut self, now: Instant) {
         self.has_failed = true;
         if self.pause.is_none_or(|until| until <= now) {
             self.pause = Some(now + self.backoff.delay_after_failure());
@@ -59,29 +59,29 @@ impl Retry {
     }
 
     /// Forgets a pause that is over.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.pause = self.pause.filter(|until| *until > now);
     }
 
     /// As long as there is a pause, connections are refused.
-    pub(super) fn refuse(&mut self) {
+    pub(crate) fn refuse(&mut self) {
         self.refusal = self.pause.map(|until| (until, self.reply));
     }
 
     /// A lane whose destination was refused is replaced: if that is in vain, the next lives longer.
-    pub(super) fn age_more(&mut self) {
+    pub(crate) fn age_more(&mut self) {
         self.refresh_age = self.refresh.delay_after_failure();
     }
 
     /// The destination is there.
-    pub(super) fn reset_refresh(&mut self) {
+    pub(crate) fn reset_refresh(&mut self) {
         self.refresh.reset();
         self.refresh_age = FIRST_REFRESH;
     }
 }
 
 /// The reply of RFC 1928 that comes closest to why there is no session.
-pub(super) fn reply_for(error: &StartError) -> Reply {
+pub(crate) fn reply_for(error: &StartError) -> Reply {
     match error {
         StartError::Aws(error) => match error.kind {
             ErrorKind::Denied

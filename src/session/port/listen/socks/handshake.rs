@@ -21,14 +21,14 @@ use crate::destination::{Destination, DestinationError};
 
 /// The state of one client's handshake.
 #[derive(Debug, Default)]
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     is_greeted: bool,
     bytes: Vec<u8>,
 }
 
 /// Next step.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Read exactly this many bytes.
     Read(usize),
     /// Send these, then go on.
@@ -41,7 +41,7 @@ pub(super) enum Step {
 
 /// Reason that a client is refused, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error(
         "an HTTP client; use the port as a SOCKS5 proxy (curl --socks5-hostname, HTTPS_PROXY=socks5h://...)"
     )]
@@ -62,7 +62,7 @@ pub(super) enum Refusal {
 
 /// Reply codes of RFC 1928, section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Succeeded = 0,
     GeneralFailure = 1,
     NotAllowed = 2,
@@ -73,18 +73,18 @@ pub(super) enum Reply {
 }
 
 /// The server's answer to a request. The bound address is left unspecified: only the agent knows it.
-pub(super) fn reply(reply: Reply) -> [u8; 10] {
+pub(crate) fn reply(reply: Reply) -> [u8; 10] {
     [VERSION, reply as u8, 0, IPV4, 0, 0, 0, 0, 0, 0]
 }
 
 impl Handshake {
     /// Returns the first step.
-    pub(super) fn start(&self) -> Step {
+    pub(crate) fn start(&self) -> Step {
         Step::Read(2)
     }
 
     /// Takes the bytes that were asked for, or goes on after an answer was sent (no bytes).
-    pub(super) fn handle(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn handle(&mut self, bytes: &[u8]) -> Step {
         self.bytes.extend_from_slice(bytes);
         if self.is_greeted { self.request() } else { self.greeting() }
     }

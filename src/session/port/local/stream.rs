@@ -16,7 +16,7 @@ use crate::process::{PeerOwner, peer_owner};
 /// A TCP connection or one to a socket file. It is read and written through shared references: by a connection's task, and
 /// by the session, which writes what need not wait.
 #[derive(Debug)]
-pub(super) enum LocalStream {
+pub(crate) enum LocalStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
@@ -35,7 +35,7 @@ macro_rules! each {
 
 impl LocalStream {
     /// Name of the peer, for people.
-    pub(super) fn peer(&self) -> String {
+    pub(crate) fn peer(&self) -> String {
         match self {
             LocalStream::Tcp(stream) => {
                 stream.peer_addr().map_or_else(|_| "nowhere".to_owned(), |peer| peer.to_string())
@@ -46,7 +46,7 @@ impl LocalStream {
     }
 
     /// Makes closing it break the connection off: a TCP client sees a reset. A socket file has none.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         match self {
             LocalStream::Tcp(stream) => _ = stream.set_zero_linger(),
             #[cfg(unix)]
@@ -56,7 +56,7 @@ impl LocalStream {
 
     /// The owner of the other end: of a TCP connection within this machine, where the system reports it. The file system
     /// decides about a socket file.
-    pub(super) fn owner(&self) -> PeerOwner {
+    pub(crate) fn owner(&self) -> PeerOwner {
         match self {
             LocalStream::Tcp(stream) => match (stream.local_addr(), stream.peer_addr()) {
                 (Ok(local), Ok(peer)) if peer.ip().to_canonical().is_loopback() => peer_owner(local, peer),
@@ -69,7 +69,7 @@ impl LocalStream {
     }
 
     /// Reads what has come; 0 bytes at the end. Cancel-safe.
-    pub(super) async fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             each!(self, stream => stream.readable().await)?;
             match each!(self, stream => stream.try_read_buf(buffer)) {
@@ -80,7 +80,7 @@ impl LocalStream {
     }
 
     /// Writes some of `slices`, as soon as the other side takes something. Cancel-safe.
-    pub(super) async fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) async fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             each!(self, stream => stream.writable().await)?;
             match each!(self, stream => stream.try_write_vectored(slices)) {
@@ -91,12 +91,12 @@ impl LocalStream {
     }
 
     /// Writes what the other side takes now.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         each!(self, stream => stream.try_write(bytes))
     }
 
     /// Shows the other side the end of what is written.
-    pub(super) fn shutdown(&self) -> io::Result<()> {
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
         each!(self, stream => SockRef::from(stream).shutdown(Shutdown::Write))
     }
 
@@ -105,7 +105,7 @@ impl LocalStream {
     /// On Windows this may be late, and nothing may depend on it: TCP reports the end to the system's socket driver (AFD)
     /// behind the data, of which the driver takes as much as fits into the receive buffer. It polls the end separately
     /// from unread data; wine reports it after the data has been read.
-    pub(super) async fn hung_up(&self) {
+    pub(crate) async fn hung_up(&self) {
         loop {
             let ready = each!(self, stream => stream.ready(Interest::READABLE).await);
             if ready.map_or(true, |ready| ready.is_read_closed()) {

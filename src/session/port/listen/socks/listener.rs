@@ -15,15 +15,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::listener::{ListenError, Listener};
-use super::local_stream::LocalStream;
-use super::socks::{Handshake, Refusal, Step};
+use super::super::listener::{ListenError, Listener};
+use super::handshake::{Handshake, Refusal, Step};
 use crate::destination::Destination;
 use crate::process::{PeerOwner, descriptor_limit};
+use crate::session::port::local::LocalStream;
 
 /// Listens for SOCKS clients, and shakes hands with them.
 #[derive(Debug)]
-pub(super) struct SocksListener {
+pub(crate) struct SocksListener {
     listener: Listener,
     /// Only this user's clients may come.
     is_guarded: bool,
@@ -37,7 +37,7 @@ pub(super) struct SocksListener {
 
 /// A client after its handshake.
 #[derive(Debug)]
-pub(super) enum Client {
+pub(crate) enum Client {
     /// Its connection, which waits for its reply, and its destination.
     Connect(LocalStream, Destination),
     /// It was refused, and has its answer.
@@ -52,7 +52,7 @@ impl SocksListener {
     ///
     /// # Errors
     /// As [`Listener::bind_loopback`].
-    pub(super) async fn bind(port: u16, is_guarded: bool) -> Result<SocksListener, ListenError> {
+    pub(crate) async fn bind(port: u16, is_guarded: bool) -> Result<SocksListener, ListenError> {
         Ok(SocksListener::new(Listener::bind_loopback(port).await?, is_guarded))
     }
 
@@ -60,7 +60,7 @@ impl SocksListener {
     ///
     /// # Errors
     /// As [`Listener::bind_file`].
-    pub(super) fn bind_file(path: &Path) -> Result<SocksListener, ListenError> {
+    pub(crate) fn bind_file(path: &Path) -> Result<SocksListener, ListenError> {
         Ok(SocksListener::new(Listener::bind_file(&path.to_string_lossy())?, false))
     }
 
@@ -72,12 +72,12 @@ impl SocksListener {
     }
 
     /// The port it listens on, if it is one.
-    pub(super) fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         self.listener.port()
     }
 
     /// The socket file it listens on, if it is one.
-    pub(super) fn socket(&self) -> Option<String> {
+    pub(crate) fn socket(&self) -> Option<String> {
         self.listener.socket()
     }
 
@@ -85,7 +85,7 @@ impl SocksListener {
     ///
     /// # Errors
     /// As the system's `accept`.
-    pub(super) async fn accept(&mut self, may_accept: bool) -> io::Result<Client> {
+    pub(crate) async fn accept(&mut self, may_accept: bool) -> io::Result<Client> {
         loop {
             let room = self.room();
             tokio::select! {

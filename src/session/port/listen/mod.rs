@@ -1,0 +1,10 @@
+//! Sources of connections: ports, socket files, SOCKS clients.
+
+mod bind;
+mod listener;
+mod listeners;
+mod socks;
+
+pub(crate) use self::listener::{AcceptPause, Listener};
+pub(crate) use self::listeners::{Accepted, Listeners};
+pub(crate) use self::socks::{Refusal, Reply, SocksListener, reply};

@@ -1,0 +1,11 @@
+//! Local connections: their sockets, the bytes that wait for their readers, their journal.
+
+mod connection;
+mod gauge;
+mod journal;
+mod stream;
+
+pub(crate) use self::connection::{CHUNK, Connection, FromConnection};
+pub(crate) use self::gauge::{Budget, Gauge, Limits};
+pub(crate) use self::journal::Journal;
+pub(crate) use self::stream::LocalStream;
