@@ -9,7 +9,7 @@ use ssm_sim::{SessionState, Sim};
 use crate::harness::World;
 use crate::harness::net::Server;
 use crate::harness::sim::{assert_all_ended, unpaced_sim};
-use crate::socks::Proxy;
+use crate::port::socks::Proxy;
 
 /// A SOCKS request of [`NAME`] on the port `number`, without a wait for any answer.
 fn ask(proxy: &Proxy, number: u16) -> Option<TcpStream> {

@@ -5,11 +5,13 @@
 
 #[cfg(target_os = "linux")]
 mod address_change;
+mod bad_link;
 #[cfg(unix)]
 mod clients;
 mod dead_paths;
 #[cfg(unix)]
 mod lookup;
+mod malformed;
 #[cfg(unix)]
 mod progress;
 

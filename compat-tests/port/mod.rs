@@ -1,7 +1,17 @@
 //! Forwarded ports through the binary alone.
 
 #[cfg(unix)]
+pub mod additional;
+#[cfg(unix)]
 mod limits;
+#[cfg(unix)]
+mod outliving;
+mod sessions;
+#[cfg(unix)]
+mod sockets;
+#[cfg(unix)]
+pub mod socks;
+mod stdio;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

@@ -9,7 +9,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, echo_through, random_bytes};
 use crate::harness::sim::{assert_all_ended, sim};
 
-#[path = "examples/forward.rs"]
+#[path = "../examples/forward.rs"]
 mod forward;
 
 #[test]

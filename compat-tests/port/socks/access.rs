@@ -82,7 +82,7 @@ fn clients_of_other_users_are_refused_unless_allowed() {
         let started = Started::port(&sim.endpoint(), echo.port(), 0);
         let plugin = Running::spawn_without_stdin(&mut started.command(&world));
         let main = opened_port(&plugin.stdout);
-        let forward = crate::further_ports::leads_to(&plugin, &format!("db.internal:{}", echo.port()));
+        let forward = crate::port::additional::leads_to(&plugin, &format!("db.internal:{}", echo.port()));
         for port in [main, forward] {
             assert_eq!(connect(&world, port), if is_allowed { "x" } else { "" }, "{is_allowed}");
         }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::further_ports::leads_to;
 use crate::harness::api::Started;
 use crate::harness::net::{FreePort, connect, opened_port};
 use crate::harness::process::{Running, run};
 use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
 use crate::harness::{PATIENCE, World, is_root, required};
-use crate::socks::web;
+use crate::port::additional::leads_to;
+use crate::port::socks::web;
 
 /// A PostgreSQL server of its own, ended with the test.
 struct Postgres {

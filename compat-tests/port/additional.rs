@@ -1,4 +1,4 @@
-//! Further local ports with destinations of their own (`SSM_PLUGIN_FORWARD`).
+//! Additional local ports with their own destinations (`SSM_PLUGIN_FORWARD`).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, ToSocketAddrs};

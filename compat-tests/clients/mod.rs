@@ -1,0 +1,5 @@
+//! Unchanged clients: the AWS CLIs, OpenSSH, PostgreSQL.
+
+mod aws_cli;
+mod postgres;
+mod ssh;

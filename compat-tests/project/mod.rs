@@ -1,0 +1,11 @@
+//! The project around the program: its book, documents, scripts and library.
+
+mod layers;
+mod library;
+#[cfg(unix)]
+mod link_places;
+#[cfg(unix)]
+mod readme;
+#[cfg(unix)]
+mod verify_on_aws;
+mod wording;
