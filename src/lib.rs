@@ -61,7 +61,7 @@
 //! | stream | one of the smux streams in a channel; each carries one local connection |
 //! | lane | one session behind a forwarded port, from StartSession to its end |
 //! | pool | the lanes to one destination |
-//! | `Started` | a session that exists at the service: its id, its link, and what can end it |
+//! | `LiveSession` | a session that exists at the service: its id, its link, its opening handshake, and what can end it |
 //!
 //! # Where a byte goes
 //!

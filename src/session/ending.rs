@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::starter::{Started, Starting};
+use super::live::LiveSession;
+use super::starter::Starting;
 use super::watch::Watch;
 use crate::aws::{self, AwsError};
 use crate::link::{Link, LinkEvent};
@@ -105,9 +106,9 @@ impl Outcome {
 /// A session that has to be cleaned up.
 pub(super) enum Remains {
     /// It is open at the service and must be ended there.
-    Open(Box<Started>),
+    Open(Box<LiveSession>),
     /// The service knows that it is over.
-    Over(Box<Started>),
+    Over(Box<LiveSession>),
     /// It was asked for: when it comes, it must be ended.
     Starting(Starting),
 }
@@ -132,9 +133,9 @@ impl Reaper {
         }
         match remains {
             // Without credentials of ours it can be ended through the agent only.
-            Remains::Open(session) if session.aws.is_some() && !self.may_keep_link() => {
-                let Started { id, aws, .. } = *session;
-                self.spawn(async move { terminate_at_service(aws.as_deref(), &id).await });
+            Remains::Open(session) if session.has_credentials && !self.may_keep_link() => {
+                let LiveSession { id, aws, .. } = *session;
+                self.spawn(async move { terminate_at_service(&aws, &id).await });
             }
             Remains::Over(session) if !self.may_keep_link() => drop(session),
             remains => {
@@ -174,8 +175,7 @@ async fn end(remains: Remains) {
             Err(_) => return,
         },
     };
-    let Started { id, link, aws, reads_flags } = &mut *session;
-    terminate(link, *reads_flags, aws.as_deref(), id).await;
+    terminate(&mut session).await;
     session.link.close().await;
 }
 
@@ -191,16 +191,18 @@ pub(super) async fn end_all(ids: Vec<String>, terminate: impl AsyncFn(String) ->
 
 /// Ends a session: through the agent if it understands that and takes it, else through the service. Only the agent's
 /// port sessions read the flag; others acknowledge it and go on.
-async fn terminate(link: &mut Link, reads_flags: bool, aws: Option<&aws::Client>, session_id: &str) {
-    let has_flag = reads_flags && link.is_open() && link.capabilities().terminate_flag;
+async fn terminate(session: &mut LiveSession) {
+    let link = &mut session.link;
+    let has_flag = session.reads_flags && link.is_open() && link.capabilities().terminate_flag;
     if has_flag && agent_has_taken_it(link).await {
         return;
     }
-    terminate_at_service(aws, session_id).await;
+    if session.has_credentials {
+        terminate_at_service(&session.aws, &session.id).await;
+    }
 }
 
-async fn terminate_at_service(aws: Option<&aws::Client>, session_id: &str) {
-    let Some(aws) = aws else { return };
+async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
     if let Err(error) = aws.terminate(session_id).await {
         tracing::warn!(%error, "the session may still be open at the service");
     }
@@ -402,20 +404,22 @@ mod tests {
     }
 
     /// A session whose link lives as long as its sender has a receiver.
-    fn session(aws: Option<Arc<aws::Client>>) -> (Box<Started>, mpsc::UnboundedSender<bytes::Bytes>) {
+    fn session(has_credentials: bool) -> (Box<LiveSession>, mpsc::UnboundedSender<bytes::Bytes>) {
         let (frames, received) = mpsc::unbounded_channel();
         let link = Link::scripted(received);
-        (Box::new(Started { id: String::new(), link, aws, reads_flags: true }), frames)
+        let aws = Arc::new(aws::Client::new(aws::AwsContext::default()));
+        let mut session = LiveSession::new(String::new(), link, aws);
+        (session.has_credentials, session.reads_flags) = (has_credentials, true);
+        (Box::new(session), frames)
     }
 
     /// Nothing is awaited, so none of the ends makes progress.
     #[tokio::test]
     async fn a_few_sessions_that_are_being_ended_keep_their_links() {
-        let aws = Some(Arc::new(aws::Client::new(aws::AwsContext::default())));
         let mut reaper = Reaper::default();
         let mut links = Vec::new();
         for number in 0..2 * MAX_ENDING {
-            let (session, link) = session(aws.clone());
+            let (session, link) = session(true);
             reaper.end(if number % 2 == 0 { Remains::Open(session) } else { Remains::Over(session) });
             links.push(link);
         }
@@ -423,7 +427,7 @@ mod tests {
         assert!(reaper.tasks.len() <= MAX_ENDING, "{}", reaper.tasks.len());
         let mut reaper = Reaper::default();
         for _ in 0..2 * MAX_LINKS {
-            let (session, link) = session(None);
+            let (session, link) = session(false);
             reaper.end(Remains::Open(session));
             links.push(link);
         }

@@ -12,7 +12,7 @@
 //! Arrows mean "uses":
 //!
 //! ```text
-//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch
+//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch ─▶ live
 //! ```
 //!
 //! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`;
@@ -21,6 +21,7 @@
 mod ending;
 pub(crate) mod escape;
 mod last_answers;
+mod live;
 mod opening;
 mod port;
 mod progress;
@@ -31,11 +32,11 @@ mod stdio;
 mod watch;
 
 use std::io::{self, Write as _};
-use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
+use self::live::Opening;
 pub(crate) use self::opening::Access;
 pub(crate) use self::port::{Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure};
 use self::progress::{LOOK, StartProgress, Wait};
@@ -46,7 +47,7 @@ use crate::link::{GaveUp, LinkEvent};
 use crate::output::{Console, Kind, Status, Style, WriteError, official, sentences};
 use crate::panics;
 use crate::process::{Parent, Signal};
-use crate::protocol::{CloseReason, DataKey, Event, SessionKind};
+use crate::protocol::{CloseReason, Event, SessionKind};
 use crate::settings::Settings;
 use crate::wire_log::Recording;
 
@@ -85,8 +86,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
     console.tell(&Status::Opening { session: start.session_id.clone() });
     match opening::open(start, access, settings, recording, console, watch).await {
         Ok(session) => {
-            let (id, aws) = (session.id.clone(), Arc::clone(&session.aws));
-            let has_credentials = !session.is_presigned;
+            let (id, aws) = (session.live.id.clone(), Arc::clone(&session.live.aws));
+            let has_credentials = session.live.has_credentials;
             let run = async {
                 let (end, exit_code, closing) = drive(session, may_be_port).await;
                 tracing::info!(id = %closing.id, end = end.status().log_line(), "session ends");
@@ -144,6 +145,7 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,
     };
+    session.live.reads_flags = matches!(kind, Ok(SessionKind::Port(_)));
     if let Ok(kind) = &kind {
         let kind = match kind {
             SessionKind::Shell => "shell",
@@ -151,7 +153,7 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
             SessionKind::Port(port) if port.is_forwarding() => "port",
             SessionKind::Port(_) => "ssh",
         };
-        tracing::info!(id = %session.id, kind, "session ready");
+        tracing::info!(id = %session.live.id, kind, "session ready");
     }
     let end = match kind {
         Ok(SessionKind::Shell) => {
@@ -169,19 +171,19 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         Ok(SessionKind::Port(_)) => {
             tell_ready(&mut session, Kind::Ssh);
             let end = stdio::run(&mut session).await.unwrap_or_else(End::from);
-            let closing = session.into_closing(&end, true);
+            let closing = session.into_closing(&end);
             return (end, None, closing);
         }
         Err(end) => Ok(end),
     };
     let end = end.unwrap_or_else(End::from);
     let exit_code = session.exit_code;
-    let closing = session.into_closing(&end, false);
+    let closing = session.into_closing(&end);
     (end, exit_code, closing)
 }
 
 fn tell_ready(session: &mut Session, kind: Kind) {
-    let id = Some(session.id.clone());
+    let id = Some(session.live.id.clone());
     session.console.tell(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
     let unused = session.settings.of_ports();
     if !unused.is_empty() && session.console.style() == Style::Official {
@@ -189,41 +191,17 @@ fn tell_ready(session: &mut Session, kind: Kind) {
     }
 }
 
-/// A data key on its way.
-type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>>>>;
-
 async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
-    let mut data_key: Option<KeyRequest> = None;
-    let mut progress = StartProgress::new(session.link.host(), session.target.as_deref());
+    let mut progress = StartProgress::new(session.live.link.host(), session.target.as_deref());
     let mut look = tokio::time::interval(LOOK);
     loop {
-        let key = async {
-            match &mut data_key {
-                Some(data_key) => data_key.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            key = key => {
-                data_key = None;
-                if let Err(reason) = &key {
+            step = session.live.open() => match step {
+                Opening::Ready(kind) => return Ok(kind),
+                Opening::KeyFailed(reason) => {
                     session.console.complain(&format!("cannot encrypt the session: {reason}"));
                 }
-                session.link.handle_data_key(key);
-            }
-            event = session.link.next(true) => match event {
-                LinkEvent::Channel(Event::DataKeyNeeded(request)) => {
-                    data_key = Some(Box::pin(session.data_key(request)));
-                }
-                LinkEvent::Channel(Event::Ready(kind)) => return Ok(kind),
-                LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
-                    return Err(End::NotStarted(reason.to_string()));
-                }
-                // The service may say so before the agent has connected for the first time.
-                LinkEvent::Channel(Event::Paused(_) | Event::Stalled(_)) => {}
-                LinkEvent::GaveUp(GaveUp::SessionGone) => return Err(End::TimedOut),
-                LinkEvent::GaveUp(reason) => return Err(End::NotStarted(reason.to_string())),
-                other => if let Some(end) = session.handle(other) { return Err(end) },
+                Opening::Link(event) => if let Some(end) = handle_opening(session, event) { return Err(end) },
             },
             signal = session.watch.recv() => match signal {
                 Signal::Usr1 => session.report(),
@@ -231,14 +209,28 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
                 _ => {}
             },
             now = look.tick(), if session.console.shows_progress() => {
-                let wait = match (session.link.is_open(), &data_key) {
+                let wait = match (session.live.link.is_open(), session.live.awaits_key()) {
                     (false, _) => Wait::Websocket,
-                    (true, Some(_)) => Wait::DataKey,
-                    (true, None) => Wait::Agent,
+                    (true, true) => Wait::DataKey,
+                    (true, false) => Wait::Agent,
                 };
                 progress.poll(now, wait).into_iter().for_each(|text| session.console.progress(&text));
             }
         }
+    }
+}
+
+/// Handles an event before the session is ready. Returns the end, if the event is one.
+fn handle_opening(session: &mut Session, event: LinkEvent) -> Option<End> {
+    match event {
+        LinkEvent::Channel(Event::Closed(reason)) if !matches!(reason, CloseReason::ByService(_)) => {
+            Some(End::NotStarted(reason.to_string()))
+        }
+        // The service may say so before the agent has connected for the first time.
+        LinkEvent::Channel(Event::Paused(_) | Event::Stalled(_)) => None,
+        LinkEvent::GaveUp(GaveUp::SessionGone) => Some(End::TimedOut),
+        LinkEvent::GaveUp(reason) => Some(End::NotStarted(reason.to_string())),
+        other => session.handle(other),
     }
 }
 

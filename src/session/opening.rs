@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use url::Url;
 
+use super::live::LiveSession;
 use super::starter::Starter;
 use super::state::Session;
 use super::watch::Watch;
@@ -88,19 +89,11 @@ pub(super) async fn open(
         console.status(&sentences::proxy_ignored(name));
     }
     let config = link_config(&settings, recording);
-    Ok(Session {
-        id: start.session_id,
-        legacy: start.legacy,
-        target: start.target,
-        is_presigned: stream_url::is_presigned(&target.url),
-        starter: starter(&target, &aws, start.request, &config),
-        aws,
-        link: Link::new(config, target),
-        settings,
-        console,
-        watch,
-        exit_code: None,
-    })
+    let has_credentials = !stream_url::is_presigned(&target.url);
+    let starter = starter(&target, &aws, start.request, &config);
+    let mut live = LiveSession::new(start.session_id, Link::new(config, target), aws);
+    (live.has_credentials, live.is_legacy) = (has_credentials, start.legacy);
+    Ok(Session { live, target: start.target, starter, settings, console, watch, exit_code: None })
 }
 
 /// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::ending::{End, ends_session};
 use super::escape::{Action, Escape};
+use super::live::LiveSession;
 use super::progress::{LinkState, Outage, OutageOutput};
 use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
@@ -58,7 +59,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     let mut stdin = if reads_input { Some(Stdin::open()?) } else { None };
     let mut size_check = tokio::time::interval(SIZE_CHECK);
     let end = loop {
-        let Session { link, console, watch, .. } = session;
+        let Session { live: LiveSession { link, .. }, console, watch, .. } = session;
         tokio::select! {
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => console.write(&bytes),
@@ -147,7 +148,7 @@ impl Shell {
                     // The official plugin's translation, for terminals in line mode: Enter is a carriage return.
                     let is_enter = bytes == "\n" && self.remote == Remote::Terminal;
                     let bytes = if is_enter { Bytes::from_static(b"\r") } else { bytes };
-                    session.link.send(Input::Bytes(bytes));
+                    session.live.link.send(Input::Bytes(bytes));
                 }
                 Action::Terminate => return Some(End::Terminated),
                 Action::Help => session.console.answer(official::ESCAPE_HELP),
@@ -163,25 +164,25 @@ impl Shell {
     /// a while, since a program that reads keys, or a shell that starts one, throws away what was typed before.
     fn end_input(&mut self, session: &mut Session) {
         if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
-            session.link.send(Input::Bytes(held));
+            session.live.link.send(Input::Bytes(held));
         }
         if self.remote == Remote::Terminal {
             if !self.is_line_start {
-                session.link.send(Input::Bytes(Bytes::from_static(RETURN)));
+                session.live.link.send(Input::Bytes(Bytes::from_static(RETURN)));
             }
             self.repeat_end(session);
         }
     }
 
     fn repeat_end(&mut self, session: &mut Session) {
-        session.link.send(Input::Bytes(Bytes::from_static(END_OF_FILE)));
+        session.live.link.send(Input::Bytes(Bytes::from_static(END_OF_FILE)));
         let wait = FIRST_REPEAT * 2u32.pow(self.ends_sent);
         self.ends_sent += 1;
         self.next_end = (self.ends_sent < MAX_ENDS).then(|| Instant::now() + wait);
     }
 
     fn show_outage(&mut self, session: &mut Session) {
-        let Session { link, console, .. } = session;
+        let Session { live: LiveSession { link, .. }, console, .. } = session;
         if !console.shows_progress() {
             return;
         }
@@ -203,7 +204,7 @@ impl Shell {
         let size = current_size(self.fallback);
         if self.size != Some(size) {
             self.size = Some(size);
-            session.link.send(Input::Size(size));
+            session.live.link.send(Input::Size(size));
         }
     }
 }

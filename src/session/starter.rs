@@ -5,22 +5,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::live::LiveSession;
 use crate::aws::{self, AwsError, ErrorKind};
 use crate::link::stream_url::StreamUrlError;
 use crate::link::{self, Link, Network};
 
-/// A session that exists at the service.
-pub(super) struct Started {
-    pub id: String,
-    pub link: Link,
-    /// Ends it at the service, if it was opened with credentials of ours.
-    pub aws: Option<Arc<aws::Client>>,
-    /// Its agent reads the flag that ends a session: that of a port session.
-    pub reads_flags: bool,
-}
-
 /// The start of one session.
-pub(super) type Starting = Pin<Box<dyn Future<Output = Result<Started, StartError>> + Send>>;
+pub(super) type Starting = Pin<Box<dyn Future<Output = Result<LiveSession, StartError>> + Send>>;
 
 /// Starts sessions as the first was started: with the caller's request, credentials and network.
 #[derive(Clone, Debug)]
@@ -49,9 +40,17 @@ impl Starter {
             let url = network.stream_url(&opened.stream_url)?;
             let (id, token) = (opened.session_id, Arc::new(opened.token));
             let session_id = id.clone();
-            let aws = Some(aws);
-            let target = link::Target { session_id, url, token, network, aws: aws.clone(), sign_first: true };
-            Ok(Started { id, link: Link::new(config, target), aws, reads_flags: true })
+            let target = link::Target {
+                session_id,
+                url,
+                token,
+                network,
+                aws: Some(Arc::clone(&aws)),
+                sign_first: true,
+            };
+            let mut session = LiveSession::new(id, Link::new(config, target), aws);
+            session.reads_flags = true;
+            Ok(session)
         })
     }
 }

@@ -1,29 +1,22 @@
 //! A session that has been started, and what its loops have in common.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::ending::{Closing, End, Reaper, Remains};
-use super::starter::{Started, Starter};
+use super::live::LiveSession;
+use super::starter::Starter;
 use super::watch::Watch;
-use crate::aws;
-use crate::link::{GaveUp, Link, LinkEvent};
+use crate::link::{GaveUp, LinkEvent};
 use crate::output::{Console, Status, Style, Subject, official, sentences};
-use crate::protocol::{CloseReason, DataKey, DataKeyRequest, Event};
+use crate::protocol::{CloseReason, Event};
 use crate::settings::Settings;
 
-/// A session that has been started.
+/// The session of argv, with the caller's side of it.
 pub(super) struct Session {
-    pub id: String,
+    pub live: LiveSession,
     pub settings: Settings,
-    pub legacy: bool,
     /// The instance or container, as the request names it.
     pub target: Option<String>,
-    pub aws: Arc<aws::Client>,
-    /// Opened with the caller's signature; there are no credentials to end it with.
-    pub is_presigned: bool,
-    pub link: Link,
     pub console: Console,
     pub watch: Watch,
     /// The remote command's status, once the agent has sent it.
@@ -33,20 +26,6 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Asks KMS, beside the session's loop: pings go on meanwhile.
-    pub(super) fn data_key(
-        &self,
-        request: DataKeyRequest,
-    ) -> impl Future<Output = Result<DataKey, String>> + use<> {
-        let (aws, id, legacy) = (Arc::clone(&self.aws), self.id.clone(), self.legacy);
-        async move {
-            if legacy {
-                return Err(KMS_NEEDS_NEWER_CLI.to_owned());
-            }
-            aws.data_key(&id, &request).await.map_err(|error| error.to_string())
-        }
-    }
-
     /// Handles an event that the kind of session does not handle itself.
     pub(super) fn handle(&mut self, event: LinkEvent) -> Option<End> {
         match event {
@@ -58,7 +37,7 @@ impl Session {
                 None
             }
             event => {
-                let of = Subject { session: Some(self.id.clone()), destination: None };
+                let of = Subject { session: Some(self.live.id.clone()), destination: None };
                 tell(&mut self.console, of, event)
             }
         }
@@ -66,22 +45,20 @@ impl Session {
 
     /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.
     pub(super) fn report(&mut self) {
-        let text = sentences::report(&self.id, self.link.is_open(), &self.link.stats(), None);
+        let text = sentences::report(&self.live.id, self.live.link.is_open(), &self.live.link.stats(), None);
         self.console.announce(&Status::message(text));
     }
 
-    /// Separates the session, which can be run or ended by itself, from the caller's side. `reads_flags`: see
-    /// [`Started`].
-    pub(super) fn split(self, reads_flags: bool) -> (Started, Front) {
-        let aws = Some(self.aws).filter(|_| !self.is_presigned);
-        let started = Started { id: self.id.clone(), link: self.link, aws, reads_flags };
-        let Session { id, settings, console, watch, starter, .. } = self;
-        (started, Front { id, settings, console, watch, starter })
+    /// Separates the session, which can be run or ended by itself, from the caller's side.
+    pub(super) fn split(self) -> (LiveSession, Front) {
+        let Session { live, settings, console, watch, starter, .. } = self;
+        let id = live.id.clone();
+        (live, Front { id, settings, console, watch, starter })
     }
 
     /// Prepares the end of a run of one session.
-    pub(super) fn into_closing(self, end: &End, reads_flags: bool) -> Closing {
-        let (session, front) = self.split(reads_flags);
+    pub(super) fn into_closing(self, end: &End) -> Closing {
+        let (session, front) = self.split();
         let remains = match end {
             End::Closed(_) | End::TimedOut => Remains::Over(Box::new(session)),
             _ => Remains::Open(Box::new(session)),
@@ -153,7 +130,3 @@ pub(super) async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// The official plugin's words to callers of the four-argument form.
-const KMS_NEEDS_NEWER_CLI: &str = "Installed version of CLI does not support Session Manager encryption feature. \
-    Please upgrade to the latest version of your CLI (e.g., AWS CLI).";

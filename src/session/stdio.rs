@@ -2,6 +2,7 @@
 
 use super::ending::{End, ends_session};
 use super::last_answers::LastAnswers;
+use super::live::LiveSession;
 use super::state::{Session, sleep_until};
 use crate::link::LinkEvent;
 use crate::output::sentences;
@@ -19,8 +20,8 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
     let mut stdin = Stdin::open()?;
     let mut answers = LastAnswers::on_stdin();
     loop {
-        let over_at = answers.over_at(session.link.stats().rtt);
-        let Session { link, console, watch, .. } = session;
+        let over_at = answers.over_at(session.live.link.stats().rtt);
+        let Session { live: LiveSession { link, .. }, console, watch, .. } = session;
         tokio::select! {
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => {

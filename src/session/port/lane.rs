@@ -13,7 +13,6 @@
 //! This is where [`Streams`] meet a link, a clock and local connections.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -21,7 +20,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::ending::{End, Remains};
-use super::super::starter::{StartError, Started, Starting};
+use super::super::live::{LiveSession, Opening};
+use super::super::starter::{StartError, Starting};
 use super::clock::now;
 use super::core::streams::{self, Streams};
 use super::listen::{Reply, reply as reply_bytes};
@@ -29,7 +29,7 @@ use super::local::{Budget, Gauge};
 use super::local::{Connection, FromConnection};
 use crate::link::{GaveUp, Link, LinkEvent};
 use crate::output::sentences;
-use crate::protocol::{CloseReason, DataKey, Event, Input, SessionKind};
+use crate::protocol::{CloseReason, Event, Input, SessionKind};
 use crate::smux::{self, StreamId};
 
 /// Tells a connection from the others of the run.
@@ -81,8 +81,8 @@ pub(super) struct Lane {
 
 enum State {
     Starting(Starting),
-    Opening(Box<Started>, Option<KeyRequest>),
-    Ready(Box<Started>, Box<Streams>),
+    Opening(Box<LiveSession>),
+    Ready(Box<LiveSession>, Box<Streams>),
     Ended,
 }
 
@@ -96,9 +96,6 @@ enum Reach {
     Reached,
 }
 
-/// A data key on its way.
-type KeyRequest = Pin<Box<dyn Future<Output = Result<DataKey, String>> + Send>>;
-
 impl Lane {
     /// A session that is being started.
     pub(super) fn starting(starting: Starting, budget: &Arc<Budget>) -> Lane {
@@ -106,7 +103,7 @@ impl Lane {
     }
 
     /// A session whose handshake is over.
-    pub(super) fn ready(session: Started, budget: &Arc<Budget>) -> Lane {
+    pub(super) fn ready(session: LiveSession, budget: &Arc<Budget>) -> Lane {
         let streams = new_streams(&session.link);
         let lane = Lane::new(State::Ready(Box::new(session), Box::new(streams)), budget);
         Lane { ready_since: Some(now()), ..lane }
@@ -267,7 +264,7 @@ impl Lane {
                     Ok(session) => {
                         // At the level that no filter leaves out, so that each line of the session has it.
                         self.span = tracing::error_span!("further", id = %session.id);
-                        self.state = State::Opening(Box::new(session), None);
+                        self.state = State::Opening(Box::new(session));
                     }
                     Err(error) => {
                         self.state = State::Ended;
@@ -280,15 +277,9 @@ impl Lane {
                         }));
                     }
                 },
-                State::Opening(session, data_key) => {
-                    if let Some(pending) = data_key
-                        && let Poll::Ready(key) = pending.as_mut().poll(cx)
-                    {
-                        *data_key = None;
-                        session.link.handle_data_key(key);
-                    }
-                    let event = ready!(std::pin::pin!(session.link.next(true)).poll(cx));
-                    if let Some(event) = self.handle_opening(event) {
+                State::Opening(session) => {
+                    let step = ready!(session.poll_open(cx));
+                    if let Some(event) = self.handle_opening(step) {
                         return Poll::Ready(event);
                     }
                 }
@@ -346,8 +337,8 @@ impl Lane {
         self.streams_of.clear();
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Starting(starting) => Some(Remains::Starting(starting)),
-            State::Opening(session, _) | State::Ready(session, _) if is_over => Some(Remains::Over(session)),
-            State::Opening(session, _) | State::Ready(session, _) => Some(Remains::Open(session)),
+            State::Opening(session) | State::Ready(session, _) if is_over => Some(Remains::Over(session)),
+            State::Opening(session) | State::Ready(session, _) => Some(Remains::Open(session)),
             State::Ended => None,
         }
     }
@@ -359,10 +350,10 @@ impl Lane {
         }
     }
 
-    fn handle_opening(&mut self, event: LinkEvent) -> Option<LaneEvent> {
-        let State::Opening(session, data_key) = &mut self.state else { return None };
-        match event {
-            LinkEvent::Channel(Event::Ready(SessionKind::Port(port))) if port.is_forwarding() => {
+    fn handle_opening(&mut self, step: Opening) -> Option<LaneEvent> {
+        let State::Opening(session) = &mut self.state else { return None };
+        match step {
+            Opening::Ready(SessionKind::Port(port)) if port.is_forwarding() => {
                 if !session.link.capabilities().multiplexing {
                     return Some(LaneEvent::Ended(LaneEnd::here(
                         "its agent forwards one connection at a time",
@@ -370,23 +361,15 @@ impl Lane {
                 }
                 tracing::info!("a further session is ready");
                 let streams = Box::new(new_streams(&session.link));
-                if let State::Opening(session, _) = std::mem::replace(&mut self.state, State::Ended) {
+                if let State::Opening(session) = std::mem::replace(&mut self.state, State::Ended) {
                     self.state = State::Ready(session, streams);
                     self.ready_since = Some(now());
                 }
                 Some(LaneEvent::Ready)
             }
-            LinkEvent::Channel(Event::Ready(_)) => {
-                Some(LaneEvent::Ended(LaneEnd::here("it is not a forwarding session")))
-            }
-            LinkEvent::Channel(Event::DataKeyNeeded(request)) => {
-                let (aws, id) = (session.aws.clone()?, session.id.clone());
-                *data_key = Some(Box::pin(async move {
-                    aws.data_key(&id, &request).await.map_err(|error| error.to_string())
-                }));
-                None
-            }
-            other => LaneEnd::of(&other).map(LaneEvent::Ended),
+            Opening::Ready(_) => Some(LaneEvent::Ended(LaneEnd::here("it is not a forwarding session"))),
+            Opening::KeyFailed(_) => None,
+            Opening::Link(event) => LaneEnd::of(&event).map(LaneEvent::Ended),
         }
     }
 

@@ -55,21 +55,21 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
             }
             error.owner().into_iter().for_each(|owner| session.console.status(&owner));
             let end = End::NotStarted(error.to_string());
-            let closing = session.into_closing(&end, true);
+            let closing = session.into_closing(&end);
             return (end, closing);
         }
     };
-    session.console.say(&listener.notice(&session.id));
+    session.console.say(&listener.notice(&session.live.id));
     mux::report_taken(&mut session.console, &listener);
     session.console.tell(&Status::Ready {
         kind: Kind::Port,
-        session: Some(session.id.clone()),
+        session: Some(session.live.id.clone()),
         port: listener.port(),
         socket: listener.socket(),
         destination: None,
     });
     let is_restarted = session.settings.restart;
-    let (end, mut closing) = if session.link.capabilities().multiplexing {
+    let (end, mut closing) = if session.live.link.capabilities().multiplexing {
         mux::run(session, listener).await
     } else {
         let Settings { restart, socks, forward, .. } = &session.settings;
@@ -79,7 +79,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
                 .complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0");
         }
         let end = single::run(&mut session, listener).await;
-        let closing = session.into_closing(&end, true);
+        let closing = session.into_closing(&end);
         (end, closing)
     };
     if !is_restarted && matches!(end, End::Closed(_) | End::TimedOut) {

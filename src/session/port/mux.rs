@@ -28,7 +28,7 @@ use crate::settings::{Forward, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
 pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) {
-    let (first, mut front) = session.split(true);
+    let (first, mut front) = session.split();
     front.console.say(official::WAITING_FOR_CONNECTIONS);
     let budget = Budget::new(Limits::new(front.settings.buffer));
     let main = Pool::with_first(plan(&mut front), first, front.starter.clone(), &budget);

@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::super::ending::{End, Remains};
-use super::super::starter::{StartError, Started, Starter, Starting};
+use super::super::live::LiveSession;
+use super::super::starter::{StartError, Starter, Starting};
 use super::clock::now;
 use super::core::probes::Probes;
 use super::core::quota::StartOutcome;
@@ -101,7 +102,7 @@ impl Pool {
     /// The destination of argv: `first` is its session. `starter`: for further ones.
     pub(super) fn with_first(
         plan: Plan,
-        first: Started,
+        first: LiveSession,
         starter: Option<Starter>,
         budget: &Arc<Budget>,
     ) -> Pool {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::super::ending::End;
 use super::super::last_answers::LastAnswers;
+use super::super::live::LiveSession;
 use super::super::state::{Session, sleep_until};
 use super::asked::Asked;
 use super::listen::{AcceptPause, Listener};
@@ -31,7 +32,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let mut accept_pause = AcceptPause::default();
     let end = loop {
         journal.show(&mut session.console);
-        let Session { link, watch, console, .. } = session;
+        let Session { live: LiveSession { link, .. }, watch, console, .. } = session;
         let may_deliver = gauge.has_room() && early.held() < MAX_EARLY;
         let disconnect_at = current.as_ref().and_then(|current| current.answers.over_at(link.stats().rtt));
         let may_ask = link.wants_input();
@@ -85,7 +86,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     link.send(Input::Flag(Flag::DisconnectToPort));
                 }
                 if accepted == 0 {
-                    console.say(&official::connection_accepted_basic(&session.id));
+                    console.say(&official::connection_accepted_basic(&session.live.id));
                 }
                 accepted += 1;
                 let entry = journal.open(&stream, None);
@@ -106,7 +107,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
             signal = watch.recv() => match Asked::by(signal, console) {
                 Asked::Report => {
                     let count = usize::from(current.is_some());
-                    let line = sentences::report(&session.id, link.is_open(), &link.stats(), Some(count));
+                    let line = sentences::report(&session.live.id, link.is_open(), &link.stats(), Some(count));
                     console.complain(&line);
                 }
                 Asked::End => break End::Interrupted,

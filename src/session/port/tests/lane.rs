@@ -21,7 +21,7 @@ fn events(lane: &mut Lane) -> Vec<LaneEvent> {
     events
 }
 
-fn started(session: Started) -> Lane {
+fn started(session: LiveSession) -> Lane {
     Lane::starting(Box::pin(async { Ok(session) }), &budget())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::super::starter::Started;
+use super::super::live::LiveSession;
 use super::lane::ConnectionNumber;
 use super::local::Journal;
 use super::local::LocalStream;
@@ -24,15 +24,16 @@ pub(super) struct Agent {
 
 impl Agent {
     /// An agent that says nothing yet, and its session as StartSession gives it.
-    pub(super) fn silent(id: &str) -> (Agent, Started) {
+    pub(super) fn silent(id: &str) -> (Agent, LiveSession) {
         let (frames, received) = mpsc::unbounded_channel();
-        let session =
-            Started { id: id.to_owned(), link: Link::scripted(received), aws: None, reads_flags: true };
+        let aws = std::sync::Arc::new(crate::aws::Client::new(crate::aws::AwsContext::default()));
+        let mut session = LiveSession::new(id.to_owned(), Link::scripted(received), aws);
+        (session.has_credentials, session.reads_flags) = (false, true);
         (Agent { frames, sequence: 0 }, session)
     }
 
     /// The same, with its handshake on the way.
-    pub(super) fn ready(id: &str) -> (Agent, Started) {
+    pub(super) fn ready(id: &str) -> (Agent, LiveSession) {
         let (mut agent, session) = Agent::silent(id);
         agent_frames::handshake().into_iter().for_each(|frame| agent.send(frame));
         agent.sequence = 2;

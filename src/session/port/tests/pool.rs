@@ -14,7 +14,7 @@ use super::*;
 use crate::aws::{AwsError, ErrorKind};
 
 /// A StartSession that waits for its answer.
-type Asked = oneshot::Sender<Result<Started, StartError>>;
+type Asked = oneshot::Sender<Result<LiveSession, StartError>>;
 
 struct World {
     pool: Pool,
