@@ -45,7 +45,8 @@ pub struct AwsError {
 }
 
 impl AwsError {
-    pub(crate) fn new(call: &'static str, kind: ErrorKind, reason: impl fmt::Display) -> AwsError {
+    /// An error of `call`, such as `ssm:StartSession`, with its reason in words.
+    pub fn new(call: &'static str, kind: ErrorKind, reason: impl fmt::Display) -> AwsError {
         AwsError { kind, call, reason: shortened(reason.to_string()) }
     }
 

@@ -14,7 +14,9 @@
 //! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work; for a role or an SSO profile the AWS
 //! CLI's cache comes first. A setting that cannot be used, or a panic of the SDK, costs the call and not the session.
 //! Nothing is read and nothing is asked before the first of these calls: a start that needs none pays for none.
+//! A program that embeds sessions may make the calls itself ([`Api`]).
 
+mod api;
 mod body_limit;
 mod caller;
 mod cli_cache;
@@ -31,6 +33,7 @@ mod retries;
 mod route;
 mod sign;
 
+pub use self::api::{Api, Call};
 pub use self::caller::Caller;
 pub use self::client::{Client, Identity, Opened};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
