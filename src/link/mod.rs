@@ -11,7 +11,7 @@
 //! | `opener` | one attempt: resume, sign, open |
 //! | `network_changes` | changes of addresses and routes, as the system reports them |
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
-//! | `tcp`, `proxy`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
+//! | `tcp`, `proxy`, `connector`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
 //!
 //! [`Link::next`] is one poll function, which polls an attempt beside the rest: nothing waits for anything else. (An
 //! `async fn next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
@@ -20,6 +20,7 @@ mod backoff;
 mod calls;
 mod config;
 mod connection;
+mod connector;
 mod error;
 mod event;
 mod liveness;
@@ -53,6 +54,7 @@ pub(crate) use self::backoff::Backoff;
 pub(crate) use self::calls::https_proxy;
 pub use self::config::Config;
 use self::connection::Connection;
+pub use self::connector::{Connecting, Connector, Transport};
 pub use self::error::{GaveUp, OpenError, OpenFailure};
 pub use self::event::LinkEvent;
 pub use self::network::{Network, StreamHosts};

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use url::Url;
 
+use super::connector::Connector;
 use super::network_changes::{NetworkChanges, Subscription};
 use super::proxy::ProxySettings;
 use super::stream_url::{self, StreamUrlError};
@@ -19,6 +20,7 @@ pub struct Network {
     proxy: ProxySettings,
     hosts: StreamHosts,
     changes: NetworkChanges,
+    connector: Option<Arc<dyn Connector>>,
 }
 
 /// The hosts that stream URLs lead to beside AWS's.
@@ -46,7 +48,20 @@ impl Network {
             proxy: ProxySettings::from_env(|name| std::env::var_os(name)),
             hosts,
             changes: NetworkChanges::default(),
+            connector: None,
         }
+    }
+
+    /// Connects by `connector` instead of TCP and proxies.
+    #[must_use]
+    pub fn with_connector(self, connector: Arc<dyn Connector>) -> Network {
+        Network { connector: Some(connector), ..self }
+    }
+
+    /// Reports that the way to the service may have changed: each link checks its websocket, and attempts that wait for
+    /// their turn are made now. Needed with a [`Connector`] only; otherwise the system reports changes.
+    pub fn report_change(&self) {
+        self.changes.report();
     }
 
     /// The URL to open (and to sign) for a stream URL of the service: checked, and with the other
@@ -86,7 +101,12 @@ impl Network {
 
     /// Subscribes to changes of the machine's network.
     pub(super) fn changes(&self) -> Subscription {
-        self.changes.subscribe()
+        self.changes.subscribe(self.connector.is_none())
+    }
+
+    /// Returns the connector, if the network has one of its own.
+    pub(super) fn connector(&self) -> Option<&Arc<dyn Connector>> {
+        self.connector.as_ref()
     }
 
     /// The proxies.

@@ -14,7 +14,9 @@ use crate::process::NetworkEvents;
 /// The source of changes; it starts to watch with its first subscription.
 #[derive(Debug, Default)]
 pub(super) struct NetworkChanges {
-    watch: OnceLock<(Arc<Shared>, AbortHandle)>,
+    shared: Arc<Shared>,
+    /// Watches the system; absent until that is asked for.
+    watch: OnceLock<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
@@ -34,20 +36,24 @@ pub(super) struct Subscription {
 }
 
 impl NetworkChanges {
-    /// Subscribes to the changes from now on. Where the system reports none (a sandbox), there never is one.
-    pub(super) fn subscribe(&self) -> Subscription {
-        let (shared, _) = self.watch.get_or_init(|| {
-            let shared = Arc::<Shared>::default();
-            let task = tokio::spawn(watch(Arc::clone(&shared)));
-            (shared, task.abort_handle())
-        });
-        shared.subscribe()
+    /// Subscribes to the changes from now on, with `is_watching` to those that the system reports, too. Where it reports none
+    /// (a sandbox), there never is one.
+    pub(super) fn subscribe(&self, is_watching: bool) -> Subscription {
+        if is_watching {
+            self.watch.get_or_init(|| tokio::spawn(watch(Arc::clone(&self.shared))).abort_handle());
+        }
+        self.shared.subscribe()
+    }
+
+    /// Reports a change to all subscribers.
+    pub(super) fn report(&self) {
+        self.shared.report();
     }
 }
 
 impl Drop for NetworkChanges {
     fn drop(&mut self) {
-        if let Some((_, task)) = self.watch.get() {
+        if let Some(task) = self.watch.get() {
             task.abort();
         }
     }

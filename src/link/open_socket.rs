@@ -2,9 +2,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use futures_util::{Sink, SinkExt as _, Stream as _};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
@@ -59,7 +59,8 @@ impl OpenSocket {
 
     /// Returns whether the machine has lost the address that the websocket was opened from.
     pub(super) fn is_cut_off(&self) -> bool {
-        self.socket.get_ref().tcp().local_addr().is_ok_and(|address| is_gone(address.ip()))
+        let address = self.socket.get_ref().tcp().map(|tcp| tcp.local_addr());
+        address.is_some_and(|address| address.is_ok_and(|address| is_gone(address.ip())))
     }
 
     /// Returns whether something waits for the network to take it.
@@ -83,7 +84,7 @@ impl OpenSocket {
         cx: &mut Context<'_>,
         connection: &mut Connection,
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let now = Instant::now();
+        let now = Instant::now().into_std();
         let mut socket = Pin::new(&mut self.socket);
         while let Poll::Ready(ready) = socket.as_mut().poll_ready(cx) {
             ready?;

@@ -15,8 +15,8 @@ use super::error::OpenError;
 use super::network::Network;
 use super::proxy::Proxy;
 use super::refusal;
-use super::stream::{MaybeTls, Stream};
-use super::tcp;
+use super::stream::{Hop, MaybeTls, Stream};
+use super::tcp::{self, ConnectError};
 use super::tls;
 use crate::protocol::message::MAX_FRAME;
 
@@ -45,7 +45,10 @@ pub(super) async fn open(
 ) -> Result<Socket, OpenError> {
     let timeout =
         open_by.map_or(ATTEMPT_TIMEOUT, |by| attempt_timeout(by.saturating_duration_since(Instant::now())));
-    let proxy = request.network.proxy().for_url(&request.url)?;
+    let proxy = match request.network.connector() {
+        Some(_) => None,
+        None => request.network.proxy().for_url(&request.url)?,
+    };
     let attempt = attempt(&request, signature, proxy.as_ref());
     tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
         let mut host = host(&request.url);
@@ -87,9 +90,14 @@ async fn attempt(
 pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -> Result<Stream, OpenError> {
     let host = host(url);
     let port = url.port_or_known_default().unwrap_or(443);
-    let hop = match proxy {
-        Some(proxy) => proxy.connect(|| network.tls(), &host, port).await?,
-        None => MaybeTls::Plain(tcp::connect(&host, port).await?),
+    let hop = match (network.connector(), proxy) {
+        (Some(connector), _) => {
+            let connected = connector.connect(&host, port).await;
+            let failed = |error| ConnectError::Connect { host: host.clone(), port, error };
+            Hop::Other(connected.map_err(failed)?)
+        }
+        (None, Some(proxy)) => Hop::Tcp(proxy.connect(|| network.tls(), &host, port).await?),
+        (None, None) => Hop::Tcp(MaybeTls::Plain(tcp::connect(&host, port).await?)),
     };
     if !matches!(url.scheme(), "wss" | "https") {
         return Ok(MaybeTls::Plain(hop));
@@ -102,7 +110,8 @@ pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -
 
 /// Logs the path to the service, before the upgrade.
 fn log_path(url: &Url, proxy: Option<&Proxy>, stream: &Stream, is_signed: bool) {
-    let address = stream.tcp().peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    let address = stream.tcp().and_then(|tcp| tcp.peer_addr().ok());
+    let address = address.map(|address| address.to_string()).unwrap_or_default();
     let proxy = proxy.map_or_else(|| "none".to_owned(), ToString::to_string);
     let tls = stream.tls_version();
     tracing::debug!(host = host(url), address, proxy, tls, is_signed, "connected, asking for a websocket");
