@@ -5,9 +5,20 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use super::client::Opened;
 use super::error::AwsError;
 use crate::protocol::{DataKey, DataKeyRequest};
+use crate::secret::Secret;
+
+/// A session that may be opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its id.
+    pub session_id: String,
+    /// Stream URL; not checked.
+    pub stream_url: String,
+    /// With what.
+    pub token: Secret,
+}
 
 /// A call on its way.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, AwsError>> + Send + 'a>>;

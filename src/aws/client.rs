@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::api::Api;
+use super::api::{Api, Opened};
 use super::config::{self, AwsContext};
 use super::credentials::{CachedCredentials, Sources};
 use super::error::{AwsError, ErrorKind};
@@ -27,17 +27,6 @@ use crate::panics;
 use crate::printable::is_printable;
 use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
-
-/// A session that may be opened.
-#[derive(Debug)]
-pub struct Opened {
-    /// Its id.
-    pub session_id: String,
-    /// Stream URL; not checked.
-    pub stream_url: String,
-    /// With what.
-    pub token: Secret,
-}
 
 /// The credentials that a client signs with, without their secret.
 #[derive(Clone, Debug, PartialEq, Eq)]

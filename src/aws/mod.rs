@@ -33,9 +33,9 @@ mod retries;
 mod route;
 mod sign;
 
-pub use self::api::{Api, Call};
+pub use self::api::{Api, Call, Opened};
 pub use self::caller::Caller;
-pub use self::client::{Client, Identity, Opened};
+pub use self::client::{Client, Identity};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};
 pub use self::error::{AwsError, ErrorKind};
 pub use self::instances::ManagedInstance;
