@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::cli::{self, Invocation, StartSession};
 use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
-use crate::session::Run;
+use crate::session::{Ports, Run};
 use crate::settings::{self, Loaded, Settings, Subject};
 use crate::{commands, doctor, logging, panics, process, session, wire_log};
 
@@ -83,7 +83,15 @@ fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCod
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
     let (is_under_cli, end_settings) = (parent.is_aws_cli(), settings.clone());
     let (access, parent, style) = (None, Some(parent), Style::Official);
-    let outcome = runtime.block_on(session::run(Run { start, access, settings, recording, parent, style }));
+    let outcome = runtime.block_on(session::run(Run {
+        start,
+        access,
+        settings,
+        recording,
+        parent,
+        style,
+        ports: Ports::System,
+    }));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(passed_on(outcome.status(end_settings.exit_code), is_under_cli, &end_settings))

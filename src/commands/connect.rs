@@ -13,7 +13,7 @@ use crate::aws::{self, AwsContext, AwsError, ErrorKind, Opened};
 use crate::cli::StartSession;
 use crate::output::Style;
 use crate::process::{Signal, Signals};
-use crate::session::{self, Access, Outcome, Run};
+use crate::session::{self, Access, Outcome, Ports, Run};
 use crate::settings::Settings;
 use crate::wire_log;
 
@@ -109,7 +109,8 @@ impl<'a> Connection<'a> {
         });
         let recording = wire_log.as_ref().map(wire_log::Guard::recording);
         let access = Some(self.access.clone());
-        session::run(Run { start, access, settings, recording, parent: None, style }).await
+        let ports = Ports::System;
+        session::run(Run { start, access, settings, recording, parent: None, style, ports }).await
     }
 
     /// Starts a session; with `--wait`, as soon as the target is connected.

@@ -38,7 +38,9 @@ pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
 use self::live::Opening;
 pub(crate) use self::opening::Access;
-pub(crate) use self::port::{Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure};
+pub(crate) use self::port::{
+    Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, Ports, StartFailure,
+};
 use self::progress::{LOOK, StartProgress, Wait};
 use self::state::Session;
 use self::watch::Watch;
@@ -61,11 +63,13 @@ pub(crate) struct Run {
     /// The caller whose death ends the session; `None` if it may leave.
     pub parent: Option<Parent>,
     pub style: Style,
+    /// The ports that forwarding listens on.
+    pub ports: Ports,
 }
 
 /// Runs one session to its end.
 pub(crate) async fn run(run: Run) -> Outcome {
-    let Run { start, access, settings, recording, parent, style } = run;
+    let Run { start, access, settings, recording, parent, style, ports } = run;
     let mut console = match Console::open(&settings, style) {
         Ok(console) => console,
         Err(error) => {
@@ -84,7 +88,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
     log_start(&start);
     console.say(&official::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
-    match opening::open(start, access, settings, recording, console, watch).await {
+    match opening::open(start, access, settings, recording, console, watch, ports).await {
         Ok(session) => {
             let (id, aws) = (session.live.id.clone(), Arc::clone(&session.live.aws));
             let has_credentials = session.live.has_credentials;

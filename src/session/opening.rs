@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::live::LiveSession;
+use super::port::Ports;
 use super::starter::Starter;
 use super::state::Session;
 use super::watch::Watch;
@@ -59,6 +60,7 @@ pub(super) async fn open(
     recording: Option<Recording>,
     console: Console,
     watch: io::Result<Watch>,
+    ports: Ports,
 ) -> Result<Session, (Console, anyhow::Error)> {
     let mut console = console;
     let is_bundle_wanted = access.is_none() && is_bundle_wanted(&start);
@@ -93,7 +95,7 @@ pub(super) async fn open(
     let starter = starter(&target, &aws, start.request, &config);
     let mut live = LiveSession::new(start.session_id, Link::new(config, target), aws);
     (live.has_credentials, live.is_legacy) = (has_credentials, start.legacy);
-    Ok(Session { live, target: start.target, starter, settings, console, watch, exit_code: None })
+    Ok(Session { live, target: start.target, starter, settings, console, watch, exit_code: None, ports })
 }
 
 /// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the

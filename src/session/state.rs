@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::ending::{Closing, End, Reaper, Remains};
 use super::live::LiveSession;
+use super::port::Ports;
 use super::starter::Starter;
 use super::watch::Watch;
 use crate::link::{GaveUp, LinkEvent};
@@ -23,6 +24,8 @@ pub(super) struct Session {
     pub exit_code: Option<i32>,
     /// Starts further sessions like this one, where the caller has passed what that takes.
     pub starter: Option<Starter>,
+    /// The ports that it listens on.
+    pub ports: Ports,
 }
 
 impl Session {
@@ -51,9 +54,9 @@ impl Session {
 
     /// Separates the session, which can be run or ended by itself, from the caller's side.
     pub(super) fn split(self) -> (LiveSession, Front) {
-        let Session { live, settings, console, watch, starter, .. } = self;
+        let Session { live, settings, console, watch, starter, ports, .. } = self;
         let id = live.id.clone();
-        (live, Front { id, settings, console, watch, starter })
+        (live, Front { id, settings, console, watch, starter, ports })
     }
 
     /// Prepares the end of a run of one session.
@@ -75,6 +78,7 @@ pub(super) struct Front {
     pub console: Console,
     pub watch: Watch,
     pub starter: Option<Starter>,
+    pub ports: Ports,
 }
 
 impl Front {

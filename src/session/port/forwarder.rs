@@ -18,8 +18,8 @@ use super::super::watch::Watch;
 use super::asked::Asked;
 use super::clock::now;
 use super::listen::Listener;
-use super::listen::Listeners;
 use super::listen::SocksListener;
+use super::listen::{Listeners, Ports};
 use super::local::Journal;
 use super::local::{Budget, Limits};
 use super::mux::{self, REPORTS, Report, Run};
@@ -95,14 +95,16 @@ impl Forwarded {
     async fn bind(&self, settings: &Settings) -> Result<Listener, ListenFailure> {
         let bound = match &self.listen {
             ListenOn::Port(Some(host), port) if host.is_empty() || host == "*" => {
-                match Listener::bind_port(*port, Some(EVERYWHERE)).await {
+                match Listener::bind_port(&Ports::System, *port, Some(EVERYWHERE)).await {
                     Ok(listener) => Ok(listener),
                     // Without IPv6.
-                    Err(_) => Listener::bind_port(*port, Some(EVERYWHERE_IPV4)).await,
+                    Err(_) => Listener::bind_port(&Ports::System, *port, Some(EVERYWHERE_IPV4)).await,
                 }
             }
-            ListenOn::Port(Some(host), port) => Listener::bind_port(*port, Some(host)).await,
-            ListenOn::Port(None, port) => Listener::bind_port(*port, settings.local_host.as_deref()).await,
+            ListenOn::Port(Some(host), port) => Listener::bind_port(&Ports::System, *port, Some(host)).await,
+            ListenOn::Port(None, port) => {
+                Listener::bind_port(&Ports::System, *port, settings.local_host.as_deref()).await
+            }
             ListenOn::File(path) => Listener::bind_file(&path.to_string_lossy()),
         };
         bound.map_err(|error| {
@@ -142,7 +144,7 @@ impl Forwarder {
         }
         let socks = match forwarding.socks {
             Some(port) => {
-                let socks = SocksListener::bind(port, !settings.any_user).await;
+                let socks = SocksListener::bind(&Ports::System, port, !settings.any_user).await;
                 let failure = |reason: String| ListenFailure { index: None, port: Some(port), reason };
                 Some(socks.map_err(|error| failure(error.to_string()))?)
             }
@@ -181,7 +183,8 @@ impl Forwarder {
         }
         let (reports, from_connections) = mpsc::channel(REPORTS);
         let journal = Journal::new(&settings);
-        let front = Front { id: String::new(), settings, console, watch, starter: Some(starter) };
+        let starter = Some(starter);
+        let front = Front { id: String::new(), settings, console, watch, starter, ports: Ports::System };
         let run =
             Run { front, pools, budget, reports, journal, has_accepted: false, refusals: BTreeSet::new() };
         Ok(Forwarder { run, listeners, from_connections, bound })

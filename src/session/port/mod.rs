@@ -39,6 +39,7 @@ pub(crate) use self::forwarder::{
     Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure,
 };
 use self::listen::Listener;
+pub(crate) use self::listen::Ports;
 use super::ending::{Closing, End};
 use super::state::Session;
 use crate::output::{Kind, Status, sentences};
@@ -47,7 +48,8 @@ use crate::settings::Settings;
 
 /// Listens, and runs until the session ends or a signal comes.
 pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Closing) {
-    let listener = match Listener::bind(properties, session.settings.local_host.as_deref()).await {
+    let Session { ports, settings, .. } = &session;
+    let listener = match Listener::bind(ports, properties, settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
             if let Some(advice) = error.advice() {

@@ -144,7 +144,7 @@ pub(super) type Report = ((PoolId, ConnectionNumber), FromConnection);
 impl Run {
     /// Opens the further ports and the SOCKS listener. One that cannot be opened is told; the others work.
     async fn listen_further(&mut self, listeners: &mut Listeners) {
-        let Run { front: Front { console, settings, starter, .. }, pools, .. } = self;
+        let Run { front: Front { console, settings, starter, ports, .. }, pools, .. } = self;
         settings.forward.mistakes.iter().for_each(|mistake| console.complain(mistake));
         let forwards = settings.forward.list.clone();
         if forwards.is_empty() && settings.socks.is_none() {
@@ -155,7 +155,8 @@ impl Run {
             return;
         };
         for Forward { bind, local_port, destination } in forwards {
-            match Listener::bind_port(local_port, bind.as_deref().or(settings.local_host.as_deref())).await {
+            let host = bind.as_deref().or(settings.local_host.as_deref());
+            match Listener::bind_port(ports, local_port, host).await {
                 Ok(listener) => {
                     let (port, name) = (listener.port(), Some(destination.to_string()));
                     let pool = pools.add(destination, starter, settings.sessions);
@@ -180,7 +181,7 @@ impl Run {
         let Some(address) = &settings.socks else { return };
         let (socks, name) = match address {
             SocksAddress::Port(port) => {
-                (SocksListener::bind(*port, !settings.any_user).await, format!("port {port}"))
+                (SocksListener::bind(ports, *port, !settings.any_user).await, format!("port {port}"))
             }
             SocksAddress::File(path) => (SocksListener::bind_file(path), path.display().to_string()),
         };

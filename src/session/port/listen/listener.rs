@@ -1,4 +1,4 @@
-//! Local listeners: TCP and UNIX sockets.
+//! Local listeners: TCP, UNIX sockets, ports of the process alone.
 //!
 //! Listening says nothing about the destination. The agent looks its name up once, when the session begins, and dials
 //! the addresses it found for every later connection, one after the other inside its accept loop: a record that
@@ -17,12 +17,14 @@ use tokio::time::Instant;
 
 use super::super::local::LocalStream;
 use super::bind::{advice, bind, error_text};
+use super::memory::{MemoryListener, MemoryPorts, Ports};
 use crate::output::{official, sentences};
 use crate::process;
 use crate::protocol::PortProperties;
 use crate::session::state::sleep_until;
 
-/// The local listeners of one session: TCP on one or more addresses with the same port, or a socket file.
+/// The local listeners of one session: TCP on one or more addresses with the same port, a socket file, or a
+/// port of the process.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp {
@@ -32,7 +34,12 @@ pub(crate) enum Listener {
         taken: Option<SocketAddr>,
     },
     #[cfg(unix)]
-    Unix { socket: tokio::net::UnixListener, _file: SocketFile, path: String },
+    Unix {
+        socket: tokio::net::UnixListener,
+        _file: SocketFile,
+        path: String,
+    },
+    Memory(MemoryListener),
 }
 
 impl Listener {
@@ -42,6 +49,7 @@ impl Listener {
     /// # Errors
     /// The official plugin's words, `listen tcp 127.0.0.1:<port>: bind: address already in use`.
     pub(crate) async fn bind(
+        ports: &Ports,
         properties: &PortProperties,
         host: Option<&str>,
     ) -> Result<Listener, ListenError> {
@@ -52,14 +60,21 @@ impl Listener {
             "" => 0,
             text => text.parse::<u16>().map_err(|_| ListenError::Port(text.to_owned()))?,
         };
-        Listener::bind_port(port, host).await
+        Listener::bind_port(ports, port, host).await
     }
 
     /// Listens on a TCP port, on `localhost` (both address families) or `host`. Port 0 is any free one.
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub(crate) async fn bind_port(port: u16, host: Option<&str>) -> Result<Listener, ListenError> {
+    pub(crate) async fn bind_port(
+        ports: &Ports,
+        port: u16,
+        host: Option<&str>,
+    ) -> Result<Listener, ListenError> {
+        if let Ports::Memory(ports) = ports {
+            return Listener::bind_memory(ports, port);
+        }
         let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
         let addresses = addresses(host, port, looked_up)?;
         if addresses.is_empty() {
@@ -73,13 +88,22 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::bind`], and if another process has the port on one of them: it would get a part of the clients.
-    pub(crate) async fn bind_loopback(port: u16) -> Result<Listener, ListenError> {
+    pub(crate) async fn bind_loopback(ports: &Ports, port: u16) -> Result<Listener, ListenError> {
+        if let Ports::Memory(ports) = ports {
+            return Listener::bind_memory(ports, port);
+        }
         let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
         let listener = Listener::bind_all(&addresses).await?;
         match listener.taken() {
             Some(address) => Err(ListenError::bind(address, &io::ErrorKind::AddrInUse.into())),
             None => Ok(listener),
         }
+    }
+
+    fn bind_memory(ports: &MemoryPorts, port: u16) -> Result<Listener, ListenError> {
+        let listener = ports.bind(port);
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        listener.map(Listener::Memory).map_err(|error| ListenError::bind(address, &error))
     }
 
     /// Listens on the first address, and on the others where that is possible. A free port is one that is free on all.
@@ -122,6 +146,7 @@ impl Listener {
                 .all(|socket| socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback())),
             #[cfg(unix)]
             Listener::Unix { .. } => false,
+            Listener::Memory(_) => false,
         }
     }
 
@@ -131,6 +156,7 @@ impl Listener {
             Listener::Tcp { taken, .. } => *taken,
             #[cfg(unix)]
             Listener::Unix { .. } => None,
+            Listener::Memory(_) => None,
         }
     }
 
@@ -140,13 +166,14 @@ impl Listener {
             Listener::Tcp { port, .. } => Some(*port),
             #[cfg(unix)]
             Listener::Unix { .. } => None,
+            Listener::Memory(listener) => Some(listener.port()),
         }
     }
 
     /// The socket file, if it is one.
     pub(crate) fn socket(&self) -> Option<String> {
         match self {
-            Listener::Tcp { .. } => None,
+            Listener::Tcp { .. } | Listener::Memory(_) => None,
             #[cfg(unix)]
             Listener::Unix { path, .. } => Some(path.clone()),
         }
@@ -162,6 +189,7 @@ impl Listener {
             },
             #[cfg(unix)]
             Listener::Unix { path, .. } => path.clone(),
+            Listener::Memory(listener) => format!("port {} of this program", listener.port()),
         }
     }
 
@@ -171,6 +199,7 @@ impl Listener {
             Listener::Tcp { port, .. } => official::port_opened(*port, session_id),
             #[cfg(unix)]
             Listener::Unix { path, .. } => official::unix_socket_opened(path, session_id),
+            Listener::Memory(listener) => official::port_opened(listener.port(), session_id),
         }
     }
 
@@ -189,6 +218,7 @@ impl Listener {
             Listener::Unix { socket, .. } => {
                 socket.poll_accept(cx).map_ok(|(stream, _)| LocalStream::Unix(stream))
             }
+            Listener::Memory(listener) => listener.poll_accept(cx).map(LocalStream::Memory).map(Ok),
         }
     }
 
@@ -401,6 +431,20 @@ mod tests {
         assert_eq!(texts(None, Ok(&["127.0.0.1:80"])).unwrap(), ["127.0.0.1:80"], "as the hosts file has it");
     }
 
+    #[tokio::test]
+    async fn a_port_of_the_process_is_listened_on_like_those_of_the_machine() {
+        let ports = MemoryPorts::default();
+        let within = Ports::Memory(ports.clone());
+        let listener = Listener::bind_port(&within, 0, None).await.unwrap();
+        let port = listener.port().unwrap();
+        let error = Listener::bind_loopback(&within, port).await.unwrap_err().to_string();
+        assert_eq!(error, format!("listen tcp 127.0.0.1:{port}: bind: address already in use"));
+        let client = ports.connect(port).unwrap();
+        let stream = listener.accept().await.unwrap();
+        stream.shutdown().unwrap();
+        client.hung_up().await;
+    }
+
     /// It would get the clients that try that address first.
     #[tokio::test]
     async fn another_process_on_the_other_loopback_address_is_noticed() {
@@ -408,12 +452,16 @@ mod tests {
         let taken = other.local_addr().unwrap();
         let addresses = [(Ipv4Addr::LOCALHOST, taken.port()).into(), taken];
         assert_eq!(Listener::bind_all(&addresses).await.unwrap().taken(), Some(taken));
-        let error = Listener::bind_loopback(taken.port()).await.unwrap_err();
+        let error = Listener::bind_loopback(&Ports::System, taken.port()).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen tcp [::1]:{}: bind: address already in use", taken.port())
         );
-        assert_eq!(Listener::bind_loopback(0).await.unwrap().taken(), None, "a free port is free on both");
+        assert_eq!(
+            Listener::bind_loopback(&Ports::System, 0).await.unwrap().taken(),
+            None,
+            "a free port is free on both"
+        );
     }
 
     #[test]

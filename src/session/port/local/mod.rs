@@ -3,9 +3,11 @@
 mod connection;
 mod gauge;
 mod journal;
+mod memory;
 mod stream;
 
 pub(crate) use self::connection::{CHUNK, Connection, FromConnection};
 pub(crate) use self::gauge::{Budget, Gauge, Limits};
 pub(crate) use self::journal::Journal;
+pub(crate) use self::memory::MemoryStream;
 pub(crate) use self::stream::LocalStream;

@@ -1,4 +1,4 @@
-//! The local end of a connection: TCP, or a socket file.
+//! The local end of a connection: TCP, a socket file, or another part of the process.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -11,24 +11,27 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use super::memory::MemoryStream;
 use crate::process::{PeerOwner, peer_owner};
 
-/// A TCP connection or one to a socket file. It is read and written through shared references: by a connection's task, and
+/// A TCP connection, one to a socket file, or one within the process. It is read and written through shared references: by a connection's task, and
 /// by the session, which writes what need not wait.
 #[derive(Debug)]
 pub(crate) enum LocalStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Memory(MemoryStream),
 }
 
-/// The same expression for both kinds.
+/// The same expression for all kinds.
 macro_rules! each {
     ($stream:expr, $inner:ident => $value:expr) => {
         match $stream {
             LocalStream::Tcp($inner) => $value,
             #[cfg(unix)]
             LocalStream::Unix($inner) => $value,
+            LocalStream::Memory($inner) => $value,
         }
     };
 }
@@ -42,6 +45,7 @@ impl LocalStream {
             }
             #[cfg(unix)]
             LocalStream::Unix(_) => "the socket file".to_owned(),
+            LocalStream::Memory(_) => "this program".to_owned(),
         }
     }
 
@@ -51,6 +55,7 @@ impl LocalStream {
             LocalStream::Tcp(stream) => _ = stream.set_zero_linger(),
             #[cfg(unix)]
             LocalStream::Unix(_) => {}
+            LocalStream::Memory(stream) => stream.reset(),
         }
     }
 
@@ -65,6 +70,7 @@ impl LocalStream {
             },
             #[cfg(unix)]
             LocalStream::Unix(_) => PeerOwner::Trusted,
+            LocalStream::Memory(_) => PeerOwner::Trusted,
         }
     }
 
@@ -97,7 +103,12 @@ impl LocalStream {
 
     /// Shows the other side the end of what is written.
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        each!(self, stream => SockRef::from(stream).shutdown(Shutdown::Write))
+        match self {
+            LocalStream::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            LocalStream::Memory(stream) => stream.shutdown(),
+        }
     }
 
     /// Resolves when the local side sends no more or is gone, whatever of it has not been read yet. Cancel-safe.
@@ -107,7 +118,12 @@ impl LocalStream {
     /// from unread data; wine reports it after the data has been read.
     pub(crate) async fn hung_up(&self) {
         loop {
-            let ready = each!(self, stream => stream.ready(Interest::READABLE).await);
+            let ready = match self {
+                LocalStream::Tcp(stream) => stream.ready(Interest::READABLE).await,
+                #[cfg(unix)]
+                LocalStream::Unix(stream) => stream.ready(Interest::READABLE).await,
+                LocalStream::Memory(stream) => return stream.hung_up().await,
+            };
             if ready.map_or(true, |ready| ready.is_read_closed()) {
                 return;
             }

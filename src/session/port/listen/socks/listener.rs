@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::listener::{ListenError, Listener};
+use super::super::memory::Ports;
 use super::handshake::{Handshake, Refusal, Step};
 use crate::destination::Destination;
 use crate::process::{PeerOwner, descriptor_limit};
@@ -52,8 +53,12 @@ impl SocksListener {
     ///
     /// # Errors
     /// As [`Listener::bind_loopback`].
-    pub(crate) async fn bind(port: u16, is_guarded: bool) -> Result<SocksListener, ListenError> {
-        Ok(SocksListener::new(Listener::bind_loopback(port).await?, is_guarded))
+    pub(crate) async fn bind(
+        ports: &Ports,
+        port: u16,
+        is_guarded: bool,
+    ) -> Result<SocksListener, ListenError> {
+        Ok(SocksListener::new(Listener::bind_loopback(ports, port).await?, is_guarded))
     }
 
     /// Listens on a socket file, which only the user can open.
@@ -161,6 +166,7 @@ async fn handshake(stream: LocalStream) -> Option<Client> {
         LocalStream::Tcp(stream) => shake_hands(stream, LocalStream::Tcp).await,
         #[cfg(unix)]
         LocalStream::Unix(stream) => shake_hands(stream, LocalStream::Unix).await,
+        LocalStream::Memory(stream) => shake_hands(stream, LocalStream::Memory).await,
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_client_takes_the_place_of_the_oldest_that_is_silent() {
-        let mut listener = SocksListener::bind(0, true).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, true).await.unwrap();
         listener.max_handshakes = 4;
         let mut silent = Vec::new();
         for _ in 0..4 {
@@ -268,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_that_come_in_a_burst_are_all_served() {
-        let mut listener = SocksListener::bind(0, true).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, true).await.unwrap();
         listener.max_handshakes = 4;
         let mut clients = Vec::new();
         for _ in 0..40 {
@@ -284,7 +290,7 @@ mod tests {
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
     #[tokio::test]
     async fn clients_that_come_and_say_nothing_cost_a_bounded_number_of_descriptors() {
-        let mut listener = SocksListener::bind(0, true).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, true).await.unwrap();
         (listener.max_handshakes, listener.patience) = (8, Duration::from_millis(2));
         let mut silent = Vec::new();
         for _ in 0..10 {

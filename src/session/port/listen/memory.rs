@@ -1,0 +1,129 @@
+//! Ports of the process alone: what a program that embeds forwarding connects to without a socket.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::super::local::MemoryStream;
+
+/// The ports that listeners are bound to.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Ports {
+    /// Those of this machine.
+    #[default]
+    System,
+    /// Those of a process.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the program itself has clients in other processes"))]
+    Memory(MemoryPorts),
+}
+
+/// The ports of a process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryPorts(Arc<Mutex<BTreeMap<u16, Backlog>>>);
+
+/// Connections that wait to be accepted.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: VecDeque<MemoryStream>,
+    waker: Option<Waker>,
+}
+
+/// A bound port; free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct MemoryListener {
+    ports: MemoryPorts,
+    port: u16,
+}
+
+impl MemoryPorts {
+    /// Binds a port; 0 is any free one.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub(super) fn bind(&self, port: u16) -> io::Result<MemoryListener> {
+        let mut bound = self.lock();
+        let free = || (FIRST_FREE..=u16::MAX).find(|port| !bound.contains_key(port));
+        let port = if port == 0 { free().ok_or(io::ErrorKind::AddrInUse)? } else { port };
+        if bound.contains_key(&port) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        bound.insert(port, Backlog::default());
+        Ok(MemoryListener { ports: self.clone(), port })
+    }
+
+    /// Connects to a port.
+    ///
+    /// # Errors
+    /// When nothing listens there, or too many connections wait.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the program itself has clients in other processes"))]
+    pub(crate) fn connect(&self, port: u16) -> io::Result<MemoryStream> {
+        let mut bound = self.lock();
+        let backlog = bound.get_mut(&port).filter(|backlog| backlog.waiting.len() < MAX_WAITING);
+        let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (near, far) = MemoryStream::pair();
+        backlog.waiting.push_back(near);
+        backlog.waker.take().into_iter().for_each(Waker::wake);
+        Ok(far)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, Backlog>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemoryListener {
+    /// The port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The next connection. One task at a time may wait.
+    pub(super) fn poll_accept(&self, cx: &Context<'_>) -> Poll<MemoryStream> {
+        let mut bound = self.ports.lock();
+        let Some(backlog) = bound.get_mut(&self.port) else { return Poll::Pending };
+        match backlog.waiting.pop_front() {
+            Some(stream) => Poll::Ready(stream),
+            None => {
+                backlog.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for MemoryListener {
+    fn drop(&mut self) {
+        let backlog = self.ports.lock().remove(&self.port);
+        for stream in backlog.into_iter().flat_map(|backlog| backlog.waiting) {
+            stream.reset();
+        }
+    }
+}
+
+/// The first port for listeners that want any: IANA's range of dynamic ports.
+const FIRST_FREE: u16 = 49_152;
+/// Connections that wait to be accepted, as many as the standard library's listeners have.
+const MAX_WAITING: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_takes_connections_until_it_is_dropped() {
+        let ports = MemoryPorts::default();
+        assert!(ports.connect(80).is_err());
+        let listener = ports.bind(80).unwrap();
+        assert!(ports.bind(80).is_err() && ports.bind(0).unwrap().port() >= FIRST_FREE);
+        let (client, other) = (ports.connect(80).unwrap(), ports.connect(80).unwrap());
+        let served = poll_fn(|cx| listener.poll_accept(cx)).await;
+        served.try_write(b"hello").unwrap();
+        client.readable().await.unwrap();
+        drop(listener);
+        other.hung_up().await;
+        assert!(ports.connect(80).is_err());
+    }
+}
