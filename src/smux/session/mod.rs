@@ -2,11 +2,12 @@
 
 mod invariants;
 mod sending;
+mod tentative;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::config::{Config, Role};
 use super::error::{Error, OpenError, SendError};
@@ -105,6 +106,11 @@ pub struct Session {
     schedule: Schedule,
     turn: Option<Turn>,
     frame: OpenFrame,
+    /// Frames of tentative messages.
+    tentative: BytesMut,
+    /// Their repetition, as far as it is still to be sent.
+    repetition: Bytes,
+    is_settled: bool,
     /// A NOP is to be sent.
     nop: bool,
     timers: Option<Timers>,
@@ -141,6 +147,9 @@ impl Session {
             schedule: Schedule::default(),
             turn: None,
             frame: OpenFrame::default(),
+            tentative: BytesMut::new(),
+            repetition: Bytes::new(),
+            is_settled: false,
             nop: false,
             timers,
             buffered: 0,

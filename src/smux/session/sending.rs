@@ -1,6 +1,6 @@
 //! Choice of the next bytes to send: the turns of the streams.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::super::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
 use super::super::schedule::Turn;
@@ -15,10 +15,15 @@ impl Session {
         if self.failure.is_some() {
             return None;
         }
+        // Anything else would be taken for the repetition.
+        if !self.tentative.is_empty() && self.has_frames() {
+            self.settle();
+        }
         let mut out = BytesMut::new();
+        out.put(self.repetition.split_to(max.min(self.repetition.len())));
         while out.len() < max {
             if self.frame.is_done() {
-                let Some(header) = self.next_frame() else { break };
+                let Some(header) = self.next_frame(self.config.max_frame) else { break };
                 self.frame = OpenFrame::new(header);
             }
             out.reserve((max - out.len()).min(HEADER_LEN + self.buffered));
@@ -30,22 +35,26 @@ impl Session {
                 self.buffered -= count;
             }
         }
+        self.is_settled |= !out.is_empty();
         self.assert_invariants();
         (!out.is_empty()).then(|| out.freeze())
     }
 
     /// Returns whether [`poll_transmit`](Self::poll_transmit) has something to give.
     pub fn has_transmit(&self) -> bool {
-        let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
-        self.failure.is_none()
-            && (self.nop
-                || !self.frame.is_done()
-                || waiting.any(|id| self.streams.get(&id).is_some_and(Stream::has_transmit)))
+        self.failure.is_none() && (!self.repetition.is_empty() || self.has_frames())
     }
 
-    /// Begins the next frame: a NOP, or one of the stream whose turn it is. A turn is SYN, one PSH and FIN,
-    /// as far as each is due.
-    fn next_frame(&mut self) -> Option<Header> {
+    fn has_frames(&self) -> bool {
+        let mut waiting = self.turn.iter().map(|turn| turn.id).chain(self.schedule.iter());
+        self.nop
+            || !self.frame.is_done()
+            || waiting.any(|id| self.streams.get(&id).is_some_and(Stream::has_transmit))
+    }
+
+    /// Begins the next frame: a NOP, or one of the stream whose turn it is, with at most `max_payload` bytes. A turn is SYN,
+    /// one PSH and FIN, as far as each is due.
+    pub(super) fn next_frame(&mut self, max_payload: u16) -> Option<Header> {
         if std::mem::take(&mut self.nop) {
             return Some(Header::Nop);
         }
@@ -55,8 +64,7 @@ impl Session {
                 none => none.insert(Turn::new(self.schedule.next()?)),
             };
             let id = turn.id;
-            let next =
-                self.streams.get_mut(&id).and_then(|stream| stream.next(turn.pushed, self.config.max_frame));
+            let next = self.streams.get_mut(&id).and_then(|stream| stream.next(turn.pushed, max_payload));
             match next {
                 Some(Next::Syn) => {
                     turn.served = true;

@@ -2,6 +2,7 @@
 
 mod interop;
 mod properties;
+mod tentative;
 
 /// The zero of virtual time: tests need some instant, and none of them lets it pass by itself.
 pub(super) fn epoch() -> std::time::Instant {
