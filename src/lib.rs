@@ -113,8 +113,11 @@
 //! | the first byte after a lost websocket | 3 for ResumeSession (TCP, TLS, the call), then 4 up to the opening frame's answer |
 //!
 //! Credentials are looked up during the steps up to TLS, so keys, a profile's process or the AWS CLI's cache add nothing;
-//! a role or SSO profile without credentials in that cache adds what STS or SSO take beyond those steps. The first data of
-//! a session waits in addition until the agent listens (`AGENT_SETTLES` in `protocol::channel`).
+//! a role or SSO profile without credentials in that cache adds what STS or SSO take beyond those steps. In the moment
+//! after its handshake an agent acknowledges and ignores input (`protocol::settling`). The first message of a forwarded
+//! connection need not wait for that, since it is repeated in such a way that it counts once (`smux::session::tentative`).
+//! What does not fit in it, and the input of other sessions, waits until 20 ms have passed between the end of the handshake and
+//! its arrival, or until the first output; a path of 20 ms and later input wait for nothing.
 //!
 //! # Invariants
 //!

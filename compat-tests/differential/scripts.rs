@@ -269,20 +269,30 @@ fn port(plugin: &Path, agent: &'static str) -> String {
     let gateway = Gateway::scripted(move |socket| {
         socket.port_session(agent);
         let mut up = Vec::new();
-        while !up.ends_with(b"hello") {
+        let hello = loop {
             let Some(frame) = socket.input_of(wire::PAYLOAD_OUTPUT) else { return };
             up.extend(frame.payload);
-        }
-        seen.add(format!("sent {}", up.escape_ascii()));
+            let taken = if multiplexed { wire::smux_taken(&up) } else { up.clone() };
+            if taken.ends_with(b"hello") {
+                break taken;
+            }
+        };
+        seen.add(format!("sent {}", hello.escape_ascii()));
         let answer = if multiplexed { wire::smux(1, 2, 3, b"welcome") } else { b"welcome".to_vec() };
         socket.data(wire::PAYLOAD_OUTPUT, answer);
-        let frame = if multiplexed {
-            socket.input_of(wire::PAYLOAD_OUTPUT)
-        } else {
-            socket.input_of(wire::PAYLOAD_FLAG)
-        };
-        if let Some(frame) = frame {
-            seen.input(&frame);
+        while let Some(frame) =
+            socket.input_of(if multiplexed { wire::PAYLOAD_OUTPUT } else { wire::PAYLOAD_FLAG })
+        {
+            if !multiplexed {
+                seen.input(&frame);
+                break;
+            }
+            up.extend(&frame.payload);
+            let payload = wire::smux_taken(&up)[hello.len()..].to_vec();
+            if !payload.is_empty() {
+                seen.input(&Frame { payload, ..frame });
+                break;
+            }
         }
         socket.close("");
     });

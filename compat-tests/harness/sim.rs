@@ -12,9 +12,8 @@ pub fn sim() -> Sim {
     start(Config::default())
 }
 
-/// An agent that ignores input for a while after the handshake, as a real one may on a busy machine.
-pub fn sim_that_listens_late() -> Sim {
-    let deaf_after_handshake = Duration::from_millis(10);
+/// An agent that ignores input for a time after the handshake, as a real one may on a busy machine.
+pub fn sim_that_listens_after(deaf_after_handshake: Duration) -> Sim {
     start(Config {
         agent: AgentOptions { deaf_after_handshake, ..AgentOptions::default() },
         ..Config::default()

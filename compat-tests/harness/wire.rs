@@ -159,6 +159,23 @@ pub fn smux(version: u8, command: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Bytes that a smux server acts on: frames that are complete, without data of streams that were never opened.
+pub fn smux_taken(mut bytes: &[u8]) -> Vec<u8> {
+    let (mut opened, mut taken) = (Vec::new(), Vec::new());
+    while let Some(header) = bytes.first_chunk::<8>() {
+        let [_, command, l0, l1, stream @ ..] = *header;
+        let Some(frame) = bytes.get(..8 + usize::from(u16::from_le_bytes([l0, l1]))) else { break };
+        bytes = &bytes[frame.len()..];
+        if command == 0 {
+            opened.push(stream);
+        }
+        if command != 2 || opened.contains(&stream) {
+            taken.extend_from_slice(frame);
+        }
+    }
+    taken
+}
+
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("within the header")
 }

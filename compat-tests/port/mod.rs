@@ -2,6 +2,7 @@
 
 #[cfg(unix)]
 pub mod additional;
+mod late_agents;
 #[cfg(unix)]
 mod limits;
 #[cfg(unix)]

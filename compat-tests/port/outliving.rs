@@ -13,7 +13,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
 use crate::harness::process::{Running, has_usr1};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_that_listens_late, sim_with_agent};
+use crate::harness::sim::{assert_all_ended, sim, sim_that_listens_after, sim_with_agent};
 
 /// A port that outlives its sessions.
 struct Port {
@@ -140,7 +140,8 @@ fn three_ends(sessions: usize) {
 /// A connection that waits for its session has bytes ready when the handshake is complete.
 #[test]
 fn a_waiting_connection_reaches_an_agent_that_listens_late() {
-    let (mut world, sim, echo) = (World::new(), sim_that_listens_late(), Server::echo());
+    let (mut world, sim, echo) =
+        (World::new(), sim_that_listens_after(Duration::from_millis(10)), Server::echo());
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let port = Port::start(&mut world, &started);
     for round in 0..3 {

@@ -130,6 +130,17 @@ impl Link {
         self.connection.channel().input_room()
     }
 
+    /// Returns the number of bytes that one [`Input::Tentative`] may have now; 0 once the agent listens.
+    pub fn tentative_room(&self) -> usize {
+        let channel = self.connection.channel();
+        if channel.is_settling() && channel.wants_input() { channel.max_payload() } else { 0 }
+    }
+
+    /// Returns whether the agent may ignore input now. It waits, except for [`Input::Tentative`].
+    pub fn is_held(&self) -> bool {
+        self.connection.channel().is_held()
+    }
+
     /// Takes something to send; it goes out with the next [`Link::next`].
     pub fn send(&mut self, input: Input) {
         self.connection.channel_mut().send(input);

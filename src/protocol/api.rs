@@ -75,6 +75,9 @@ pub enum Transmit {
 pub enum Input {
     /// User data. Small pieces are joined, large ones cut.
     Bytes(Bytes),
+    /// User data that goes at once, in a message of its own, while [`Channel::is_settling`](super::Channel::is_settling): the
+    /// agent may take it or ignore it, and is sent a repetition after [`Event::Listening`] that counts in the second case only.
+    Tentative(Bytes),
     /// The terminal's size.
     Size(TerminalSize),
     /// A signal to the agent.
@@ -108,6 +111,8 @@ pub enum Event {
     DataKeyNeeded(DataKeyRequest),
     /// The agent could not reach the destination.
     PortRefused,
+    /// The agent takes all input from now on. Only after [`Input::Tentative`].
+    Listening,
     /// The agent is not connected (true), or is again (false).
     Paused(bool),
     /// Nothing that was sent has been acknowledged for this long: a destination that does not read, or a dead path.

@@ -21,6 +21,7 @@ mod payload;
 mod recv;
 mod rtt;
 mod send;
+mod settling;
 mod silent_agent;
 #[cfg(test)]
 pub(crate) mod tests;

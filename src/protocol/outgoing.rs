@@ -19,6 +19,8 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 enum Piece {
     Bytes(Bytes),
+    /// User data in a message of its own.
+    Tentative(Bytes),
     Message(PayloadType, Bytes),
 }
 
@@ -27,6 +29,8 @@ enum Piece {
 pub(super) enum Next {
     /// User data, to be encrypted where the session is.
     Data(Bytes),
+    /// The same, perhaps ignored.
+    Tentative(Bytes),
     /// Anything else, as it is.
     Control(PayloadType, Bytes),
 }
@@ -44,7 +48,11 @@ impl Outgoing {
 
     pub(super) fn push(&mut self, input: Input) {
         match input {
-            Input::Bytes(bytes) if bytes.is_empty() => {}
+            Input::Bytes(bytes) | Input::Tentative(bytes) if bytes.is_empty() => {}
+            Input::Tentative(bytes) => {
+                self.bytes += bytes.len();
+                self.input.push_back(Piece::Tentative(bytes));
+            }
             Input::Bytes(bytes) => {
                 self.bytes += bytes.len();
                 self.input.push_back(Piece::Bytes(bytes));
@@ -71,6 +79,11 @@ impl Outgoing {
         !self.input.is_empty()
     }
 
+    /// Returns whether the next input is tentative.
+    pub(super) fn is_tentative(&self) -> bool {
+        matches!(self.input.front(), Some(Piece::Tentative(_)))
+    }
+
     /// Takes what the next message carries: at most `limit` bytes of user data. Input only when the session is ready.
     pub(super) fn pop(&mut self, limit: usize, is_ready: bool) -> Option<Next> {
         if let Some((payload_type, body)) = self.answers.pop_front() {
@@ -81,6 +94,10 @@ impl Outgoing {
         }
         match self.input.pop_front()? {
             Piece::Message(payload_type, body) => Some(Next::Control(payload_type, body)),
+            Piece::Tentative(body) => {
+                self.bytes -= body.len();
+                Some(Next::Tentative(body))
+            }
             Piece::Bytes(first) => {
                 let body = self.join(first, limit);
                 self.bytes -= body.len();

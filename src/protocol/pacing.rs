@@ -27,33 +27,20 @@ pub(super) struct Pacer {
     empty_at: Option<Instant>,
     /// The last message took the last whole token.
     is_dry: bool,
-    /// No message goes before this time.
-    held_until: Option<Instant>,
 }
 
 impl Pacer {
     /// A full bucket for `rate` messages a second; 0 is no limit.
     pub(super) fn new(rate: u32) -> Pacer {
         let interval = (rate > 0).then(|| Duration::from_secs(1) / rate);
-        Pacer { interval, empty_at: None, is_dry: false, held_until: None }
+        Pacer { interval, empty_at: None, is_dry: false }
     }
 
     /// When the next message may go; a time in the past or `None` is now. One of many waits, when the bucket has run
     /// dry, until [`GROUP`] may go together: a wake-up, a write and a TLS record for each is what an upload costs.
     pub(super) fn next_at(&self, is_bulk: bool) -> Option<Instant> {
         let tokens = if is_bulk && self.is_dry { GROUP } else { 1 };
-        let paced = self.empty_at.zip(self.interval).map(|(empty_at, interval)| empty_at + interval * tokens);
-        paced.max(self.held_until)
-    }
-
-    /// Lets no message go before `until`.
-    pub(super) fn hold(&mut self, until: Instant) {
-        self.held_until = Some(until);
-    }
-
-    /// Ends [`Pacer::hold`].
-    pub(super) fn release(&mut self) {
-        self.held_until = None;
+        self.empty_at.zip(self.interval).map(|(empty_at, interval)| empty_at + interval * tokens)
     }
 
     /// Returns whether a message may go now.
@@ -63,7 +50,6 @@ impl Pacer {
 
     /// Counts a message that goes now.
     pub(super) fn take(&mut self, now: Instant) {
-        self.held_until = None;
         let Some(interval) = self.interval else { return };
         let full = now.checked_sub(interval * BURST);
         let level = match (self.empty_at, full) {

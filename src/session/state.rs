@@ -118,9 +118,11 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
                 tracing::debug!(length = bytes.len(), "dropped output that no session expects");
                 return None;
             }
-            Event::DataKeyNeeded(_) | Event::ExitCode { .. } | Event::PortRefused | Event::Ready(_) => {
-                return None;
-            }
+            Event::DataKeyNeeded(_)
+            | Event::ExitCode { .. }
+            | Event::Listening
+            | Event::PortRefused
+            | Event::Ready(_) => return None,
         },
     };
     console.tell(&status);

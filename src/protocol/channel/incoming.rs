@@ -69,6 +69,7 @@ impl Channel {
                 return self.handle_output(message);
             }
             PayloadType::Flag => {
+                self.settle();
                 if Flag::from_payload(&message.payload) == Some(Flag::ConnectToPortError) {
                     self.events.push_back(Event::PortRefused);
                 }
@@ -93,7 +94,7 @@ impl Channel {
                 self.become_ready(SessionKind::Shell);
             }
             // Its session runs: it takes input, too.
-            State::Ready => self.pacer.release(),
+            State::Ready => self.settle(),
             _ => return tracing::debug!("dropped output of a session that is not ready"),
         }
         self.handshake.finish();
@@ -149,14 +150,25 @@ impl Channel {
             let is_unprotected = self.encryption.is_encrypted() && text != ENCRYPTED;
             self.events.push_back(Event::Notice { text: self.outside_text(text), is_unprotected });
         }
-        // The way there takes a part of the time that the agent needs.
-        let round_trip = self.sender.rtt().smoothed();
-        self.pacer.hold(now + AGENT_SETTLES.saturating_sub(round_trip));
+        self.settling.handle_complete(now, self.sender.rtt().smoothed());
         match self.handshake.session().cloned() {
             Some(kind) => self.become_ready(kind),
             None => self.close(CloseReason::UnknownSession),
         }
         Ok(())
+    }
+
+    /// The agent has shown that it listens.
+    fn settle(&mut self) {
+        let is_over = self.settling.release();
+        self.handle_listening(is_over);
+    }
+
+    pub(super) fn handle_listening(&mut self, repeats: bool) {
+        self.sender.set_hasty(self.settling.is_hasty());
+        if repeats {
+            self.events.push_back(Event::Listening);
+        }
     }
 
     fn handle_challenge(&mut self, body: &[u8]) -> Result<(), HandshakeError> {
@@ -246,10 +258,3 @@ const PAUSE_GRACE: Duration = Duration::from_secs(1);
 const ENCRYPTED: &str = "This session is encrypted using AWS KMS.";
 const NOT_ENCRYPTED: &str = "the agent's message says that the session is encrypted, and it is not";
 const TOO_LATE: &str = "the agent's handshake came after the session had begun";
-/// Time after its `HandshakeComplete` in which an agent may still acknowledge input and ignore it: it sends the
-/// message before it sets the flag that lets input through (agent source, `PerformHandshake`). What is between
-/// takes microseconds, or its machine's time to come back to it: with agent 3.3.1142 on two cores at a load of
-/// 13 it took more than 1 ms in 11 of 1,500 sessions, and 72 ms at most. With 5 ms here, 3 of 2,500 such
-/// sessions lost their first bytes. No acknowledgement tells that the agent listens, since it acknowledges what
-/// it ignores; its first output does.
-const AGENT_SETTLES: Duration = Duration::from_millis(20);

@@ -40,6 +40,7 @@ use super::pacing::Pacer;
 use super::payload::{self, OpenDataChannel, TerminalSize};
 use super::recv::Receiver;
 use super::send::Sender;
+use super::settling::Settling;
 use super::silent_agent::SilentAgent;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -152,6 +153,7 @@ pub struct Channel {
     has_output: bool,
     /// State of an agent that has sent nothing yet.
     silent_agent: SilentAgent,
+    settling: Settling,
     /// True if the session was told that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
@@ -188,6 +190,7 @@ impl Channel {
             early_size: None,
             has_output: false,
             silent_agent: SilentAgent::default(),
+            settling: Settling::default(),
             is_stalled: false,
             handshake: Handshake::new(config.client_version.clone()),
             time_left: None,
@@ -292,6 +295,8 @@ impl Channel {
             _ => {}
         }
         self.step_with_silent_agent(now);
+        let is_over = self.settling.handle_timeout(now);
+        self.handle_listening(is_over);
         self.tell_pause(now);
         let stalled = self.sender.unacknowledged_for(now);
         if stalled >= self.config.give_up_after {
@@ -353,6 +358,21 @@ impl Channel {
     /// Returns the number of bytes that [`Channel::send`] takes before [`Channel::wants_input`] turns false.
     pub fn input_room(&self) -> usize {
         if self.wants_input() { self.input_limit() - self.outgoing.bytes() } else { 0 }
+    }
+
+    /// Returns whether the agent may ignore input, which is for a moment after its handshake. [`Input::Tentative`] need not wait.
+    pub fn is_settling(&self) -> bool {
+        self.settling.is_under_way()
+    }
+
+    /// Returns whether all input except [`Input::Tentative`] waits in the channel until the agent has had its time.
+    pub fn is_held(&self) -> bool {
+        self.settling.is_held()
+    }
+
+    /// Returns the largest payload of one message, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.config.max_payload
     }
 
     /// Returns the largest number of bytes of input that may wait to be sent: two messages, so that what is
@@ -442,7 +462,11 @@ impl Channel {
         let send = if self.paused.is_some() { probe } else { pacing };
         let acks = self.acks.due_at().map(|at| (at, "acknowledgements"));
         let pause = self.pause_notice_at.map(|at| (at, "pause notice"));
-        [handshake, give_up, delivery, send, acks, pause].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let settling = self.settling.poll_timeout().map(|at| (at, "agent that settles"));
+        [handshake, give_up, delivery, send, acks, pause, settling]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// Returns the capabilities of the agent; none before its handshake.

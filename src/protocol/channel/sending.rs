@@ -17,7 +17,8 @@ impl Channel {
     }
 
     pub(super) fn has_new(&self) -> bool {
-        self.outgoing.has_answers() || (self.state == State::Ready && self.outgoing.has_input())
+        let may_go = || self.outgoing.is_tentative() || !self.settling.is_held();
+        self.outgoing.has_answers() || (self.state == State::Ready && self.outgoing.has_input() && may_go())
     }
 
     pub(super) fn may_resend(&self) -> bool {
@@ -60,6 +61,11 @@ impl Channel {
         let limit = self.config.max_payload.saturating_sub(self.encryption.overhead()).max(1);
         let (payload_type, body) = match self.outgoing.pop(limit, self.state == State::Ready)? {
             Next::Data(body) => (PayloadType::Output, self.encrypted(body)?),
+            Next::Tentative(body) => {
+                self.settling.handle_tentative();
+                self.sender.set_hasty(self.settling.is_hasty());
+                (PayloadType::Output, self.encrypted(body)?)
+            }
             Next::Control(payload_type, body) => (payload_type, body),
         };
         let size = body.len();

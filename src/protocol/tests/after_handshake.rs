@@ -42,14 +42,17 @@ fn completed(rate: u32, rtt: Duration) -> (Channel, Instant) {
     channel.handle_frame(start, data(0, PayloadType::HandshakeRequest, request));
     assert_eq!(sent(&mut channel, start, start).len(), 1);
     let now = start + rtt;
-    let ack = br#"{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"00000000-0000-0000-0000-000000000001","AcknowledgedMessageSequenceNumber":0,"IsSequentialMessage":true}"#;
-    channel.handle_frame(
-        now,
-        from_agent(MessageType::Acknowledge, 0, PayloadType::Other(0), Bytes::from_static(ack)),
-    );
+    channel.handle_frame(now, ack(0));
     channel.handle_frame(now, data(1, PayloadType::HandshakeComplete, b"{}"));
     assert!(matches!(channel.poll_event(), Some(Event::Ready(SessionKind::Port(_)))));
     (channel, now)
+}
+
+fn ack(number: i64) -> Bytes {
+    let body = format!(
+        r#"{{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"00000000-0000-0000-0000-000000000001","AcknowledgedMessageSequenceNumber":{number},"IsSequentialMessage":true}}"#
+    );
+    from_agent(MessageType::Acknowledge, 0, PayloadType::Other(0), body.into())
 }
 
 #[test]
@@ -96,6 +99,59 @@ fn later_data_goes_at_once() {
     channel.handle_timeout(later);
     channel.send(Input::Bytes(Bytes::from_static(b"x")));
     assert_eq!(sent(&mut channel, later, later).len(), 1);
+}
+
+/// The session repeats it, so that it may be ignored.
+#[test]
+fn tentative_input_does_not_wait() {
+    let (mut channel, now) = completed(900, MS);
+    assert!(channel.is_settling() && channel.is_held());
+    channel.send(Input::Tentative(Bytes::from_static(b"a")));
+    channel.send(Input::Tentative(Bytes::from_static(b"b")));
+    channel.send(Input::Bytes(Bytes::from_static(b"c")));
+    let sent = sent(&mut channel, now, now);
+    assert_eq!(sent.len(), 2, "separate messages, and the rest waits");
+    for number in 1..3 {
+        channel.handle_frame(now + MS, ack(number));
+    }
+    let later = self::sent(&mut channel, now + MS, now + 19 * MS);
+    assert_eq!(
+        later,
+        [(now + 19 * MS, PayloadType::Output)],
+        "20 ms after the end of the handshake was sent"
+    );
+    assert!(!channel.is_held() && channel.is_settling());
+    channel.handle_frame(now + 20 * MS, ack(3));
+    assert!(channel.poll_event().is_none());
+    self::sent(&mut channel, now + 20 * MS, now + 300 * MS);
+    assert!(matches!(channel.poll_event(), Some(Event::Listening)));
+    assert!(!channel.is_settling() && channel.poll_event().is_none());
+}
+
+/// An agent whose port handler does not run yet refuses input without an acknowledgement, for less than a millisecond.
+#[test]
+fn tentative_input_that_is_refused_is_resent_soon() {
+    let (mut channel, now) = completed(900, MS);
+    channel.send(Input::Tentative(Bytes::from_static(b"a")));
+    let times: Vec<_> = sent(&mut channel, now, now + 19 * MS).into_iter().map(|(at, _)| at - now).collect();
+    assert!(times.len() >= 6 && times[1] <= 3 * MS, "{times:?}");
+    // An agent that takes longer is not one that has just begun.
+    let later = sent(&mut channel, now + 19 * MS, now + 200 * MS);
+    assert!(later.len() <= 2, "{later:?}");
+}
+
+#[test]
+fn the_first_output_shows_that_the_agent_listens() {
+    for (payload_type, body) in [(PayloadType::Output, &b"x"[..]), (PayloadType::Flag, &[0, 0, 0, 3])] {
+        let (mut channel, now) = completed(900, MS);
+        channel.send(Input::Tentative(Bytes::from_static(b"a")));
+        assert_eq!(sent(&mut channel, now, now).len(), 1);
+        let answer = from_agent(MessageType::OutputStreamData, 2, payload_type, Bytes::copy_from_slice(body));
+        channel.handle_frame(now + MS, answer);
+        assert!(matches!(channel.poll_event(), Some(Event::Listening)));
+        assert!(matches!(channel.poll_event(), Some(Event::Output(_) | Event::PortRefused)));
+        assert!(!channel.is_settling() && !channel.is_held());
+    }
 }
 
 /// An agent that its machine keeps from running acknowledges and ignores a size that comes before it listens.

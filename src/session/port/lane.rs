@@ -246,7 +246,11 @@ impl Lane {
         // For the deadline of the notice that a reader stalls.
         streams.set_room(now(), self.gauge.has_room());
         let link = &mut session.link;
-        while link.wants_input()
+        if let Some(bytes) = streams.poll_tentative(link.tentative_room()) {
+            link.send(Input::Tentative(bytes));
+        }
+        while !link.is_held()
+            && link.wants_input()
             && let Some(bytes) = streams.poll_transmit(link.input_room())
         {
             link.send(Input::Bytes(bytes));
@@ -382,6 +386,12 @@ impl Lane {
                 Ok(()) => LaneEvent::Progress,
                 Err(error) => LaneEvent::Ended(error.into()),
             },
+            LinkEvent::Channel(Event::Listening) => {
+                if let State::Ready(_, streams) = &mut self.state {
+                    streams.settle();
+                }
+                LaneEvent::Progress
+            }
             LinkEvent::Channel(Event::PortRefused) => {
                 self.reach = Reach::Refused;
                 self.refusals += 1;

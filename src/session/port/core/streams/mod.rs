@@ -204,6 +204,21 @@ impl Streams {
         bytes
     }
 
+    /// A message of at most `max` bytes for an agent that may not listen yet ([`smux::Session::poll_tentative`]).
+    #[must_use]
+    pub(crate) fn poll_tentative(&mut self, max: usize) -> Option<Bytes> {
+        let bytes = self.smux.poll_tentative(max);
+        if bytes.is_some() {
+            self.feed();
+        }
+        bytes
+    }
+
+    /// The agent listens: what was tentative is to be repeated.
+    pub(crate) fn settle(&mut self) {
+        self.smux.settle();
+    }
+
     /// Asks for more where room has come up.
     pub(crate) fn feed(&mut self) {
         let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
