@@ -291,7 +291,10 @@ impl Connection {
         }
     }
 
+    /// A full queue of acknowledgements ends the reading, too: the service does not read, and a pong that waits cannot be seen.
+    /// Whether that path is dead is TCP's to find out.
     fn demand(&self, reads: bool) -> Demand {
+        let reads = reads && self.channel.wants_frames();
         Demand { reads, is_outstanding: self.channel.awaits_answer(), rtt: self.channel.rtt() }
     }
 }
@@ -310,6 +313,8 @@ fn message(recorder: Option<&Recorder>, transmit: Transmit) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::{MessageType, PayloadType};
+    use crate::protocol::{self, Input};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -337,6 +342,42 @@ mod tests {
         connection.handle_message(now, Message::Pong(Bytes::new()));
         assert!(connection.is_open() && !connection.is_opening());
         assert!(matches!(connection.poll_event(true), Some(LinkEvent::Resumed)));
+    }
+
+    /// The service sends, and reads nothing itself: neither acknowledgements nor pings.
+    #[test]
+    fn a_websocket_that_takes_no_acknowledgements_is_not_silent() {
+        let start = Instant::now();
+        let mut connection = Connection::new(start, Config::default(), "host".into(), 1);
+        assert!(connection.poll_attempt(start).is_some());
+        connection.handle_opened(start, UNIX_EPOCH, "token", None);
+        for sequence in 0.. {
+            let output = protocol::message::Message {
+                message_type: MessageType::OutputStreamData,
+                created_ms: 0,
+                sequence,
+                flags: 0,
+                id: uuid::Uuid::nil(),
+                payload_type: PayloadType::Output,
+                payload: Bytes::from_static(b"x"),
+            };
+            if !connection.wants_frames() {
+                break;
+            }
+            connection.handle_message(start, Message::Binary(output.encode()));
+            while connection.poll_event(true).is_some() {}
+        }
+        connection.channel_mut().send(Input::Bytes(Bytes::from_static(b"y")));
+        for second in 0..600 {
+            connection.handle_timeout(start + SECOND * second, true);
+            assert!(connection.is_open(), "silent after {second} s");
+        }
+        // Acknowledgements are written: the frames that wait are read, or missed.
+        let now = start + SECOND * 600;
+        while connection.poll_transmit(now).is_some() {}
+        connection.handle_timeout(now, true);
+        connection.handle_timeout(now + SECOND * 60, true);
+        assert!(!connection.is_open());
     }
 
     #[test]

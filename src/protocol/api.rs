@@ -160,5 +160,6 @@ pub struct Stats {
     pub rtt: Duration,
 }
 
-/// The official plugin gives up after 3,000 resends at intervals of 100 ms.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+/// Default idle timeout of the service. The official plugin gives up after five minutes (3,000 resends at intervals of 100 ms),
+/// in which a program at the destination may well be stopped; whether the path is dead is the link's to find out.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(20 * 60);

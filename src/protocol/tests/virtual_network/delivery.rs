@@ -126,6 +126,6 @@ fn an_agent_that_stops_acknowledging_is_given_up_and_not_flooded() {
         }
     }
     assert!(matches!(closed, Some(CloseReason::GaveUp(_))), "{closed:?}");
-    assert!(now - start < Duration::from_secs(302));
-    assert!(sent < 128 + 2 + 200, "{sent} messages into a silent path");
+    assert!(now - start < Duration::from_secs(20 * 60 + 2));
+    assert!(sent < 128 + 2 + 700, "{sent} messages into a silent path");
 }
