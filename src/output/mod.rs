@@ -17,7 +17,7 @@ mod status;
 use bytes::Bytes;
 
 pub(crate) use self::console::{Console, Style, WriteError};
-pub(crate) use self::status::{Kind, Status, Subject};
+pub(crate) use self::status::{Cause, Kind, Status, Subject, events};
 use crate::settings::{Settings, When};
 
 /// A line for stderr about something that has gone wrong outside of a session, as the settings want it.

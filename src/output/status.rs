@@ -1,6 +1,7 @@
 //! Changes of state, reported on stderr: as text for people, or as JSON for tools (`SSM_PLUGIN_STATUS=json`).
 //!
-//! The manual page lists the events and their fields. They are kept: tools read them. A new one may come at any time.
+//! The manual page lists the events and their fields, from [`events`]. They are kept: tools read them. A new one may
+//! come at any time.
 
 use std::time::SystemTime;
 
@@ -11,13 +12,30 @@ use serde::Serialize;
 
 use super::sentences;
 
-/// One change of state.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Status {
-    /// The session of argv is being opened.
-    Opening { session: String },
-    /// It is there, or a further listener is.
+/// Makes [`Status`] and [`events`] of the events and their meanings for the manual page.
+macro_rules! events {
+    ($($(#[doc = $meaning:literal])+ $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {
+        /// One change of state.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(tag = "event", rename_all = "snake_case")]
+        pub(crate) enum Status {
+            $($(#[doc = $meaning])+ $name { $($(#[$attribute])* $field: $type,)* },)*
+        }
+
+        /// Returns the events for the manual page: name, meaning and fields.
+        pub(crate) fn events() -> Vec<(String, &'static str, String)> {
+            vec![$({
+                let fields: Vec<String> = [$(<$type as Field>::form(stringify!($field))),*].concat();
+                (snake_case(stringify!($name)), concat!($($meaning),+).trim(), fields.join(", "))
+            },)*]
+        }
+    };
+}
+
+events! {
+    /// The session is being opened.
+    Opening { session: String, }
+    /// The session or an additional listener is ready.
     Ready {
         kind: Kind,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,72 +46,73 @@ pub(crate) enum Status {
         socket: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
-    },
+    }
     /// The connection to the service is lost and is being opened again.
     Lost {
         #[serde(flatten)]
         of: Subject,
         reason: String,
-    },
-    /// It is back.
+    }
+    /// The connection is back.
     Resumed {
         #[serde(flatten)]
         of: Subject,
-    },
-    /// The agent is not connected to the service.
+    }
+    /// The service has paused the session, usually because the agent is not connected.
     Paused {
         #[serde(flatten)]
         of: Subject,
-    },
-    /// The pause is over.
+    }
+    /// The agent is connected again.
     Unpaused {
         #[serde(flatten)]
         of: Subject,
-    },
-    /// A session behind a port has started after the first.
+    }
+    /// An additional session behind a port has started.
     SessionStarted {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
+        // A sentence for people is wanted, too.
         #[serde(skip)]
         is_told: bool,
-    },
-    /// A session behind a port that outlives it has ended.
+    }
+    /// A session ended; its port stays open.
     SessionEnded {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
         reason: String,
-    },
-    /// A local connection was accepted.
+    }
+    /// A local connection was accepted. Its number is in connection.
     ConnectionOpened {
         connection: u64,
         from: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
-    },
-    /// It is over. Bytes to the remote and back.
-    ConnectionClosed { connection: u64, seconds: f64, sent: u64, received: u64 },
-    /// The agent could not reach the destination.
+    }
+    /// A local connection was closed. Bytes to the remote are in sent, those back in received.
+    ConnectionClosed { connection: u64, seconds: f64, sent: u64, received: u64, }
+    /// The agent could not reach a destination.
     DestinationRefused {
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
-    },
-    /// A local reader has held up its session for long.
+    }
+    /// A slow local client has blocked its session for several seconds.
     ReaderStalled {
         #[serde(flatten)]
         of: Subject,
-    },
-    /// Any other message to people.
+    }
+    /// Any other message for people.
     Message {
         #[serde(flatten)]
         of: Subject,
         text: String,
-    },
+    }
     /// An error.
-    Failure { text: String },
-    /// The end of the program.
-    End { cause: &'static str, reason: String },
+    Failure { text: String, }
+    /// The end of the program. The reason may be empty.
+    End { cause: Cause, reason: String, }
 }
 
 /// The session and destination that an event is about. Of several sessions behind a port only the oldest
@@ -117,6 +136,20 @@ pub(crate) enum Kind {
     Port,
     Forward,
     Socks,
+}
+
+/// Reason for the end of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cause {
+    Closed,
+    Finished,
+    ReaderGone,
+    Interrupted,
+    Terminated,
+    TimedOut,
+    NotStarted,
+    Failed,
 }
 
 #[derive(Serialize)]
@@ -186,6 +219,69 @@ impl Status {
     }
 }
 
+/// A type of fields, for the manual page.
+trait Field {
+    /// Returns the field's entries: its name, in brackets if it may be absent; none if tools do not get it.
+    fn form(name: &str) -> Vec<String> {
+        vec![name.to_owned()]
+    }
+}
+
+impl Field for String {}
+impl Field for u64 {}
+impl Field for f64 {}
+
+impl<T> Field for Option<T> {
+    fn form(name: &str) -> Vec<String> {
+        vec![format!("[{name}]")]
+    }
+}
+
+impl Field for bool {
+    fn form(_name: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Field for Subject {
+    fn form(_name: &str) -> Vec<String> {
+        vec!["[session]".to_owned(), "[destination]".to_owned()]
+    }
+}
+
+impl Field for Kind {
+    fn form(name: &str) -> Vec<String> {
+        use Kind::{Command, Forward, Port, Shell, Socks, Ssh};
+        vec![with_words(name, &[Shell, Command, Ssh, Port, Forward, Socks])]
+    }
+}
+
+impl Field for Cause {
+    fn form(name: &str) -> Vec<String> {
+        use Cause::{Closed, Failed, Finished, Interrupted, NotStarted, ReaderGone, Terminated, TimedOut};
+        let all = [Closed, Finished, ReaderGone, Interrupted, Terminated, TimedOut, NotStarted, Failed];
+        vec![with_words(name, &all)]
+    }
+}
+
+/// A field with the words that it may have.
+fn with_words(name: &str, words: &[impl Serialize]) -> String {
+    let words = words.iter().filter_map(|word| serde_json::to_value(word).ok()?.as_str().map(str::to_owned));
+    format!("{name} ({})", words.collect::<Vec<_>>().join(", "))
+}
+
+/// A variant's name as serde writes it.
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +311,58 @@ mod tests {
         assert_eq!(fields(&Status::message("text")), ["event", "text", "time"]);
         let of = Subject { session: Some("s".into()), destination: Some("db:1".into()) };
         assert_eq!(fields(&Status::Resumed { of }), ["destination", "event", "session", "time"]);
+    }
+
+    /// One event of each kind, with all of its fields.
+    fn all() -> Vec<Status> {
+        let of = Subject { session: Some("s".into()), destination: Some("db:1".into()) };
+        let (session, destination) = (of.session.clone(), of.destination.clone());
+        let (id, reason, text) = ("s".to_owned(), "r".to_owned(), "t".to_owned());
+        vec![
+            Status::Opening { session: id.clone() },
+            Status::Ready {
+                kind: Kind::Shell,
+                session,
+                port: Some(1),
+                socket: Some("x".into()),
+                destination: destination.clone(),
+            },
+            Status::Lost { of: of.clone(), reason: reason.clone() },
+            Status::Resumed { of: of.clone() },
+            Status::Paused { of: of.clone() },
+            Status::Unpaused { of: of.clone() },
+            Status::SessionStarted { session: id.clone(), destination: destination.clone(), is_told: true },
+            Status::SessionEnded { session: id, destination: destination.clone(), reason: reason.clone() },
+            Status::ConnectionOpened { connection: 1, from: "x".into(), destination: destination.clone() },
+            Status::ConnectionClosed { connection: 1, seconds: 1.0, sent: 1, received: 1 },
+            Status::DestinationRefused { destination },
+            Status::ReaderStalled { of: of.clone() },
+            Status::Message { of, text: text.clone() },
+            Status::Failure { text },
+            Status::End { cause: Cause::Closed, reason },
+        ]
+    }
+
+    #[test]
+    fn the_manual_names_each_event_and_its_fields() {
+        let listed: Vec<(String, Vec<String>)> = events()
+            .into_iter()
+            .map(|(name, _, listed)| {
+                let without_words = listed.split(" (").map(|part| part.rsplit(')').next().unwrap());
+                let listed = without_words.collect::<String>();
+                let fields = listed.split(", ").map(|field| field.trim_matches(['[', ']']).to_owned());
+                let mut fields: Vec<String> = fields.chain(["event".into(), "time".into()]).collect();
+                fields.sort();
+                (name, fields)
+            })
+            .collect();
+        let sent: Vec<(String, Vec<String>)> = all()
+            .iter()
+            .map(|status| {
+                let line: serde_json::Value = serde_json::from_slice(&status.json()).unwrap();
+                (line["event"].as_str().unwrap().to_owned(), fields(status))
+            })
+            .collect();
+        assert_eq!(listed, sent);
     }
 }

@@ -13,7 +13,7 @@ use super::starter::Starting;
 use super::watch::Watch;
 use crate::aws::{self, AwsError};
 use crate::link::{Link, LinkEvent};
-use crate::output::{Console, Status, Style, WriteError, official, sentences};
+use crate::output::{Cause, Console, Status, Style, WriteError, official, sentences};
 use crate::process::Signal;
 use crate::protocol::{Event, Flag, Input};
 use crate::term;
@@ -65,14 +65,14 @@ impl End {
     /// The last event of the run.
     pub(super) fn status(&self) -> Status {
         let (cause, reason) = match self {
-            End::Closed(output) => ("closed", output.as_str()),
-            End::Finished => ("finished", ""),
-            End::ReaderGone => ("reader_gone", ""),
-            End::Interrupted => ("interrupted", ""),
-            End::Terminated => ("terminated", ""),
-            End::TimedOut => ("timed_out", ""),
-            End::NotStarted(reason) => ("not_started", reason.as_str()),
-            End::Failed(reason) => ("failed", reason.as_str()),
+            End::Closed(output) => (Cause::Closed, output.as_str()),
+            End::Finished => (Cause::Finished, ""),
+            End::ReaderGone => (Cause::ReaderGone, ""),
+            End::Interrupted => (Cause::Interrupted, ""),
+            End::Terminated => (Cause::Terminated, ""),
+            End::TimedOut => (Cause::TimedOut, ""),
+            End::NotStarted(reason) => (Cause::NotStarted, reason.as_str()),
+            End::Failed(reason) => (Cause::Failed, reason.as_str()),
         };
         Status::End { cause, reason: reason.to_owned() }
     }

@@ -46,7 +46,7 @@ use self::state::Session;
 use self::watch::Watch;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
-use crate::output::{Console, Kind, Status, Style, WriteError, official, sentences};
+use crate::output::{Cause, Console, Kind, Status, Style, WriteError, official, sentences};
 use crate::panics;
 use crate::process::{Parent, Signal};
 use crate::protocol::{CloseReason, Event, SessionKind};
@@ -115,7 +115,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let reason = format!("{error:#}");
             console.fail(&official::cannot_start(&reason), &reason);
             console.suggest();
-            console.tell(&Status::End { cause: "not_started", reason });
+            console.tell(&Status::End { cause: Cause::NotStarted, reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
                 console.complain(&error.to_string());
                 let _ = console.flush().await;
