@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! program
+//! help  manual
 //! commands  doctor
 //! session
 //! cli  output  logging
@@ -26,6 +27,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`program`] | the order of a run: arguments, settings, log, session |
+//! | [`help`], [`manual`] | `--help` and the manual page, from the tables of commands, settings and events |
 //! | [`cli`] | the positional argv contract |
 //! | [`settings`] | every setting of our own, with its default |
 //! | [`output`] | everything that is printed: what callers parse, byte for byte, events, the console |
@@ -173,8 +175,10 @@ mod commands;
 mod destination;
 mod doctor;
 mod files;
+mod help;
 pub mod link;
 mod logging;
+mod manual;
 mod output;
 mod panics;
 mod printable;

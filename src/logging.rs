@@ -96,8 +96,13 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 /// When it cannot be written.
 pub(crate) fn check(settings: &Settings) -> anyhow::Result<PathBuf> {
     open(settings)?;
+    place(settings).context("no home directory")
+}
+
+/// The file of the settings, or the directory of the daily files; `None` without a home directory.
+pub(crate) fn place(settings: &Settings) -> Option<PathBuf> {
     let daily = || settings.state_dir.as_ref().map(|state| state.join(DIRECTORY));
-    settings.log_file.clone().or_else(daily).context("no home directory")
+    settings.log_file.clone().or_else(daily)
 }
 
 /// Writes one field of a line or a span. Its value may hold text from outside, and stays on the line.

@@ -10,7 +10,7 @@ use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
 use crate::session::{Ports, Run};
 use crate::settings::{self, Loaded, Settings, Subject};
-use crate::{commands, doctor, logging, panics, process, session, wire_log};
+use crate::{commands, doctor, help, logging, manual, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
 /// exit status. To be called first, before any thread exists.
@@ -28,8 +28,8 @@ pub fn main() -> ExitCode {
     let text = match invocation {
         Ok(Invocation::Version) => official::version(&loaded.settings.reported_version),
         Ok(Invocation::Installed) => official::INSTALLED.to_owned(),
-        Ok(Invocation::Help) => settings::help(),
-        Ok(Invocation::Manual) => settings::manual(&commands::manual()),
+        Ok(Invocation::Help) => help_text(&loaded.settings),
+        Ok(Invocation::Manual) => manual::manual(),
         Ok(Invocation::UnknownOperation(word)) => {
             if io::stderr().is_terminal() {
                 let _ = io::stderr().write_all(&output::failure_line(&loaded.settings, sentences::COMMANDS));
@@ -37,6 +37,7 @@ pub fn main() -> ExitCode {
             official::unknown_operation(&word)
         }
         Ok(Invocation::InvalidOperation) => official::INVALID_OPERATION.to_owned(),
+        Ok(Invocation::DoctorHelp) => help::doctor(),
         Ok(Invocation::Doctor(words)) => return examine(&words, &loaded),
         Ok(Invocation::StartSession(start)) => {
             if start.response_is_argument {
@@ -95,6 +96,13 @@ fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCod
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(passed_on(outcome.status(end_settings.exit_code), is_under_cli, &end_settings))
+}
+
+/// `--help`, with the files of this user on this system.
+fn help_text(settings: &Settings) -> String {
+    let file = settings::config_file(|name| std::env::var_os(name));
+    let diagnostics = logging::place(settings);
+    help::help(help::Files { settings: file.as_deref(), diagnostics: diagnostics.as_deref() })
 }
 
 /// The session of argv, for the sections of the settings file.

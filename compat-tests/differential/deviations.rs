@@ -118,7 +118,9 @@ fn every_setting_of_ours_is_a_deviation() {
     let all = all();
     let help = run(World::new().plugin().arg("--help")).text();
     let is_name = |word: &&str| word.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_');
-    let rows = help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let (_, settings) = help.split_once("SETTINGS: ").expect("settings");
+    let (settings, _) = settings.split_once("EXAMPLES").expect("their end");
+    let rows = settings.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let settings: Vec<&str> = rows.filter(is_name).collect();
     assert!(settings.contains(&"LINES") && settings.contains(&SETTING_OF_BOTH), "{settings:?}");
     for setting in settings.into_iter().filter(|name| *name != SETTING_OF_BOTH) {

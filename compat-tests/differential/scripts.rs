@@ -108,7 +108,8 @@ fn words(plugin: &Path, words: &[&str]) -> String {
     let world = World::with_plugin(plugin);
     let mut running = Running::spawn(world.plugin().args(words));
     let _stdin = running.take_stdin();
-    transcript(&running.finish_or_give_up(HANGING), &Notes::default(), None)
+    let home = world.home().display().to_string();
+    transcript(&running.finish_or_give_up(HANGING), &Notes::default(), None).replace(&home, "<home>")
 }
 
 fn argv_no_target(plugin: &Path) -> String {

@@ -99,13 +99,18 @@ fn version_starts_no_runtime() {
 }
 
 #[test]
-fn help_is_one_screen() {
-    let finished = run_words(&["--help"]);
+fn help_names_commands_settings_and_this_users_files() {
+    let world = World::new();
+    let finished = run(world.plugin().arg("--help"));
     finished.assert_ok();
     let text = finished.text();
-    assert!(text.contains("session-manager-plugin"), "{text}");
-    assert!(text.contains("SSM_PLUGIN_"), "it names the environment variables: {text}");
-    assert!(text.lines().count() <= 60, "one screen, not {} lines", text.lines().count());
+    let file = world.home().join(".config/session-manager-plugin/config.toml").display().to_string();
+    for words in ["--man", "  ssh-config ", "SETTINGS: EVERYDAY", "SSM_PLUGIN_RESTART ", "EXAMPLES", &file] {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+    for line in text.lines().filter(|line| !line.starts_with("  /")) {
+        assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
+    }
 }
 
 #[test]

@@ -474,12 +474,14 @@ fn on_a_terminal() {
 }
 
 #[test]
-fn asked_for_help_it_gives_that() {
+fn its_help() {
     let world = World::new();
     for words in [["doctor", "--help"], ["doctor", "-h"]] {
         let finished = run(world.plugin().args(words));
         finished.assert_ok();
-        assert!(finished.text().contains("--profile <profile>"), "{}", finished.text());
+        let text = finished.text();
+        assert!(text.contains("--profile <profile>") && text.contains("Exit status:"), "{text}");
+        assert!(!text.contains("SSM_PLUGIN_RESTART"), "it is about doctor alone: {text}");
     }
 }
 
@@ -487,6 +489,9 @@ fn asked_for_help_it_gives_that() {
 fn words_it_does_not_know() {
     let finished = run(World::new().plugin().args(["doctor", "--fix"]));
     assert_eq!(finished.status.code(), Some(2));
-    assert_eq!(finished.errors(), "session-manager-plugin doctor: unknown argument \"--fix\"; see --help\n");
+    assert_eq!(
+        finished.errors(),
+        "session-manager-plugin doctor: unknown argument \"--fix\"; see doctor --help\n"
+    );
     assert_eq!(finished.text(), "");
 }

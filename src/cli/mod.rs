@@ -3,7 +3,7 @@
 //! | arguments | meaning |
 //! |---|---|
 //! | none | say that the plugin is installed |
-//! | `--version`, `--help` | answer and end |
+//! | `--version`, `--help` or `-h`, `--man` | print a text |
 //! | `doctor` … | look for what is wrong |
 //! | one or two others | unknown operation |
 //! | response, region, operation | legacy start: KMS needs a newer caller |
@@ -43,6 +43,8 @@ pub enum Invocation {
     InvalidOperation,
     /// `doctor` and the words after it.
     Doctor(Vec<String>),
+    /// `doctor --help` or `doctor -h`.
+    DoctorHelp,
     /// Run a session.
     StartSession(Box<StartSession>),
 }
@@ -120,7 +122,9 @@ pub fn parse(
         [] => return Ok(Invocation::Installed),
         [word] if word == "--version" => return Ok(Invocation::Version),
         [word] if is_help(word) => return Ok(Invocation::Help),
-        [word, rest @ ..] if word == "doctor" && rest.iter().any(is_help) => return Ok(Invocation::Help),
+        [word, rest @ ..] if word == "doctor" && rest.iter().any(is_help) => {
+            return Ok(Invocation::DoctorHelp);
+        }
         [word, rest @ ..] if word == "doctor" => {
             return Ok(Invocation::Doctor(
                 rest.iter().map(|word| word.to_string_lossy().into_owned()).collect(),

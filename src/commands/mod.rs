@@ -41,6 +41,7 @@ use tokio::runtime::Builder;
 
 use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
+pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, Loaded, Settings, Subject, When};
 use crate::{logging, process};
 
@@ -49,9 +50,19 @@ pub(crate) fn is_command(word: &OsStr) -> bool {
     word.to_str().is_some_and(|word| grammar::NAMES.contains(&word))
 }
 
-/// The manual page's sections about the commands, in roff.
-pub(crate) fn manual() -> String {
+/// Returns the commands with their meanings in one line.
+pub(crate) fn list() -> Vec<(String, String)> {
+    usage::list()
+}
+
+/// Returns the commands for the manual page.
+pub(crate) fn manual() -> Vec<CommandManual> {
     usage::manual()
+}
+
+/// Returns the options of all commands, with their meanings.
+pub(crate) fn common_options() -> Vec<(String, String)> {
+    usage::common_options()
 }
 
 /// Runs the command that the arguments (without the program's name) ask for.

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 
-use clap::Arg;
 use clap::error::ErrorKind;
+use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use super::grammar::{self, PROGRAM, Request};
-use crate::settings::roff;
 use crate::version::COMPATIBLE_VERSION;
 
 /// An answer instead of a request.
@@ -114,28 +113,46 @@ pub(super) fn mistake(name: &str, reason: &str) -> String {
     }
 }
 
-/// The manual page's sections about the commands, in roff.
-pub(super) fn manual() -> String {
+/// A command, for the manual page.
+pub(crate) struct CommandManual {
+    /// The program's name, the command and its arguments.
+    pub usage: String,
+    pub about: String,
+    /// One line for each argument of its own.
+    pub arguments: Vec<String>,
+}
+
+/// Returns the commands for the manual page.
+pub(super) fn manual() -> Vec<CommandManual> {
     let is_common = |arg: &Arg| grammar::common_args().iter().any(|common| common.get_id() == arg.get_id());
-    let mut text = ".SH COMMANDS\nSessions without the AWS CLI. Failures of their own exit with 255, arguments that are not \
-                    understood with 2.\n"
-        .to_owned();
-    for command in grammar::command().get_subcommands() {
+    let described = |command: &Command| {
         let usage = command.clone().render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ").trim();
-        let about =
-            command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
-        text += &format!(".TP\n.B {}\n{}\n", roff(usage), roff(&about));
-        for arg in command.get_arguments().filter(|arg| !is_common(arg) && arg.get_id() != "help") {
-            text += &format!(".br\n{}\n", roff(&described(arg, ": ")));
+        let about = command.get_long_about().or(command.get_about());
+        let arguments = command.get_arguments().filter(|arg| !is_common(arg) && arg.get_id() != "help");
+        CommandManual {
+            usage: usage.trim_start_matches("Usage: ").trim().to_owned(),
+            about: about.map(ToString::to_string).unwrap_or_default(),
+            arguments: arguments.map(|arg| described(arg, ": ")).collect(),
         }
-    }
-    text += ".SH COMMAND OPTIONS\n";
-    for arg in grammar::common_args() {
-        let (name, help) = (described(&arg.clone().help(""), ""), described(&arg, "\n"));
-        text += &format!(".TP\n.B {}\n{}\n", roff(&name), roff(help.split_once('\n').unwrap_or_default().1));
-    }
-    text
+    };
+    grammar::command().get_subcommands().map(described).collect()
+}
+
+/// Returns the options of all commands, with their meanings.
+pub(super) fn common_options() -> Vec<(String, String)> {
+    let both = |arg: &Arg| {
+        let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        (described(&arg.clone().help(""), ""), meaning)
+    };
+    grammar::common_args().iter().map(both).collect()
+}
+
+/// Returns the commands with their meanings in one line.
+pub(super) fn list() -> Vec<(String, String)> {
+    let both = |command: &Command| {
+        (command.get_name().to_owned(), command.get_about().map(ToString::to_string).unwrap_or_default())
+    };
+    grammar::command().get_subcommands().map(both).collect()
 }
 
 /// `-s, --long VALUE: help`.

@@ -37,7 +37,7 @@ impl Options {
                 "--profile" => &mut options.profile,
                 "--target" => &mut options.target,
                 "--url" => &mut options.url,
-                _ => return Err(format!("unknown argument {argument:?}; see --help")),
+                _ => return Err(format!("unknown argument {argument:?}; see doctor --help")),
             };
             if value.is_none() {
                 value = arguments.next().cloned();
@@ -47,6 +47,15 @@ impl Options {
         Ok(options)
     }
 }
+
+/// The options with their values, for help and manual.
+pub(crate) const OPTIONS: &[(&str, &str, &str)] = &[
+    ("--json", "", "Print one JSON object."),
+    ("--region", "region", "Check this region instead of the environment's or the profile's."),
+    ("--profile", "profile", "Check this profile."),
+    ("--target", "target", "Look up this instance: its connection, platform and agent."),
+    ("--url", "url", "Open a websocket to this URL instead of the region's endpoint."),
+];
 
 #[cfg(test)]
 mod tests {
@@ -68,6 +77,6 @@ mod tests {
         assert_eq!(options.url.as_deref(), Some("wss://h/x?a=b"));
         assert_eq!(parse(&["--region"]).unwrap_err(), "--region needs a value");
         assert_eq!(parse(&["--url="]).unwrap_err(), "--url needs a value");
-        assert_eq!(parse(&["--fix"]).unwrap_err(), "unknown argument \"--fix\"; see --help");
+        assert_eq!(parse(&["--fix"]).unwrap_err(), "unknown argument \"--fix\"; see doctor --help");
     }
 }

@@ -14,17 +14,27 @@ use super::warning::{Warning, shown};
 use crate::files::{self, FileError};
 
 /// Path of the settings file: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the system's
-/// usual place (`~/.config`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `None` without a home.
+/// usual directory, by [`FILE_RULE`]. `None` without a home.
 pub(crate) fn config_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let (variable, directories) = USUAL_DIRECTORIES;
+    first_config_file(get, variable, directories, |path| path.exists())
+}
+
+/// The first of the usual directories that has the file, or else the first of them.
+fn first_config_file(
+    get: impl Fn(&str) -> Option<OsString>,
+    variable: &str,
+    directories: &[&str],
+    exists: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
     let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = || {
-        if cfg!(windows) {
-            absolute("LOCALAPPDATA")
-        } else {
-            absolute("HOME").map(|home| home.join(BELOW_HOME))
-        }
-    };
-    absolute("XDG_CONFIG_HOME").or_else(usual).map(|dir| dir.join(DIRECTORY).join(FILE))
+    let file = |directory: PathBuf| directory.join(DIRECTORY).join(FILE);
+    if let Some(directory) = absolute("XDG_CONFIG_HOME") {
+        return Some(file(directory));
+    }
+    let home = absolute(variable)?;
+    let files = || directories.iter().map(|directory| file(home.join(directory)));
+    files().find(|path| exists(path)).or_else(|| files().next())
 }
 
 /// The values of the settings file, by the names of the variables.
@@ -187,7 +197,19 @@ const MATCH: &str = "match";
 pub(super) const TUNNELS: &str = "tunnels";
 const DIRECTORY: &str = "session-manager-plugin";
 const FILE: &str = "config.toml";
-const BELOW_HOME: &str = if cfg!(target_os = "macos") { "Library/Application Support" } else { ".config" };
+/// The variable of the home directory, and the directories below it that may hold the file; the first that does wins.
+const USUAL_DIRECTORIES: (&str, &[&str]) = if cfg!(windows) {
+    ("LOCALAPPDATA", &[""])
+} else if cfg!(target_os = "macos") {
+    ("HOME", MACOS)
+} else {
+    ("HOME", &[".config"])
+};
+/// Users of several systems share `~/.config` among them; the other is macOS's own.
+const MACOS: &[&str] = &[".config", "Library/Application Support"];
+/// The rule of [`config_file`], for the manual page.
+pub(crate) const FILE_RULE: &str = "Otherwise it is ~/.config; on macOS ~/Library/Application Support, if ~/.config has no \
+    such file; on Windows %LOCALAPPDATA%.";
 /// Bytes; two dozen settings with room for comments.
 const MAX_SIZE: u64 = 64 << 10;
 
@@ -323,5 +345,20 @@ mod tests {
         assert_eq!(at(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/c")]), expected("/c"));
         assert_eq!(at(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "c")]), expected("/home/a/.config"));
         assert_eq!(at(&[]), None);
+    }
+
+    #[test]
+    fn on_macos_dot_config_wins_over_application_support() {
+        let root = if cfg!(windows) { r"C:\home" } else { "/home" };
+        let dot_config = Path::new(root).join(".config/session-manager-plugin/config.toml");
+        let library = Path::new(root).join("Library/Application Support/session-manager-plugin/config.toml");
+        let found = |existing: &[&Path]| {
+            let get = |name: &str| (name == "HOME").then(|| root.into());
+            first_config_file(get, "HOME", MACOS, |path| existing.contains(&path)).unwrap()
+        };
+        assert_eq!(found(&[&dot_config, &library]), dot_config);
+        assert_eq!(found(&[&library]), library);
+        assert_eq!(found(&[&dot_config]), dot_config);
+        assert_eq!(found(&[]), dot_config, "the path to create");
     }
 }

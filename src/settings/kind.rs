@@ -415,6 +415,10 @@ impl Describe for Seconds {
     fn wanted(&self) -> String {
         "a time from 1s to 1d, such as 30s or 5m".to_owned()
     }
+
+    fn range(&self) -> Option<String> {
+        Some("1s to 1d".to_owned())
+    }
 }
 
 impl Kind for Seconds {

@@ -20,8 +20,8 @@ pub(crate) struct Variable {
     pub name: &'static str,
     /// Meaning, for `--help`.
     pub meaning: &'static str,
-    /// Reason for the setting and for its default.
-    pub reason: &'static str,
+    /// Heading in `--help`.
+    pub group: &'static str,
     kind: &'static dyn Checked,
 }
 
@@ -71,17 +71,17 @@ pub(super) fn find_key(key: &str) -> Option<&'static Variable> {
     TABLE.iter().find(|row| row.name == name || row.name.strip_prefix(name::PREFIX) == Some(&name))
 }
 
-/// Makes [`Settings`], [`TABLE`] and the reading of them from rows of field, kind with its default, name, meaning and
-/// source.
+/// Makes [`Settings`], [`TABLE`] and the reading of them from groups of rows: field, kind with its default, name, meaning
+/// and the reason for it.
 macro_rules! settings {
-    ($($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $reason:literal;)*) => {
+    ($($group:literal { $($field:ident: $kind:ty = $value:expr, $name:literal, $meaning:literal, $reason:literal;)* })*) => {
         /// The settings of one run.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct Settings {
-            $(
-                #[doc = concat!("`", $name, "`\n\n```text\n", $meaning, "\n```")]
+            $($(
+                #[doc = concat!("`", $name, "`\n\n```text\n", $meaning, "\n", $reason, "\n```")]
                 pub $field: <$kind as Kind>::Value,
-            )*
+            )*)*
             /// The user's directory for state, from `XDG_STATE_HOME` or the home directory.
             pub state_dir: Option<PathBuf>,
         }
@@ -89,7 +89,7 @@ macro_rules! settings {
         impl Settings {
             pub(super) fn read<G: Fn(&str) -> Option<std::ffi::OsString>>(reader: &mut Reader<G>) -> Settings {
                 Settings {
-                    $($field: reader.read::<$kind>($name, &$value),)*
+                    $($($field: reader.read::<$kind>($name, &$value),)*)*
                     state_dir: reader.state_dir(),
                 }
             }
@@ -97,132 +97,140 @@ macro_rules! settings {
 
         /// All settings, in the order `--help` shows them.
         pub(crate) const TABLE: &[Variable] = &[
-            $(Variable { name: $name, meaning: $meaning, reason: $reason, kind: &$value },)*
+            $($(Variable { name: $name, group: $group, meaning: $meaning, kind: &$value },)*)*
         ];
     };
 }
 
 settings! {
-    exit_code: Flag = Flag,
-        "SSM_PLUGIN_EXIT_CODE",
-        "1: exit with the remote command's status, 255 for the plugin's own failures",
-        "smp#59; off, and without effect under the AWS CLI, which prints our arguments when the status is not 0 (smp#60)";
-    local_host: Host = Host("localhost"),
-        "SSM_PLUGIN_LOCAL_HOST",
-        "address a forwarded port listens on",
-        "smp#14, smp#54, the name of smp#133";
-    sessions: Number<usize> = Number { default: 1, least: 1, most: MAX_SESSIONS },
-        "SSM_PLUGIN_SESSIONS",
-        "sessions that share a forwarded port",
-        "the service's limit of messages per second counts per session";
-    restart: Flag = Flag,
-        "SSM_PLUGIN_RESTART",
-        "1: a forwarded port outlives its session; the next connection starts another",
-        "smp#55, smp#135: tunnels are lost after idle minutes, at a reboot, at a failover";
-    forward: ForwardList = ForwardList,
-        "SSM_PLUGIN_FORWARD",
-        "additional ports, each as [<bind>:]<local port>:<host>:<port>",
-        "smp#24: one terminal for each port; each is a StartSession in the audit log";
-    socks: Socks = Socks,
-        "SSM_PLUGIN_SOCKS",
-        "loopback port of a SOCKS5 proxy (0: any free port), or unix:<path>",
-        "smp#88; each destination is a StartSession in the audit log";
-    any_user: Flag = Flag,
-        "SSM_PLUGIN_ANY_USER",
-        "1: SOCKS, FORWARD and RESTART ports accept clients of other local users",
-        "what such a port starts and reaches is in your name";
-    buffer: Bytes = Bytes { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
-        "SSM_PLUGIN_BUFFER",
-        "memory for one slow reader; 4x that in total",
-        "smp#139: a reader that pauses must not stop the others of its session";
-    keep_alive_without_parent: Flag = Flag,
-        "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-        "1: keep running after the AWS CLI that started it has died",
-        "orphaned plugins keep a port open (cli#5149)";
-    allow_stream_host: Text = Text("none"),
-        "SSM_PLUGIN_ALLOW_STREAM_HOST",
-        "one more host the stream URL may name",
-        "the official plugin refuses hosts other than AWS's since 1.2.889";
-    stream_host: Text = Text("none"),
-        "SSM_PLUGIN_STREAM_HOST",
-        "connect to this host instead of the stream URL's",
-        "private vpce hosts (smp#122)";
-    skip_client_configure: Flag = Flag,
-        "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-        "true: open the first websocket unsigned, without looking up credentials",
-        "the official plugin's";
-    reported_version: Version = Version(COMPATIBLE_VERSION),
-        "SSM_PLUGIN_REPORTED_VERSION",
-        "version reported to the AWS CLI, the service and the agent",
-        "the AWS documentation announces that older versions will be refused";
-    log: Filter = Filter,
-        "SSM_PLUGIN_LOG",
-        "diagnostics: error, warn, info, debug, trace or a tracing filter",
-        "smp#139: logs are needed, but off by default";
-    log_file: File = File("in the state directory"),
-        "SSM_PLUGIN_LOG_FILE",
-        "file for the diagnostics; ~/ is the home directory",
-        "the official plugin's log folder needs root";
-    message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
-        "SSM_PLUGIN_MESSAGE_RATE",
-        "data messages a session may send per second; 0: unlimited",
-        "the service stops sessions near 1000";
-    max_payload: Bytes = Bytes { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
-        "SSM_PLUGIN_MAX_PAYLOAD",
-        "data in one message",
-        "the official plugin's StreamDataPayloadSize";
-    window: Bytes = Bytes { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
-        "SSM_PLUGIN_WINDOW",
-        "data that may be unacknowledged",
-        "measured: an agent without a window stalls";
-    status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
-        "SSM_PLUGIN_STATUS",
-        "status lines on stderr: auto (if a terminal), always, never, json",
-        "without them a lost connection looks like a hang (smp#135, cli#9282)";
-    log_connections: Flag = Flag,
-        "SSM_PLUGIN_LOG_CONNECTIONS",
-        "1: report each forwarded connection on stderr: origin, duration, bytes",
-        "smp#139: shows later what a tunnel did; SSM_PLUGIN_LOG=info always includes it";
-    quiet: Flag = Flag,
-        "SSM_PLUGIN_QUIET",
-        "1: no plugin notices on stdout, only the session's bytes",
-        "agent#358, smp#94";
-    open_timeout: Seconds = Seconds(link::Config::OPEN_TIMEOUT),
-        "SSM_PLUGIN_OPEN_TIMEOUT",
-        "time allowed for opening the connection",
-        "smp#68: a blocked network looks like a hang";
-    handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
-        "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
-        "time for the agent to answer, and again to finish the handshake",
-        "agent#636";
-    reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
-        "SSM_PLUGIN_RECONNECT_TIMEOUT",
-        "time to keep trying to reconnect",
-        "smp#135, smp#136: five tries are too few";
-    ping_interval: Seconds = Seconds(link::Config::PING_INTERVAL),
-        "SSM_PLUGIN_PING_INTERVAL",
-        "time between websocket pings",
-        "smp#15: 5 minutes is too slow for proxies";
-    wire_log: File = File("none"),
-        "SSM_PLUGIN_WIRE_LOG",
-        "file that records the session's frames, to attach to a report",
-        "reports without a trace cannot be reproduced (smp#135)";
-    wire_log_payloads: Flag = Flag,
-        "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
-        "1: also record what was typed and shown, not only its length",
-        "off: a recording should be safe to share";
-    core_dumps: Flag = Flag,
-        "SSM_PLUGIN_CORE_DUMPS",
-        "1: let a crash leave a core dump, as the system is set up",
-        "off: the memory holds the token, credentials and what was typed";
-    columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
-        "COLUMNS",
-        "width sent if the terminal size is unknown",
-        "the official plugin's fallback, smp#48";
-    lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
-        "LINES",
-        "height sent if the terminal size is unknown",
-        "the official plugin's fallback, smp#48";
+    "Everyday" {
+        local_host: Host = Host("localhost"),
+            "SSM_PLUGIN_LOCAL_HOST",
+            "address on which a forwarded port listens",
+            "smp#14, smp#54; named as proposed in smp#133";
+        restart: Flag = Flag,
+            "SSM_PLUGIN_RESTART",
+            "1: keep a forwarded port open when its session ends; the next connection starts a new session",
+            "smp#55, smp#135: tunnels drop when idle, on reboot and on failover";
+        forward: ForwardList = ForwardList,
+            "SSM_PLUGIN_FORWARD",
+            "additional ports, each as [<bind>:]<local port>:<host>:<port>",
+            "smp#24: one terminal for each port; each is a StartSession in the audit log";
+        socks: Socks = Socks,
+            "SSM_PLUGIN_SOCKS",
+            "loopback port of a SOCKS5 proxy (0: any free port), or unix:<path>",
+            "smp#88; each destination is a StartSession in the audit log";
+        sessions: Number<usize> = Number { default: 1, least: 1, most: MAX_SESSIONS },
+            "SSM_PLUGIN_SESSIONS",
+            "sessions that share a forwarded port",
+            "the service's limit of messages per second counts per session";
+        any_user: Flag = Flag,
+            "SSM_PLUGIN_ANY_USER",
+            "1: SOCKS, FORWARD and RESTART ports accept clients of other local users",
+            "what such a port starts and reaches is in your name";
+        status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
+            "SSM_PLUGIN_STATUS",
+            "status lines on stderr: auto (if a terminal), always, never, json",
+            "without them a lost connection looks like a hang (smp#135, cli#9282)";
+        log_connections: Flag = Flag,
+            "SSM_PLUGIN_LOG_CONNECTIONS",
+            "1: report each forwarded connection on stderr: origin, duration, bytes",
+            "smp#139: so that you can see afterwards what a tunnel did; SSM_PLUGIN_LOG=info always includes it";
+        quiet: Flag = Flag,
+            "SSM_PLUGIN_QUIET",
+            "1: no plugin notices on stdout, only the session's bytes",
+            "agent#358, smp#94";
+        exit_code: Flag = Flag,
+            "SSM_PLUGIN_EXIT_CODE",
+            "1: exit with the remote command's status, 255 for the plugin's own failures",
+            "smp#59; off, and without effect under the AWS CLI, which prints our arguments when the status is not 0 (smp#60)";
+    }
+    "Logs and recordings" {
+        log: Filter = Filter,
+            "SSM_PLUGIN_LOG",
+            "diagnostics: error, warn, info, debug, trace or a tracing filter",
+            "smp#139: logs are needed, but off by default";
+        log_file: File = File("in the state directory"),
+            "SSM_PLUGIN_LOG_FILE",
+            "file for the diagnostics; ~/ is the home directory",
+            "the official plugin's log folder needs root";
+        wire_log: File = File("none"),
+            "SSM_PLUGIN_WIRE_LOG",
+            "file that records the session's frames, to attach to a report",
+            "reports without a trace cannot be reproduced (smp#135)";
+        wire_log_payloads: Flag = Flag,
+            "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
+            "1: also record what was typed and shown, not only its length",
+            "off: a recording should be safe to share";
+        core_dumps: Flag = Flag,
+            "SSM_PLUGIN_CORE_DUMPS",
+            "1: let a crash leave a core dump, as the system is set up",
+            "off: the memory holds the token, credentials and what was typed";
+    }
+    "Connection" {
+        open_timeout: Seconds = Seconds(link::Config::OPEN_TIMEOUT),
+            "SSM_PLUGIN_OPEN_TIMEOUT",
+            "time allowed for opening the connection",
+            "smp#68: a blocked network looks like a hang";
+        handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
+            "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
+            "time for the agent to answer, and again to finish the handshake",
+            "agent#636";
+        reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
+            "SSM_PLUGIN_RECONNECT_TIMEOUT",
+            "time to keep trying to reconnect",
+            "smp#135, smp#136: five tries are too few";
+        ping_interval: Seconds = Seconds(link::Config::PING_INTERVAL),
+            "SSM_PLUGIN_PING_INTERVAL",
+            "time between websocket pings",
+            "smp#15: 5 minutes is too slow for proxies";
+        stream_host: Text = Text("none"),
+            "SSM_PLUGIN_STREAM_HOST",
+            "connect to this host instead of the stream URL's",
+            "private vpce hosts (smp#122)";
+        allow_stream_host: Text = Text("none"),
+            "SSM_PLUGIN_ALLOW_STREAM_HOST",
+            "additional host allowed in the stream URL",
+            "the official plugin refuses hosts other than AWS's since 1.2.889";
+        skip_client_configure: Flag = Flag,
+            "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
+            "true: open the first websocket unsigned, without looking up credentials",
+            "kept from the official plugin";
+        reported_version: Version = Version(COMPATIBLE_VERSION),
+            "SSM_PLUGIN_REPORTED_VERSION",
+            "version reported to the AWS CLI, the service and the agent",
+            "AWS has announced that older versions will be rejected";
+    }
+    "Tuning" {
+        message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
+            "SSM_PLUGIN_MESSAGE_RATE",
+            "data messages a session may send per second; 0: unlimited",
+            "the service stops sessions near 1000";
+        max_payload: Bytes = Bytes { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
+            "SSM_PLUGIN_MAX_PAYLOAD",
+            "data in one message",
+            "the official plugin's StreamDataPayloadSize";
+        window: Bytes = Bytes { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
+            "SSM_PLUGIN_WINDOW",
+            "data that may be unacknowledged",
+            "measured: an agent without a window stalls";
+        buffer: Bytes = Bytes { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
+            "SSM_PLUGIN_BUFFER",
+            "memory for one slow reader; 4x that in total",
+            "smp#139: a reader that pauses must not stop the others of its session";
+        keep_alive_without_parent: Flag = Flag,
+            "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
+            "1: keep running after the AWS CLI that started this has died",
+            "orphaned plugins keep a port open (cli#5149)";
+        columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
+            "COLUMNS",
+            "columns to report if the size of the terminal is unknown",
+            "the official plugin's fallback, smp#48";
+        lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
+            "LINES",
+            "lines to report if the size of the terminal is unknown",
+            "the official plugin's fallback, smp#48";
+    }
 }
 
 /// The most sessions that may share a port: each is a StartSession of its own.

@@ -237,9 +237,9 @@ fn the_environment_wins_over_the_file() {
         loaded.set,
         [
             ("SSM_PLUGIN_SESSIONS", Source::Environment),
+            ("SSM_PLUGIN_QUIET", Source::File),
             ("SSM_PLUGIN_LOG_FILE", Source::File),
             ("SSM_PLUGIN_MESSAGE_RATE", Source::File),
-            ("SSM_PLUGIN_QUIET", Source::File),
         ]
     );
 }
