@@ -15,6 +15,8 @@ use crate::harness::{REGION, TARGET, World, wire};
 
 /// Prepares a world in which some service is the one at an address.
 type Prepare = fn(&mut World, &str);
+/// The gateway's part.
+type Play = fn(&mut Socket);
 
 /// Memory held for an endless answer of the API, of a metadata service or of KMS.
 #[test]
@@ -22,7 +24,7 @@ fn endless_answers() {
     let nothing = |_: &mut World, _: &str| {};
     let kms = |world: &mut World, at: &str| world.set("AWS_ENDPOINT_URL_KMS", at);
     let port = |socket: &mut Socket| announce(socket, Session::Multiplexed);
-    let cases: [(&str, Prepare, fn(&mut Socket)); 7] = [
+    let cases: [(&str, Prepare, Play); 7] = [
         ("ResumeSession", nothing, |socket| {
             announce(socket, Session::Multiplexed);
             socket.hang_up();
