@@ -17,7 +17,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files  printable  queue  destination
+//! files  printable  queue  spool  destination
 //! version
 //! ```
 //!
@@ -39,6 +39,7 @@
 //! | [`term`] | raw mode, size, standard streams |
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`queue`] | bytes that wait for a reader, and the memory that they hold |
+//! | [`spool`] | a queue to a thread that writes to a disk |
 //! | [`files`] | files that the user's settings name, read without waiting |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
@@ -161,7 +162,8 @@
 //! | `MAX_EARLY` | sent by an old agent's destination before there is a client | 1 MiB of memory | the channel is not read | `a_basic_port_without_a_client` |
 //! | `MAX_LINKS`, `MAX_ENDING` | sessions being ended | 8 with their links; 256 | the service ends them; the rest is left to its timeout | `a_few_sessions_that_are_being_ended_keep_their_links` |
 //! | `MAX_BODY` | an answer of AWS or a metadata service | 1 MiB | the call fails | `endless_answers`, `an_endless_answer_of_start_session` |
-//! | `QUEUED_BYTES`, `QUEUED_FRAMES` | waiting for the wire log's disk | 16 MiB of memory; 8,192 | frames are dropped and counted | `a_queued_frame_keeps_no_read_buffer_and_a_line_counts` |
+//! | `LOG_QUEUE` | waiting for the log's disk | 4 MiB of memory | lines are dropped and counted | `a_disk_that_takes_nothing_costs_bounded_memory` |
+//! | `WIRE_LOG_QUEUE` | waiting for the wire log's disk | 16 MiB of memory | frames are dropped and counted | `a_queued_frame_keeps_no_read_buffer_and_a_line_counts` |
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the book leads to private modules, too")]
 // What other programs can use is `pub`, all else says how far it reaches.
@@ -190,6 +192,7 @@ mod secret;
 mod session;
 mod settings;
 pub mod smux;
+mod spool;
 mod term;
 mod version;
 mod wire_log;

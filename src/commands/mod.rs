@@ -82,16 +82,14 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     if !settings.core_dumps {
         process::forbid_core_dumps();
     }
-    let _log = match common.verbose {
-        0 => logging::start(settings, name).unwrap_or_else(|reason| {
-            failure::report(settings, &reason);
-            None
-        }),
-        verbosity => {
-            logging::to_stderr(verbosity);
-            None
-        }
+    let log = match common.verbose {
+        0 => logging::start(settings, name),
+        verbosity => logging::to_stderr(verbosity).map(Some),
     };
+    let _log = log.unwrap_or_else(|reason| {
+        failure::report(settings, &reason);
+        None
+    });
     for warning in loaded.warnings.iter().filter(|warning| !warning.is_minor) {
         failure::report(settings, &warning.to_string());
     }

@@ -24,16 +24,15 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::files;
 use crate::protocol::Transmit;
+use crate::spool::{self, Outlet, Spool, SpoolGuard};
 
 /// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown.
 ///
@@ -59,12 +58,12 @@ impl Recording {
     }
 }
 
-/// Keeps the recording going. Dropped, it writes what is left, for at most a second.
+/// Keeps the recording going; the rest is written when it is dropped.
 #[derive(Debug)]
 #[must_use = "the recording ends when this is dropped"]
 pub(crate) struct Guard {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _queue: SpoolGuard<Entry>,
 }
 
 impl Guard {
@@ -74,37 +73,19 @@ impl Guard {
             return Err(io::Error::other("it is not a file"));
         }
         let file = files::append_private(path)?;
-        let (queue, entries) = sync_channel(QUEUED_FRAMES);
-        let shared = Arc::new(Shared {
-            queue,
-            start: Instant::now(),
-            channels: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
-            lost: AtomicU64::new(0),
-        });
-        let writer = Writer { shared: Arc::clone(&shared), payloads, out: BufWriter::new(file), written: 0 };
-        let thread =
-            thread::Builder::new().name("wire log".to_owned()).spawn(move || writer.run(&entries))?;
-        Ok(Guard { shared, thread: Some(thread) })
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let start = Instant::now();
+        let writer = Writer { start, payloads, out: BufWriter::new(file), written: 0 };
+        let (queue, guard) = spool::start("wire log", WIRE_LOG_QUEUE, move |entries| writer.run(entries))?;
+        let shared = Arc::new(Shared { queue, start, channels: AtomicUsize::new(0) });
+        Ok(Guard { shared, _queue: guard })
     }
 
     /// For the links that are to be recorded.
     pub(crate) fn recording(&self) -> Recording {
         Recording { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.shared.queue.try_send(Entry { ms: 0, channel: 0, size: 0, what: What::End });
-        let Some(thread) = self.thread.take() else { return };
-        let deadline = Instant::now() + END_TIMEOUT;
-        while !thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(END_POLL);
-        }
-        if thread.is_finished() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -147,36 +128,23 @@ impl Recorder {
 
     /// Queues an entry with `size` bytes of its own, if there is room.
     fn push(&self, size: usize, what: impl FnOnce() -> What) {
-        let Shared { queue, start, held, lost, .. } = &*self.shared;
-        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let size = size + ENTRY_COST;
-        if held.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES
-            || queue.try_send(Entry { ms, channel: self.channel, size, what: what() }).is_err()
-        {
-            held.fetch_sub(size, Ordering::Relaxed);
-            lost.fetch_add(1, Ordering::Relaxed);
-        }
+        let ms = ms_since(self.shared.start);
+        self.shared.queue.push(size + HEADERS, || Entry { ms, channel: self.channel, what: what() });
     }
 }
 
 #[derive(Debug)]
 struct Shared {
-    queue: SyncSender<Entry>,
+    queue: Spool<Entry>,
     start: Instant,
     /// Recorders there have been.
     channels: AtomicUsize,
-    /// Bytes of memory that the queue holds.
-    held: AtomicUsize,
-    /// Frames for which there was no room.
-    lost: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Entry {
     ms: u64,
     channel: usize,
-    /// Bytes of memory that it counts for.
-    size: usize,
     what: What,
 }
 
@@ -200,11 +168,10 @@ impl From {
 enum What {
     Frame(From, Bytes),
     Line(Value),
-    End,
 }
 
 struct Writer {
-    shared: Arc<Shared>,
+    start: Instant,
     payloads: bool,
     out: BufWriter<File>,
     written: u64,
@@ -212,38 +179,21 @@ struct Writer {
 
 impl Writer {
     /// The thread. A disk that takes no more ends the recording.
-    fn run(mut self, entries: &Receiver<Entry>) {
-        if let Err(error) = self.write_all(entries) {
+    fn run(mut self, mut entries: Outlet<Entry>) {
+        if let Err(error) = self.write_all(&mut entries) {
             tracing::warn!(%error, "the wire log ends here");
         }
     }
 
-    fn write_all(&mut self, entries: &Receiver<Entry>) -> io::Result<()> {
+    fn write_all(&mut self, entries: &mut Outlet<Entry>) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
         self.line(&json!({"recording": FORMAT, "version": version, "payloads": self.payloads}))?;
-        loop {
-            let entry = match entries.try_recv() {
-                Ok(entry) => entry,
-                Err(TryRecvError::Empty) => {
-                    self.out.flush()?;
-                    match entries.recv_timeout(LOOK_AGAIN) {
-                        Ok(entry) => entry,
-                        Err(RecvTimeoutError::Timeout) => continue,
-                        Err(RecvTimeoutError::Disconnected) => return self.out.flush(),
-                    }
-                }
-                Err(TryRecvError::Disconnected) => return self.out.flush(),
-            };
-            self.shared.held.fetch_sub(entry.size, Ordering::Relaxed);
+        while let Some(entry) = entries.next(|| self.out.flush())? {
             let mut line = match entry.what {
-                What::End => {
-                    self.losses(entry.ms)?;
-                    return self.out.flush();
-                }
                 What::Line(line) => line,
                 What::Frame(from, frame) => line::frame(from.as_str(), frame, self.payloads),
             };
-            self.losses(entry.ms)?;
+            self.losses(entries, entry.ms)?;
             line["ms"] = json!(entry.ms);
             if entry.channel > 0 {
                 line["channel"] = json!(entry.channel);
@@ -254,10 +204,12 @@ impl Writer {
                 return self.out.flush();
             }
         }
+        self.losses(entries, ms_since(self.start))?;
+        self.out.flush()
     }
 
-    fn losses(&mut self, ms: u64) -> io::Result<()> {
-        match self.shared.lost.swap(0, Ordering::Relaxed) {
+    fn losses(&mut self, entries: &mut Outlet<Entry>, ms: u64) -> io::Result<()> {
+        match entries.take_lost() {
             0 => Ok(()),
             lost => self.line(&json!({"ms": ms, "event": "not recorded", "frames": lost})),
         }
@@ -271,24 +223,22 @@ impl Writer {
     }
 }
 
+fn ms_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The number in a recording's first line.
 const FORMAT: u32 = 1;
-/// Entries that may wait for the disk.
-const QUEUED_FRAMES: usize = 8_192;
 /// Bytes of memory of what may wait for the disk.
-const QUEUED_BYTES: usize = 16 << 20;
-/// Memory of an entry beside its frame or line: its cell and the allocator's header.
-const ENTRY_COST: usize = size_of::<Entry>() + 64;
+const WIRE_LOG_QUEUE: usize = 16 << 20;
+/// Memory of a frame or a line beside its bytes: the allocator's headers.
+const HEADERS: usize = 64;
 /// Memory of a line's value, as a multiple of its text.
 const VALUE_COST: usize = 4;
 /// Bytes after which a recording ends.
 const MAX_RECORDING: u64 = 1 << 30;
 /// Characters of a reason.
 const MAX_REASON: usize = 400;
-/// Time that the end of a session may wait for the disk.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
-const END_POLL: Duration = Duration::from_millis(1);
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -353,42 +303,36 @@ mod tests {
         }
     }
 
+    /// A recorder whose entries nothing writes.
+    fn unwritten() -> (Recorder, Outlet<Entry>) {
+        let (queue, entries) = spool::pair(WIRE_LOG_QUEUE);
+        let shared = Arc::new(Shared { queue, start: Instant::now(), channels: AtomicUsize::new(0) });
+        (Recording { shared }.recorder(), entries)
+    }
+
     #[test]
     fn more_than_fits_is_counted_and_never_waited_for() {
-        let (queue, entries) = sync_channel(2);
-        let start = Instant::now();
-        let (channels, held, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { queue, start, channels, held, lost });
-        let recorder = Recording { shared: Arc::clone(&shared) }.recorder();
-        for _ in 0..5 {
-            recorder.frame(From::Client, &output(0, b"x"));
+        let (recorder, mut entries) = unwritten();
+        let frame = output(0, &[b'x'; 100_000]);
+        for _ in 0..500 {
+            recorder.frame(From::Client, &frame);
         }
-        assert_eq!(shared.lost.load(Ordering::Relaxed), 3);
-        let two = 2 * (output(0, b"x").len() + ENTRY_COST);
-        assert_eq!(shared.held.load(Ordering::Relaxed), two);
-        drop(entries.try_recv());
-        shared.held.store(QUEUED_BYTES, Ordering::Relaxed);
-        recorder.frame(From::Client, &output(0, b"x"));
-        assert_eq!(
-            shared.lost.load(Ordering::Relaxed),
-            4,
-            "there is room for a frame, but not for its bytes"
-        );
+        let held = recorder.shared.queue.held();
+        assert!(held <= WIRE_LOG_QUEUE && held > WIRE_LOG_QUEUE - 101_000, "{held} bytes");
+        let lost = entries.take_lost();
+        recorder.frame(From::Client, &frame);
+        assert!(lost > 300 && entries.take_lost() == 1, "{lost} frames");
     }
 
     #[test]
     fn a_queued_frame_keeps_no_read_buffer_and_a_line_counts() {
-        let (queue, entries) = sync_channel(8);
-        let (channels, held, lost) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { queue, start: Instant::now(), channels, held, lost });
-        let recorder = Recording { shared: Arc::clone(&shared) }.recorder();
+        let (recorder, _entries) = unwritten();
         let buffer = Bytes::from(vec![0; 64 << 10]);
         recorder.received(&buffer.slice(..120));
         assert!(buffer.is_unique(), "the frame was copied");
         recorder.event("lost", &"x".repeat(MAX_REASON));
-        let held = shared.held.load(Ordering::Relaxed);
-        assert!((2 * ENTRY_COST + 120 + MAX_REASON..4_000).contains(&held), "{held} bytes");
-        assert_eq!(entries.try_iter().map(|entry| entry.size).sum::<usize>(), held);
+        let held = recorder.shared.queue.held();
+        assert!((2 * HEADERS + 120 + MAX_REASON..4_000).contains(&held), "{held} bytes");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Diagnostics to a file, off by default; never to stdout.
 //!
-//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped. Each line names
-//! the session, since several plugins append to one file.
+//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped, and their number is
+//! written. Each line names the session, since several plugins append to one file.
+
+mod queue;
 
 use std::fmt::{Debug, Write as _};
 use std::fs::{self, File};
@@ -12,7 +14,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use tracing::field::Field;
 use tracing::{Level, Metadata};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format;
@@ -21,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use self::queue::QueueGuard;
 use crate::files;
 use crate::printable::OneLine;
 use crate::settings::Settings;
@@ -29,7 +31,7 @@ use crate::settings::Settings;
 #[derive(Debug)]
 #[must_use = "the log ends when this is dropped"]
 pub(crate) struct Guard {
-    _worker: WorkerGuard,
+    _queue: QueueGuard,
 }
 
 /// Starts logging for the session `id` if the settings ask for it.
@@ -41,43 +43,47 @@ pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, Stri
     try_start(filter, settings, id).map(Some).map_err(|error| format!("logging is disabled: {error:#}"))
 }
 
-/// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say.
-pub(crate) fn to_stderr(verbosity: u8) {
+/// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say. Nothing waits for
+/// a reader of stderr.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn to_stderr(verbosity: u8) -> Result<Guard, String> {
     let level = match verbosity {
         0 | 1 => Level::INFO,
         2 => Level::DEBUG,
         _ => Level::TRACE,
     };
     let is_wanted = move |metadata: &Metadata<'_>| may_be_logged(metadata) && *metadata.level() <= level;
+    let (writer, guard) =
+        queue::start(io::stderr(), Clock).map_err(|error| format!("logging is disabled: {error}"))?;
     let lines = fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(false)
         .with_target(false)
         .fmt_fields(format::debug_fn(write_field).delimited(" "));
     // Another one is in use only in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter_fn(is_wanted))).try_init();
+    Ok(Guard { _queue: guard })
 }
 
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::builder().parse(filter);
     // Its text ends with its cause's.
     let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a filter: {error}"))?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(QUEUED_LINES)
-        .thread_name("log")
-        .finish(open(settings)?);
+    let stamp = Stamp::new(id);
+    let (writer, guard) = queue::start(open(settings)?, stamp.clone()).context("cannot start a thread")?;
     let lines = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)
-        .with_timer(Stamp::new(id))
+        .with_timer(stamp)
         .fmt_fields(format::debug_fn(write_field).delimited(" "));
     tracing_subscriber::registry()
         .with(lines.with_filter(filter.and(filter_fn(may_be_logged))))
         .try_init()
         .map_err(|err| anyhow::anyhow!("{err}"))
         .context("another log is in use")?;
-    Ok(Guard { _worker: guard })
+    Ok(Guard { _queue: guard })
 }
 
 /// Whatever the filter of the settings says: libraries below us log headers and bodies with tokens and keys in them
@@ -114,6 +120,7 @@ fn write_field(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug
 }
 
 /// Time and session at the beginning of each line.
+#[derive(Clone)]
 struct Stamp(String);
 
 impl Stamp {
@@ -238,8 +245,6 @@ const FILE_PREFIX: &str = "plugin.";
 const FILE_SUFFIX: &str = ".log";
 /// Days, and so files, that are kept.
 const KEPT_FILES: u64 = 7;
-/// Lines that may wait for the disk.
-const QUEUED_LINES: usize = 8_192;
 /// Characters of a session's id in a line; the service's are shorter.
 const MAX_ID: usize = 128;
 
