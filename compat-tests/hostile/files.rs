@@ -3,12 +3,13 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
 use crate::harness::greeting::greeted;
 use crate::harness::process::{Finished, Running, run};
+use crate::harness::pty::Pty;
 use crate::harness::{World, is_root, read, wire};
 
 /// A world with a settings file, and its path.
@@ -99,10 +100,7 @@ fn assert_not_written(world: &World, what: &str, path: &Path, reason: &str) {
 
 #[test]
 fn logs_are_not_written_through_links_or_in_open_folders() {
-    for (setting, what) in [
-        ("SSM_PLUGIN_LOG_FILE", "logging is disabled: cannot open"),
-        ("SSM_PLUGIN_WIRE_LOG", "no wire log: cannot write to"),
-    ] {
+    for (setting, what) in LOGS {
         let mut world = World::new();
         world.set("SSM_PLUGIN_LOG", if setting == "SSM_PLUGIN_LOG_FILE" { "debug" } else { "off" });
         let (victim, link, folder) = (world.path("victim"), world.path("link"), world.path("folder"));
@@ -142,6 +140,69 @@ fn a_log_on_stderr_is_still_possible() {
     assert!(errors.contains("session ends"), "{errors}");
 }
 
+/// Returns whether a line of either log is in `text`.
+fn has_log(text: &str) -> bool {
+    text.contains("session_manager_plugin::") || text.contains("\"recording\":")
+}
+
+/// stdout is the session's, whatever name it has: callers parse it, and a log in it is data of the remote's.
+#[test]
+fn no_log_is_written_into_the_session_s_output() {
+    let (mut world, mut names) = (World::new(), vec!["/dev/stdout", "/dev/fd/1"]);
+    if cfg!(target_os = "linux") {
+        names.push("/proc/self/fd/1");
+    }
+    let output = world.path("output");
+    let own_name = output.display().to_string();
+    names.push(&own_name);
+    for (setting, what) in LOGS {
+        world.set("SSM_PLUGIN_LOG", if setting == "SSM_PLUGIN_LOG_FILE" { "trace" } else { "off" });
+        for name in &names {
+            world.set(setting, name);
+            let expected = format!("session-manager-plugin: {what} {name}: ");
+            if *name != own_name {
+                let finished = greeted(&world, 1);
+                assert!(!has_log(&finished.text()), "{name}: {}", finished.text());
+                let errors = finished.errors();
+                assert!(errors.starts_with(&expected) && errors.lines().count() == 1, "{name}: {errors}");
+            }
+            let file = std::fs::File::create(&output).expect("create");
+            let gateway = Gateway::scripted(|socket: &mut Socket| socket.close(""));
+            let mut command = Started::of(&gateway).command(&world);
+            command.stdin(Stdio::null()).stdout(file).stderr(Stdio::piped());
+            let finished = command.spawn().and_then(Child::wait_with_output).expect("run the plugin");
+            let (text, errors) = (read(&output), String::from_utf8_lossy(&finished.stderr).into_owned());
+            assert!(text.contains("Exiting session") && !has_log(&text), "{name}: {text}");
+            assert!(errors.starts_with(&expected), "{name}: {errors}");
+            assert!(
+                errors.contains("the session's output goes there") && errors.lines().count() == 1,
+                "{errors}"
+            );
+        }
+        world.unset(&[setting]);
+    }
+}
+
+#[test]
+fn no_log_is_written_onto_the_session_s_terminal() {
+    for name in ["/dev/stderr", "/dev/tty", "/dev/stdout"] {
+        let gateway = Gateway::scripted(|socket: &mut Socket| {
+            let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
+            socket.acknowledged(number);
+            socket.close("");
+        });
+        let mut world = World::new();
+        world.set("SSM_PLUGIN_LOG", "trace");
+        world.set("SSM_PLUGIN_LOG_FILE", name);
+        let mut pty = Pty::spawn(&Started::of(&gateway).command(&world));
+        assert!(pty.finish().success());
+        let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
+        let line = format!("logging is disabled: cannot open {name}: the session's output goes there");
+        assert_eq!(screen.matches(&line).count(), 1, "{screen}");
+        assert!(screen.contains("hello") && !has_log(&screen), "{screen}");
+    }
+}
+
 /// One run with at most `limit` open files.
 #[track_caller]
 fn run_with_limit(limit: usize) -> Finished {
@@ -176,3 +237,9 @@ fn too_few_descriptors_are_reported_in_one_line() {
         assert!(is_understood, "{limit}: {text:?}");
     }
 }
+
+/// Settings that name a file to write to, and the beginnings of the lines about files that are refused.
+const LOGS: [(&str, &str); 2] = [
+    ("SSM_PLUGIN_LOG_FILE", "logging is disabled: cannot open"),
+    ("SSM_PLUGIN_WIRE_LOG", "no wire log: cannot write to"),
+];

@@ -1,6 +1,7 @@
 //! Files that the user's settings name: opened without waiting, since opening a pipe blocks and a device has no end, and
 //! only where no other user can have exchanged them.
 
+mod output;
 #[cfg(unix)]
 mod ownership;
 
@@ -96,7 +97,8 @@ fn copy_from(file: File, most: u64, to: &mut impl Write) -> Result<(), FileError
 /// user or to root, and no other user can have put it, or a directory on the way to it, where it is.
 ///
 /// # Errors
-/// The system's error, or the reason for not trusting the file; also for a pipe without a reader.
+/// The system's error, or the reason for not trusting the file; also for a pipe without a reader, and for every name of
+/// the place that stdout leads to.
 #[cfg(unix)]
 pub(crate) fn append_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -117,6 +119,7 @@ pub(crate) fn append_private(path: &Path) -> io::Result<File> {
         _ => error,
     })?;
     let found = file.metadata()?;
+    output::check_is_elsewhere(&file)?;
     // A terminal keeps its owner when its user becomes another one.
     if !found.file_type().is_char_device() {
         ownership::check_target(path, &found)?;
@@ -131,10 +134,12 @@ pub(crate) fn append_private(path: &Path) -> io::Result<File> {
 /// Opens a file to append to.
 ///
 /// # Errors
-/// The system's error.
+/// The system's error, or that it is the console.
 #[cfg(not(unix))]
 pub(crate) fn append_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    output::check_is_elsewhere(&file)?;
+    Ok(file)
 }
 
 /// Returns `true` for names that the system itself gives devices and this process's descriptors. Some of them are links
