@@ -159,6 +159,7 @@
 //! | `CHUNK` | read from one connection | 16 KiB | it is not read | `a_chunk_comes_only_when_asked_for` |
 //! | `DEFAULT_SEND_BUFFER` | waiting for the agent, per stream | 32 KiB | the connection is not read | `streams_are_bounded_until_they_are_over` |
 //! | `ALL_PER_EACH` | waiting for slow clients | 64 MiB of memory each (`SSM_PLUGIN_BUFFER`), 4 times that in all | the session's channel is not read | `a_client_that_does_not_read`, `clients_that_do_not_read_together` |
+//! | `MAX_REQUEST` | the request of a proxy client | 8 KiB | it is refused | `endless_heads_are_bounded_in_time_and_bytes` |
 //! | `MAX_EARLY` | sent by an old agent's destination before there is a client | 1 MiB of memory | the channel is not read | `a_basic_port_without_a_client` |
 //! | `MAX_LINKS`, `MAX_ENDING` | sessions being ended | 8 with their links; 256 | the service ends them; the rest is left to its timeout | `a_few_sessions_that_are_being_ended_keep_their_links` |
 //! | `MAX_BODY` | an answer of AWS or a metadata service | 1 MiB | the call fails | `endless_answers`, `an_endless_answer_of_start_session` |

@@ -321,7 +321,7 @@ fn forward() -> Command {
                 .short('D')
                 .value_name("[BIND:]PORT")
                 .value_parser(not_empty)
-                .help("A SOCKS5 proxy to everything that the target reaches"),
+                .help("A SOCKS and HTTP proxy to everything that the target reaches"),
         )
         .arg(
             Arg::new("eager")

@@ -80,14 +80,14 @@ pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
     format!("port {port} forwards to {destination}")
 }
 
-/// Status: the SOCKS proxy's address.
+/// Status: the proxy's address.
 pub(crate) fn socks_opened(port: u16) -> String {
-    format!("SOCKS5 proxy on 127.0.0.1:{port}")
+    format!("SOCKS and HTTP proxy on 127.0.0.1:{port}")
 }
 
-/// Status: the SOCKS proxy's socket file.
+/// Status: the proxy's socket file.
 pub(crate) fn socks_file_opened(path: &str) -> String {
-    format!("SOCKS5 proxy on unix:{path}")
+    format!("SOCKS and HTTP proxy on unix:{path}")
 }
 
 /// A client of another local user was refused.
@@ -110,13 +110,13 @@ pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Disp
     format!("could not start a session{} for a local connection: {reason}", to(destination))
 }
 
-/// Status: a SOCKS client asks for something that the proxy does not do.
+/// Status: a client asks for something that the proxy does not do.
 pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
-    format!("SOCKS request refused: {reason}")
+    format!("proxy request refused: {reason}")
 }
 
-/// Status: a SOCKS client asks for one destination more than there may be.
-pub(crate) const TOO_MANY_DESTINATIONS: &str = "SOCKS request refused: too many destinations in use";
+/// Status: a proxy client asks for one destination more than there may be.
+pub(crate) const TOO_MANY_DESTINATIONS: &str = "proxy request refused: too many destinations in use";
 
 /// Status: the run has started as many sessions as it may, for the time being.
 pub(crate) const STARTS_WAIT: &str =

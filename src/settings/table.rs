@@ -118,7 +118,7 @@ settings! {
             "smp#24: one terminal for each port; each is a StartSession in the audit log";
         socks: Socks = Socks,
             "SSM_PLUGIN_SOCKS",
-            "loopback port of a SOCKS5 proxy (0: any free port), or unix:<path>",
+            "loopback port of a SOCKS and HTTP proxy (0: any free port), or unix:<path>",
             "smp#88; each destination is a StartSession in the audit log";
         sessions: Number<usize> = Number { default: 1, least: 1, most: MAX_SESSIONS },
             "SSM_PLUGIN_SESSIONS",

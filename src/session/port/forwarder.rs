@@ -119,7 +119,7 @@ impl Forwarded {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let destination = self.destination.as_deref().unwrap_or("SOCKS5 proxy");
+        let destination = self.destination.as_deref().unwrap_or("SOCKS and HTTP proxy");
         write!(f, "{} -> {destination}", self.address)
     }
 }

@@ -24,9 +24,9 @@ use super::super::live::{LiveSession, Opening};
 use super::super::starter::{StartError, Starting};
 use super::clock::now;
 use super::core::streams::{self, Streams};
-use super::listen::{Reply, reply as reply_bytes};
 use super::local::{Budget, Gauge};
 use super::local::{Connection, FromConnection};
+use super::proxy::Reply;
 use crate::link::{GaveUp, Link, LinkEvent};
 use crate::output::sentences;
 use crate::protocol::{CloseReason, Event, Input, SessionKind};
@@ -329,7 +329,8 @@ impl Lane {
     pub(super) fn give_up(&mut self, is_over: bool) -> Option<Remains> {
         for id in std::mem::take(&mut self.unanswered).into_keys() {
             if let Some((_, connection)) = self.connections.remove(&id) {
-                connection.dismiss(&reply_bytes(Reply::HostUnreachable));
+                connection.reply(Reply::HostUnreachable);
+                connection.dismiss();
             }
         }
         for (id, (_, connection)) in std::mem::take(&mut self.connections) {
@@ -452,7 +453,7 @@ impl Lane {
         if self.unanswered.remove(&id).is_some()
             && let Some(connection) = self.connection(id)
         {
-            connection.reply(&reply_bytes(reply));
+            connection.reply(reply);
         }
     }
 

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `mux` | the loop: who is asked for events, what is said of them |
 //! | `single` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
-//! | `listen` | where connections come from: ports, socket files, SOCKS clients |
+//! | `listen` | where connections come from: ports, socket files, clients of the proxy |
+//! | `proxy` | requests of proxy clients and the answers to them, sans-IO |
 //! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `pools` | which pools there are |
 //! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
@@ -30,6 +31,7 @@ mod local;
 mod mux;
 mod pool;
 mod pools;
+mod proxy;
 mod single;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,6 @@ use super::clock::now;
 use super::core::retry::Plan;
 use super::lane::ConnectionNumber;
 use super::listen::Listener;
-use super::listen::Refusal;
 use super::listen::SocksListener;
 use super::listen::{Accepted, Listeners};
 use super::local::Journal;
@@ -21,6 +20,7 @@ use super::local::{Budget, Limits};
 use super::local::{Connection, FromConnection};
 use super::pool::{Pool, PoolEvent};
 use super::pools::{MAIN, PoolId, Pools};
+use super::proxy::{Preface, Refusal, Request};
 use crate::destination::Destination;
 use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
@@ -69,7 +69,7 @@ pub(super) async fn pump(
             }
             accepted = listeners.accept() => match accepted {
                 Accepted::Port(pool, stream) => run.take(pool, stream),
-                Accepted::Socks(destination, stream) => run.take_socks(destination, stream),
+                Accepted::Socks(request, stream) => run.take_socks(request, stream),
                 Accepted::Refused(refusal) => run.report_refusal(&refusal),
                 Accepted::Stranger(uid) => run.report_stranger(uid),
                 Accepted::Failed(text) => {
@@ -204,17 +204,19 @@ impl Run {
         }
         let entry = self.journal.open(&stream, self.pools.destination(pool));
         let number = entry.number();
-        let connection = Connection::start(stream, (pool, number), self.reports.clone(), entry);
+        let reports = self.reports.clone();
+        let connection = Connection::start(stream, Preface::default(), (pool, number), reports, entry);
         self.pools.take(pool, number, connection);
     }
 
-    /// Takes a SOCKS client's connection.
-    fn take_socks(&mut self, destination: Destination, stream: LocalStream) {
+    /// Takes a proxy client's connection.
+    fn take_socks(&mut self, request: Request, stream: LocalStream) {
+        let Request { destination, preface } = request;
         let entry = self.journal.open(&stream, Some(&destination));
         let number = entry.number();
         let Front { starter: Some(starter), settings, .. } = &self.front else { return };
         let pool = self.pools.for_socks(destination, starter, settings.sessions);
-        let connection = Connection::start(stream, (pool, number), self.reports.clone(), entry);
+        let connection = Connection::start(stream, preface, (pool, number), self.reports.clone(), entry);
         self.pools.take(pool, number, connection);
     }
 

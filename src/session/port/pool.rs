@@ -35,9 +35,9 @@ use super::core::quota::StartOutcome;
 use super::core::retry::{Plan, Retry, reply_for};
 use super::core::seats::Need;
 use super::lane::{ConnectionNumber, Lane, LaneEnd, LaneEvent};
-use super::listen::{Reply, reply as reply_bytes};
 use super::local::Budget;
 use super::local::{Connection, FromConnection};
+use super::proxy::Reply;
 use super::waiting::Waiting;
 use crate::aws::ErrorKind;
 use crate::destination::Destination;
@@ -226,12 +226,12 @@ impl Pool {
         } else if let Some((until, reply)) = self.retry.refusal
             && now < until
         {
-            return self.refuse(waiting, reply);
+            return refuse(waiting, reply);
         } else if self.plan == Plan::OnDemand && (self.speaks_socks || self.waiting.len() < self.max_waiting)
         {
             self.waiting.insert(number, waiting);
         } else {
-            return self.refuse(waiting, Reply::GeneralFailure);
+            return refuse(waiting, Reply::GeneralFailure);
         }
         if self.speaks_socks {
             // Its request is more than a probe.
@@ -253,7 +253,7 @@ impl Pool {
         if !waiting.handle_report(report) {
             if let Some(waiting) = self.waiting.remove(&number) {
                 // A probe that waits for the end sees it.
-                waiting.connection.dismiss(b"");
+                waiting.connection.dismiss();
             }
             self.limit_wanted();
         }
@@ -324,7 +324,7 @@ impl Pool {
             (sentences::WAITED_IN_VAIN, self.retry.reply)
         };
         events.push(self.message(text.to_owned()));
-        over.into_iter().for_each(|(_, waiting)| self.refuse(waiting, reply));
+        over.into_iter().for_each(|(_, waiting)| refuse(waiting, reply));
         events
     }
 
@@ -512,7 +512,7 @@ impl Pool {
         if is_permanent {
             self.retry.refuse();
             for (_, waiting) in std::mem::take(&mut self.waiting) {
-                self.refuse(waiting, self.retry.reply);
+                refuse(waiting, self.retry.reply);
             }
         }
         let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
@@ -524,12 +524,6 @@ impl Pool {
         }
         self.told = Some(text.clone());
         if is_permanent { PoolEvent::Failure(text) } else { self.message(text) }
-    }
-
-    /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
-    fn refuse(&self, waiting: Waiting, reply: Reply) {
-        let reply = reply_bytes(reply);
-        waiting.connection.dismiss(if self.speaks_socks { &reply[..] } else { b"" });
     }
 
     fn message(&self, text: String) -> PoolEvent {
@@ -568,6 +562,12 @@ impl Pool {
             self.retry.age_more();
         }
     }
+}
+
+/// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
+fn refuse(waiting: Waiting, reply: Reply) {
+    waiting.connection.reply(reply);
+    waiting.connection.dismiss();
 }
 
 /// Effect of a failed start on the quota.

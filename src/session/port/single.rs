@@ -15,6 +15,7 @@ use super::listen::{AcceptPause, Listener};
 use super::local::Journal;
 use super::local::{Budget, Gauge, Limits};
 use super::local::{Connection, FromConnection};
+use super::proxy::Preface;
 use crate::link::LinkEvent;
 use crate::output::{Status, official, sentences};
 use crate::protocol::{Event, Flag, Input};
@@ -51,7 +52,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     console.repeat(official::DESTINATION_FAILED);
                     console.tell(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
-                    current.take().into_iter().for_each(|refused| refused.connection.dismiss(b""));
+                    current.take().into_iter().for_each(|refused| refused.connection.dismiss());
                 }
                 other => if let Some(end) = session.handle(other) { break end },
             },
@@ -90,7 +91,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 }
                 accepted += 1;
                 let entry = journal.open(&stream, None);
-                let connection = Connection::start(stream, accepted, reports.clone(), entry);
+                let connection = Connection::start(stream, Preface::default(), accepted, reports.clone(), entry);
                 connection.join(&gauge);
                 let mut new = Current { connection, must_grant: false, answers: LastAnswers::on_basic() };
                 while !early.is_empty() {

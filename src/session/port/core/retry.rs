@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::listen::Reply;
+use super::super::proxy::Reply;
 use crate::aws::ErrorKind;
 use crate::link::Backoff;
 use crate::session::starter::StartError;

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use super::super::local::LocalStream;
 use super::super::pools::PoolId;
+use super::super::proxy::{Refusal, Request};
 use super::listener::{AcceptPause, Listener};
-use super::socks::{Client, Refusal, SocksListener};
-use crate::destination::Destination;
+use super::socks::{Client, SocksListener};
 use crate::process::PeerOwner;
 
 /// All listeners of a run.
@@ -36,8 +36,8 @@ struct Port {
 pub(crate) enum Accepted {
     /// A connection for a pool.
     Port(PoolId, LocalStream),
-    /// A SOCKS client's connection, which waits for the reply.
-    Socks(Destination, LocalStream),
+    /// A proxy client's connection, which waits for the reply.
+    Socks(Request, LocalStream),
     /// A SOCKS client was refused: why.
     Refused(Refusal),
     /// A client of another user, by number, was refused.

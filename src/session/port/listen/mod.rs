@@ -1,4 +1,4 @@
-//! Sources of connections: ports, socket files, SOCKS clients.
+//! Sources of connections: ports, socket files, clients of the proxy.
 
 mod bind;
 mod listener;
@@ -9,4 +9,4 @@ mod socks;
 pub(crate) use self::listener::{AcceptPause, Listener};
 pub(crate) use self::listeners::{Accepted, Listeners};
 pub(crate) use self::memory::Ports;
-pub(crate) use self::socks::{Refusal, Reply, SocksListener, reply};
+pub(crate) use self::socks::SocksListener;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, mpsc};
 
+use super::super::proxy::{Preface, Protocol, Reply, encode};
 use super::gauge::{Gauge, Load};
 use super::journal::{ByteCounts, Entry};
 use super::stream::LocalStream;
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     credit: Arc<Notify>,
     load: Arc<Load>,
     task: tokio::task::AbortHandle,
+    /// Protocol of the proxy client that waits for an answer.
+    protocol: Option<Protocol>,
     is_dismissed: bool,
     /// The local side is not waited for after the end.
     is_brief: Arc<AtomicBool>,
@@ -120,10 +123,12 @@ impl Connection {
     /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
     pub(crate) fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
+        preface: Preface,
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
         entry: Entry,
     ) -> Connection {
+        let Preface { protocol, early } = preface;
         let (stream, down) = (Arc::new(stream), Arc::new(Down::default()));
         let credit = Arc::new(Notify::new());
         credit.notify_one();
@@ -135,7 +140,7 @@ impl Connection {
         let task = tokio::spawn(async move {
             // As a whole: captured by its fields, it would be reset too early, or not at all.
             let mut socket = socket;
-            let up = read_all(&socket.stream, tag, reports.clone(), asked, &tally);
+            let up = read_all(&socket.stream, early, tag, reports.clone(), asked, &tally);
             let writing = write_all(&socket.stream, &orders, &queued, &tally);
             let carried = carry(up, writing, &brief).await;
             socket.is_done = carried.is_ok();
@@ -145,7 +150,18 @@ impl Connection {
             let _ = reports.send((tag, FromConnection::Closed)).await;
         });
         let task = task.abort_handle();
-        Connection { stream, down, credit, load, task, is_dismissed: false, is_brief, counts, _entry: entry }
+        Connection {
+            stream,
+            down,
+            credit,
+            load,
+            task,
+            protocol,
+            is_dismissed: false,
+            is_brief,
+            counts,
+            _entry: entry,
+        }
     }
 
     /// Counts the bytes that wait for its reader to this session from here on. To be called before
@@ -173,15 +189,15 @@ impl Connection {
         self.load.add(self.down.change(|waiting| waiting.data.push(bytes)));
     }
 
-    /// Answers the local side in our own name, before anything of the remote.
-    pub(crate) fn reply(&self, bytes: &[u8]) {
-        self.down.change(|waiting| waiting.replies.extend_from_slice(bytes));
+    /// Answers a proxy client, before anything of the remote. The clients of other ports wait for no answer.
+    pub(crate) fn reply(&self, reply: Reply) {
+        let bytes = self.protocol.map(|protocol| encode(protocol, reply)).unwrap_or_default();
+        self.down.change(|waiting| waiting.replies.extend_from_slice(&bytes));
     }
 
-    /// Answers, and closes the connection as soon as the answer is written.
-    pub(crate) fn dismiss(mut self, bytes: &[u8]) {
+    /// Closes the connection as soon as an answer is written.
+    pub(crate) fn dismiss(mut self) {
         self.is_brief.store(true, Ordering::Relaxed);
-        self.reply(bytes);
         self.end();
         self.is_dismissed = true;
     }
@@ -248,8 +264,10 @@ impl Drop for Unfinished {
     }
 }
 
+/// Reports what the local side sends, `early` data first.
 async fn read_all<T: Copy>(
     reader: &LocalStream,
+    mut early: BytesMut,
     tag: T,
     reports: mpsc::Sender<(T, FromConnection)>,
     credit: Arc<Notify>,
@@ -272,7 +290,14 @@ async fn read_all<T: Copy>(
         if buffer.capacity() < MIN_READ {
             buffer.reserve(CHUNK);
         }
-        let report = match reader.read_buf(&mut buffer).await {
+        let read = match early.len() {
+            0 => reader.read_buf(&mut buffer).await,
+            count => {
+                buffer.unsplit(std::mem::take(&mut early));
+                Ok(count)
+            }
+        };
+        let report = match read {
             Ok(0) => FromConnection::InputEnded,
             Ok(count) => {
                 counts.add_sent(count);
@@ -345,8 +370,21 @@ mod tests {
         tag: T,
         reports: mpsc::Sender<(T, FromConnection)>,
     ) -> Connection {
+        start_with(Preface::default(), stream, tag, reports)
+    }
+
+    fn start_with<T: Copy + Send + 'static>(
+        preface: Preface,
+        stream: LocalStream,
+        tag: T,
+        reports: mpsc::Sender<(T, FromConnection)>,
+    ) -> Connection {
         let entry = Journal::new(&Settings::default()).open(&stream, None);
-        Connection::start(stream, tag, reports, entry)
+        Connection::start(stream, preface, tag, reports, entry)
+    }
+
+    fn socks5() -> Preface {
+        Preface { protocol: Some(Protocol::Socks5), ..Preface::default() }
     }
 
     #[tokio::test]
@@ -354,10 +392,30 @@ mod tests {
         let (mut client, stream) = pair().await;
         let (reports, _received) = mpsc::channel(8);
         client.write_all(b"unread").await.unwrap();
-        start(stream, (), reports).dismiss(b"no");
+        let connection = start_with(socks5(), stream, (), reports);
+        connection.reply(Reply::NotAllowed);
+        connection.dismiss();
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all, b"no");
+        assert_eq!(all, encode(Protocol::Socks5, Reply::NotAllowed));
+    }
+
+    /// A client may send its data together with an HTTP request, without waiting for the answer.
+    #[tokio::test]
+    async fn early_data_comes_first_and_counts() {
+        let (mut client, stream) = pair().await;
+        let (reports, mut received) = mpsc::channel(8);
+        client.write_all(b"later").await.unwrap();
+        let preface = Preface { protocol: Some(Protocol::Http), early: b"early ".as_slice().into() };
+        let connection = start_with(preface, stream, (), reports);
+        let mut all = Vec::new();
+        while all.len() < 11 {
+            let Some(((), FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            all.extend_from_slice(&bytes);
+            connection.grant();
+        }
+        assert_eq!(all, b"early later");
+        assert_eq!(connection.counts.sent(), 11);
     }
 
     /// A cut download must not look complete.
@@ -459,9 +517,10 @@ mod tests {
     async fn pieces_of_all_sizes_arrive_in_order() {
         let (mut client, stream) = pair().await;
         let (reports, _received) = mpsc::channel(8);
-        let connection = start(stream, (), reports);
-        connection.reply(b"reply");
-        let mut expected = b"reply".to_vec();
+        let connection = start_with(socks5(), stream, (), reports);
+        connection.reply(Reply::Succeeded);
+        let mut expected = encode(Protocol::Socks5, Reply::Succeeded);
+        let length = expected.len() as u64;
         for number in 0..600_usize {
             let length = if number % 3 == 0 { DIRECT + number * 7 } else { number % 50 };
             let piece: Vec<u8> = (0..length).map(|at| ((number + at) % 251) as u8).collect();
@@ -475,7 +534,7 @@ mod tests {
         let mut all = Vec::new();
         client.read_to_end(&mut all).await.unwrap();
         assert!(all == expected, "{} of {} bytes", all.len(), expected.len());
-        assert_eq!(connection.counts.received(), expected.len() as u64 - 5);
+        assert_eq!(connection.counts.received(), expected.len() as u64 - length);
     }
 
     #[tokio::test]

@@ -107,6 +107,12 @@ impl ByteCounts {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes read from the local side so far.
+    #[cfg(test)]
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Bytes written to the local side so far.
     #[cfg(test)]
     pub(crate) fn received(&self) -> u64 {

@@ -5,7 +5,8 @@ use std::task::Waker;
 
 use tokio::sync::mpsc;
 
-use super::super::tests::{Agent, budget, connection, settle};
+use super::super::proxy::{Protocol, encode};
+use super::super::tests::{Agent, budget, connection, proxied, settle};
 use super::*;
 use crate::aws::{AwsError, ErrorKind};
 
@@ -72,7 +73,7 @@ async fn connections_are_closed_with_their_lane_and_socks_clients_are_told() {
     let mut lane = started(session);
     events(&mut lane);
     let (plain, mut plain_client) = connection(1, &reports);
-    let (socks, mut socks_client) = connection(2, &reports);
+    let (socks, mut socks_client) = proxied(Protocol::Socks5, 2, &reports);
     lane.open(1, plain, b"", true);
     lane.open(2, socks, b"", true);
     lane.answer(2);
@@ -89,7 +90,7 @@ async fn connections_are_closed_with_their_lane_and_socks_clients_are_told() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "what has come is not the whole");
     let mut answer = [0; 10];
     socks_client.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, reply_bytes(Reply::HostUnreachable));
+    assert_eq!(answer[..], encode(Protocol::Socks5, Reply::HostUnreachable));
     assert_eq!(socks_client.read(&mut [0]).unwrap(), 0);
 }
 

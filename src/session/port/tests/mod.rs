@@ -12,6 +12,7 @@ use super::local::Journal;
 use super::local::LocalStream;
 use super::local::{Budget, Limits};
 use super::local::{Connection, FromConnection};
+use super::proxy::{Handshake, MAX_REQUEST, Preface, Protocol, Refusal, Request, Step};
 use crate::link::Link;
 use crate::protocol::tests::agent_frames;
 use crate::settings::Settings;
@@ -79,6 +80,19 @@ pub(super) type Reports = mpsc::Sender<(ConnectionNumber, FromConnection)>;
 
 /// A local connection, and its client.
 pub(super) fn connection(number: ConnectionNumber, reports: &Reports) -> (Connection, TcpStream) {
+    connection_with(Preface::default(), number, reports)
+}
+
+/// The connection of a proxy client.
+pub(super) fn proxied(
+    protocol: Protocol,
+    number: ConnectionNumber,
+    reports: &Reports,
+) -> (Connection, TcpStream) {
+    connection_with(Preface { protocol: Some(protocol), ..Preface::default() }, number, reports)
+}
+
+fn connection_with(preface: Preface, number: ConnectionNumber, reports: &Reports) -> (Connection, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().unwrap();
@@ -87,7 +101,7 @@ pub(super) fn connection(number: ConnectionNumber, reports: &Reports) -> (Connec
     }
     let stream = LocalStream::Tcp(tokio::net::TcpStream::from_std(stream).unwrap());
     let entry = Journal::new(&Settings::default()).open(&stream, None);
-    (Connection::start(stream, number, reports.clone(), entry), client)
+    (Connection::start(stream, preface, number, reports.clone(), entry), client)
 }
 
 /// Memory for readers.
@@ -103,5 +117,53 @@ pub(super) async fn settle() {
             std::thread::sleep(Duration::from_millis(5));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Plays a client that has sent `bytes`, of which up to `piece` arrive at a time: what was sent to it, how it ended
+/// (`None`: more is wanted), and the number of bytes that were not read.
+pub(super) fn play(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Step>, usize) {
+    let (mut handshake, mut rest, mut sent) = (Handshake::default(), bytes, Vec::new());
+    let (mut step, mut total) = (handshake.start(), 0);
+    loop {
+        let wanted = match step {
+            Step::Read(count) if rest.len() < count => return (sent, None, rest.len()),
+            Step::Read(count) => count,
+            Step::ReadSome(_) if rest.is_empty() => return (sent, None, 0),
+            Step::ReadSome(most) => most.min(rest.len()).min(piece),
+            Step::Send(bytes) => {
+                sent.extend_from_slice(bytes);
+                step = handshake.handle(&[]);
+                continue;
+            }
+            end => return (sent, Some(end), rest.len()),
+        };
+        assert!(wanted > 0);
+        total += wanted;
+        assert!(total <= MAX_REQUEST + 262, "{total} bytes");
+        let (now, later) = rest.split_at(wanted);
+        rest = later;
+        step = handshake.handle(now);
+    }
+}
+
+/// Returns the request and its early data, or panics.
+#[track_caller]
+pub(super) fn request_of(bytes: &[u8], piece: usize) -> (String, Protocol, Vec<u8>) {
+    match play(bytes, piece) {
+        (_, Some(Step::Connect(Request { destination, preface })), left) => {
+            let early = [&preface.early[..], &bytes[bytes.len() - left..]].concat();
+            (destination.to_string(), preface.protocol.unwrap(), early)
+        }
+        other => panic!("{:?}: {other:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+/// Returns the answer and the reason of a refusal, or panics.
+#[track_caller]
+pub(super) fn refusal_of(bytes: &[u8]) -> (Vec<u8>, Refusal) {
+    match play(bytes, usize::MAX).1 {
+        Some(Step::Refuse(answer, refusal)) => (answer, refusal),
+        other => panic!("{:?}: {other:?}", String::from_utf8_lossy(bytes)),
     }
 }

@@ -9,7 +9,8 @@ use std::task::Waker;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::tests::{Agent, Reports, budget, connection, settle};
+use super::super::proxy::{Protocol, encode};
+use super::super::tests::{Agent, Reports, budget, connection, proxied, settle};
 use super::*;
 use crate::aws::{AwsError, ErrorKind};
 
@@ -61,7 +62,11 @@ impl World {
     /// A connection, with what its client has sent already.
     async fn connect_with(&mut self, early: &[u8]) -> TcpStream {
         self.number += 1;
-        let (connection, mut client) = connection(self.number, &self.reports.0);
+        let (connection, mut client) = if self.pool.speaks_socks {
+            proxied(Protocol::Socks5, self.number, &self.reports.0)
+        } else {
+            connection(self.number, &self.reports.0)
+        };
         client.write_all(early).unwrap();
         self.pool.take(self.number, connection);
         self.run().await;
@@ -375,7 +380,7 @@ async fn a_connection_waits_for_minutes_and_a_socks_client_for_less() {
         assert_eq!(received(&mut client), None);
         world.pass(2 * SECOND).await;
         let last = received(&mut client).unwrap();
-        assert!(last.is_empty() || last == reply_bytes(Reply::HostUnreachable), "{last:?}");
+        assert!(last.is_empty() || last == encode(Protocol::Socks5, Reply::HostUnreachable), "{last:?}");
         assert_eq!(world.pool.len(), 0);
     }
 }
@@ -485,7 +490,7 @@ async fn a_socks_client_is_answered_when_it_is_known_how() {
     let mut greeted = world.connect().await;
     agent.write(7, b"220 hello");
     world.run().await;
-    let expected = [&reply_bytes(Reply::Succeeded)[..], b"220 hello"].concat();
+    let expected = [&encode(Protocol::Socks5, Reply::Succeeded)[..], b"220 hello"].concat();
     assert_eq!(received(&mut greeted), Some(expected));
     let mut next = world.connect().await;
     assert_eq!(reply(&mut next), Some(Reply::Succeeded as u8), "the destination is there");

@@ -6,8 +6,8 @@
 //!      └────────────────────────────────┴─▶ Refuse(bytes to send before the end)
 //! ```
 //!
-//! The handshake says how many bytes it wants next and never takes more, so that what the client sends behind its request
-//! stays in the socket. It holds 262 bytes at most.
+//! The handshake requests the number of bytes that it needs next, so that data behind the request stays in the socket. It
+//! holds 262 bytes at most.
 //!
 //! In scope: CONNECT with names and addresses, no authentication. BIND, UDP and other methods are refused as the RFC says.
 //! Out of scope: deadlines, sockets.
@@ -17,6 +17,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::request::{Protocol, Refusal, Reply, Request, Step, refused_destination};
 use crate::destination::{Destination, DestinationError};
 
 /// The state of one client's handshake.
@@ -26,63 +27,12 @@ pub(crate) struct Handshake {
     bytes: Vec<u8>,
 }
 
-/// Next step.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Read exactly this many bytes.
-    Read(usize),
-    /// Send these, then go on.
-    Send(&'static [u8]),
-    /// Connect; then the answer is [`reply`].
-    Connect(Destination),
-    /// Send these, then close.
-    Refuse(Vec<u8>, Refusal),
-}
-
-/// Reason that a client is refused, for people.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error(
-        "an HTTP client; use the port as a SOCKS5 proxy (curl --socks5-hostname, HTTPS_PROXY=socks5h://...)"
-    )]
-    Http,
-    #[error("a SOCKS4 client; use SOCKS5")]
-    Socks4,
-    #[error("the client does not speak SOCKS5")]
-    Version,
-    #[error("the client requires authentication")]
-    Authentication,
-    #[error("the client asks for a command other than CONNECT")]
-    Command,
-    #[error("the address is of an unknown type")]
-    AddressType,
-    #[error("{0:?}: {1}")]
-    Destination(String, DestinationError),
-}
-
-/// Reply codes of RFC 1928, section 6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Succeeded = 0,
-    GeneralFailure = 1,
-    NotAllowed = 2,
-    NetworkUnreachable = 3,
-    HostUnreachable = 4,
-    CommandNotSupported = 7,
-    AddressNotSupported = 8,
-}
-
 /// The server's answer to a request. The bound address is left unspecified: only the agent knows it.
 pub(crate) fn reply(reply: Reply) -> [u8; 10] {
     [VERSION, reply as u8, 0, IPV4, 0, 0, 0, 0, 0, 0]
 }
 
 impl Handshake {
-    /// Returns the first step.
-    pub(crate) fn start(&self) -> Step {
-        Step::Read(2)
-    }
-
     /// Takes the bytes that were asked for, or goes on after an answer was sent (no bytes).
     pub(crate) fn handle(&mut self, bytes: &[u8]) -> Step {
         self.bytes.extend_from_slice(bytes);
@@ -93,11 +43,6 @@ impl Handshake {
     fn greeting(&mut self) -> Step {
         match self.bytes.as_slice() {
             [] => Step::Read(2),
-            [SOCKS4, ..] => Step::Refuse(SOCKS4_REJECTED.to_vec(), Refusal::Socks4),
-            // No other protocol that is known to use proxies begins with a letter.
-            [letter, ..] if letter.is_ascii_uppercase() => {
-                Step::Refuse(HTTP_NOT_IMPLEMENTED.as_bytes().to_vec(), Refusal::Http)
-            }
             [version, ..] if *version != VERSION => Step::Refuse(Vec::new(), Refusal::Version),
             [_, count, methods @ ..] if methods.len() < usize::from(*count) => {
                 Step::Read(usize::from(*count) - methods.len())
@@ -145,64 +90,32 @@ impl Handshake {
             (_, name) => String::from_utf8_lossy(name).into_owned(),
         };
         match Destination::new(&host, port) {
-            Ok(destination) => Step::Connect(destination),
+            Ok(destination) => Step::Connect(Request::new(destination, Protocol::Socks5)),
             Err(error) => {
                 let code = match error {
                     DestinationError::PortZero => Reply::GeneralFailure,
                     DestinationError::Host | DestinationError::TooShort => Reply::HostUnreachable,
                 };
-                refuse(code, Refusal::Destination(host.chars().take(MAX_SHOWN).collect(), error))
+                refuse(code, refused_destination(&host, error))
             }
         }
     }
 }
 
-const VERSION: u8 = 5;
-const SOCKS4: u8 = 4;
-/// Its reply "rejected or failed", with the address left out.
-const SOCKS4_REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
-const HTTP_NOT_IMPLEMENTED: &str = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\
-    Content-Type: text/plain\r\nContent-Length: 55\r\n\r\nThis port is a SOCKS5 proxy. It does not support HTTP.\n";
+pub(super) const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const NO_ACCEPTABLE_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
-/// Characters of a client's destination that are repeated.
-const MAX_SHOWN: usize = 80;
 /// Up to the address's first byte, which is a name's length.
 const REQUEST_HEAD: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    /// Plays a client that has sent `bytes`: what was sent to it, and how it ended (`None`: more is wanted).
-    fn play(bytes: &[u8]) -> (Vec<u8>, Option<Step>, usize) {
-        let (mut handshake, mut rest, mut sent) = (Handshake::default(), bytes, Vec::new());
-        let mut step = handshake.start();
-        loop {
-            step = match step {
-                Step::Read(count) => {
-                    assert!(count > 0 && handshake.bytes.len() + count <= 262, "{count} more bytes");
-                    if rest.len() < count {
-                        return (sent, None, rest.len());
-                    }
-                    let (now, later) = rest.split_at(count);
-                    rest = later;
-                    handshake.handle(now)
-                }
-                Step::Send(bytes) => {
-                    sent.extend_from_slice(bytes);
-                    handshake.handle(&[])
-                }
-                end => return (sent, Some(end), rest.len()),
-            };
-        }
-    }
+    use crate::session::port::tests::{play, refusal_of, request_of};
 
     fn request(command: u8, kind: u8, address: &[u8], port: u16) -> Vec<u8> {
         let mut bytes = vec![5, 1, 0, 5, command, 0, kind];
@@ -215,42 +128,30 @@ mod tests {
         [&[name.len() as u8], name.as_bytes()].concat()
     }
 
-    fn connect(host: &str, port: u16) -> Option<Step> {
-        Some(Step::Connect(Destination { host: host.to_owned(), port }))
-    }
-
     #[test]
     fn connect_to_names_and_addresses() {
         for (kind, address, host) in [
             (IPV4, vec![10, 0, 0, 7], "10.0.0.7".to_owned()),
-            (IPV6, [&[0xfd][..], &[0; 14], &[1]].concat(), "fd00::1".to_owned()),
+            (IPV6, [&[0xfd][..], &[0; 14], &[1]].concat(), "[fd00::1]".to_owned()),
             (NAME, name("db.internal"), "db.internal".to_owned()),
             (NAME, name(&"a".repeat(255)), "a".repeat(255)),
         ] {
             let mut bytes = request(CONNECT, kind, &address, 5432);
-            let (sent, end, left) = play(&bytes);
-            assert_eq!((sent, end, left), (vec![5, 0], connect(&host, 5432), 0));
-            // What comes behind the request is the connection's.
+            assert_eq!(play(&bytes, 1).0, [5, 0]);
+            let length = bytes.len();
             bytes.extend_from_slice(b"GET /");
-            assert_eq!(play(&bytes).2, 5);
+            let expected = (format!("{host}:5432"), Protocol::Socks5, b"GET /".to_vec());
+            assert_eq!(request_of(&bytes, usize::MAX), expected);
             // In pieces of one byte more is wanted up to the last.
-            for end in 0..bytes.len() - 5 {
-                assert_eq!(play(&bytes[..end]).1, None, "{end} bytes");
+            for end in 0..length {
+                assert_eq!(play(&bytes[..end], 1).1, None, "{end} bytes");
             }
         }
     }
 
     #[test]
     fn what_is_refused_and_how() {
-        let refused = |bytes: &[u8]| match play(bytes).1 {
-            Some(Step::Refuse(answer, _)) => answer,
-            other => panic!("{bytes:?}: {other:?}"),
-        };
-        let answer = String::from_utf8(refused(b"GET / HTTP/1.1\r\n")).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
-        assert!(refused(&[0x16, 3, 1, 2, 0, 1]).is_empty(), "TLS");
-        assert_eq!(refused(&[4, 1, 0, 80, 10, 0, 0, 1, 0]), [0, 91, 0, 0, 0, 0, 0, 0], "SOCKS 4");
+        let refused = |bytes: &[u8]| refusal_of(bytes).0;
         assert_eq!(refused(&[5, 0]), [5, 0xff]);
         assert_eq!(refused(&[5, 2, 1, 2]), [5, 0xff], "GSSAPI or a password");
         assert_eq!(refused(&request(2, IPV4, &[10, 0, 0, 1], 80))[1], 7, "BIND");
@@ -261,15 +162,5 @@ mod tests {
         assert_eq!(refused(&request(CONNECT, NAME, &name("a\"b.c"), 80))[1], 4);
         assert_eq!(refused(&request(CONNECT, NAME, &[3, 0xff, 0xfe, 0xfd], 80))[1], 4);
         assert!(refused(&[5, 1, 0, 4, 1, 0, 1, 1]).is_empty(), "another version in the request");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn any_client(bytes in proptest::collection::vec(any::<u8>(), 0..600), is_greeted in any::<bool>()) {
-            let bytes = if is_greeted { [&[5, 1, 0, 5, 1, 0][..], &bytes].concat() } else { bytes };
-            play(&bytes);
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! The SOCKS listener: its clients name their destination in a handshake, and are connections only after that.
+//! The proxy's listener: its clients name their destination in a request (SOCKS or HTTP CONNECT), and are connections only
+//! after that.
 //!
 //! On loopback only, whatever the port listens on: whoever reaches it reaches what the instance reaches. A client has
 //! [`HANDSHAKE_TIMEOUT`] for its handshake. When there are [`MAX_HANDSHAKES`] of them, a further one takes the place of the
@@ -11,16 +12,16 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::listener::{ListenError, Listener};
-use super::super::memory::Ports;
-use super::handshake::{Handshake, Refusal, Step};
-use crate::destination::Destination;
+use super::super::local::LocalStream;
+use super::super::proxy::{Handshake, Refusal, Request, Step};
+use super::listener::{ListenError, Listener};
+use super::memory::Ports;
 use crate::process::{PeerOwner, descriptor_limit};
-use crate::session::port::local::LocalStream;
 
 /// Listens for SOCKS clients, and shakes hands with them.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ pub(crate) struct SocksListener {
 /// A client after its handshake.
 #[derive(Debug)]
 pub(crate) enum Client {
-    /// Its connection, which waits for its reply, and its destination.
-    Connect(LocalStream, Destination),
+    /// Its connection, which waits for its reply, and its request.
+    Connect(LocalStream, Request),
     /// It was refused, and has its answer.
     Refused(Refusal),
     /// It is another user's, by number, and was refused.
@@ -175,22 +176,20 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     wrap: impl FnOnce(S) -> LocalStream,
 ) -> Option<Client> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, request(&mut stream)).await {
-        Ok(Ok(Ok(destination))) => Some(Client::Connect(wrap(stream), destination)),
+        Ok(Ok(Ok(request))) => Some(Client::Connect(wrap(stream), request)),
         Ok(Ok(Err(refusal))) => Some(Client::Refused(refusal)),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a SOCKS client has gone");
+            tracing::debug!(%error, "a proxy client has gone");
             None
         }
         Err(_) => {
-            tracing::info!("a SOCKS client has not said in time where to");
+            tracing::info!("a proxy client did not name its destination in time");
             None
         }
     }
 }
 
-async fn request(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> io::Result<Result<Destination, Refusal>> {
+async fn request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Result<Request, Refusal>> {
     let mut handshake = Handshake::default();
     let mut step = handshake.start();
     loop {
@@ -200,13 +199,20 @@ async fn request(
                 stream.read_exact(&mut bytes).await?;
                 handshake.handle(&bytes)
             }
+            Step::ReadSome(most) => {
+                let mut bytes = BytesMut::with_capacity(most);
+                if stream.read_buf(&mut (&mut bytes).limit(most)).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                handshake.handle(&bytes)
+            }
             Step::Send(bytes) => {
                 stream.write_all(bytes).await?;
                 handshake.handle(&[])
             }
-            Step::Connect(destination) => return Ok(Ok(destination)),
+            Step::Connect(request) => return Ok(Ok(request)),
             Step::Refuse(answer, refusal) => {
-                tracing::info!(%refusal, "a SOCKS client was refused");
+                tracing::info!(%refusal, "a proxy client was refused");
                 stream.write_all(&answer).await?;
                 stream.shutdown().await?;
                 // Closing with unread input would reset the connection and destroy the answer.
@@ -237,10 +243,11 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::destination::Destination;
 
     async fn connect(listener: &mut SocksListener) -> Destination {
         match listener.accept(true).await.unwrap() {
-            Client::Connect(_, destination) => destination,
+            Client::Connect(_, request) => request.destination,
             other => panic!("{other:?}"),
         }
     }
