@@ -155,7 +155,7 @@ fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
     let started = Started::port(&sim.endpoint(), postgres.port.number(), 0);
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     let ports = [leads_to(&plugin, &db), leads_to(&plugin, &page)];
-    plugin.stderr.wait_for("SOCKS5 proxy on 127.0.0.1:");
+    plugin.stderr.wait_for("SOCKS and HTTP proxy on 127.0.0.1:");
     let socks: u16 = plugin.stderr.wait_for("\n").trim().parse().expect("a port");
     // psql speaks no SOCKS: a wrapper does for it.
     let wrapped = socks_wrapper(socks, "db.internal", postgres.port.number());

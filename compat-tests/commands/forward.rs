@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use ssm_sim::{SessionState, Sim};
+use ssm_sim::Sim;
 
 use super::{plugin, world};
 #[cfg(target_os = "linux")]
@@ -43,7 +43,7 @@ fn ports_are_printed_and_lead_to_their_destinations() {
     let first = port_of(&running, &format!("db.internal:{}", echo.port()));
     running.stdout.wait_for(&format!("{socket} -> db.internal:{}\n", echo.port()));
     let second = port_of(&running, &format!("localhost:{}", other.port()));
-    let socks = port_of(&running, "SOCKS5 proxy");
+    let socks = port_of(&running, "SOCKS and HTTP proxy");
     running.stdout.wait_for("ready\n");
     assert_eq!(sim.requests().start, 0, "no session before the first connection");
     assert_eq!(echo_through(first, b"one"), b"one");
@@ -230,11 +230,12 @@ fn when_the_plugin_is_killed_the_command_is_gone() {
 #[test]
 fn a_session_that_ends_while_the_command_runs() {
     let (sim, echo) = (named(sim()), Server::echo());
-    let world = world(&sim);
+    let mut world = world(&sim);
+    world.set("SSM_PLUGIN_STATUS", "always");
     let script = "echo start; while read line; do exec 3<>\"/dev/tcp/127.0.0.1/$PORT\"; echo \"$line\" >&3; head -n 1 <&3; \
                   exec 3>&-; done; exit 4";
     let spec = format!("0:db.internal:{}", echo.port());
-    let mut running = Running::spawn(&mut forward(&world, &["-q", &spec, "--", "bash", "-c", script]));
+    let mut running = Running::spawn(&mut forward(&world, &[&spec, "--", "bash", "-c", script]));
     running.stdout.wait_for("start\n");
     for (number, line) in ["one\n", "two\n"].into_iter().enumerate() {
         running.send(line);
@@ -242,7 +243,7 @@ fn a_session_that_ends_while_the_command_runs() {
         assert_eq!(sim.requests().start, number as u64 + 1);
         let id = sim.sessions()[number].id.clone();
         sim.close_session(&id, "idle");
-        sim.wait_for(crate::harness::PATIENCE, |all| all.iter().all(|s| s.state == SessionState::Ended));
+        running.stderr.wait_for(" ended (idle)");
     }
     running.close_stdin();
     let finished = running.finish();
@@ -283,7 +284,7 @@ fn a_tunnel_of_the_settings_file() {
     std::fs::write(folder.join("config.toml"), text).expect("write");
     let running = Running::spawn_without_stdin(&mut plugin(&world, &["forward", "db"]));
     let port = port_of(&running, &format!("db.internal:{}", echo.port()));
-    running.stdout.wait_for("SOCKS5 proxy\nready\n");
+    running.stdout.wait_for("SOCKS and HTTP proxy\nready\n");
     assert_eq!(echo_through(port, b"x"), b"x");
     running.signal(Signal::TERM);
     assert_eq!(running.finish().errors(), "", "the table of tunnels is not an unknown setting");

@@ -25,7 +25,7 @@ fn a_socket_file_is_a_proxy_for_this_user() {
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     opened_port(&plugin.stdout);
-    plugin.stderr.wait_for(&format!("SOCKS5 proxy on unix:{}\n", path.display()));
+    plugin.stderr.wait_for(&format!("SOCKS and HTTP proxy on unix:{}\n", path.display()));
     let mode = std::fs::metadata(&path).expect("the file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut stream = UnixStream::connect(&path).expect("connect");

@@ -134,27 +134,34 @@ fn four_hundred_clients_before_the_first_session_is_ready() {
     assert_all_ended(&sim);
 }
 
-/// curl, git and browsers that were given the port as an HTTP proxy got an empty answer, and nothing was reported.
+/// A request that cannot be served is answered in its protocol, and reported once for each reason.
 #[test]
 fn clients_of_other_protocols_get_an_answer_and_a_line() {
     let (mut world, sim, echo) = (World::new(), unpaced_sim(), Server::echo());
     let proxy = Proxy::start(&mut world, &sim, echo.port());
     for _ in 0..2 {
         let mut http = connect(proxy.port);
-        http.write_all(b"CONNECT db.internal:443 HTTP/1.1\r\nHost: db.internal:443\r\n\r\n").expect("write");
+        http.write_all(b"GET http://db.internal/ HTTP/1.1\r\nHost: db.internal\r\n\r\n").expect("write");
         let mut answer = String::new();
         http.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 501 Not Implemented\r\n"), "{answer:?}");
-        assert!(answer.contains("\r\n\r\n") && answer.contains("SOCKS5"), "{answer:?}");
+        assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{answer:?}");
     }
-    let mut old = connect(proxy.port);
-    old.write_all(&[4, 1, 0, 80, 10, 0, 0, 1, 0]).expect("write");
+    let mut bind = connect(proxy.port);
+    bind.write_all(&[4, 2, 0, 80, 10, 0, 0, 1, 0]).expect("write");
     let mut answer = Vec::new();
-    old.read_to_end(&mut answer).expect("an answer");
+    bind.read_to_end(&mut answer).expect("an answer");
     assert_eq!(answer, [0, 91, 0, 0, 0, 0, 0, 0], "SOCKS 4: rejected");
-    drop(old);
+    drop(bind);
+    let mut tls = connect(proxy.port);
+    tls.write_all(&[0x16, 3, 1, 2, 0, 1]).expect("write");
+    assert_eq!(tls.read(&mut [0]).expect("the end"), 0);
     assert_eq!(proxy.connect("db", echo.port()).0, 4);
-    let lines = ["an HTTP client", "a SOCKS4 client", "at least 3 characters"];
+    let lines = [
+        "an HTTP request other than CONNECT",
+        "a command other than CONNECT",
+        "neither SOCKS nor HTTP",
+        "at least 3 characters",
+    ];
     for line in lines {
         eventually(line, || proxy.plugin.stderr.text().contains(line));
     }

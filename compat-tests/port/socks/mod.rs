@@ -1,7 +1,8 @@
-//! The SOCKS proxy (`SSM_PLUGIN_SOCKS`), with curl and with clients that mean no good.
+//! The SOCKS and HTTP proxy (`SSM_PLUGIN_SOCKS`), with curl and with clients that mean no good.
 
 mod access;
 mod browser;
+mod http;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
@@ -32,7 +33,7 @@ impl Proxy {
         let started = Started::port(&sim.endpoint(), main, 0);
         let plugin = Running::spawn_without_stdin(&mut started.command(world));
         opened_port(&plugin.stdout);
-        plugin.stderr.wait_for("SOCKS5 proxy on 127.0.0.1:");
+        plugin.stderr.wait_for("SOCKS and HTTP proxy on 127.0.0.1:");
         let port = plugin.stderr.wait_for("\n").trim().parse().expect("a port");
         Proxy { plugin, port }
     }
