@@ -8,7 +8,10 @@ use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, PanicHookInfo};
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::task::Poll;
+
+use bytes::Bytes;
 
 /// A panic that was caught.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,11 +58,22 @@ pub(crate) fn install_hook() {
         tracing::error!(place, contained = is_contained(), "panic");
         if !is_contained() {
             // Not `eprintln`, which panics where stderr is gone.
-            let _ =
-                writeln!(io::stderr(), "session-manager-plugin: internal error at {place}; please report it");
+            let _ = io::stderr().write_all(&line(&place));
         }
         PLACE.set(place);
     }));
+}
+
+/// Sets the form of the line that a panic prints. It is plain text before. Only the first call counts.
+pub(crate) fn set_form(form: fn(&str) -> Bytes) {
+    let _ = FORM.set(form);
+}
+
+fn line(place: &str) -> Bytes {
+    match FORM.get() {
+        Some(form) => form(place),
+        None => format!("session-manager-plugin: internal error at {place}; please report it\n").into(),
+    }
 }
 
 /// A place without the folders of the machine that built the program: crate, folder, file.
@@ -67,6 +81,9 @@ fn shortened(place: &str) -> String {
     let from = place.rmatch_indices(['/', '\\']).nth(SHOWN - 1).map_or(0, |(at, _)| at + 1);
     place[from..].to_owned()
 }
+
+/// Line for the place of a panic.
+static FORM: OnceLock<fn(&str) -> Bytes> = OnceLock::new();
 
 /// Parts of a path that are shown.
 const SHOWN: usize = 4;
@@ -88,6 +105,16 @@ mod tests {
         assert_eq!(shortened("/home/me/.cargo/x-1.0/src/a/b.rs:1:2"), "x-1.0/src/a/b.rs:1:2");
         assert_eq!(shortened(r"C:\x\src\a\b.rs:1:2"), r"x\src\a\b.rs:1:2");
         assert_eq!(shortened("src/b.rs:1:2"), "src/b.rs:1:2");
+    }
+
+    #[test]
+    fn the_line_has_the_form_of_the_settings() {
+        assert_eq!(
+            line("x.rs:1:2"),
+            "session-manager-plugin: internal error at x.rs:1:2; please report it\n"
+        );
+        set_form(|place| format!("{{\"place\":\"{place}\"}}\n").into());
+        assert_eq!(line("x.rs:1:2"), "{\"place\":\"x.rs:1:2\"}\n");
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ pub fn main() -> ExitCode {
     // `--version` and the like need no look at the caller.
     let parent = matches!(invocation, Ok(Invocation::StartSession(_)) | Err(_)).then(Parent::find);
     let loaded = Settings::load(&subject(&invocation, parent.as_ref()));
+    output::set_panic_form(&loaded.settings);
     let text = match invocation {
         Ok(Invocation::Version) => official::version(&loaded.settings.reported_version),
         Ok(Invocation::Installed) => official::INSTALLED.to_owned(),

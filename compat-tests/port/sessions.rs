@@ -98,7 +98,7 @@ fn connections_are_spread_over_the_sessions_and_all_end_together() {
         assert_eq!(session.document, "AWS-StartPortForwardingSession", "started like the first");
     }
     drop(open);
-    assert_eq!(forward.end(), "");
+    assert_eq!(forward.end(), "session-manager-plugin: 4 sessions share the port\n");
     assert_all_ended(&sim);
 }
 
@@ -142,7 +142,8 @@ fn one_that_dies_is_said_once_and_replaced() {
     assert_eq!(sim.sessions().len(), 3, "a third takes its place");
     drop(connections(forward.port, 4));
     let errors = forward.end();
-    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let lines: Vec<&str> = errors.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, "session-manager-plugin: 2 sessions share the port"), "{errors}");
     assert_all_ended(&sim);
 }
 

@@ -450,6 +450,39 @@ fn settings_and_log() {
 }
 
 #[test]
+fn relaxed_safeguards_are_named() {
+    let sim = sim();
+    let mut world = world(&sim);
+    world.set("SSM_PLUGIN_LOCAL_HOST", "0.0.0.0");
+    world.set("SSM_PLUGIN_RESTART", "1");
+    world.set("SSM_PLUGIN_ANY_USER", "1");
+    let (_, report) = doctor(&world, &["--url", &channel(&sim)]);
+    assert_check(&report, "settings", "warning", "SSM_PLUGIN_LOCAL_HOST=0.0.0.0: other machines can connect");
+    assert_check(&report, "settings", "warning", "SSM_PLUGIN_ANY_USER=1: all users of this machine");
+    let relaxed = &check(&report, "settings")["fields"]["relaxed"];
+    assert_eq!(
+        (&relaxed[0]["name"], &relaxed[0]["value"]),
+        (&"SSM_PLUGIN_LOCAL_HOST".into(), &"0.0.0.0".into())
+    );
+    assert_eq!(report["failures"], 0, "{report:#}");
+}
+
+/// JSON has in fields the values that the text shows.
+#[test]
+fn each_check_has_fields() {
+    let sim = sim();
+    let (mut world, url) = (world(&sim), channel(&sim));
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let (_, report) = doctor(&world, &["--url", &url]);
+    let field = |name: &str, field: &str| check(&report, name)["fields"][field].clone();
+    assert_eq!(field("settings", "environment"), serde_json::json!(["SSM_PLUGIN_STATUS"]));
+    assert_eq!(field("dns", "addresses"), serde_json::json!({"127.0.0.1": ["127.0.0.1"]}));
+    assert_eq!(field("log", "filter"), Value::Null);
+    assert!(field("log", "path").as_str().is_some_and(|path| path.ends_with("session-manager-plugin")));
+    assert!(field("settings", "path").as_str().is_some_and(|path| path.ends_with("/config.toml")));
+}
+
+#[test]
 fn on_a_terminal() {
     let sim = sim();
     let mut world = world(&sim);

@@ -206,6 +206,45 @@ fn events_of_a_further_session_name_it_and_its_destination() {
     assert_all_ended(&sim);
 }
 
+/// One event when the sessions behind a port are complete, however often one of them is replaced.
+#[test]
+fn sessions_behind_a_port_are_reported_once() {
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_SESSIONS", "4");
+    let started = Started::port(&sim.endpoint(), echo.port(), 0);
+    let plugin = Running::spawn_without_stdin(&mut started.command(&world));
+    opened_port(&plugin.stdout);
+    plugin.stderr.wait_for("\"sessions_ready\",\"sessions\":4");
+    let other = sim.sessions().into_iter().find(|session| session.id != started.id()).expect("another");
+    sim.close_session(&other.id, "idle");
+    plugin.stderr.wait_until("a fifth", |bytes| {
+        String::from_utf8_lossy(bytes).matches("\"session_started\"").count() == 4
+    });
+    plugin.signal(Signal::INT);
+    let finished = plugin.finish();
+    let events = events(&finished);
+    assert_eq!(names(&events).iter().filter(|name| **name == "sessions_ready").count(), 1, "{events:#?}");
+    assert_all_ended(&sim);
+}
+
+/// Everything that goes wrong before the session: each line is JSON.
+#[test]
+fn a_log_that_cannot_be_written_and_wrong_settings_are_json() {
+    let gateway = Gateway::scripted(|socket| socket.close(""));
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_STATUS", "json");
+    world.set("SSM_PLUGIN_LOG", "info");
+    world.set("SSM_PLUGIN_LOG_FILE", "/proc/nowhere/log");
+    world.set("SSM_PLUGIN_WIRE_LOG", "/proc/nowhere/wire");
+    world.set("SSM_PLUGIN_WINDOW", "much");
+    world.set("SSM_PLUGIN_WIDNOW", "1");
+    let finished = Running::spawn_without_stdin(&mut Started::of(&gateway).command(&world)).finish();
+    let events = events(&finished);
+    let failures = names(&events).iter().filter(|name| **name == "failure").count();
+    assert_eq!(failures, 4, "{events:#?}");
+}
+
 #[test]
 fn a_session_that_does_not_start() {
     let (mut world, sim) = (World::new(), sim());

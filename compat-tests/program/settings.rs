@@ -152,6 +152,33 @@ fn a_mistyped_command_names_the_commands_at_a_terminal_only() {
     assert!(pty.finish().success());
 }
 
+/// Each setting that relaxes a safeguard is named once, and a shell does not name those of ports.
+#[test]
+fn relaxed_safeguards_are_named_at_a_terminal_only() {
+    const RATE: &str = "session-manager-plugin: SSM_PLUGIN_MESSAGE_RATE=0: the service ends sessions";
+    const HOST: &str = "session-manager-plugin: SSM_PLUGIN_LOCAL_HOST=0.0.0.0: other machines can connect";
+    let sim = sim();
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_MESSAGE_RATE", "0");
+    world.set("SSM_PLUGIN_LOCAL_HOST", "0.0.0.0");
+    assert_eq!(greet(&world).errors(), "", "nothing without a terminal");
+    let screen = |started: &Started, last: &str| {
+        let mut pty = Pty::spawn(&started.command(&world));
+        pty.wait_for(last);
+        // Ends the port; the command has ended by itself.
+        pty.send("\x03");
+        pty.finish();
+        String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned()
+    };
+    let port = Started::port(&sim.endpoint(), 1, 0);
+    let screen_of_port = screen(&port, "Waiting for connections...");
+    assert_eq!((screen_of_port.matches(RATE).count(), screen_of_port.matches(HOST).count()), (1, 1));
+    let parameters = json!({"command": ["echo done"]});
+    let shell = Started::at(&sim.endpoint(), Some("AWS-StartNonInteractiveCommand"), parameters);
+    let screen_of_shell = screen(&shell, "done");
+    assert_eq!((screen_of_shell.matches(RATE).count(), screen_of_shell.matches(HOST).count()), (1, 0));
+}
+
 #[test]
 fn settings_of_forwarded_ports_have_no_effect_on_a_shell() {
     const LINE: &str =

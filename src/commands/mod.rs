@@ -43,7 +43,7 @@ use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
 pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, Loaded, Settings, Subject, When};
-use crate::{logging, process};
+use crate::{logging, output, process};
 
 /// Returns whether a first argument names one of these commands.
 pub(crate) fn is_command(word: &OsStr) -> bool {
@@ -79,6 +79,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let common = request.common();
     let loaded = settings(common, request.target());
     let settings = &loaded.settings;
+    output::set_panic_form(settings);
     if !settings.core_dumps {
         process::forbid_core_dumps();
     }

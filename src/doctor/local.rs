@@ -5,32 +5,52 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::process::Command;
 
 use super::report::{Check, Status};
 use crate::logging;
 use crate::protocol::TerminalSize;
-use crate::settings::{Loaded, Settings, Source};
+use crate::settings::{Loaded, Relaxation, Settings, Source, config_file};
 use crate::term::{RawMode, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal};
 
+/// Lists the settings in use, their mistakes, and the safeguards that they relax.
 pub(super) fn settings(loaded: &Loaded) -> Check {
-    let names = |source| {
-        let names = loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name);
-        names.collect::<Vec<_>>().join(", ")
+    const NAME: &str = "settings";
+    let names = |source| -> Vec<&str> {
+        loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name).collect()
     };
     let in_use: Vec<String> = [("environment", Source::Environment), ("settings file", Source::File)]
         .into_iter()
         .map(|(place, source)| (place, names(source)))
         .filter(|(_, names)| !names.is_empty())
-        .map(|(place, names)| format!("{place}: {names}"))
+        .map(|(place, names)| format!("{place}: {}", names.join(", ")))
         .collect();
-    if !loaded.warnings.is_empty() {
-        let warnings = loaded.warnings.iter().map(ToString::to_string);
-        let lines: Vec<String> = warnings.chain(in_use).collect();
-        return Check::warning("settings", lines.join("\n"))
-            .advice("session-manager-plugin --help lists them all");
-    }
-    Check::ok("settings", if in_use.is_empty() { "all defaults".to_owned() } else { in_use.join("\n") })
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let relaxations = loaded.settings.relaxations();
+    let advice = match (warnings.as_slice(), relaxations.as_slice()) {
+        ([], []) => None,
+        ([], _) => Some("unset those that you do not need"),
+        _ => Some("session-manager-plugin --help lists them all"),
+    };
+    let relaxed = relaxations.iter().map(ToString::to_string);
+    let lines: Vec<String> = warnings.iter().cloned().chain(relaxed).chain(in_use).collect();
+    let found = if lines.is_empty() { "all defaults".to_owned() } else { lines.join("\n") };
+    let check = match advice {
+        Some(advice) => Check::warning(NAME, found).advice(advice),
+        None => Check::ok(NAME, found),
+    };
+    let relaxed = |relaxation: &Relaxation| {
+        let Relaxation { name, value, meaning, .. } = relaxation;
+        json!({"name": name, "value": value, "meaning": meaning})
+    };
+    let file = config_file(|name| std::env::var_os(name)).map(|path| path.display().to_string());
+    check
+        .field("environment", names(Source::Environment))
+        .field("file", names(Source::File))
+        .field("path", file)
+        .field("warnings", warnings)
+        .field("relaxed", relaxations.iter().map(relaxed).collect::<Vec<_>>())
 }
 
 /// Looks for the plugin that the AWS CLI would call, and for the one of callers that know only the official package's path.
@@ -150,31 +170,39 @@ pub(super) fn terminal() -> Check {
             .advice("input will be sent line by line; start the session from an ordinary terminal");
     }
     let unknown = TerminalSize { cols: 0, rows: 0 };
-    let size = match current_size(unknown) {
+    let current = current_size(unknown);
+    let term = std::env::var("TERM").unwrap_or_default();
+    let fields = |check: Check| {
+        check.field("columns", current.cols).field("lines", current.rows).field("term", term.as_str())
+    };
+    let size = match current {
         size if size == unknown => "of unknown size".to_owned(),
         TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
     if stdin_is_pipe_terminal() {
-        return Check::warning(NAME, format!("{size}, of Git Bash (mintty): line input only")).advice(
+        return fields(Check::warning(NAME, format!("{size}, of Git Bash (mintty): line input only")).advice(
             "for shells, put winpty before the command or use Windows Terminal; ports and SSH work as usual",
-        );
+        ));
     }
-    let term = std::env::var("TERM").unwrap_or_default();
     let output = if stdout_is_terminal() { "" } else { "; stdout is not a terminal" };
     if cfg!(unix) && matches!(term.as_str(), "" | "dumb" | "unknown") {
-        return Check::warning(NAME, format!("{size}, TERM is {term:?}{output}"))
-            .advice("programs like vi and less need TERM, for example TERM=xterm-256color");
+        return fields(
+            Check::warning(NAME, format!("{size}, TERM is {term:?}{output}"))
+                .advice("programs like vi and less need TERM, for example TERM=xterm-256color"),
+        );
     }
-    Check::ok(NAME, format!("{size}, raw mode, TERM={term}{output}"))
+    fields(Check::ok(NAME, format!("{size}, raw mode, TERM={term}{output}")))
 }
 
 pub(super) fn log(settings: &Settings) -> Check {
     let state = if settings.log.is_some() { "on" } else { "off" };
+    let place = logging::place(settings).map(|path| path.display().to_string());
     let check = match logging::check(settings) {
         Ok(path) => Check::ok("log", format!("{state}; {} is writable", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
             .advice("set SSM_PLUGIN_LOG_FILE to a writable path"),
     };
+    let check = check.field("filter", settings.log.as_deref()).field("path", place);
     with_official_configuration(check, &official_log_configuration())
 }
 

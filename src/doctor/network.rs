@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use http::StatusCode;
+use serde_json::Map;
 use url::Url;
 
 use super::identity::Identity;
@@ -79,6 +80,7 @@ impl Route {
 pub(super) async fn dns(route: &Route) -> Check {
     const NAME: &str = "dns";
     let mut lines = Vec::new();
+    let mut addresses_of = Map::new();
     let mut failed = false;
     let mut seen = Vec::new();
     for url in route.stream.iter().chain(&route.api) {
@@ -95,6 +97,7 @@ pub(super) async fn dns(route: &Route) -> Check {
                 let addresses: Vec<String> =
                     addresses.map(|address| address.ip().to_string()).take(MAX_ADDRESSES).collect();
                 lines.push(format!("{host}: {}", addresses.join(", ")));
+                addresses_of.insert(host.to_owned(), addresses.into());
             }
             _ if is_proxied => {
                 lines.push(format!("{host}: does not resolve here; the proxy will resolve it"));
@@ -109,13 +112,14 @@ pub(super) async fn dns(route: &Route) -> Check {
             }
         }
     }
-    match (lines.is_empty(), failed) {
-        (true, _) => Check::skipped(NAME, "no host to look up"),
+    let check = match (lines.is_empty(), failed) {
+        (true, _) => return Check::skipped(NAME, "no host to look up"),
         (false, false) => Check::ok(NAME, lines.join("\n")),
         (false, true) => Check::failure(NAME, lines.join("\n")).advice(
             "check the region's spelling, DNS and VPN; if this network has no internet access, use VPC endpoints or a proxy",
         ),
-    }
+    };
+    check.field("addresses", addresses_of)
 }
 
 /// Checks the proxy that applies to the websocket.
@@ -142,14 +146,16 @@ pub(super) fn trust(route: &Route) -> Check {
     if route.stream.as_ref().is_ok_and(is_plain) {
         return Check::skipped(NAME, "not used (ws://)");
     }
-    match (route.network.tls(), route.network.ca_bundle()) {
+    let bundle = route.network.ca_bundle().map(|path| path.display().to_string());
+    let check = match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
         (Ok(_), Some(path)) => {
             Check::ok(NAME, format!("{} instead of the system's certificates", path.display()))
         }
         (Err(error), _) => Check::failure(NAME, error.to_string())
             .advice("AWS_CA_BUNDLE and the profile's ca_bundle must name a PEM file of certificates"),
-    }
+    };
+    check.field("bundle", bundle)
 }
 
 /// Compares this machine's clock with the service's.

@@ -212,7 +212,8 @@ impl Console {
 
     /// The answer to an escape, on stderr: stdout may be a file or a pipe, whose reader wants the remote's bytes.
     pub(crate) fn answer(&mut self, text: &'static str) {
-        self.push_err(text.as_bytes(), ERR_QUEUE);
+        let line = if self.is_json { Status::message(text.trim()).json() } else { text.into() };
+        self.push_err(&line, ERR_QUEUE);
     }
 
     /// A line about the state of the connection, on stderr, where the settings want it.

@@ -18,7 +18,15 @@ use bytes::Bytes;
 
 pub(crate) use self::console::{Console, Style, WriteError};
 pub(crate) use self::status::{Cause, Kind, Status, Subject, events};
+use crate::panics;
 use crate::settings::{Settings, When};
+
+/// Prints a panic as a line of JSON, where the settings want that.
+pub(crate) fn set_panic_form(settings: &Settings) {
+    if settings.status == When::Json {
+        panics::set_form(|place| Status::Failure { text: sentences::internal_error(place) }.json());
+    }
+}
 
 /// A line for stderr about something that has gone wrong outside of a session, as the settings want it.
 pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {

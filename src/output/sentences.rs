@@ -75,6 +75,11 @@ pub(crate) fn session_started(destination: Option<&str>) -> String {
     format!("a session{} has started", to(destination))
 }
 
+/// Status: the sessions behind a port are complete.
+pub(crate) fn sessions_ready(sessions: usize) -> String {
+    format!("{sessions} sessions share the port")
+}
+
 /// Status: what a further local port is for.
 pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
     format!("port {port} forwards to {destination}")
@@ -192,6 +197,11 @@ pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&s
 /// Lines for stderr that were dropped while its reader took nothing.
 pub(crate) fn lines_dropped(count: u64) -> String {
     format!("{count} lines for stderr were dropped because it was not read")
+}
+
+/// A panic of the program, with its place in the source.
+pub(crate) fn internal_error(place: &str) -> String {
+    format!("internal error at {place}; please report it")
 }
 
 /// The state of a session in one line, for SIGUSR1 and the escape `~#`.

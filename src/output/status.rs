@@ -77,6 +77,8 @@ events! {
         #[serde(skip)]
         is_told: bool,
     }
+    /// All sessions that SSM_PLUGIN_SESSIONS asks for share the port. Reported once.
+    SessionsReady { sessions: usize, }
     /// A session ended; its port stays open.
     SessionEnded {
         session: String,
@@ -175,6 +177,7 @@ impl Status {
             Status::SessionStarted { destination, is_told: true, .. } => {
                 Some(sentences::session_started(destination.as_deref()))
             }
+            Status::SessionsReady { sessions } => Some(sentences::sessions_ready(*sessions)),
             Status::SessionEnded { destination, reason, .. } => {
                 Some(sentences::session_ended(destination.as_deref(), reason))
             }
@@ -229,6 +232,7 @@ trait Field {
 
 impl Field for String {}
 impl Field for u64 {}
+impl Field for usize {}
 impl Field for f64 {}
 
 impl<T> Field for Option<T> {
@@ -332,6 +336,7 @@ mod tests {
             Status::Paused { of: of.clone() },
             Status::Unpaused { of: of.clone() },
             Status::SessionStarted { session: id.clone(), destination: destination.clone(), is_told: true },
+            Status::SessionsReady { sessions: 4 },
             Status::SessionEnded { session: id, destination: destination.clone(), reason: reason.clone() },
             Status::ConnectionOpened { connection: 1, from: "x".into(), destination: destination.clone() },
             Status::ConnectionClosed { connection: 1, seconds: 1.0, sent: 1, received: 1 },

@@ -159,6 +159,9 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         };
         tracing::info!(id = %session.live.id, kind, "session ready");
     }
+    if let Ok(kind) = &kind {
+        show_relaxations(&mut session, matches!(kind, SessionKind::Port(port) if port.is_forwarding()));
+    }
     let end = match kind {
         Ok(SessionKind::Shell) => {
             tell_ready(&mut session, Kind::Shell);
@@ -192,6 +195,15 @@ fn tell_ready(session: &mut Session, kind: Kind) {
     let unused = session.settings.of_ports();
     if !unused.is_empty() && session.console.style() == Style::Official {
         session.console.status(&sentences::without_effect(&unused));
+    }
+}
+
+/// Names the safeguards that settings relax, to a person at a terminal.
+fn show_relaxations(session: &mut Session, is_port: bool) {
+    for relaxation in session.settings.relaxations() {
+        if is_port || !relaxation.is_of_ports {
+            session.console.progress(&relaxation.to_string());
+        }
     }
 }
 

@@ -38,8 +38,16 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) 
     let pools = Pools::new(main.with_sessions(front.settings.sessions), &budget);
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
     let journal = Journal::new(&front.settings);
-    let mut run =
-        Run { front, pools, budget, reports, journal, has_accepted: false, refusals: BTreeSet::new() };
+    let mut run = Run {
+        front,
+        pools,
+        budget,
+        reports,
+        journal,
+        has_accepted: false,
+        refusals: BTreeSet::new(),
+        sessions: 1,
+    };
     run.listen_further(&mut listeners).await;
     let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
     let end = pump(&mut run, &mut listeners, &mut from_connections, on_signal, std::future::pending()).await;
@@ -136,6 +144,8 @@ pub(super) struct Run {
     pub has_accepted: bool,
     /// Reasons for which SOCKS clients were refused, as far as reported.
     pub refusals: BTreeSet<String>,
+    /// Sessions behind the port of argv; 0 once it is reported that they are complete.
+    pub sessions: usize,
 }
 
 /// A report of a connection's task.
@@ -241,7 +251,12 @@ impl Run {
         match event {
             PoolEvent::Progress => {}
             PoolEvent::Link(of, event) => return tell(console, of, event),
-            PoolEvent::Tell(status) => console.tell(&status),
+            PoolEvent::Tell(status) => {
+                console.tell(&status);
+                if pool == MAIN {
+                    self.count_sessions(&status);
+                }
+            }
             PoolEvent::Failure(text) => console.complain(&text),
             PoolEvent::Refused => {
                 if pool == MAIN {
@@ -253,6 +268,20 @@ impl Run {
             PoolEvent::Over(end) => return Some(end),
         }
         None
+    }
+
+    /// Reports once that all sessions behind the port of argv are ready.
+    fn count_sessions(&mut self, status: &Status) {
+        match (self.sessions, status) {
+            (0, _) => return,
+            (_, Status::SessionStarted { .. }) => self.sessions += 1,
+            (2.., Status::SessionEnded { .. }) => self.sessions -= 1,
+            _ => {}
+        }
+        if self.sessions > 1 && self.sessions == self.front.settings.sessions {
+            self.front.console.tell(&Status::SessionsReady { sessions: self.sessions });
+            self.sessions = 0;
+        }
     }
 
     /// Prints the state on stderr, since it was asked for.
