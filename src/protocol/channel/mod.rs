@@ -18,6 +18,7 @@
 //! that cannot be obtained leads to `Refusing`: the agent is sent the reason, and has a moment to close the session with
 //! it.
 
+mod deadlines;
 mod incoming;
 mod sending;
 
@@ -29,7 +30,7 @@ use uuid::Uuid;
 
 use super::acks::Acks;
 use super::agent_version::Capabilities;
-use super::api::{CloseReason, Config, Event, Input, Stats, Transmit};
+use super::api::{CloseReason, Config, Event, Input, Stats};
 use super::cipher::DataKey;
 use super::congestion::{self, Controller};
 use super::encryption::Encryption;
@@ -282,37 +283,6 @@ impl Channel {
         }
     }
 
-    /// A deadline of [`Channel::poll_timeout`] has come. Calling it early does nothing.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.is_connected || self.state == State::Closed {
-            return;
-        }
-        match self.state {
-            State::Waiting { until } | State::Handshaking { until } if until <= now => {
-                return self.close(CloseReason::HandshakeTimeout(self.config.handshake_timeout));
-            }
-            State::Refusing { until, .. } if until <= now => return self.refuse(),
-            _ => {}
-        }
-        self.step_with_silent_agent(now);
-        let is_over = self.settling.handle_timeout(now);
-        self.handle_listening(is_over);
-        self.tell_pause(now);
-        let stalled = self.sender.unacknowledged_for(now);
-        if stalled >= self.config.give_up_after {
-            return self.close(CloseReason::GaveUp(stalled));
-        }
-        if stalled >= UNACKNOWLEDGED_NOTICE && !std::mem::replace(&mut self.is_stalled, true) {
-            self.events.push_back(Event::Stalled(stalled));
-        }
-        if let Some(sent_at) = self.sender.handle_timeout(now) {
-            self.controller.on_loss(now, sent_at);
-        }
-        if cfg!(debug_assertions) {
-            self.sender.assert_invariants();
-        }
-    }
-
     /// The data key that [`Event::DataKeyNeeded`] asked for, or why there is none: the agent is sent the reason, and the
     /// session ends with it. Without such an event nothing happens.
     pub fn handle_data_key(&mut self, now: Instant, result: Result<DataKey, String>) {
@@ -383,40 +353,6 @@ impl Channel {
         if self.config.message_rate == 0 { two_messages.max(UNPACED_PENDING) } else { two_messages }
     }
 
-    /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
-    #[must_use]
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        if !self.is_connected {
-            return None;
-        }
-        if let Some(opening) = self.opening.take() {
-            return Some(Transmit::Text(opening));
-        }
-        let sends_data = self.state != State::Closed && self.is_sending() && self.may_send(now);
-        if let Some(ack) = self.acks.pop(now, sends_data) {
-            return Some(Transmit::Binary(ack));
-        }
-        if !sends_data {
-            return None;
-        }
-        let frame = if self.may_resend() { self.sender.poll_lost(now)? } else { self.next_message(now)? };
-        if tracing::enabled!(tracing::Level::TRACE)
-            && let Ok(message) = Message::decode(frame.clone())
-        {
-            trace_message("sent", &message);
-        }
-        self.pacer.take(now);
-        if let Some(last) = &mut self.paused {
-            *last = now;
-        }
-        Some(Transmit::Binary(frame))
-    }
-
-    /// The acknowledgements that wait for company, when the websocket is closed for good.
-    pub(crate) fn drain_acknowledgements(&mut self) -> impl Iterator<Item = Transmit> {
-        self.acks.drain().map(Transmit::Binary)
-    }
-
     /// Returns whether frames should be read now: not while the acknowledgements of earlier ones cannot be
     /// written.
     pub fn wants_frames(&self) -> bool {
@@ -427,46 +363,6 @@ impl Channel {
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
-    }
-
-    /// When [`Channel::handle_timeout`], or [`Channel::poll_transmit`] again, is due, and why.
-    #[must_use]
-    pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
-        if !self.is_connected || self.state == State::Closed {
-            return None;
-        }
-        let handshake = match self.state {
-            State::Waiting { until } => match self.silent_agent.poll_timeout() {
-                Some(at) => Some((at.min(until), "silent agent")),
-                None => Some((until, "first message")),
-            },
-            State::Handshaking { until } => Some((until, "handshake")),
-            State::Refusing { until, .. } => Some((until, "end without a data key")),
-            _ => None,
-        };
-        let give_up = self.sender.unacknowledged_since().map(|at| {
-            let (wait, reason) = if self.is_stalled {
-                (self.config.give_up_after, "giving up")
-            } else {
-                (UNACKNOWLEDGED_NOTICE.min(self.config.give_up_after), "stall notice")
-            };
-            (at + wait, reason)
-        });
-        let delivery = self.sender.poll_timeout();
-        let pacing =
-            self.is_sending().then(|| self.pacer.next_at(self.is_bulk())).flatten().map(|at| (at, "pacing"));
-        let probe = match self.paused {
-            Some(_) if self.is_sending() => self.probe_at().map(|at| (at, "probe of a paused agent")),
-            _ => None,
-        };
-        let send = if self.paused.is_some() { probe } else { pacing };
-        let acks = self.acks.due_at().map(|at| (at, "acknowledgements"));
-        let pause = self.pause_notice_at.map(|at| (at, "pause notice"));
-        let settling = self.settling.poll_timeout().map(|at| (at, "agent that settles"));
-        [handshake, give_up, delivery, send, acks, pause, settling]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
     }
 
     /// Returns the capabilities of the agent; none before its handshake.
@@ -533,5 +429,3 @@ fn random_id(random: &mut fastrand::Rng) -> Uuid {
 const UNPACED_PENDING: usize = 8 << 10;
 /// Time that the agent may take to close a session for which there is no data key.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// When it is worth telling that nothing is acknowledged.
-const UNACKNOWLEDGED_NOTICE: Duration = Duration::from_secs(15);

@@ -4,13 +4,47 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::super::api::CloseReason;
+use super::super::api::{CloseReason, Transmit};
 use super::super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
 use super::super::outgoing::Next;
 use super::super::payload;
-use super::{Channel, State, random_id};
+use super::{Channel, State, random_id, trace_message};
 
 impl Channel {
+    /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if !self.is_connected {
+            return None;
+        }
+        if let Some(opening) = self.opening.take() {
+            return Some(Transmit::Text(opening));
+        }
+        let sends_data = self.state != State::Closed && self.is_sending() && self.may_send(now);
+        if let Some(ack) = self.acks.pop(now, sends_data) {
+            return Some(Transmit::Binary(ack));
+        }
+        if !sends_data {
+            return None;
+        }
+        let frame = if self.may_resend() { self.sender.poll_lost(now)? } else { self.next_message(now)? };
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Ok(message) = Message::decode(frame.clone())
+        {
+            trace_message("sent", &message);
+        }
+        self.pacer.take(now);
+        if let Some(last) = &mut self.paused {
+            *last = now;
+        }
+        Some(Transmit::Binary(frame))
+    }
+
+    /// The acknowledgements that wait for company, when the websocket is closed for good.
+    pub(crate) fn drain_acknowledgements(&mut self) -> impl Iterator<Item = Transmit> {
+        self.acks.drain().map(Transmit::Binary)
+    }
+
     /// Returns whether there is anything that waits for its turn, window permitting.
     pub(super) fn is_sending(&self) -> bool {
         self.may_resend() || (self.has_new() && self.may_send_new())

@@ -11,12 +11,17 @@
 //! remembering what it decided. The data key comes from outside. Out of scope: what a message means for the session, and
 //! when ours are sent, which `channel` decides.
 
+mod bodies;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::bodies::{
+    FAILED, HandshakeComplete, HandshakeRequest, HandshakeResponse, KmsEncryptionResponse, ProcessedAction,
+    UNSUPPORTED,
+};
 use super::agent_version::{AgentVersion, Capabilities};
 use super::cipher::{Cipher, DataKey};
 use super::payload::{Challenge, PayloadError, to_json};
@@ -292,75 +297,6 @@ fn data_key_request(parameters: &Value) -> DataKeyRequest {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HandshakeRequest {
-    agent_version: Option<String>,
-    requested_client_actions: Option<Vec<RequestedAction>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RequestedAction {
-    action_type: String,
-    #[serde(default)]
-    action_parameters: Value,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct HandshakeResponse<'a> {
-    client_version: &'a str,
-    processed_client_actions: &'a [ProcessedAction],
-    errors: Option<Vec<&'a str>>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ProcessedAction {
-    action_type: String,
-    action_status: u8,
-    action_result: Value,
-    error: String,
-    #[serde(skip)]
-    reason: Option<String>,
-}
-
-impl ProcessedAction {
-    fn new(action_type: String, outcome: Result<Value, (u8, String)>) -> ProcessedAction {
-        let (action_status, action_result, error, reason) = match outcome {
-            Ok(result) => (SUCCESS, result, String::new(), None),
-            Err((FAILED, reason)) => (
-                FAILED,
-                Value::Null,
-                format!("Failed to process action {action_type}: {reason}"),
-                Some(reason),
-            ),
-            Err((status, reason)) => (status, Value::Null, reason.clone(), Some(reason)),
-        };
-        ProcessedAction { action_type, action_status, action_result, error, reason }
-    }
-}
-
-#[derive(Serialize)]
-struct KmsEncryptionResponse {
-    #[serde(rename = "KMSCipherTextKey")]
-    kms_cipher_text_key: String,
-    #[serde(rename = "KMSCipherTextHash")]
-    kms_cipher_text_hash: Option<String>,
-    #[serde(rename = "ChallengeAcknowledgement")]
-    challenge_acknowledgement: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HandshakeComplete {
-    customer_message: Option<String>,
-}
-
-const SUCCESS: u8 = 1;
-const FAILED: u8 = 2;
-const UNSUPPORTED: u8 = 3;
 const KMS_ENCRYPTION: &str = "KMSEncryption";
 /// The longest handshake message that is read, in bytes. Agents send a few hundred.
 const MAX_MESSAGE: usize = 64 << 10;
