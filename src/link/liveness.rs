@@ -18,6 +18,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::clocks::Clocks;
+
 /// Decides when a websocket is pinged, and when it counts as silent. Lasts for all websockets of a link.
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -64,13 +66,6 @@ pub(super) enum Health {
     Silent(Duration),
 }
 
-/// Both clocks at their last comparison. The monotonic one stands still while the machine sleeps.
-#[derive(Debug)]
-struct Clocks {
-    now: Instant,
-    wall: SystemTime,
-}
-
 impl Liveness {
     /// For a websocket opened at `now`, with its first ping at `first_ping` and the others each `interval`.
     pub(super) fn new(now: Instant, wall: SystemTime, interval: Duration, first_ping: Instant) -> Liveness {
@@ -83,7 +78,7 @@ impl Liveness {
             is_silent: false,
             flow: 0,
             doublings: 0,
-            clocks: Clocks { now, wall },
+            clocks: Clocks::new(now, wall),
         }
     }
 
@@ -209,19 +204,6 @@ fn undoubled(least: Duration, rtt: Duration) -> Duration {
     least.max(ROUND_TRIPS * rtt)
 }
 
-impl Clocks {
-    /// Returns whether the wall clock has left the monotonic one behind since the last comparison.
-    fn have_diverged(&mut self, now: Instant, wall: SystemTime) -> bool {
-        let passed = now.saturating_duration_since(self.now);
-        if passed < COMPARE_AFTER {
-            return false;
-        }
-        let wall_passed = wall.duration_since(self.wall).unwrap_or_default();
-        *self = Clocks { now, wall };
-        wall_passed > passed + SLEEP
-    }
-}
-
 /// Time without an arrival after which an answer is missed, and time for the answer to the ping that follows.
 const LONG: Duration = Duration::from_secs(2);
 /// The same after [`LONG_SILENCE`]: the user has just typed and wants to know.
@@ -237,11 +219,6 @@ const FLOW: u32 = 16;
 const FLOW_GAP: Duration = Duration::from_secs(1);
 /// Time after the end of a flow at which the websocket is checked.
 const FLOW_QUIET: Duration = Duration::from_secs(3);
-/// Interval between comparisons of the clocks.
-const COMPARE_AFTER: Duration = Duration::from_secs(1);
-/// A wall clock that is this much ahead was not merely corrected.
-const SLEEP: Duration = Duration::from_secs(10);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +312,7 @@ mod tests {
             now += SECOND / 100;
             liveness.handle_received(now, IDLE.rtt);
         }
-        let mut dead = Liveness { clocks: Clocks { now, wall: SystemTime::UNIX_EPOCH }, ..liveness };
+        let mut dead = Liveness { clocks: Clocks::new(now, SystemTime::UNIX_EPOCH), ..liveness };
         let stop = now - start;
         assert_eq!(dead.handle_timeout(now + FLOW_QUIET, IDLE), Health::Alive);
         assert!(dead.poll_ping());

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `connection` | the state of a link: the channel, `reconnect` and, while a websocket is open, `liveness` |
 //! | `reconnect`, `backoff` | when to open a websocket, how often, and when to give up |
-//! | `liveness` | pings, missing answers, and that the machine was asleep |
+//! | `liveness`, `clocks` | pings, missing answers, and that the machine was asleep |
 //! | `opener` | one attempt: resume, sign, open |
 //! | `network_changes` | changes of addresses and routes, as the system reports them |
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
@@ -18,6 +18,7 @@
 
 mod backoff;
 mod calls;
+mod clocks;
 mod config;
 mod connection;
 mod connector;
@@ -169,11 +170,6 @@ impl Link {
     /// Returns whether the websocket is open now.
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
-    }
-
-    /// Host of the newest stream URL.
-    pub(crate) fn host(&self) -> &str {
-        self.opener.as_ref().map_or("", Opener::host)
     }
 
     /// Arrival of the last message on a websocket, or its opening; `None` before the first.
