@@ -94,6 +94,49 @@ fn an_agent_that_takes_long_is_shown() {
     pty.wait_for("session-manager-plugin: waiting for the agent on i-0123456789abcdef0 …");
 }
 
+/// The user of `ssh` sees stderr of its ProxyCommand.
+#[test]
+fn an_outage_of_a_port_or_an_ssh_session_is_shown_on_a_terminal_only() {
+    let (sim, server) = (
+        sim(),
+        Server::start(|mut client| _ = std::io::copy(&mut &client.try_clone().expect("clone"), &mut client)),
+    );
+    let gate = Gate::before(&sim);
+    let mut world = World::new();
+    let ssh = serde_json::json!({"portNumber": [server.port().to_string()]});
+    let command = |world: &World, is_port: bool| {
+        if is_port {
+            Started::port(&sim.endpoint(), server.port(), 0).command(world)
+        } else {
+            Started::at(&sim.endpoint(), Some("AWS-StartSSHSession"), ssh.clone()).command(world)
+        }
+    };
+    let mut terminals = [true, false].map(|is_port| Pty::spawn(&command(&world, is_port)));
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let mut pipes = [true, false].map(|is_port| Running::spawn(&mut command(&world, is_port)));
+    terminals[0].wait_for("Waiting for connections...");
+    pipes[0].stdout.wait_for("Waiting for connections...");
+    terminals[1].send("a\n");
+    terminals[1].wait_for("a\r\na");
+    pipes[1].send("a\n");
+    pipes[1].stdout.wait_for("a\n");
+    gate.close();
+    for terminal in &terminals {
+        terminal.wait_for("session-manager-plugin: connection lost (");
+        terminal.wait_for("session-manager-plugin: connecting to 127.0.0.1 …");
+    }
+    gate.open();
+    for terminal in &terminals {
+        terminal.wait_for("session-manager-plugin: connection resumed");
+    }
+    for pipe in &pipes {
+        pipe.stderr.wait_for("connection resumed\n");
+        let errors = pipe.stderr.text();
+        assert!(!errors.contains("connecting to"), "{errors:?}");
+        assert!(!pipe.stdout.text().contains("session-manager-plugin"), "{}", pipe.stdout.text());
+    }
+}
+
 #[test]
 fn an_outage_of_a_shell_is_shown_in_place_and_removed() {
     let sim = sim();

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::liveness::{Demand, Health, Liveness};
 use super::reconnect::{Attempt, Reconnect};
+use super::wait::Wait;
 use super::{Config, LinkEvent, OpenFailure};
 use crate::protocol::{Channel, Transmit};
 use crate::wire_log::Recorder;
@@ -25,6 +26,8 @@ pub(super) struct Connection {
     /// `None` until the first websocket is open.
     liveness: Option<Liveness>,
     socket: SocketState,
+    /// Set while no websocket is open.
+    wait: Option<Wait>,
     events: VecDeque<LinkEvent>,
     /// The channel had no room for input since the last [`LinkEvent::WantsInput`].
     input_waits: bool,
@@ -48,6 +51,7 @@ impl Connection {
             reconnect: Reconnect::new(now, &config, host, seed),
             liveness: None,
             socket: SocketState::Closed,
+            wait: Some(Wait::new(now)),
             events: VecDeque::new(),
             input_waits: false,
             recorder: config.recording.as_ref().map(|recording| recording.recorder()),
@@ -137,6 +141,7 @@ impl Connection {
             None => self.liveness = Some(Liveness::new(now, wall, interval, first_ping)),
         }
         self.socket = SocketState::Open;
+        self.wait = None;
     }
 
     /// The attempt has failed.
@@ -185,6 +190,7 @@ impl Connection {
         {
             tracing::info!("the websocket has recovered");
             self.socket = SocketState::Open;
+            self.wait = None;
             self.events.extend(self.reconnect.handle_recovered());
         }
     }
@@ -196,6 +202,7 @@ impl Connection {
         }
         self.record_loss(&reason);
         self.channel.handle_lost(now);
+        self.wait.get_or_insert(Wait::new(now));
         // After a silence another attempt is under way already.
         if std::mem::replace(&mut self.socket, SocketState::Closed) == SocketState::Open {
             self.events.extend(self.reconnect.handle_lost(now, reason));
@@ -255,7 +262,9 @@ impl Connection {
         let demand = self.demand(reads);
         let liveness = self.liveness.as_ref().filter(|_| self.has_socket());
         let liveness = liveness.and_then(|liveness| liveness.poll_timeout(demand));
-        [self.channel.poll_timeout(), liveness, self.reconnect.poll_timeout()]
+        let wait = self.wait.as_ref().filter(|_| !self.reconnect.is_over());
+        let wait = wait.map(|wait| (wait.poll_timeout(), "report of a wait"));
+        [self.channel.poll_timeout(), liveness, self.reconnect.poll_timeout(), wait]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -269,6 +278,12 @@ impl Connection {
             self.channel.handle_lost(now);
             return self.events.push_back(event);
         }
+        if !self.reconnect.is_over()
+            && let Some(waited) = self.wait.as_mut().and_then(|wait| wait.handle_timeout(now))
+        {
+            let host = self.reconnect.host().to_owned();
+            self.events.push_back(LinkEvent::Connecting { host, waited });
+        }
         let demand = self.demand(reads);
         let open = self.liveness.as_mut().filter(|_| self.socket == SocketState::Open);
         if let Some(Health::Silent(silence)) = open.map(|liveness| liveness.handle_timeout(now, demand)) {
@@ -281,6 +296,7 @@ impl Connection {
         let reason = format!("nothing received for {:.0} s", silence.as_secs_f64());
         self.record_loss(&reason);
         self.socket = SocketState::Silent;
+        self.wait = Some(Wait::new(now));
         self.events.extend(self.reconnect.handle_lost(now, reason));
     }
 

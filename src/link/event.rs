@@ -1,5 +1,7 @@
 //! Events that a link gives to its session.
 
+use std::time::Duration;
+
 use super::GaveUp;
 use crate::protocol::Event;
 
@@ -10,6 +12,13 @@ pub enum LinkEvent {
     Channel(Event),
     /// There is room for input again, after [`Link::wants_input`](super::Link::wants_input) was false.
     WantsInput,
+    /// There has been no websocket for this long, and one is still being opened. Not before 3 s, then each 15 s.
+    Connecting {
+        /// Host that it is opened at.
+        host: String,
+        /// Time waited.
+        waited: Duration,
+    },
     /// The connection is lost and is being opened again, with the reason.
     Lost(String),
     /// The connection is back.

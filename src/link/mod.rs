@@ -6,7 +6,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `connection` | the state of a link: the channel, `reconnect` and, while a websocket is open, `liveness` |
-//! | `reconnect`, `backoff` | when to open a websocket, how often, and when to give up |
+//! | `reconnect`, `backoff`, `wait` | when to open a websocket, how often, and when to give up |
 //! | `liveness`, `clocks` | pings, missing answers, and that the machine was asleep |
 //! | `opener` | one attempt: resume, sign, open |
 //! | `network_changes` | changes of addresses and routes, as the system reports them |
@@ -42,6 +42,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod wait;
 mod websocket;
 
 use std::future::poll_fn;

@@ -72,11 +72,6 @@ impl Opener {
         Opener { target, unused: None, unreadable_is_reported: false }
     }
 
-    /// Host of the newest stream URL.
-    pub(super) fn host(&self) -> &str {
-        self.target.url.host_str().unwrap_or_default()
-    }
-
     /// Subscribes to changes of the machine's network.
     pub(super) fn network_changes(&self) -> Subscription {
         self.target.network.changes()

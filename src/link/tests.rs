@@ -356,7 +356,12 @@ fn a_network_that_is_not_there_is_given_up_after_half_a_minute() {
     let Some((at, GaveUp::OpenTimeout { .. })) = outcome.client.end() else { panic!("{told:?}") };
     assert_eq!(at, SECOND * 30);
     let warnings = told.iter().filter(|(_, event)| matches!(event, LinkEvent::Warning(_))).count();
-    assert_eq!((warnings, told.len()), (1, 2), "{told:?}");
+    let waits = told.iter().filter_map(|(at, event)| match event {
+        LinkEvent::Connecting { waited, .. } => Some((*at, *waited)),
+        _ => None,
+    });
+    assert!(waits.eq([3, 18].map(|second| (SECOND * second, SECOND * second))), "{told:?}");
+    assert_eq!((warnings, told.len()), (1, 4), "{told:?}");
 }
 
 /// Shortly before the end it comes back, every time.

@@ -52,6 +52,12 @@ pub(crate) fn proxy_ignored(name: &str) -> String {
     format!("{name} is ignored: it is not a proxy URL (http, https or socks5)")
 }
 
+/// Progress: a websocket is being opened; with the time from the second line on.
+pub(crate) fn connecting(host: &str, waited: Duration) -> String {
+    let first = format!("connecting to {host} …");
+    if waited < AGAIN { first } else { format!("{first} ({} s)", waited.as_secs()) }
+}
+
 /// Status: the connection is lost and is being opened again.
 pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
     format!("connection lost ({reason}), reconnecting")
@@ -238,6 +244,9 @@ fn quoted(word: &str) -> String {
 
 const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents reject the instance itself as a remote host; to reach one of its \
     own ports, use AWS-StartPortForwardingSession without a host";
+
+/// A wait that has been reported before has lasted longer.
+const AGAIN: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

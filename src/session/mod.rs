@@ -208,7 +208,7 @@ fn show_relaxations(session: &mut Session, is_port: bool) {
 }
 
 async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
-    let mut progress = StartProgress::new(session.live.link.host(), session.target.as_deref());
+    let mut progress = StartProgress::new(session.target.as_deref());
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
@@ -225,11 +225,8 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
                 _ => {}
             },
             now = look.tick(), if session.console.shows_progress() => {
-                let wait = match (session.live.link.is_open(), session.live.awaits_key()) {
-                    (false, _) => Wait::Websocket,
-                    (true, true) => Wait::DataKey,
-                    (true, false) => Wait::Agent,
-                };
+                let wait = if session.live.awaits_key() { Wait::DataKey } else { Wait::Agent };
+                let wait = session.live.link.is_open().then_some(wait);
                 progress.poll(now, wait).into_iter().for_each(|text| session.console.progress(&text));
             }
         }

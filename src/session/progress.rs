@@ -1,4 +1,5 @@
-//! Progress of a connection, for a person at the terminal: waiting that lasts, and an outage of a shell.
+//! Progress of a connection, for a person at the terminal: a handshake that lasts, and an outage of a shell. A wait for a
+//! websocket is reported by the link ([`LinkEvent::Connecting`](crate::link::LinkEvent::Connecting)).
 
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use tokio::time::Instant;
 /// Messages about the start of a session: one for each wait that lasts, and then one each [`REPEAT`] with the time.
 #[derive(Debug)]
 pub(super) struct StartProgress {
-    host: String,
     target: String,
     current: Option<CurrentWait>,
 }
@@ -15,8 +15,6 @@ pub(super) struct StartProgress {
 /// Something that the start of a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// An open websocket.
-    Websocket,
     /// The agent's part of the handshake.
     Agent,
     /// The data key of an encrypted session, from KMS.
@@ -31,17 +29,18 @@ struct CurrentWait {
 }
 
 impl StartProgress {
-    /// Progress of a session on `target`, whose websocket is opened at `host`.
-    pub(super) fn new(host: &str, target: Option<&str>) -> StartProgress {
-        StartProgress {
-            host: host.to_owned(),
-            target: target.unwrap_or("the instance").to_owned(),
-            current: None,
-        }
+    /// Progress of a session on `target`.
+    pub(super) fn new(target: Option<&str>) -> StartProgress {
+        StartProgress { target: target.unwrap_or("the instance").to_owned(), current: None }
     }
 
-    /// Returns the message that is due. Call it each [`LOOK`]: a wait begins when it is first seen.
-    pub(super) fn poll(&mut self, now: Instant, wait: Wait) -> Option<String> {
+    /// Returns the message that is due. Call it each [`LOOK`]: a wait begins when it is first seen. `None` while there is no
+    /// websocket.
+    pub(super) fn poll(&mut self, now: Instant, wait: Option<Wait>) -> Option<String> {
+        let Some(wait) = wait else {
+            self.current = None;
+            return None;
+        };
         let current = match &mut self.current {
             Some(current) if current.wait == wait => current,
             _ => {
@@ -55,7 +54,6 @@ impl StartProgress {
         let waited = now - current.since;
         current.next = now + REPEAT;
         let text = match wait {
-            Wait::Websocket => format!("connecting to {} …", self.host),
             Wait::Agent => format!("waiting for the agent on {} …", self.target),
             Wait::DataKey => "waiting for a data key from KMS …".to_owned(),
         };
@@ -134,7 +132,7 @@ mod tests {
     fn messages(
         progress: &mut StartProgress,
         start: Instant,
-        waits: impl Fn(u32) -> Wait,
+        waits: impl Fn(u32) -> Option<Wait>,
     ) -> Vec<(u32, String)> {
         let at = |second| progress.poll(start + SECOND * second, waits(second)).map(|text| (second, text));
         (0..60).filter_map(at).collect()
@@ -142,27 +140,26 @@ mod tests {
 
     #[test]
     fn a_wait_that_lasts_is_shown_and_repeated_with_its_time() {
-        let mut progress = StartProgress::new("host", Some("i-1"));
-        let messages = messages(&mut progress, Instant::now(), |_| Wait::Websocket);
+        let mut progress = StartProgress::new(Some("i-1"));
+        let messages = messages(&mut progress, Instant::now(), |_| Some(Wait::Agent));
         let expected = [
-            (3, "connecting to host …"),
-            (18, "connecting to host … (18 s)"),
-            (33, "connecting to host … (33 s)"),
-            (48, "connecting to host … (48 s)"),
+            (3, "waiting for the agent on i-1 …"),
+            (18, "waiting for the agent on i-1 … (18 s)"),
+            (33, "waiting for the agent on i-1 … (33 s)"),
+            (48, "waiting for the agent on i-1 … (48 s)"),
         ];
         assert_eq!(messages, expected.map(|(second, text)| (second, text.to_owned())));
     }
 
     #[test]
     fn each_wait_counts_from_its_own_beginning() {
-        let mut progress = StartProgress::new("host", None);
+        let mut progress = StartProgress::new(None);
         let messages = messages(&mut progress, Instant::now(), |second| match second {
-            0..10 => Wait::Websocket,
-            10..12 => Wait::DataKey,
-            _ => Wait::Agent,
+            0..10 => None,
+            10..12 => Some(Wait::DataKey),
+            _ => Some(Wait::Agent),
         });
         let expected = [
-            (3, "connecting to host …"),
             (15, "waiting for the agent on the instance …"),
             (30, "waiting for the agent on the instance … (18 s)"),
             (45, "waiting for the agent on the instance … (33 s)"),
@@ -172,11 +169,11 @@ mod tests {
 
     #[test]
     fn a_quick_start_shows_nothing() {
-        let (mut progress, now) = (StartProgress::new("host", None), Instant::now());
+        let (mut progress, now) = (StartProgress::new(None), Instant::now());
         for tenth in 0..29 {
-            assert_eq!(progress.poll(now + SECOND / 10 * tenth, Wait::Websocket), None);
+            assert_eq!(progress.poll(now + SECOND / 10 * tenth, Some(Wait::DataKey)), None);
         }
-        assert_eq!(progress.poll(now + SECOND * 3, Wait::Agent), None);
+        assert_eq!(progress.poll(now + SECOND * 3, Some(Wait::Agent)), None);
     }
 
     fn lost(heard: Instant, attempt: Option<Instant>) -> LinkState {

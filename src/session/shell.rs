@@ -64,6 +64,8 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => console.write(&bytes),
                 LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(&bytes),
+                // `outage` shows it, each second.
+                LinkEvent::Connecting { .. } => {}
                 other => if let Some(end) = session.handle(other) { break end },
             },
             chunk = read(&mut stdin), if link.wants_input() => match chunk {

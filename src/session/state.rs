@@ -96,6 +96,10 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
         LinkEvent::Lost(reason) => Status::Lost { of, reason },
         LinkEvent::Resumed => Status::Resumed { of },
         LinkEvent::WantsInput => return None,
+        LinkEvent::Connecting { host, waited } => {
+            console.progress(&sentences::connecting(&host, waited));
+            return None;
+        }
         LinkEvent::Warning(text) => message(of, text),
         LinkEvent::GaveUp(GaveUp::SessionGone) => return Some(End::TimedOut),
         LinkEvent::GaveUp(reason) => return Some(End::Failed(sentences::gave_up(reason))),
