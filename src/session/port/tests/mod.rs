@@ -109,13 +109,20 @@ pub(super) fn budget() -> std::sync::Arc<Budget> {
     Budget::new(Limits::new(1 << 20))
 }
 
-/// Lets the tasks of connections run: virtual milliseconds, in which the system is asked what has come.
+/// Lets the tasks of connections run, with all that clients and connections have sent to each other so far.
 pub(super) async fn settle() {
-    for _ in 0..4 {
+    for _ in 0..TURNS {
         // Only Linux delivers on loopback before a write returns.
         if cfg!(not(target_os = "linux")) {
             std::thread::sleep(Duration::from_millis(5));
         }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Lets the tasks of connections run, in virtual time only: what is under way on sockets may come later.
+pub(super) async fn turn() {
+    for _ in 0..TURNS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -167,3 +174,6 @@ pub(super) fn refusal_of(bytes: &[u8]) -> (Vec<u8>, Refusal) {
         other => panic!("{:?}: {other:?}", String::from_utf8_lossy(bytes)),
     }
 }
+
+/// Turns of the runtime that a byte needs from one end to the other.
+const TURNS: usize = 4;

@@ -10,7 +10,7 @@ use std::task::Waker;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::proxy::{Protocol, encode};
-use super::super::tests::{Agent, Reports, budget, connection, proxied, settle};
+use super::super::tests::{Agent, Reports, budget, connection, proxied, settle, turn};
 use super::*;
 use crate::aws::{AwsError, ErrorKind};
 
@@ -86,21 +86,25 @@ impl World {
     async fn run(&mut self) {
         for _ in 0..2 {
             settle().await;
-            while let Ok((number, report)) = self.reports.1.try_recv() {
-                self.pool.handle_report(number, report);
-            }
+            self.act();
+        }
+    }
+
+    fn act(&mut self) {
+        while let Ok((number, report)) = self.reports.1.try_recv() {
+            self.pool.handle_report(number, report);
+        }
+        self.pool.transmit();
+        self.start_lanes();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(event) = self.pool.poll_event(&mut cx) {
+            self.events.push(event);
             self.pool.transmit();
             self.start_lanes();
-            let mut cx = Context::from_waker(Waker::noop());
-            while let Poll::Ready(event) = self.pool.poll_event(&mut cx) {
-                self.events.push(event);
-                self.pool.transmit();
-                self.start_lanes();
-            }
-            if self.pool.next_timeout().is_some_and(|at| at <= now()) {
-                let events = self.pool.handle_timeout(now());
-                self.events.extend(events);
-            }
+        }
+        if self.pool.next_timeout().is_some_and(|at| at <= now()) {
+            let events = self.pool.handle_timeout(now());
+            self.events.extend(events);
         }
     }
 
@@ -113,8 +117,22 @@ impl World {
 
     async fn pass(&mut self, time: Duration) {
         let end = now() + time;
-        while now() < end {
+        self.pass_until(end, |_| false).await;
+    }
+
+    /// Lets time pass until `is_over`, at most until `end`. Clients do nothing meanwhile, so that sockets are waited for at
+    /// the beginning and at the end only.
+    async fn pass_until(&mut self, end: Instant, is_over: impl Fn(&World) -> bool) {
+        tokio::time::sleep(STEP).await;
+        self.run().await;
+        while now() < end && !is_over(self) {
             tokio::time::sleep(STEP).await;
+            for _ in 0..2 {
+                turn().await;
+                self.act();
+            }
+        }
+        if cfg!(not(target_os = "linux")) {
             self.run().await;
         }
     }
@@ -141,9 +159,7 @@ impl World {
     /// Returns the time until another session is requested.
     async fn until_next_start(&mut self) -> Duration {
         let (before, begin) = (self.starts(), now());
-        while self.starts() == before && now() < begin + 100 * SECOND {
-            self.pass(STEP).await;
-        }
+        self.pass_until(begin + 100 * SECOND, |world| world.starts() > before).await;
         now() - begin
     }
 
