@@ -1,12 +1,14 @@
 //! State of the console.
 
 use super::*;
+use crate::harness::net::Server;
+use crate::harness::sim::{assert_all_ended, sim};
 
 #[test]
 #[ignore = "run by scripts/windows"]
 fn the_remote_ends() {
     let mut session = Session::start("--console");
-    assert_ne!(session.ask("modes"), session.before, "it is in raw mode");
+    assert_ne!(session.ask("modes"), session.driver.before, "it is in raw mode");
     session.remote.end.send(()).expect("the gateway runs");
     // Its script looks when something has come.
     session.type_text("x");
@@ -43,7 +45,7 @@ fn control_events_reach_the_remote() {
 #[ignore = "run by scripts/windows"]
 fn a_console_that_refuses_one_mode_keeps_the_other() {
     let mut session = Session::start_until("--stdout=read-only", "cannot switch the terminal to raw mode");
-    assert_eq!(session.ask("modes"), session.before, "nothing is changed");
+    assert_eq!(session.ask("modes"), session.driver.before, "nothing is changed");
 }
 
 #[test]
@@ -66,3 +68,23 @@ fn what_the_remote_writes_is_on_the_screen() {
     let screen = session.wait_for_screen("ready");
     assert!(screen.contains("Starting session with SessionId: "), "{screen}");
 }
+
+/// The system ends the program some seconds after these events. Until then the session is ended at AWS, which would keep
+/// it open for twenty minutes.
+#[test]
+#[ignore = "run by scripts/windows"]
+fn a_closed_window_a_logoff_and_a_shutdown_end_the_session() {
+    for event in [CLOSE, LOGOFF, SHUTDOWN] {
+        let (world, sim, echo) = (World::new(), sim(), Server::echo());
+        let plugin = Started::port(&sim.endpoint(), echo.port(), 0).command(&world);
+        let mut driver = Driver::start(driver(&world, DRIVER, "--console", &plugin));
+        driver.wait_for_screen("Waiting for connections");
+        driver.tell(&format!("event {event}"));
+        driver.assert_ends_and_restores();
+        assert_all_ended(&sim);
+    }
+}
+
+const CLOSE: u32 = 2;
+const LOGOFF: u32 = 5;
+const SHUTDOWN: u32 = 6;

@@ -24,12 +24,17 @@ const AGENT: &str = "3.3.1345.0";
 
 /// A program on a console of its own, seen from both ends: what is typed and shown here, and what reaches the remote.
 struct Session {
-    driver: Running,
+    driver: Driver,
     remote: Remote,
-    /// Modes and code pages before the program started.
-    before: String,
     _gateway: Gateway,
     _world: World,
+}
+
+/// A program on a console of its own, seen from the keyboard and the screen.
+struct Driver {
+    running: Running,
+    /// Modes and code pages before the program started.
+    before: String,
 }
 
 /// The remote's end of a shell.
@@ -68,35 +73,23 @@ impl Session {
         });
         let world = World::new();
         let started = Started::of(&gateway).command(&world);
-        let mut command = driver(&world, DRIVER, how, &started);
-        let driver = Running::spawn(&mut command);
-        driver.stdout.wait_for("started ");
-        let before = driver.stdout.wait_for("\n").trim().to_owned();
+        let driver = Driver::start(driver(&world, DRIVER, how, &started));
         let remote = Remote { received, bytes: Vec::new(), sizes: Vec::new(), end };
-        let mut session = Session { driver, remote, before, _gateway: gateway, _world: world };
+        let mut session = Session { driver, remote, _gateway: gateway, _world: world };
         session.wait_for_screen(text);
         session
     }
 
     fn ask(&mut self, word: &str) -> String {
-        self.driver.send(format!("{word}\n"));
-        self.driver.stdout.wait_for(&format!("{word} "));
-        self.driver.stdout.wait_for("\n").trim().to_owned()
+        self.driver.ask(word)
     }
 
     fn wait_for_screen(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let screen = self.ask("screen");
-            if screen.contains(text) {
-                return screen;
-            }
-            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen}");
-        }
+        self.driver.wait_for_screen(text)
     }
 
     fn tell(&mut self, words: &str) {
-        self.driver.send(format!("{words}\n"));
+        self.driver.tell(words);
     }
 
     fn press(&mut self, down: bool, code: u16, unit: u16, state: u32) {
@@ -130,17 +123,53 @@ impl Session {
         }
     }
 
+    /// As [`Driver::assert_ends_and_restores`].
+    #[track_caller]
+    fn assert_ends_and_restores(&mut self) {
+        self.driver.assert_ends_and_restores();
+    }
+}
+
+impl Driver {
+    fn start(mut command: Command) -> Driver {
+        let running = Running::spawn(&mut command);
+        running.stdout.wait_for("started ");
+        let before = running.stdout.wait_for("\n").trim().to_owned();
+        Driver { running, before }
+    }
+
+    fn ask(&mut self, word: &str) -> String {
+        self.tell(word);
+        self.running.stdout.wait_for(&format!("{word} "));
+        self.running.stdout.wait_for("\n").trim().to_owned()
+    }
+
+    fn wait_for_screen(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.ask("screen");
+            if screen.contains(text) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} on the screen: {screen}");
+        }
+    }
+
+    fn tell(&mut self, words: &str) {
+        self.running.send(format!("{words}\n"));
+    }
+
+    fn ask_end(&mut self) -> String {
+        self.tell("wait");
+        self.running.stdout.wait_for("ended ");
+        self.running.stdout.wait_for("\n").trim().to_owned()
+    }
+
     /// Waits for the program's end, and fails unless its status is 0 and the console is as it was.
     #[track_caller]
     fn assert_ends_and_restores(&mut self) {
         assert_eq!(self.ask_end(), "0");
         assert_eq!(self.ask("modes"), self.before, "modes and code pages");
-    }
-
-    fn ask_end(&mut self) -> String {
-        self.tell("wait");
-        self.driver.stdout.wait_for("ended ");
-        self.driver.stdout.wait_for("\n").trim().to_owned()
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) use self::parent::Parent;
 pub(crate) use self::peer::{PeerOwner, peer_owner};
 pub(crate) use self::port_owner::port_owner;
 pub(crate) use self::signal::Signal;
+#[cfg(all(windows, test))]
+pub(crate) use self::windows::is_exclusive;
 #[cfg(windows)]
 pub(crate) use self::windows::{
     NetworkEvents, Signals, bind_exclusively, check_descriptors, descriptor_limit, forbid_core_dumps,

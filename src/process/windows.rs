@@ -19,6 +19,8 @@ use windows_sys::Win32::NetworkManagement::IpHelper::{
     CancelMibChangeNotify2, MIB_IPFORWARD_ROW2, MIB_NOTIFICATION_TYPE, MIB_UNICASTIPADDRESS_ROW,
     NotifyRouteChange2, NotifyUnicastIpAddressChange,
 };
+#[cfg(test)]
+use windows_sys::Win32::Networking::WinSock::getsockopt;
 use windows_sys::Win32::Networking::WinSock::{
     AF_UNSPEC, SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
 };
@@ -96,6 +98,23 @@ pub(crate) fn bind_exclusively(socket: &impl AsRawSocket) -> io::Result<()> {
         setsockopt(socket.as_raw_socket() as SOCKET, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, value, length)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns whether [`bind_exclusively`] holds for the socket.
+#[cfg(test)]
+pub(crate) fn is_exclusive(socket: &impl AsRawSocket) -> io::Result<bool> {
+    let (mut value, mut length) = (0i32, size_of::<i32>() as i32);
+    // SAFETY: the socket is open; `value` has room for `length` bytes.
+    let result = unsafe {
+        getsockopt(
+            socket.as_raw_socket() as SOCKET,
+            SOL_SOCKET,
+            SO_EXCLUSIVEADDRUSE,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(value != 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Runs `change` on this process's command line, which is memory of its own that the system shows to other processes.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::process::{Child, Command};
-use std::ptr::null;
+use std::ptr::{null, null_mut, without_provenance};
 
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, PIPE_ACCESS_OUTBOUND};
@@ -15,7 +15,9 @@ use windows_sys::Win32::System::Console::{
     ReadConsoleOutputCharacterW, SMALL_RECT, SetConsoleCtrlHandler, SetConsoleScreenBufferSize,
     SetConsoleWindowInfo, WriteConsoleInputW,
 };
+use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Pipes::CreateNamedPipeW;
+use windows_sys::Win32::System::Threading::CreateRemoteThread;
 
 pub(crate) fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -103,6 +105,7 @@ impl Console {
                 "break" => _ = unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, 0) },
                 // SAFETY: as above.
                 "interrupt" => _ = unsafe { GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) },
+                "event" => control_event(&child, rest.parse().expect("a number")),
                 "wait" => {
                     let status = child.wait().expect("the program ends");
                     answer(format!("ended {}", status.code().unwrap_or(-1)));
@@ -192,6 +195,30 @@ impl Console {
         }
         lines.join("|").trim_end_matches('|').to_owned()
     }
+}
+
+/// Calls the program's handlers of control events as the system does: in a thread that begins in `CtrlRoutine`, which is
+/// at the same address in all processes. `GenerateConsoleCtrlEvent` knows Ctrl-C and Ctrl-Break only.
+fn control_event(child: &Child, event: usize) {
+    // SAFETY: the names are terminated strings; the module is one that no process unloads.
+    let routine = unsafe {
+        GetProcAddress(GetModuleHandleA(c"kernelbase.dll".as_ptr().cast()), c"CtrlRoutine".as_ptr().cast())
+    };
+    let routine = routine.expect("kernelbase.dll has CtrlRoutine");
+    // SAFETY: both are functions of the system's calling convention; CtrlRoutine takes an event as its argument and
+    // returns a status.
+    let routine = unsafe {
+        std::mem::transmute::<
+            unsafe extern "system" fn() -> isize,
+            unsafe extern "system" fn(*mut std::ffi::c_void) -> u32,
+        >(routine)
+    };
+    let (process, argument) = (child.as_raw_handle(), without_provenance(event));
+    // SAFETY: the process is our child, whose handle is open; CtrlRoutine is in it, too.
+    let thread = unsafe { CreateRemoteThread(process, null(), 0, Some(routine), argument, 0, null_mut()) };
+    assert!(!thread.is_null(), "no thread: {}", std::io::Error::last_os_error());
+    // SAFETY: the handle is open and nobody else's.
+    drop(unsafe { OwnedHandle::from_raw_handle(thread) });
 }
 
 /// Control events are for the program.

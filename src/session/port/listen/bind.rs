@@ -113,6 +113,8 @@ mod tests {
     async fn a_port_is_taken_exclusively() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
+        // Wine refuses the other with and without it.
+        assert!(crate::process::is_exclusive(&listener).unwrap());
         let other = tokio::net::TcpSocket::new_v4().unwrap();
         other.set_reuseaddr(true).unwrap();
         let error = other.bind(address).and_then(|()| other.listen(1)).unwrap_err();
