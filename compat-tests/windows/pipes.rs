@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use super::*;
 use crate::harness::net::{Server, echo_through, eventually, opened_port, random_bytes};
-use crate::harness::process::{Signal, run};
+use crate::harness::process::{Signal, run, run_with_input};
 use crate::harness::sim::{assert_all_ended, sim};
 
 /// The port stayed open, into a database perhaps.
@@ -80,6 +80,19 @@ fn git_bash_is_told_what_works() {
     running.stdout.wait_for("Exiting session");
     running.close_stdin();
     running.stdout.wait_for("ended 0");
+}
+
+/// "Cannot perform start session: Invalid handle." there was, and a session that stayed open.
+#[test]
+#[ignore = "run by scripts/windows"]
+fn a_piped_shell_types_what_comes() {
+    let (world, sim) = (World::new(), sim());
+    let started = Started::at(&sim.endpoint(), None, json!({}));
+    let finished = run_with_input(&mut started.command(&world), b"echo sum-$((40+2))\nexit\n");
+    finished.assert_ok();
+    assert!(finished.text().contains("sum-42"), "{}", finished.text());
+    assert!(finished.text().contains("Exiting session with sessionId: "), "{}", finished.text());
+    assert_all_ended(&sim);
 }
 
 /// "cannot write to stdout" was said of readers that have gone.

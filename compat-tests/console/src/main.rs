@@ -10,8 +10,8 @@
 //! | `modes` | | `modes <input> <output> <input code page> <output code page>` |
 //! | `resize <columns> <rows>` | sets window and buffer | |
 //! | `screen` | | `screen` and the lines of the window, in one |
-//! | `break`, `interrupt` | Ctrl-Break, Ctrl-C, to all on the console | |
-//! | `event <number>` | a control event to the program alone, such as 2 (its console is closed), 5 (logoff), 6 (shutdown) | |
+//! | `interrupt` | Ctrl-C, to all on the console | |
+//! | `event <number>` | a control event to the program alone, such as 1 (Ctrl-Break), 2 (its console is closed), 5 (logoff), 6 (shutdown) | |
 //! | `wait` | waits for the program's end | `ended <status>` |
 //!
 //! Options: `--console` (also without), `--stdout=read-only` (a handle that the console's mode cannot be set

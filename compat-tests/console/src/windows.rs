@@ -9,11 +9,10 @@ use std::ptr::{null, null_mut, without_provenance};
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, PIPE_ACCESS_OUTBOUND};
 use windows_sys::Win32::System::Console::{
-    AllocConsole, CONSOLE_SCREEN_BUFFER_INFO, COORD, CTRL_BREAK_EVENT, CTRL_C_EVENT, FreeConsole,
-    GenerateConsoleCtrlEvent, GetConsoleCP, GetConsoleMode, GetConsoleOutputCP, GetConsoleScreenBufferInfo,
-    INPUT_RECORD, INPUT_RECORD_0, KEY_EVENT, KEY_EVENT_RECORD, KEY_EVENT_RECORD_0,
-    ReadConsoleOutputCharacterW, SMALL_RECT, SetConsoleCtrlHandler, SetConsoleScreenBufferSize,
-    SetConsoleWindowInfo, WriteConsoleInputW,
+    AllocConsole, CONSOLE_SCREEN_BUFFER_INFO, COORD, CTRL_C_EVENT, FreeConsole, GenerateConsoleCtrlEvent,
+    GetConsoleCP, GetConsoleMode, GetConsoleOutputCP, GetConsoleScreenBufferInfo, INPUT_RECORD,
+    INPUT_RECORD_0, KEY_EVENT, KEY_EVENT_RECORD, KEY_EVENT_RECORD_0, ReadConsoleOutputCharacterW, SMALL_RECT,
+    SetConsoleCtrlHandler, SetConsoleScreenBufferSize, SetConsoleWindowInfo, WriteConsoleInputW,
 };
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Pipes::CreateNamedPipeW;
@@ -101,9 +100,7 @@ impl Console {
                 "modes" => answer(format!("modes {}", self.modes())),
                 "resize" => self.resize(rest),
                 "screen" => answer(format!("screen {}", self.screen())),
-                // SAFETY: these calls take no pointers.
-                "break" => _ = unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, 0) },
-                // SAFETY: as above.
+                // SAFETY: takes no pointers.
                 "interrupt" => _ = unsafe { GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) },
                 "event" => control_event(&child, rest.parse().expect("a number")),
                 "wait" => {
@@ -198,7 +195,8 @@ impl Console {
 }
 
 /// Calls the program's handlers of control events as the system does: in a thread that begins in `CtrlRoutine`, which is
-/// at the same address in all processes. `GenerateConsoleCtrlEvent` knows Ctrl-C and Ctrl-Break only.
+/// at the same address in all processes. `GenerateConsoleCtrlEvent` knows Ctrl-C and Ctrl-Break only,
+/// and wine drops the latter.
 fn control_event(child: &Child, event: usize) {
     // SAFETY: the names are terminated strings; the module is one that no process unloads.
     let routine = unsafe {
