@@ -173,7 +173,7 @@ mod tests {
         let error =
             |reason| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(reason));
         assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));
-        assert!(explain(&error(CertificateError::BadSignature)).contains("an old one?"));
+        assert!(explain(&error(CertificateError::BadSignature)).contains("out of date?"));
         assert!(explain(&error(CertificateError::Expired)).contains("expired"));
         assert!(explain(&error(CertificateError::NotValidForName)).contains("another name"));
         assert!(is_permanent(&error(CertificateError::UnknownIssuer)));

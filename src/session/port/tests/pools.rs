@@ -180,6 +180,7 @@ async fn clients_that_leave_at_once_start_a_burst_and_then_two_a_second() {
     let mut number = 0;
     while now() < begin + 60 * SECOND {
         drop(world.connect(&format!("host{number}")).await);
+        tokio::time::sleep(Duration::from_millis(40)).await;
         number += 1;
     }
     let (starts, seconds) = (world.agents.lock().unwrap().len() as u64, (now() - begin).as_secs());
