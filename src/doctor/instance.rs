@@ -131,8 +131,8 @@ const MAX_IDS: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Status;
     use super::*;
+    use crate::doctor::report::Status;
 
     #[test]
     fn agents_that_are_too_old() {

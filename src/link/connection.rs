@@ -419,7 +419,7 @@ mod tests {
         let (mut connection, now) = silent();
         connection.handle_open_failed(
             now,
-            super::super::OpenError::TimedOut { host: "host".into(), timeout: SECOND }.into(),
+            crate::link::OpenError::TimedOut { host: "host".into(), timeout: SECOND }.into(),
             None,
         );
         assert!(connection.has_socket() && !connection.is_open() && !connection.is_opening());

@@ -103,8 +103,8 @@ impl Encryption {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cipher::DataKey;
     use super::*;
+    use crate::protocol::cipher::DataKey;
 
     fn cipher(half: u8) -> Cipher {
         Cipher::new(&DataKey { plaintext: [half; 64].into(), ciphertext: vec![] }, [half; 4])

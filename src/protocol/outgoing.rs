@@ -138,8 +138,8 @@ const MAX_ANSWERS: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{Flag, TerminalSize};
     use super::*;
+    use crate::protocol::payload::{Flag, TerminalSize};
 
     fn data(bytes: &'static [u8]) -> Option<Next> {
         Some(Next::Data(Bytes::from_static(bytes)))

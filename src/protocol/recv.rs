@@ -70,8 +70,8 @@ const MAX_AHEAD: i64 = 100_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{MessageType, PayloadType};
     use super::*;
+    use crate::protocol::message::{MessageType, PayloadType};
     use uuid::Uuid;
 
     fn message(sequence: i64, size: usize) -> Message {

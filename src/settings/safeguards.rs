@@ -70,7 +70,7 @@ const SERVICE_RATE: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Loaded, Subject};
+    use crate::settings::{Loaded, Subject};
 
     fn relaxations(environment: &[(&str, &str)]) -> Vec<String> {
         let get =

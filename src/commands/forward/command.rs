@@ -8,9 +8,9 @@ use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
 
-use super::super::failure::OWN_FAILURE;
+use crate::commands::failure::OWN_FAILURE;
 #[cfg(unix)]
-use super::super::failure::SIGNAL_BASE;
+use crate::commands::failure::SIGNAL_BASE;
 use crate::process::{self, Signal};
 use crate::session::Bound;
 

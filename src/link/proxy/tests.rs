@@ -3,8 +3,8 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::network::Network;
 use super::*;
+use crate::link::network::Network;
 
 fn settings(variables: &[(&str, &str)]) -> ProxySettings {
     ProxySettings::from_env(|name| {

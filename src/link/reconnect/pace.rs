@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::backoff::{Backoff, TokenBucket};
+use crate::link::backoff::{Backoff, TokenBucket};
 
 /// Delays between attempts, a limit on their number, and the age from which one may start over.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-use super::super::OpenError;
-use super::super::backoff::MAX_STEP;
 use super::*;
+use crate::link::OpenError;
+use crate::link::backoff::MAX_STEP;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::api::{CloseReason, Event};
 use super::{Channel, State};
+use crate::protocol::api::{CloseReason, Event};
 
 impl Channel {
     /// A deadline of [`Channel::poll_timeout`] has come. Calling it early does nothing.

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::api::{CloseReason, Event, Input};
-use super::super::congestion::Ack;
-use super::super::handshake::{HandshakeError, SessionKind, Step};
-use super::super::message::{Message, PayloadType};
-use super::super::payload::{self, Flag};
-use super::super::recv::Verdict;
-use super::super::silent_agent::NextStep;
 use super::{Channel, State};
 use crate::printable::escaped;
+use crate::protocol::api::{CloseReason, Event, Input};
+use crate::protocol::congestion::Ack;
+use crate::protocol::handshake::{HandshakeError, SessionKind, Step};
+use crate::protocol::message::{Message, PayloadType};
+use crate::protocol::payload::{self, Flag};
+use crate::protocol::recv::Verdict;
+use crate::protocol::silent_agent::NextStep;
 
 impl Channel {
     pub(super) fn handle_data(&mut self, now: Instant, message: Message) {

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::super::api::{CloseReason, Transmit};
-use super::super::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
-use super::super::outgoing::Next;
-use super::super::payload;
 use super::{Channel, State, random_id, trace_message};
+use crate::protocol::api::{CloseReason, Transmit};
+use crate::protocol::message::{ACK_FLAGS, Message, MessageType, PAYLOAD_OFFSET, PayloadType};
+use crate::protocol::outgoing::Next;
+use crate::protocol::payload;
 
 impl Channel {
     /// The next frame for the websocket; acknowledgements first, then lost messages, then new data.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::message::{Message, MessageType, PayloadType};
-use super::super::{Channel, Config, Event, SessionKind, Transmit, payload};
 use super::from_agent;
+use crate::protocol::message::{Message, MessageType, PayloadType};
+use crate::protocol::{Channel, Config, Event, SessionKind, Transmit, payload};
 
 fn channel(now: Instant) -> Channel {
     let mut channel = Channel::new(Config::default(), 1);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::super::message::{Message, MessageType, PayloadType};
-use super::super::{Channel, Config, Event, Flag, Input, SessionKind, TerminalSize, Transmit};
+use crate::protocol::message::{Message, MessageType, PayloadType};
+use crate::protocol::{Channel, Config, Event, Flag, Input, SessionKind, TerminalSize, Transmit};
 
 const RECORDINGS: [(&str, &str); 6] = [
     ("shell", include_str!("../../../compat-tests/vectors/shell.json")),

@@ -1,7 +1,7 @@
 //! Invariants of a session.
 
-use super::super::stream::Stream;
 use super::Session;
+use crate::smux::stream::Stream;
 
 impl Session {
     /// Asserts the invariants that hold between calls, whatever the peer sends. Checked in debug builds.

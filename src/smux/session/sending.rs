@@ -2,10 +2,10 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::super::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
-use super::super::schedule::Turn;
-use super::super::stream::{Next, Stream};
 use super::Session;
+use crate::smux::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
+use crate::smux::schedule::Turn;
+use crate::smux::stream::{Next, Stream};
 
 impl Session {
     /// Takes at most `max` bytes of the outgoing byte stream, filled as far as there is anything to send.

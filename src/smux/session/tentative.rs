@@ -15,8 +15,8 @@
 
 use bytes::{BufMut as _, Bytes};
 
-use super::super::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
 use super::Session;
+use crate::smux::frame::{HEADER_LEN, Header, OpenFrame, StreamId};
 
 impl Session {
     /// Takes a message of at most `max` bytes that the peer may take or ignore as a whole. It must not be cut or joined with

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::super::*;
 use super::epoch;
+use crate::smux::*;
 
 const STREAMS: u64 = 200;
 const MESSAGE: usize = 1024;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::frame::Header;
-use super::super::*;
 use super::epoch;
+use crate::smux::frame::Header;
+use crate::smux::*;
 
 /// Frames seen, parts of one payload joined, and what stopped the parser.
 fn parse<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<FrameError>) {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::super::frame::Header;
-use super::super::tests::epoch;
-use super::super::{FrameError, HEADER_LEN, KeepAlive};
 use super::*;
+use crate::smux::frame::Header;
+use crate::smux::tests::epoch;
+use crate::smux::{FrameError, HEADER_LEN, KeepAlive};
 
 const MESSAGE: usize = 1024;
 

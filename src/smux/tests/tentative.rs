@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::*;
 use super::epoch;
+use crate::smux::*;
 
 fn client() -> Session {
     Session::new(Config::new(Role::Client), epoch())

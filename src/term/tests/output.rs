@@ -3,8 +3,8 @@ use std::os::unix::net::UnixStream;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::output::{OUTPUT_QUEUE, Sink};
 use super::*;
+use crate::term::output::{OUTPUT_QUEUE, Sink};
 
 fn output(fd: impl Into<OwnedFd>) -> Output {
     Output::on(Sink::new(fd.into()).unwrap())

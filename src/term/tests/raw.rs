@@ -5,10 +5,10 @@ use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rustix::process::{Signal as Number, kill_process};
 use rustix::termios::Termios;
 
-use super::super::raw::{is_same_terminal, restore, without};
 use super::*;
 use crate::panics;
 use crate::process::Signals;
+use crate::term::raw::{is_same_terminal, restore, without};
 
 /// There is one saved terminal per process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

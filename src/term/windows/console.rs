@@ -11,12 +11,12 @@ use windows_sys::Win32::System::Console::{
     WriteConsoleW,
 };
 
-use super::super::keys::Key;
 use super::handle::{Handle, Standard};
 use crate::protocol::TerminalSize;
+use crate::term::keys::Key;
 
 /// The window's size, not the buffer's behind it.
-pub(in super::super) fn size() -> Option<TerminalSize> {
+pub(in crate::term) fn size() -> Option<TerminalSize> {
     [Standard::Output, Standard::Error].into_iter().find_map(|stream| window_of(stream.get()?))
 }
 

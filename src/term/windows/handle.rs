@@ -28,7 +28,7 @@ pub(super) enum Standard {
 
 /// A handle that the process was started with, and that stays open as long as it lives.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Handle(HANDLE);
+pub(in crate::term) struct Handle(HANDLE);
 
 // SAFETY: a handle is a number that every thread of the process may use.
 unsafe impl Send for Handle {}
@@ -70,7 +70,7 @@ pub(super) fn is_pipe(handle: Handle) -> bool {
 /// Reads and writes a pipe or socket, opened for overlapped operations or not (OpenSSH for Windows hands over the
 /// former, for which a plain read or write is not defined).
 #[derive(Debug)]
-pub(in super::super) struct Pipe {
+pub(in crate::term) struct Pipe {
     handle: Handle,
     done: Event,
     is_socket: bool,
@@ -161,7 +161,7 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
 
 /// Something to wait for that is set once.
 #[derive(Debug)]
-pub(in super::super) struct Event(OwnedHandle);
+pub(in crate::term) struct Event(OwnedHandle);
 
 impl Event {
     /// # Errors

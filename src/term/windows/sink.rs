@@ -3,12 +3,12 @@
 use std::io::{self, IoSlice, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::super::utf8::Utf8;
 use super::console;
 use super::handle::{Handle, Pipe, Standard, is_pipe};
+use crate::term::utf8::Utf8;
 
 #[derive(Debug)]
-pub(in super::super) enum Sink {
+pub(in crate::term) enum Sink {
     /// A console takes text alone.
     Console(Handle, Mutex<Utf8>),
     Pipe(Pipe),

@@ -7,11 +7,11 @@ use std::thread;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::super::keys::{Keyboard, Utf16};
-use super::super::limits::{READ_SIZE, STDIN_CHUNKS};
 use super::console::{self, CONTROL_Z};
 use super::handle::{Event, Handle, Pipe, Standard, is_pipe, wait_for_either};
 use super::raw::is_raw;
+use crate::term::keys::{Keyboard, Utf16};
+use crate::term::limits::{READ_SIZE, STDIN_CHUNKS};
 
 /// Standard input. A console in raw mode is read key by key, so that no key means the end; in line mode ^Z at the
 /// beginning of a line does.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::super::super::message::{ACK_FLAGS, Message, MessageType, PayloadType};
-use super::super::super::payload;
-use super::super::super::recv::{Receiver, Verdict};
+use crate::protocol::message::{ACK_FLAGS, Message, MessageType, PayloadType};
+use crate::protocol::payload;
+use crate::protocol::recv::{Receiver, Verdict};
 
 /// The agent's end of the channel.
 pub(super) struct Agent {

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::super::congestion::DEFAULT_MAX_WINDOW;
-use super::super::super::message::MessageType;
 use super::agent::Agent;
 use super::{MS, Wire, config, every, noise, run};
+use crate::protocol::congestion::DEFAULT_MAX_WINDOW;
+use crate::protocol::message::MessageType;
 use crate::protocol::{Channel, CloseReason, Config, Event, Input};
 
 #[test]

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use super::super::super::congestion::DEFAULT_MAX_WINDOW;
 use super::{Bottleneck, MS, Outcome, Wire, config, every, noise, run};
 use crate::protocol::Config;
+use crate::protocol::congestion::DEFAULT_MAX_WINDOW;
 
 const SECOND: Duration = Duration::from_secs(1);
 const SEEDS: u64 = 8;

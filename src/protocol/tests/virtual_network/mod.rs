@@ -17,8 +17,8 @@ use bytes::Bytes;
 use self::agent::Agent;
 pub(crate) use self::client::{BareChannel, Client, Packet};
 pub(crate) use self::wire::{Bottleneck, Spans, Traffic, Wire};
-use super::super::message::MessageType;
-use super::super::{Channel, CloseReason, Config, Event, Input};
+use crate::protocol::message::MessageType;
+use crate::protocol::{Channel, CloseReason, Config, Event, Input};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
