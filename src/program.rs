@@ -9,7 +9,7 @@ use crate::cli::{self, Invocation, StartSession};
 use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
 use crate::session::{Ports, Run};
-use crate::settings::{self, Loaded, Settings, Subject};
+use crate::settings::{self, LoadedSettings, Settings, Subject};
 use crate::{commands, doctor, help, logging, manual, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
@@ -55,8 +55,8 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn start_session(start: StartSession, loaded: Loaded, parent: Parent) -> ExitCode {
-    let Loaded { settings, warnings, set, .. } = loaded;
+fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) -> ExitCode {
+    let LoadedSettings { settings, warnings, set, .. } = loaded;
     if !settings.core_dumps {
         process::forbid_core_dumps();
     }
@@ -152,7 +152,7 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// `doctor`: 0 when no check has failed, 1 when one has, 2 for unknown arguments.
-fn examine(words: &[String], loaded: &Loaded) -> ExitCode {
+fn examine(words: &[String], loaded: &LoadedSettings) -> ExitCode {
     let options = match doctor::Options::parse(words) {
         Ok(options) => options,
         Err(reason) => {

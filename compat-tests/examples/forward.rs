@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
-use session_manager_plugin::aws::{self, AwsContext, Opened};
+use session_manager_plugin::aws::{self, AwsContext, StartSessionOutput};
 use session_manager_plugin::link::{self, Link, LinkEvent, Network, Target};
 use session_manager_plugin::protocol::{Event, Flag, Input, SessionKind};
 use session_manager_plugin::smux::{self, StreamId};
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
 /// Hands the connections of `listener` to an opened port session until `stop` resolves or the session ends.
 /// With `aws` the connection is signed, and taken up again with a new token when it is lost.
 pub async fn forward(
-    opened: Opened,
+    opened: StartSessionOutput,
     aws: Option<Arc<aws::Client>>,
     listener: TcpListener,
     stop: impl Future<Output = ()>,

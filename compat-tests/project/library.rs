@@ -1,7 +1,7 @@
 //! The crate as a library: the example that forwards a port without the program.
 
 use session_manager_plugin::Secret;
-use session_manager_plugin::aws::Opened;
+use session_manager_plugin::aws::StartSessionOutput;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -17,7 +17,7 @@ fn the_example_forwards_connections() {
     let (sim, echo) = (sim(), Server::echo());
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let field = |name: &str| started.response[name].as_str().expect(name).to_owned();
-    let opened = Opened {
+    let opened = StartSessionOutput {
         session_id: field("SessionId"),
         stream_url: field("StreamUrl"),
         token: Secret::new(field("TokenValue")),

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 /// A session that may be opened.
 #[derive(Debug)]
-pub struct Opened {
+pub struct StartSessionOutput {
     /// Its id.
     pub session_id: String,
     /// Stream URL; not checked.
@@ -30,10 +30,10 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, AwsError>> + Send +
 /// the time of its calls.
 pub trait Api: fmt::Debug + Send + Sync {
     /// Starts a session: `ssm:StartSession` with this request.
-    fn start(&self, request: &Value) -> Call<'_, Opened>;
+    fn start(&self, request: &Value) -> Call<'_, StartSessionOutput>;
 
     /// Gets a new token and stream URL: `ssm:ResumeSession`.
-    fn resume(&self, session_id: &str) -> Call<'_, Opened>;
+    fn resume(&self, session_id: &str) -> Call<'_, StartSessionOutput>;
 
     /// Ends a session: `ssm:TerminateSession`.
     fn terminate(&self, session_id: &str) -> Call<'_, ()>;

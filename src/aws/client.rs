@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::api::{Api, Opened};
+use super::api::{Api, StartSessionOutput};
 use super::config::{self, AwsContext};
 use super::credentials::{CachedCredentials, Sources};
 use super::error::{AwsError, ErrorKind};
@@ -45,7 +45,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Client {
     context: AwsContext,
-    loaded: OnceCell<Loaded>,
+    loaded: OnceCell<LoadedConfig>,
     cached: Mutex<Option<CachedCredentials>>,
     notes: Notes,
     /// Makes the calls of sessions in place of the SDK.
@@ -53,7 +53,7 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct Loaded {
+struct LoadedConfig {
     config: SdkConfig,
     retries: Retries,
 }
@@ -170,7 +170,7 @@ impl Client {
     /// # Errors
     /// See [`AwsError`]; [`ErrorKind::SessionGone`] also when the service gives no token, which is its way to say that
     /// the session has timed out.
-    pub async fn resume(&self, session_id: &str) -> Result<Opened, AwsError> {
+    pub async fn resume(&self, session_id: &str) -> Result<StartSessionOutput, AwsError> {
         const CALL: &str = "ssm:ResumeSession";
         if let Some(api) = &self.api {
             return api.resume(session_id).await;
@@ -184,7 +184,7 @@ impl Client {
         let token = answer.token_value.filter(|token| !token.is_empty());
         let token =
             token.ok_or_else(|| AwsError::new(CALL, ErrorKind::SessionGone, "the session has timed out"))?;
-        Ok(Opened {
+        Ok(StartSessionOutput {
             session_id: session_id.to_owned(),
             stream_url: answer.stream_url.unwrap_or_default(),
             token: Secret::new(token),
@@ -213,7 +213,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`AwsError`].
-    pub async fn start(&self, request: &Value) -> Result<Opened, AwsError> {
+    pub async fn start(&self, request: &Value) -> Result<StartSessionOutput, AwsError> {
         const CALL: &str = "ssm:StartSession";
         let opened = match &self.api {
             Some(api) => api.start(request).await?,
@@ -225,7 +225,11 @@ impl Client {
         Ok(opened)
     }
 
-    async fn start_uncontained(&self, call: &'static str, request: &Value) -> Result<Opened, AwsError> {
+    async fn start_uncontained(
+        &self,
+        call: &'static str,
+        request: &Value,
+    ) -> Result<StartSessionOutput, AwsError> {
         let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
         let (ssm, key) = self.ssm(call, START_TIMEOUT).await?;
         let mut start = ssm
@@ -245,7 +249,7 @@ impl Client {
                 Err(AwsError::new(call, ErrorKind::Refused, "the session's id holds control characters"))
             }
             (Some(session_id), Some(stream_url), Some(token)) => {
-                Ok(Opened { session_id, stream_url, token: Secret::new(token) })
+                Ok(StartSessionOutput { session_id, stream_url, token: Secret::new(token) })
             }
             _ => Err(AwsError::new(call, ErrorKind::Refused, "the answer is incomplete")),
         }
@@ -337,7 +341,7 @@ impl Client {
         &self,
         call: &'static str,
         wait: Duration,
-    ) -> Result<(&Loaded, CachedCredentials), AwsError> {
+    ) -> Result<(&LoadedConfig, CachedCredentials), AwsError> {
         if self.api.is_some() {
             return Err(AwsError::new(call, ErrorKind::NoCredentials, "the program's own client has none"));
         }
@@ -347,7 +351,8 @@ impl Client {
             // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
-        let loaded = self.loaded.get_or_try_init(|| Box::pin(Loaded::new(&self.context, &self.notes))).await;
+        let loaded =
+            self.loaded.get_or_try_init(|| Box::pin(LoadedConfig::new(&self.context, &self.notes))).await;
         let loaded = loaded.map_err(|reason| AwsError::new(call, ErrorKind::Refused, reason))?;
         let mut cached = self.cached.lock().await;
         if let Some(fresh) = cached.as_ref().filter(is_fresh) {
@@ -387,12 +392,12 @@ impl Client {
     }
 }
 
-impl Loaded {
-    async fn new(context: &AwsContext, notes: &Notes) -> Result<Loaded, String> {
+impl LoadedConfig {
+    async fn new(context: &AwsContext, notes: &Notes) -> Result<LoadedConfig, String> {
         let config = config::load(context).await.map_err(|error| format!("{error:#}"))?;
         let retries = config::retries(context).await;
         notes.lock().warning.clone_from(&retries.warning);
-        Ok(Loaded { config, retries })
+        Ok(LoadedConfig { config, retries })
     }
 }
 

@@ -33,7 +33,7 @@ mod retries;
 mod route;
 mod sign;
 
-pub use self::api::{Api, Call, Opened};
+pub use self::api::{Api, Call, StartSessionOutput};
 pub use self::caller::Caller;
 pub use self::client::{Client, Identity};
 pub use self::config::{AwsContext, HttpsProxy, ca_bundle, profiles};

@@ -9,7 +9,7 @@ use url::Url;
 use super::failure::{Failure, SIGNAL_BASE, refused, report};
 use super::grammar::Common;
 use super::target;
-use crate::aws::{self, AwsContext, AwsError, ErrorKind, Opened};
+use crate::aws::{self, AwsContext, AwsError, ErrorKind, StartSessionOutput};
 use crate::cli::StartSession;
 use crate::output::Style;
 use crate::process::{Signal, Signals};
@@ -88,7 +88,7 @@ impl<'a> Connection<'a> {
         Ok(self.run_opened(opened, request, style).await)
     }
 
-    async fn run_opened(&self, opened: Opened, request: Value, style: Style) -> Outcome {
+    async fn run_opened(&self, opened: StartSessionOutput, request: Value, style: Style) -> Outcome {
         let start = StartSession {
             session_id: opened.session_id,
             stream_url: opened.stream_url,
@@ -114,7 +114,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Starts a session; with `--wait`, as soon as the target is connected.
-    async fn open(&self, request: &Value) -> Result<Opened, Failure> {
+    async fn open(&self, request: &Value) -> Result<StartSessionOutput, Failure> {
         let mut signals = Signals::install().map_err(|error| Failure::new(error.to_string()))?;
         let deadline = self.common.wait.map(|wait| Instant::now() + wait);
         let mut pause = FIRST_PAUSE;
@@ -146,7 +146,7 @@ impl<'a> Connection<'a> {
         &self,
         request: &Value,
         signals: &mut Signals,
-    ) -> Result<Result<Opened, AwsError>, Failure> {
+    ) -> Result<Result<StartSessionOutput, AwsError>, Failure> {
         tracing::info!(%request, "ssm:StartSession");
         let aws = &self.access.aws;
         let mut start = Box::pin(aws.start(request));

@@ -42,7 +42,7 @@ use tokio::runtime::Builder;
 use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
 pub(crate) use self::usage::CommandManual;
-use crate::settings::{Forwards, Loaded, Settings, Subject, When};
+use crate::settings::{Forwards, LoadedSettings, Settings, Subject, When};
 use crate::{logging, output, process};
 
 /// Returns whether a first argument names one of these commands.
@@ -110,7 +110,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     }
 }
 
-async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
+async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Failure> {
     let settings = &loaded.settings;
     match request {
         Request::StartSession(options) => shell::start_session(options, settings).await,
@@ -126,7 +126,7 @@ async fn dispatch(request: &Request, loaded: &Loaded) -> Result<u8, Failure> {
 }
 
 /// The settings of the environment and the file, under the options of the command line.
-fn settings(common: &Common, target: Option<&str>) -> Loaded {
+fn settings(common: &Common, target: Option<&str>) -> LoadedSettings {
     let profile = common.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
     let subject = Subject {
         profile: profile.filter(|profile| !profile.is_empty()),

@@ -11,11 +11,11 @@ use tokio::process::Command;
 use super::report::{Check, Status};
 use crate::logging;
 use crate::protocol::TerminalSize;
-use crate::settings::{Loaded, Relaxation, Settings, Source, config_file};
+use crate::settings::{LoadedSettings, Relaxation, Settings, Source, config_file};
 use crate::term::{RawMode, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal};
 
 /// Lists the settings in use, their mistakes, and the safeguards that they relax.
-pub(super) fn settings(loaded: &Loaded) -> Check {
+pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     const NAME: &str = "settings";
     let names = |source| -> Vec<&str> {
         loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name).collect()

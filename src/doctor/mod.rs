@@ -33,52 +33,52 @@ use self::network::Route;
 pub(crate) use self::options::{OPTIONS, Options};
 pub(crate) use self::report::{Check, Look, Report};
 use crate::panics;
-use crate::settings::Loaded;
+use crate::settings::LoadedSettings;
 
 /// Makes all checks, and passes each to `show` as it ends.
-pub(crate) async fn examine(options: &Options, loaded: &Loaded, show: impl Fn(&Check)) -> Report {
-    let ended = Ended { checks: RefCell::default(), show };
-    ended.add(local::settings(loaded));
+pub(crate) async fn examine(options: &Options, loaded: &LoadedSettings, show: impl Fn(&Check)) -> Report {
+    let findings = Findings { checks: RefCell::default(), show };
+    findings.add(local::settings(loaded));
     let identity = Identity::read(options).await;
     let route = Route::new(options, &loaded.settings, &identity);
-    ended.add(network::proxy(&route));
-    ended.add(network::trust(&route));
-    ended.add(local::terminal());
-    ended.add(local::log(&loaded.settings));
+    findings.add(network::proxy(&route));
+    findings.add(network::trust(&route));
+    findings.add(local::terminal());
+    findings.add(local::log(&loaded.settings));
     let client = credentials::client(&identity, &route);
     let client = client.as_ref();
     let cli = async {
         let cli = limited("aws-cli", local::aws_cli()).await;
-        ended.add(identity.check_region(options, &cli));
-        ended.add(cli);
+        findings.add(identity.check_region(options, &cli));
+        findings.add(cli);
     };
     let caller = async {
         let check = credentials::check(options, &loaded.settings, &identity, &route, client);
-        ended.add(limited("credentials", check).await);
+        findings.add(limited("credentials", check).await);
         if options.target.is_some() {
             // After the credentials, whose failure it would repeat.
-            ended.add(limited("instance", instance::check(options, &route, client)).await);
+            findings.add(limited("instance", instance::check(options, &route, client)).await);
         }
     };
     let path = async {
         let dns = limited("dns", network::dns(&route)).await;
-        ended.add(dns.clone());
+        findings.add(dns.clone());
         let check = network::websocket(&route, options.url.is_some() || identity.has_region(), &dns);
-        ended.add(limited("websocket", check).await);
+        findings.add(limited("websocket", check).await);
     };
-    let plugin = async { ended.add(limited("plugin", local::plugin()).await) };
-    let clock = async { ended.add(limited("clock", network::clock(&route)).await) };
+    let plugin = async { findings.add(limited("plugin", local::plugin()).await) };
+    let clock = async { findings.add(limited("clock", network::clock(&route)).await) };
     tokio::join!(cli, plugin, caller, path, clock);
-    Report::new(ended.checks.into_inner())
+    Report::new(findings.checks.into_inner())
 }
 
 /// The checks that have ended.
-struct Ended<F> {
+struct Findings<F> {
     checks: RefCell<Vec<Check>>,
     show: F,
 }
 
-impl<F: Fn(&Check)> Ended<F> {
+impl<F: Fn(&Check)> Findings<F> {
     fn add(&self, check: Check) {
         (self.show)(&check);
         self.checks.borrow_mut().push(check);

@@ -39,7 +39,7 @@ impl FileError {
     pub(crate) fn is_untrusted(&self) -> bool {
         #[cfg(unix)]
         return matches!(self, FileError::Io(error)
-            if error.get_ref().is_some_and(|inner| inner.is::<ownership::Untrusted>()));
+            if error.get_ref().is_some_and(|inner| inner.is::<ownership::OwnershipError>()));
         #[cfg(not(unix))]
         false
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Reason for not trusting a file.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Untrusted {
+pub(crate) enum OwnershipError {
     /// Its owner, or the owner of a directory on the way to it, is another user.
     #[error("{path} belongs to another user (uid {owner})")]
     Owner {
@@ -37,8 +37,8 @@ pub(crate) enum Untrusted {
     },
 }
 
-impl From<Untrusted> for io::Error {
-    fn from(reason: Untrusted) -> io::Error {
+impl From<OwnershipError> for io::Error {
+    fn from(reason: OwnershipError) -> io::Error {
         io::Error::other(reason)
     }
 }
@@ -46,8 +46,8 @@ impl From<Untrusted> for io::Error {
 /// Checks an open file that is to be read: owner and permissions.
 ///
 /// # Errors
-/// See [`Untrusted`].
-pub(super) fn check_content(path: &Path, file: &Metadata) -> Result<(), Untrusted> {
+/// See [`OwnershipError`].
+pub(super) fn check_content(path: &Path, file: &Metadata) -> Result<(), OwnershipError> {
     check_owner(path, file)?;
     check_permissions(path, file)
 }
@@ -56,11 +56,11 @@ pub(super) fn check_content(path: &Path, file: &Metadata) -> Result<(), Untruste
 /// to the caller, who narrows them.
 ///
 /// # Errors
-/// See [`Untrusted`].
-pub(super) fn check_target(path: &Path, file: &Metadata) -> Result<(), Untrusted> {
+/// See [`OwnershipError`].
+pub(super) fn check_target(path: &Path, file: &Metadata) -> Result<(), OwnershipError> {
     check_owner(path, file)?;
     if file.is_file() && file.nlink() > 1 {
-        return Err(Untrusted::Linked { path: path.to_owned() });
+        return Err(OwnershipError::Linked { path: path.to_owned() });
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ pub(super) fn check_target(path: &Path, file: &Metadata) -> Result<(), Untrusted
 /// Checks the directories on the way to `path`, as it is written and with all symbolic links resolved.
 ///
 /// # Errors
-/// [`Untrusted`] in an [`io::Error`], or the system's error where a directory is missing.
+/// [`OwnershipError`] in an [`io::Error`], or the system's error where a directory is missing.
 pub(super) fn check_way(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -103,22 +103,22 @@ fn check_ancestors(path: &Path, home: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-fn check_owner(path: &Path, found: &Metadata) -> Result<(), Untrusted> {
+fn check_owner(path: &Path, found: &Metadata) -> Result<(), OwnershipError> {
     let owner = found.uid();
     if owner == ROOT || owner == user() {
         return Ok(());
     }
-    Err(Untrusted::Owner { path: path.to_owned(), owner })
+    Err(OwnershipError::Owner { path: path.to_owned(), owner })
 }
 
-fn check_permissions(path: &Path, found: &Metadata) -> Result<(), Untrusted> {
+fn check_permissions(path: &Path, found: &Metadata) -> Result<(), OwnershipError> {
     let mode = found.mode() & PERMISSIONS;
     let is_shared = match mode & WRITABLE_BY_OTHERS {
         0 => false,
         WRITABLE_BY_GROUP => !has_private_group(found.gid()).unwrap_or(false),
         _ => true,
     };
-    if is_shared { Err(Untrusted::Writable { path: path.to_owned(), mode }) } else { Ok(()) }
+    if is_shared { Err(OwnershipError::Writable { path: path.to_owned(), mode }) } else { Ok(()) }
 }
 
 /// Returns `true` if `group` has the user as its only member.
@@ -218,17 +218,17 @@ mod tests {
         }
         for mode in [0o602, 0o646, 0o666] {
             set_mode(file.path(), mode);
-            assert!(matches!(check(), Err(Untrusted::Writable { .. })), "{mode:o}");
+            assert!(matches!(check(), Err(OwnershipError::Writable { .. })), "{mode:o}");
         }
         set_mode(file.path(), 0o600);
         fs::hard_link(file.path(), file.path().with_extension("second")).unwrap();
         let target = check_target(file.path(), &file.as_file().metadata().unwrap());
         fs::remove_file(file.path().with_extension("second")).unwrap();
-        assert!(matches!(target, Err(Untrusted::Linked { .. })), "{target:?}");
+        assert!(matches!(target, Err(OwnershipError::Linked { .. })), "{target:?}");
         // Only root can give a file away.
         if user() == ROOT {
             std::os::unix::fs::chown(file.path(), Some(65_534), None).unwrap();
-            assert!(matches!(check(), Err(Untrusted::Owner { owner: 65_534, .. })));
+            assert!(matches!(check(), Err(OwnershipError::Owner { owner: 65_534, .. })));
         }
     }
 

@@ -36,7 +36,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::aws::{Api, AwsError, Call, Client, ErrorKind, Opened};
+    use crate::aws::{Api, AwsError, Call, Client, ErrorKind, StartSessionOutput};
     use crate::link::{Config, Link, LinkEvent, Network, StreamHosts, Target};
     use crate::protocol::{DataKey, DataKeyRequest};
     use crate::secret::Secret;
@@ -57,13 +57,13 @@ mod tests {
     struct Broker;
 
     impl Api for Broker {
-        fn start(&self, _request: &Value) -> Call<'_, Opened> {
+        fn start(&self, _request: &Value) -> Call<'_, StartSessionOutput> {
             Box::pin(async { Err(AwsError::new("start", ErrorKind::Refused, "not here")) })
         }
-        fn resume(&self, session_id: &str) -> Call<'_, Opened> {
+        fn resume(&self, session_id: &str) -> Call<'_, StartSessionOutput> {
             let session_id = session_id.to_owned();
             let token = Secret::new("second".to_owned());
-            Box::pin(async { Ok(Opened { session_id, stream_url: String::new(), token }) })
+            Box::pin(async { Ok(StartSessionOutput { session_id, stream_url: String::new(), token }) })
         }
         fn terminate(&self, _session_id: &str) -> Call<'_, ()> {
             Box::pin(async { Ok(()) })

@@ -63,7 +63,7 @@ pub use self::network::{Network, StreamHosts};
 use self::network_changes::Subscription;
 use self::open_socket::OpenSocket;
 pub use self::opener::Target;
-use self::opener::{Attempted, Opener, Opening};
+use self::opener::{AttemptOutcome, Opener, Opening};
 pub use self::tcp::ConnectError;
 use crate::protocol::{Capabilities, DataKey, Input, Stats};
 
@@ -258,7 +258,7 @@ impl Link {
     /// Moves the attempt on. Ready when it has ended.
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(opening) = &mut self.opening else { return Poll::Pending };
-        let Attempted { mut opener, outcome, warning } = ready!(opening.as_mut().poll(cx));
+        let AttemptOutcome { mut opener, outcome, warning } = ready!(opening.as_mut().poll(cx));
         self.opening = None;
         let now = Instant::now().into_std();
         match outcome {

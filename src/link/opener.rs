@@ -47,7 +47,7 @@ pub struct Target {
 }
 
 /// The outcome of an attempt.
-pub(super) struct Attempted {
+pub(super) struct AttemptOutcome {
     /// For the next one.
     pub opener: Opener,
     pub outcome: Result<Socket, OpenFailure>,
@@ -55,7 +55,7 @@ pub(super) struct Attempted {
     pub warning: Option<String>,
 }
 
-pub(super) type Opening = Pin<Box<dyn Future<Output = Attempted> + Send>>;
+pub(super) type Opening = Pin<Box<dyn Future<Output = AttemptOutcome> + Send>>;
 
 /// Makes attempts, and knows the newest token and URL.
 #[derive(Clone, Debug)]
@@ -88,7 +88,11 @@ impl Opener {
         Box::pin(async move {
             let refusal = if again { Box::pin(self.resume()).await.err() } else { None };
             if let Some(Refusal::Aws(AwsError { kind: ErrorKind::SessionGone, .. })) = &refusal {
-                return Attempted { opener: self, outcome: Err(OpenFailure::SessionGone), warning: None };
+                return AttemptOutcome {
+                    opener: self,
+                    outcome: Err(OpenFailure::SessionGone),
+                    warning: None,
+                };
             }
             let dial = Dial { url: self.target.url.clone(), network: Arc::clone(&self.target.network) };
             let mut unsigned = None;
@@ -105,7 +109,7 @@ impl Opener {
                 Ok(socket) => Ok(socket),
                 Err(error) => Err(Box::pin(self.explained(error, unsigned, again)).await),
             };
-            Attempted { opener: self, outcome, warning }
+            AttemptOutcome { opener: self, outcome, warning }
         })
     }
 

@@ -21,7 +21,7 @@ use super::rtt::Rtt;
 
 /// Outcome of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Acked {
+pub(super) struct AckOutcome {
     /// Payload bytes that are no longer outstanding.
     pub bytes: usize,
     /// Measurement of the path, if it is clear which transmission it answers.
@@ -39,7 +39,7 @@ pub(super) struct Sender {
     outstanding_bytes: usize,
     outstanding_messages: usize,
     /// Amount acknowledged so far.
-    delivered: Delivered,
+    delivered: Delivery,
     /// Transmissions in order, each with its message's number; stale ones are skipped.
     in_flight: VecDeque<(u64, i64)>,
     /// Lost messages by number, to be sent again, and their payload bytes.
@@ -75,12 +75,12 @@ struct Entry {
     /// The sending before, if it was sent again.
     previously_sent_at: Option<Instant>,
     /// Amount acknowledged when it was first sent.
-    delivered: Delivered,
+    delivered: Delivery,
 }
 
 /// Base of a delivery-rate measurement, as in BBR: the amount acknowledged until then.
 #[derive(Clone, Copy, Debug, Default)]
-struct Delivered {
+struct Delivery {
     /// Payload bytes.
     bytes: u64,
     /// When the last of them were, or since when there is something outstanding.
@@ -145,7 +145,7 @@ impl Sender {
     }
 
     /// Takes an acknowledgement. `None` when it names nothing outstanding.
-    pub(super) fn handle_ack(&mut self, now: Instant, number: i64) -> Option<Acked> {
+    pub(super) fn handle_ack(&mut self, now: Instant, number: i64) -> Option<AckOutcome> {
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         let entry = self.outstanding.get_mut(index)?.take()?;
         self.outstanding_bytes -= entry.payload;
@@ -153,7 +153,7 @@ impl Sender {
         if self.lost.remove(&number) {
             self.lost_bytes -= entry.payload;
         }
-        self.delivered = Delivered { bytes: self.delivered.bytes + entry.payload as u64, at: Some(now) };
+        self.delivered = Delivery { bytes: self.delivered.bytes + entry.payload as u64, at: Some(now) };
         let sample = self.round_trip(now, &entry).map(|rtt| {
             self.rtt.sample(rtt);
             Sample { rtt, delivery_rate: self.delivery_rate(&entry) }
@@ -171,7 +171,7 @@ impl Sender {
             self.outstanding.pop_front();
             self.base += 1;
         }
-        Some(Acked { bytes: entry.payload, sample })
+        Some(AckOutcome { bytes: entry.payload, sample })
     }
 
     /// Finds lost messages and gives the time at which the latest of them was sent, if there are any.

@@ -214,8 +214,8 @@ async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
 async fn agent_has_taken_it(link: &mut Link) -> bool {
     let until = Instant::now() + FLAG_TIMEOUT;
     match acknowledged(link, until).await {
-        Some(Drained::Acknowledged) => {}
-        over => return matches!(over, Some(Drained::Closed)),
+        Some(DrainOutcome::Acknowledged) => {}
+        over => return matches!(over, Some(DrainOutcome::Closed)),
     }
     link.send(Input::Flag(Flag::TerminateSession));
     let soon = Instant::now() + flag_timeout(link.stats().rtt);
@@ -225,24 +225,24 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
         None => acknowledged(link, until).await,
         taken => taken,
     };
-    matches!(taken, Some(Drained::Acknowledged | Drained::Closed))
+    matches!(taken, Some(DrainOutcome::Acknowledged | DrainOutcome::Closed))
 }
 
 /// End of the wait for acknowledgements.
-enum Drained {
+enum DrainOutcome {
     Acknowledged,
     Closed,
     Lost,
 }
 
 /// Waits until all that was sent is acknowledged; `None` if it is not by then.
-async fn acknowledged(link: &mut Link, until: Instant) -> Option<Drained> {
+async fn acknowledged(link: &mut Link, until: Instant) -> Option<DrainOutcome> {
     let drained = async {
         loop {
             match link.next_until_drained().await {
-                None => return Drained::Acknowledged,
-                Some(LinkEvent::Channel(Event::Closed(_))) => return Drained::Closed,
-                Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return Drained::Lost,
+                None => return DrainOutcome::Acknowledged,
+                Some(LinkEvent::Channel(Event::Closed(_))) => return DrainOutcome::Closed,
+                Some(LinkEvent::GaveUp(_) | LinkEvent::Lost(_)) => return DrainOutcome::Lost,
                 Some(_) => {}
             }
         }

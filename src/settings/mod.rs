@@ -35,11 +35,11 @@ use crate::link::StreamHosts;
 
 impl Settings {
     /// Reads this process's environment and the user's settings file for the session `subject`.
-    pub(crate) fn load(subject: &Subject) -> Loaded {
+    pub(crate) fn load(subject: &Subject) -> LoadedSettings {
         let get = |name: &str| std::env::var_os(name);
         let file = config_file(get);
         let names = std::env::vars_os().map(|(name, _)| name);
-        Loaded::from(get, names, file.as_deref(), subject)
+        LoadedSettings::from(get, names, file.as_deref(), subject)
     }
 
     /// The names of those that only forwarded ports have, where they are not left to their defaults.
@@ -62,13 +62,13 @@ impl Settings {
 impl Default for Settings {
     /// All defaults, as with an empty environment.
     fn default() -> Settings {
-        Loaded::from(|_| None, std::iter::empty(), None, &Subject::default()).settings
+        LoadedSettings::from(|_| None, std::iter::empty(), None, &Subject::default()).settings
     }
 }
 
 /// Settings with where they come from.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedSettings {
     /// The settings.
     pub settings: Settings,
     /// Warnings about rejected values.
@@ -77,14 +77,14 @@ pub(crate) struct Loaded {
     pub set: Vec<(&'static str, Source)>,
 }
 
-impl Loaded {
+impl LoadedSettings {
     /// From an environment (`get`, and the `names` of its variables) and the settings file at `path`, if there is one.
     pub(crate) fn from(
         get: impl Fn(&str) -> Option<OsString>,
         names: impl Iterator<Item = OsString>,
         path: Option<&Path>,
         subject: &Subject,
-    ) -> Loaded {
+    ) -> LoadedSettings {
         let mut warnings = Vec::new();
         for name in names {
             let name = name.to_string_lossy();
@@ -98,7 +98,7 @@ impl Loaded {
         };
         let mut reader = Reader { get, file, warnings, set: Vec::new() };
         let settings = Settings::read(&mut reader);
-        Loaded { settings, warnings: reader.warnings, set: reader.set }
+        LoadedSettings { settings, warnings: reader.warnings, set: reader.set }
     }
 }
 

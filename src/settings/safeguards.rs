@@ -70,12 +70,12 @@ const SERVICE_RATE: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::{Loaded, Subject};
+    use crate::settings::{LoadedSettings, Subject};
 
     fn relaxations(environment: &[(&str, &str)]) -> Vec<String> {
         let get =
             |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        let loaded = Loaded::from(get, std::iter::empty(), None, &Subject::default());
+        let loaded = LoadedSettings::from(get, std::iter::empty(), None, &Subject::default());
         loaded.settings.relaxations().iter().map(ToString::to_string).collect()
     }
 

@@ -8,7 +8,8 @@ use crate::{link, protocol};
 
 fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<String>) {
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    let Loaded { settings, warnings, .. } = Loaded::from(get, std::iter::empty(), None, &Subject::default());
+    let LoadedSettings { settings, warnings, .. } =
+        LoadedSettings::from(get, std::iter::empty(), None, &Subject::default());
     (settings, warnings.iter().map(ToString::to_string).collect())
 }
 
@@ -196,7 +197,8 @@ fn a_bad_value_costs_one_warning_and_the_default() {
 fn a_value_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
     let bad = |name: &str| name.starts_with("SSM_").then(|| OsString::from_vec(vec![b'1', 0xff]));
-    let Loaded { settings, warnings, .. } = Loaded::from(bad, std::iter::empty(), None, &Subject::default());
+    let LoadedSettings { settings, warnings, .. } =
+        LoadedSettings::from(bad, std::iter::empty(), None, &Subject::default());
     assert_eq!(Settings { log_file: None, wire_log: None, ..settings }, Settings::default());
     // Every variable of ours but the two files, whose names may be any bytes.
     assert_eq!(warnings.len(), TABLE.iter().filter(|row| row.name.starts_with(PREFIX)).count() - 2);
@@ -217,12 +219,17 @@ fn every_default_that_is_a_value_is_the_default() {
     assert_eq!(settings, Settings::default());
 }
 
-fn load(pairs: &[(&str, &str)], file: &str) -> Loaded {
+fn load(pairs: &[(&str, &str)], file: &str) -> LoadedSettings {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
     std::fs::write(&path, file).unwrap();
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    Loaded::from(get, pairs.iter().map(|(name, _)| OsString::from(name)), Some(&path), &Subject::default())
+    LoadedSettings::from(
+        get,
+        pairs.iter().map(|(name, _)| OsString::from(name)),
+        Some(&path),
+        &Subject::default(),
+    )
 }
 
 #[test]
@@ -384,7 +391,7 @@ fn load_for(subject: &Subject, pairs: &[(&str, &str)], file: &str) -> (Settings,
     let path = dir.path().join("config.toml");
     std::fs::write(&path, file).unwrap();
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    let loaded = Loaded::from(get, std::iter::empty(), Some(&path), subject);
+    let loaded = LoadedSettings::from(get, std::iter::empty(), Some(&path), subject);
     let place = format!("settings file {}: ", path.display());
     (loaded.settings, loaded.warnings.iter().map(|warning| warning.to_string().replace(&place, "")).collect())
 }

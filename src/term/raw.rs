@@ -50,7 +50,7 @@ impl RawMode {
             let original = tcgetattr(&fd)?;
             let raw = raw(original.clone(), writes_to_it);
             tcsetattr(&fd, OptionalActions::Now, &raw)?;
-            *saved = Some(Saved { fd, original, raw });
+            *saved = Some(SavedMode { fd, original, raw });
         }
         RAW.store(true, Ordering::Release);
         Ok(RawMode(()))
@@ -117,13 +117,13 @@ pub(crate) fn is_raw() -> bool {
     RAW.load(Ordering::Acquire)
 }
 
-struct Saved {
+struct SavedMode {
     fd: OwnedFd,
     original: Termios,
     raw: Termios,
 }
 
-impl Saved {
+impl SavedMode {
     /// Applies `mode` at once (waiting for the output to drain could wait for ever), also in the background.
     fn apply(&self, mode: &Termios) -> io::Result<()> {
         Ok(without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?)
@@ -221,7 +221,7 @@ fn restore_on_panic() {
     }));
 }
 
-fn lock() -> MutexGuard<'static, Option<Saved>> {
+fn lock() -> MutexGuard<'static, Option<SavedMode>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -231,6 +231,6 @@ const EDITING: Duration = Duration::from_secs(30);
 const EDITING_POLL: Duration = Duration::from_millis(10);
 
 static EDITED: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);
-static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
+static SAVED: Mutex<Option<SavedMode>> = Mutex::new(None);
 static RAW: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 /// The connection that SOCKS is to be spoken on, made already.
-pub(super) struct Connected(pub Option<TokioIo<TcpStream>>);
+pub(super) struct ConnectedStream(pub Option<TokioIo<TcpStream>>);
 
-impl Service<Uri> for Connected {
+impl Service<Uri> for ConnectedStream {
     type Response = TokioIo<TcpStream>;
     type Error = std::io::Error;
     type Future = std::future::Ready<std::io::Result<TokioIo<TcpStream>>>;

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tower_service::Service as _;
 use url::Url;
 
-use self::adapters::{Connected, NoBody};
+use self::adapters::{ConnectedStream, NoBody};
 use super::stream::MaybeTls;
 use super::tcp::{self, ConnectError};
 use super::tls::{self, TrustError};
@@ -353,7 +353,7 @@ impl Proxy {
         let broken = |reason: String| self.broken(to, reason);
         let destination =
             format!("https://{to}/").parse::<Uri>().map_err(|error| broken(error.to_string()))?;
-        let mut socks = SocksV5::new(self.intercept.uri().clone(), Connected(Some(TokioIo::new(tcp))));
+        let mut socks = SocksV5::new(self.intercept.uri().clone(), ConnectedStream(Some(TokioIo::new(tcp))));
         if let Some((user, password)) = self.intercept.raw_auth() {
             socks = socks.with_auth(user.to_owned(), password.to_owned());
         }

@@ -38,7 +38,7 @@ impl RawMode {
                 let _ = set_mode(input, input_mode);
                 return Err(error);
             }
-            *saved = Some(Saved { input: (input, input_mode), output });
+            *saved = Some(SavedMode { input: (input, input_mode), output });
         }
         Ok(Some(RawMode(())))
     }
@@ -89,7 +89,7 @@ fn set_output(output: Handle, before: CONSOLE_MODE) -> io::Result<()> {
     set_mode(output, terminal | DISABLE_NEWLINE_AUTO_RETURN).or_else(|_| set_mode(output, terminal))
 }
 
-struct Saved {
+struct SavedMode {
     input: (Handle, CONSOLE_MODE),
     output: Option<(Handle, CONSOLE_MODE)>,
 }
@@ -105,9 +105,9 @@ fn restore_on_panic() {
     }));
 }
 
-fn lock() -> MutexGuard<'static, Option<Saved>> {
+fn lock() -> MutexGuard<'static, Option<SavedMode>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
+static SAVED: Mutex<Option<SavedMode>> = Mutex::new(None);
 static PANIC_HOOK: Once = Once::new();
