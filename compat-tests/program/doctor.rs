@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
-use ssm_sim::{Config, Credentials, Instance, PingStatus, Sim};
+use ssm_sim::{Config, Credentials, Instance, KmsOptions, PingStatus, Sim};
 
 use crate::harness::net::{FreePort, Server};
 use crate::harness::process::{Finished, Running, run};
@@ -330,6 +330,29 @@ fn the_target_is_looked_up() {
         "may not look up instances (ssm:DescribeInstanceInformation)",
     );
     assert_eq!(finished.status.code(), Some(0), "it is not a failure: {report:#}");
+}
+
+/// The permission to use the key of encrypted shells, without making a data key.
+#[test]
+fn the_key_of_encrypted_shells_is_checked_by_a_dry_run() {
+    let report = |kms: KmsOptions, denied: &[&str]| {
+        let denied = denied.iter().map(|action| (*action).to_owned()).collect();
+        let sim = start(Config { kms, denied, ..Config::default() });
+        doctor(&world(&sim), &["--url", &channel(&sim), "--target", TARGET]).1
+    };
+    let key = || KmsOptions { encrypt_shell: Some("alias/sessions".to_owned()), ..KmsOptions::default() };
+    assert_check(&report(KmsOptions::default(), &[]), "encryption", "ok", "name no KMS key");
+    let allowed = report(key(), &[]);
+    assert_check(&allowed, "encryption", "ok", "alias/sessions may be used");
+    assert_eq!(check(&allowed, "encryption")["fields"]["key"], "alias/sessions");
+    let denied = report(KmsOptions { deny: true, ..key() }, &[]);
+    assert_check(&denied, "encryption", "failure", "kms:GenerateDataKey failed: AccessDeniedException");
+    assert_eq!(denied["failures"], 1, "one cause is one failure: {denied:#}");
+    let absent = report(KmsOptions { keys: vec!["alias/other".to_owned()], ..key() }, &[]);
+    assert_check(&absent, "encryption", "failure", "NotFoundException");
+    let hidden = report(key(), &["ssm:GetDocument"]);
+    assert_check(&hidden, "encryption", "skipped", "may not read the session preferences (ssm:GetDocument)");
+    assert_eq!(hidden["failures"], 0, "{hidden:#}");
 }
 
 /// A check that takes long does not hold back the others.

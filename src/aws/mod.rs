@@ -9,6 +9,7 @@
 //! | [`Client::push_key`] | `ssh --push-key` | EC2 Instance Connect SendSSHPublicKey |
 //! | [`Client::instances`] | a target by its name | SSM DescribeInstanceInformation |
 //! | [`Client::caller`] | a refused websocket, `doctor` | STS GetCallerIdentity |
+//! | [`Client::session_key`], [`Client::check_data_key`] | `doctor` | SSM GetDocument, KMS GenerateDataKey as a dry run |
 //! | [`Client::data_key`] | an encrypted session | KMS GenerateDataKey |
 //!
 //! Credentials, regions and endpoints follow the AWS SDK, whose crates do the work; for a role or an SSO profile the AWS
@@ -28,6 +29,7 @@ mod endpoint;
 mod error;
 mod files;
 mod instances;
+mod preferences;
 mod process_input;
 mod retries;
 mod route;

@@ -7,6 +7,7 @@
 //! | `aws-cli` | its version, and whether it hands the token over where others can see it |
 //! | `region`, `credentials` | their sources, and a call to STS with the credentials; never the secret itself |
 //! | `instance` | `--target`: its connection to the service, platform, and agent's version |
+//! | `encryption` | the KMS key of the account's shells, and by a dry run the permission to use it |
 //! | `dns`, `proxy`, `trust` | the path to the service |
 //! | `clock` | this machine's against the service's: signatures hold for five minutes |
 //! | `websocket` | opening one at the region's endpoint |
@@ -18,6 +19,7 @@
 //! file are made, old files removed. Checks that wait for others end within [`CHECK_TIMEOUT`].
 
 mod credentials;
+mod encryption;
 mod identity;
 mod instance;
 mod local;
@@ -59,6 +61,7 @@ pub(crate) async fn examine(options: &Options, loaded: &LoadedSettings, show: im
             // After the credentials, whose failure it would repeat.
             findings.add(limited("instance", instance::check(options, &route, client)).await);
         }
+        findings.add(limited("encryption", encryption::check(options, &route, client)).await);
     };
     let path = async {
         let dns = limited("dns", network::dns(&route)).await;

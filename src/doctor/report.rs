@@ -202,13 +202,14 @@ pub(super) fn time(time: SystemTime) -> String {
 }
 
 /// The order of the checks in a report.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "settings",
     "plugin",
     "aws-cli",
     "region",
     "credentials",
     "instance",
+    "encryption",
     "dns",
     "proxy",
     "trust",

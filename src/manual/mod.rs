@@ -55,7 +55,7 @@ fn introduction(page: &mut Page) {
         ))
         .text("Run it yourself for the commands below.")
         .text("`doctor` checks the installation, the AWS CLI, region and credentials, the clock, name resolution,")
-        .text("proxies, trust, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
+        .text("proxies, trust, the key of encrypted shells, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
 }
 
 fn commands(page: &mut Page) {

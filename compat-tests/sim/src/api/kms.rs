@@ -19,6 +19,7 @@ pub(super) struct GenerateDataKey {
     number_of_bytes: Option<usize>,
     key_spec: Option<String>,
     encryption_context: Option<Context>,
+    dry_run: Option<bool>,
 }
 
 pub(super) fn generate_data_key(
@@ -45,6 +46,12 @@ pub(super) fn generate_data_key(
             ));
         }
     };
+    if request.dry_run == Some(true) {
+        return Err(ApiError::new(
+            "DryRunOperationException",
+            "The request would have succeeded, but the DryRun option is set.",
+        ));
+    }
     let context = request.encryption_context.clone().unwrap_or_default();
     let key = service.kms.generate(key_id, length, &context);
     let key = key.ok_or_else(|| ApiError::server("KMSInternalException", "no randomness"))?;

@@ -137,6 +137,7 @@ fn dispatch(service: &Arc<Service>, target: &str, body: &[u8]) -> Result<Value, 
             service.count(|c| c.push_key += 1);
             connect::send_ssh_public_key(service, &parse(body)?)
         }
+        "AmazonSSM.GetDocument" => ssm::get_document(service, &parse(body)?),
         "AmazonSSM.DescribeSessions" => ssm::describe_sessions(service, &parse(body)?),
         "AmazonEC2ContainerServiceV20141113.ExecuteCommand" => {
             service.count(|c| c.execute_command += 1);

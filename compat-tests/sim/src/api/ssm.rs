@@ -87,6 +87,33 @@ pub(super) struct DescribeSessions {
     state: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct GetDocument {
+    name: Option<String>,
+}
+
+/// The preferences of the account, which name the key of encrypted shells. Others are not kept as text.
+pub(super) fn get_document(service: &Service, request: &GetDocument) -> Result<Value, ApiError> {
+    let name = request.name.as_deref().ok_or_else(|| ApiError::missing("name"))?;
+    if name != DEFAULT_DOCUMENT {
+        return Err(ApiError::new("InvalidDocument", format!("Document with name {name} does not exist.")));
+    }
+    let key = service.config.kms.encrypt_shell.as_deref().unwrap_or_default();
+    let content = json!({
+        "schemaVersion": "1.0",
+        "sessionType": "Standard_Stream",
+        "inputs": {"kmsKeyId": key},
+    });
+    Ok(json!({
+        "Name": name,
+        "DocumentVersion": "1",
+        "DocumentFormat": "JSON",
+        "DocumentType": "Session",
+        "Content": content.to_string(),
+    }))
+}
+
 pub(super) fn describe_sessions(
     service: &Arc<Service>,
     request: &DescribeSessions,

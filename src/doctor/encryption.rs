@@ -1,0 +1,52 @@
+//! The key that shells are encrypted with.
+
+use super::network::Route;
+use super::options::Options;
+use super::report::Check;
+use crate::aws::{AwsError, Client, ErrorKind};
+
+/// Looks up the key of the account's preferences, and checks by a dry run that it may be used.
+pub(super) async fn check(options: &Options, route: &Route, client: Option<&Client>) -> Check {
+    let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
+    if let Err(reason) = route.usable() {
+        return Check::skipped(NAME, reason);
+    }
+    let key = match client.session_key().await {
+        Ok(Some(key)) => key,
+        Ok(None) => {
+            return Check::ok(NAME, "the account's preferences name no KMS key").field("key", None::<String>);
+        }
+        Err(error) => return unknown(&error, "read the session preferences (ssm:GetDocument)"),
+    };
+    let checked = client.check_data_key(&key, options.target.as_deref()).await;
+    let check = match checked {
+        Ok(()) => Check::ok(NAME, format!("{key} may be used")),
+        Err(error) if error.kind == ErrorKind::Denied => {
+            Check::failure(NAME, format!("shells are encrypted with {key}, and {error}"))
+                .advice("ask your administrator to allow kms:GenerateDataKey on this key")
+        }
+        Err(error) if error.kind == ErrorKind::Refused => {
+            Check::failure(NAME, format!("shells are encrypted with {key}, and {error}"))
+                .advice("ask your administrator to check the key in the Session Manager preferences")
+        }
+        Err(error) => unknown(&error, "use the key"),
+    };
+    check.field("key", key)
+}
+
+/// Not a failure: sessions do not need this look-up.
+fn unknown(error: &AwsError, action: &str) -> Check {
+    match error.kind {
+        ErrorKind::Denied => {
+            Check::skipped(NAME, format!("these credentials may not {action}; sessions do not need that"))
+                .field("allowed", false)
+        }
+        ErrorKind::NoCredentials
+        | ErrorKind::BadCredentials
+        | ErrorKind::SignInNeeded
+        | ErrorKind::UnreadableFile => Check::skipped(NAME, "see the credentials check"),
+        _ => Check::skipped(NAME, format!("not known: {error}")),
+    }
+}
+
+const NAME: &str = "encryption";
