@@ -1,5 +1,6 @@
 //! Credentials: their source, and a test of them.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use aws_config::profile::ProfileSet;
@@ -37,7 +38,7 @@ pub(super) fn client(identity: &Identity, route: &Route) -> Option<Client> {
     Some(Client::new(AwsContext {
         region: identity.region.clone().unwrap_or_default(),
         profile: identity.profile_from.map(|_| identity.profile.clone()),
-        ca_bundle: route.network.ca_bundle().cloned(),
+        ca_bundle: route.network.ca_bundle().map(Path::to_owned),
         proxy: link::https_proxy(&route.network, &url),
         ..AwsContext::default()
     }))

@@ -12,6 +12,7 @@ use url::Url;
 use super::identity::Identity;
 use super::options::Options;
 use super::report::{Check, Status};
+use crate::link::host;
 use crate::link::partition::endpoint;
 use crate::link::probe::{self, Answer};
 use crate::link::{ConnectError, Network, OpenError};
@@ -89,9 +90,9 @@ pub(super) async fn dns(route: &Route) -> Check {
             continue;
         }
         seen.push(host);
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let bare = host::without_brackets(host);
         let is_proxied = route.network.proxy().for_url(url).is_ok_and(|proxy| proxy.is_some());
-        let looked_up = tokio::net::lookup_host((bare, url.port_or_known_default().unwrap_or(443)));
+        let looked_up = tokio::net::lookup_host((bare, host::port(url)));
         match tokio::time::timeout(ASK_TIMEOUT, looked_up).await {
             Ok(Ok(addresses)) => {
                 let addresses: Vec<String> =
@@ -243,7 +244,7 @@ async fn silent_proxy(route: &Route, url: &Url, error: &OpenError) -> Option<Str
     let proxy = route.network.proxy().for_url(url).ok()??.to_string();
     let address = Url::parse(&proxy).ok()?;
     let address = (address.host_str()?.to_owned(), address.port_or_known_default()?);
-    let bare = address.0.trim_start_matches('[').trim_end_matches(']');
+    let bare = host::without_brackets(&address.0);
     let connected = tokio::net::TcpStream::connect((bare, address.1));
     tokio::time::timeout(PROXY_TIMEOUT, connected).await.ok()?.ok()?;
     Some(proxy)

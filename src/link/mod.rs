@@ -24,6 +24,7 @@ mod connection;
 mod connector;
 mod error;
 mod event;
+pub(crate) mod host;
 mod liveness;
 mod network;
 mod network_changes;

@@ -1,6 +1,6 @@
 //! The network as the user has set it up: trust, proxies, and another host for the websocket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use url::Url;
@@ -95,8 +95,8 @@ impl Network {
     }
 
     /// The PEM file trusted instead of the system's store, for clients with a trust store of their own.
-    pub fn ca_bundle(&self) -> Option<&PathBuf> {
-        self.ca_bundle.as_ref()
+    pub fn ca_bundle(&self) -> Option<&Path> {
+        self.ca_bundle.as_deref()
     }
 
     /// Subscribes to changes of the machine's network.

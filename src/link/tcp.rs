@@ -10,6 +10,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::host;
+
 /// Reason that there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -40,7 +42,7 @@ pub enum ConnectError {
 /// # Errors
 /// When no address answers. Sets no limit of time of its own.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bare = host::without_brackets(host);
     let addresses = tokio::net::lookup_host((bare, port))
         .await
         .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error })?;

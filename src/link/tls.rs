@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::host;
 use crate::ca_bundle::{self, BundleError};
 
 /// Reason that the trust store could not be built.
@@ -102,7 +103,7 @@ pub(super) async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let bare = host::without_brackets(host).to_owned();
     let name = ServerName::try_from(bare)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a name that a certificate can carry"))?;
     TlsConnector::from(config).connect(name, stream).await

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use url::Url;
 
 use super::error::OpenError;
+use super::host;
 use super::network::Network;
 use super::proxy::Proxy;
 use super::refusal;
@@ -89,7 +90,7 @@ async fn attempt(
 /// A stream to the host that `url` names, through the proxy if there is one, with TLS if the scheme asks for it.
 pub(super) async fn reach(network: &Network, url: &Url, proxy: Option<&Proxy>) -> Result<Stream, OpenError> {
     let host = host(url);
-    let port = url.port_or_known_default().unwrap_or(443);
+    let port = host::port(url);
     let hop = match (network.connector(), proxy) {
         (Some(connector), _) => {
             let connected = connector.connect(&host, port).await;

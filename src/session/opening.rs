@@ -1,7 +1,7 @@
 //! From argv and settings to a session with a link.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -130,7 +130,11 @@ fn aws_context(start: &StartSession) -> AwsContext {
 
 /// Calls to AWS go through the network that the websocket goes through.
 fn with_network(context: AwsContext, network: &Arc<Network>, url: &Url) -> AwsContext {
-    AwsContext { ca_bundle: network.ca_bundle().cloned(), proxy: link::https_proxy(network, url), ..context }
+    AwsContext {
+        ca_bundle: network.ca_bundle().map(Path::to_owned),
+        proxy: link::https_proxy(network, url),
+        ..context
+    }
 }
 
 /// Not for stand-ins on loopback, which have no TLS.

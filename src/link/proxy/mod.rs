@@ -19,6 +19,7 @@ use tower_service::Service as _;
 use url::Url;
 
 use self::adapters::{ConnectedStream, NoBody};
+use super::host;
 use super::stream::MaybeTls;
 use super::tcp::{self, ConnectError};
 use super::tls::{self, TrustError};
@@ -114,7 +115,7 @@ impl ProxySettings {
 
     /// Returns whether the destination is reached without a proxy.
     fn exempts(&self, url: &Url) -> bool {
-        let port = url.port_or_known_default().unwrap_or(443);
+        let port = host::port(url);
         let matcher = Matcher::builder().all(ANY_PROXY).no(self.no_proxy(port)).build();
         destination(url).is_none_or(|destination| matcher.intercept(&destination).is_none())
     }
@@ -142,7 +143,7 @@ impl Setting {
 /// A URL as a proxy's client asks for it.
 fn destination(url: &Url) -> Option<Uri> {
     let scheme = if matches!(url.scheme(), "ws" | "http") { "http" } else { "https" };
-    let port = url.port_or_known_default().unwrap_or(443);
+    let port = host::port(url);
     format!("{scheme}://{}:{port}/", url.host_str()?).parse().ok()
 }
 
@@ -441,7 +442,7 @@ fn no_proxy_rule(rule: &str, port: u16) -> Option<&str> {
         },
         _ => rule,
     };
-    let rule = rule.trim_start_matches('[').trim_end_matches(']');
+    let rule = host::without_brackets(rule);
     // `*.example.com`, as Go and Windows have it.
     Some(rule.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(rule))
 }
