@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use std::path::PathBuf;
 
-use super::warning::distance;
 use super::*;
 use crate::{link, protocol};
 
@@ -270,16 +269,6 @@ fn a_variable_nobody_knows_is_said() {
             "unknown setting SSM_PLUGIN_FROBNICATE; see --help"
         ]
     );
-}
-
-#[test]
-fn distances() {
-    for (from, to, expected) in
-        [("", "abc", 3), ("abc", "abc", 0), ("abc", "ac", 1), ("ac", "abd", 2), ("kitten", "sitting", 3)]
-    {
-        assert_eq!(distance(from, to), expected, "{from} {to}");
-        assert_eq!(distance(to, from), expected, "{to} {from}");
-    }
 }
 
 #[test]

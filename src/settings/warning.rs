@@ -22,8 +22,8 @@ impl Warning {
 
     /// A name that no setting has, with the known one that looks most like it.
     pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> Warning {
-        let nearest = known.map(|known| (distance(name, &known), known)).min();
         let name = shown(name);
+        let nearest = known.map(|known| (strsim::levenshtein(&name, &known), known)).min();
         Warning::new(match nearest {
             Some((errors, known)) if errors <= MAX_TYPOS => {
                 format!("unknown setting {name}; did you mean {known}?")
@@ -42,25 +42,6 @@ impl fmt::Display for Warning {
 /// The beginning of something that may be long.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
-}
-
-/// Returns the edit distance of two words.
-pub(super) fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, left) in from.chars().take(MAX_SHOWN).enumerate() {
-        let mut corner = line;
-        let mut last = line + 1;
-        for (cell, right) in row.iter_mut().skip(1).zip(&to) {
-            let here = (corner + usize::from(left != *right)).min(*cell + 1).min(last + 1);
-            corner = std::mem::replace(cell, here);
-            last = here;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = line + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Characters of a bad name or value shown in its warning.
