@@ -1,5 +1,6 @@
 //! The session's standard output and error.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub(crate) struct Console {
     /// The cursor is on a line that [`Console::rewrite`] wrote.
     is_on_own_line: bool,
     style: Style,
+    /// Texts that are printed once.
+    reported: BTreeSet<String>,
     /// The command that investigates a failure, for a person at a terminal.
     next_step: Option<String>,
 }
@@ -95,6 +98,7 @@ impl Console {
             style,
             is_closing: false,
             dropped: 0,
+            reported: BTreeSet::new(),
             next_step: None,
             is_on_own_line: false,
         })
@@ -165,6 +169,12 @@ impl Console {
             Style::Official => self.out.push(bytes),
             Style::Plain => self.err.push(bytes),
         }
+    }
+
+    /// Returns true the first time that it is called with this text: for lines that clients can cause again and again,
+    /// each of which is to be printed once. After [`MAX_REPORTED`] texts none is new.
+    pub(crate) fn is_new(&mut self, text: &str) -> bool {
+        self.reported.len() < MAX_REPORTED && self.reported.insert(text.to_owned())
     }
 
     /// Use of the standard streams.
@@ -329,6 +339,8 @@ impl Console {
 
 /// Bytes of memory that lines which somebody asked for may bring stderr's queue to.
 const ERR_QUEUE: usize = 2 * OUTPUT_QUEUE;
+/// Texts of [`Console::is_new`].
+const MAX_REPORTED: usize = 32;
 /// A pager may be left alone for long; what the remote has sent is not thrown away for that.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
 const ERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -205,6 +205,35 @@ pub(crate) fn lines_dropped(count: u64) -> String {
     format!("{count} lines for stderr were dropped because it was not read")
 }
 
+/// Failure: there is no data key.
+pub(crate) fn cannot_encrypt(reason: impl std::fmt::Display) -> String {
+    format!("cannot encrypt the session: {reason}")
+}
+
+/// Status: nothing that was sent is acknowledged.
+pub(crate) fn no_progress(silence: Duration) -> String {
+    format!("no data acknowledged by the remote for {} s", silence.as_secs())
+}
+
+/// Failure: settings that agents without multiplexing cannot have.
+pub(crate) const AGENT_TOO_OLD: &str =
+    "SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0";
+
+/// Failure: settings (with their verb) that need the request which started the session.
+pub(crate) fn needs_request(settings: &str) -> String {
+    format!("{settings} no effect: the caller did not pass the StartSession request")
+}
+
+/// Failure: an additional port cannot be opened.
+pub(crate) fn cannot_forward(destination: impl std::fmt::Display, error: impl std::fmt::Display) -> String {
+    format!("cannot open a local port for {destination}: {error}")
+}
+
+/// Failure: the SOCKS proxy cannot be opened.
+pub(crate) fn cannot_open_socks(place: impl std::fmt::Display, error: impl std::fmt::Display) -> String {
+    format!("cannot open the SOCKS proxy on {place}: {error}")
+}
+
 /// A panic of the program, with its place in the source.
 pub(crate) fn internal_error(place: &str) -> String {
     format!("internal error at {place}; please report it")

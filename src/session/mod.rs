@@ -9,13 +9,11 @@
 //! | SSH document | `stdio` | the connection itself, 8-bit clean |
 //! | port forwarding | `port` | notices only |
 //!
-//! Arrows mean "uses":
-//!
 //! ```text
 //! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch ─▶ live
 //! ```
 //!
-//! An arrow says "uses", not "then": each file uses some of those to its right. Only `shell` uses `escape`;
+//! Arrows mean "uses": each file uses some of those to its right. Only `shell` uses `escape`;
 //! it and [`run`] use `progress`.
 
 mod ending;
@@ -215,7 +213,7 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
             step = session.live.open() => match step {
                 Opening::Ready(kind) => return Ok(kind),
                 Opening::KeyFailed(reason) => {
-                    session.console.complain(&format!("cannot encrypt the session: {reason}"));
+                    session.console.complain(&sentences::cannot_encrypt(reason));
                 }
                 Opening::Link(event) => if let Some(end) = handle_opening(session, event) { return Err(end) },
             },

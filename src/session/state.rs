@@ -115,9 +115,7 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
             }
             Event::Paused(true) => Status::Paused { of },
             Event::Paused(false) => Status::Unpaused { of },
-            Event::Stalled(silence) => {
-                message(of, format!("no data acknowledged by the remote for {} s", silence.as_secs()))
-            }
+            Event::Stalled(silence) => message(of, sentences::no_progress(silence)),
             Event::Stderr(bytes) | Event::Output(bytes) => {
                 tracing::debug!(length = bytes.len(), "dropped output that no session expects");
                 return None;

@@ -185,16 +185,7 @@ impl Forwarder {
         let journal = Journal::new(&settings);
         let starter = Some(starter);
         let front = Front { id: String::new(), settings, console, watch, starter, ports: Ports::System };
-        let run = Run {
-            front,
-            pools,
-            budget,
-            reports,
-            journal,
-            has_accepted: false,
-            refusals: BTreeSet::new(),
-            sessions: 0,
-        };
+        let run = Run { front, pools, budget, reports, journal, has_accepted: false, sessions: 0 };
         Ok(Forwarder { run, listeners, from_connections, bound })
     }
 

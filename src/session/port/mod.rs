@@ -78,9 +78,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
     } else {
         let Settings { restart, socks, forward, .. } = &session.settings;
         if *restart || socks.is_some() || !forward.is_empty() {
-            session
-                .console
-                .complain("SSM_PLUGIN_RESTART, _FORWARD and _SOCKS require SSM Agent newer than 3.0.196.0");
+            session.console.complain(sentences::AGENT_TOO_OLD);
         }
         let end = single::run(&mut session, listener).await;
         let closing = session.into_closing(&end);

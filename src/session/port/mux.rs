@@ -1,6 +1,5 @@
 //! Port forwarding with agents after 3.0.196.0: many local connections at once, each a smux stream.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -38,16 +37,7 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) 
     let pools = Pools::new(main.with_sessions(front.settings.sessions), &budget);
     let (reports, mut from_connections) = mpsc::channel(REPORTS);
     let journal = Journal::new(&front.settings);
-    let mut run = Run {
-        front,
-        pools,
-        budget,
-        reports,
-        journal,
-        has_accepted: false,
-        refusals: BTreeSet::new(),
-        sessions: 1,
-    };
+    let mut run = Run { front, pools, budget, reports, journal, has_accepted: false, sessions: 1 };
     run.listen_further(&mut listeners).await;
     let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
     let end = pump(&mut run, &mut listeners, &mut from_connections, on_signal, std::future::pending()).await;
@@ -125,9 +115,7 @@ fn plan(front: &mut Front) -> Plan {
         (false, _) => Plan::Fixed,
         (true, Some(_)) => Plan::OnDemand,
         (true, None) => {
-            front.console.complain(
-                "SSM_PLUGIN_RESTART has no effect: the caller did not pass the StartSession request",
-            );
+            front.console.complain(&sentences::needs_request("SSM_PLUGIN_RESTART has"));
             Plan::Fixed
         }
     }
@@ -142,8 +130,6 @@ pub(super) struct Run {
     pub journal: Arc<Journal>,
     /// The port of argv has had a connection.
     pub has_accepted: bool,
-    /// Reasons for which SOCKS clients were refused, as far as reported.
-    pub refusals: BTreeSet<String>,
     /// Sessions behind the port of argv; 0 once it is reported that they are complete.
     pub sessions: usize,
 }
@@ -161,7 +147,7 @@ impl Run {
             return;
         }
         let Some(starter) = starter else {
-            console.complain("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have no effect: the caller did not pass the StartSession request");
+            console.complain(&sentences::needs_request("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have"));
             return;
         };
         for Forward { bind, local_port, destination } in forwards {
@@ -182,7 +168,7 @@ impl Run {
                     console.announce(&status);
                 }
                 Err(error) => {
-                    console.complain(&format!("cannot open a local port for {destination}: {error}"));
+                    console.complain(&sentences::cannot_forward(&destination, &error));
                     error.advice().into_iter().for_each(|advice| console.complain(advice));
                     error.owner().into_iter().for_each(|owner| console.status(&owner));
                 }
@@ -203,7 +189,7 @@ impl Run {
                     Status::Ready { kind: Kind::Socks, session: None, port, socket, destination: None };
                 console.announce(&status);
             }
-            Err(error) => console.complain(&format!("cannot open the SOCKS proxy on {name}: {error}")),
+            Err(error) => console.complain(&sentences::cannot_open_socks(&name, &error)),
         }
     }
 
@@ -232,17 +218,19 @@ impl Run {
 
     /// Reports why a SOCKS client was refused, each reason once: a client may come again and again.
     fn report_refusal(&mut self, refusal: &Refusal) {
+        let console = &mut self.front.console;
         let text = sentences::socks_refused(refusal);
-        if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
-            self.front.console.status(&text);
+        if console.is_new(&text) {
+            console.status(&text);
         }
     }
 
     /// Reports that a client of another user was refused, in any case, once for each user.
     fn report_stranger(&mut self, uid: u32) {
+        let console = &mut self.front.console;
         let text = sentences::stranger_refused(uid);
-        if self.refusals.len() < MAX_REFUSALS && self.refusals.insert(text.clone()) {
-            self.front.console.complain(&text);
+        if console.is_new(&text) {
+            console.complain(&text);
         }
     }
 
@@ -294,5 +282,3 @@ impl Run {
 
 /// Reports of connection tasks that wait for the loop.
 pub(super) const REPORTS: usize = 64;
-/// Reasons for refusals that are reported.
-const MAX_REFUSALS: usize = 32;
