@@ -62,8 +62,8 @@
 //! | link | a data channel together with the websockets that carry it |
 //! | connection | in `link`: the state behind a link; in `session::port`: a local client; in status lines: the websocket |
 //! | stream | one of the smux streams in a channel; each carries one local connection |
-//! | lane | one session behind a forwarded port, from StartSession to its end |
-//! | pool | the lanes to one destination |
+//! | destination | in `session::port`: the host and port behind a local port, with the sessions to it |
+//! | forwarder | the state machine that assigns connections to sessions; the pump carries its decisions out |
 //! | `LiveSession` | a session that exists at the service: its id, its link, its opening handshake, and what can end it |
 //!
 //! # Where a byte goes
@@ -86,7 +86,7 @@
 //! [`smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
 //! Downwards [`smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
 //! reader stops nobody until it holds 64 MiB of memory (all together: 256 MiB; `SSM_PLUGIN_BUFFER`), then its session waits.
-//! Nothing is dropped. The sessions behind a port are lanes, the lanes of one destination a pool (`session::port`).
+//! Nothing is dropped. Sessions, and connections with the place of each, are tables of one state machine (`session::port::core`).
 //!
 //! *At the other end* the agent resolves the destination's name once, when the session begins, and dials those addresses
 //! for every later connection, one after the other inside its accept loop. So a name whose address changes wants a new
@@ -124,8 +124,8 @@
 //!
 //! # Invariants
 //!
-//! 1. [`protocol`] and [`smux`] read no clock, environment or random source and never block; lints deny the calls that
-//!    `clippy.toml` lists.
+//! 1. [`protocol`], [`smux`] and `session::port::core` read no clock, environment or random source and never block; lints
+//!    deny the calls that `clippy.toml` lists.
 //! 2. In this program only [`link`] calls a [`protocol::Channel`]. A link is one poll
 //!    function: an attempt to open is a future that it polls, so nothing waits for anything else.
 //! 3. During a session only [`session`] writes to stdout, through one console ([`program`] prints what needs no

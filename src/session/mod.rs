@@ -37,7 +37,7 @@ use self::ending::{Closing, End, ends_session};
 use self::live::Opening;
 pub(crate) use self::opening::Access;
 pub(crate) use self::port::{
-    Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, Ports, StartFailure,
+    Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, Ports, StartFailure,
 };
 use self::progress::{LOOK, StartProgress, Wait};
 use self::state::Session;

@@ -9,7 +9,7 @@ use super::connect::{Connection, signal_number, signal_status};
 use super::failure::{Failure, OWN_FAILURE};
 use super::grammar::Forward;
 use crate::process;
-use crate::session::{Forwarder, Forwarding, ListenFailure, Outcome, StartFailure};
+use crate::session::{Forwarding, ListenFailure, Outcome, PortForwarder, StartFailure};
 use crate::settings::{Settings, Tunnel};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
@@ -20,7 +20,7 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
     let mut settings = settings.clone();
     settings.sessions = options.sessions.unwrap_or(settings.sessions);
     let request = connection.request(None, None);
-    let listening = Forwarder::listen(&forwarding, connection.access(), request, settings, None).await;
+    let listening = PortForwarder::listen(&forwarding, connection.access(), request, settings, None).await;
     let mut forwarder = listening.map_err(|failure| cannot_listen(options, &failure))?;
     if options.is_eager {
         let started = forwarder.start_sessions(options.common.wait).await;

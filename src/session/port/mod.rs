@@ -1,44 +1,35 @@
 //! Forwarded ports.
 //!
 //! ```text
-//! Listener ─▶ connection ─▶ Pool (one per destination) ─▶ Lane (one per session) ─▶ Link
-//!                                                           └ Streams (smux)
+//! listen ─▶ pump ─▶ Connection (local) ┐           ┌─▶ Session ─▶ Streams ─▶ smux
+//!            ▲                         ├─ reports ─▶ Forwarder (core)
+//!            └────── actions ──────────┴───────────┘
 //! ```
 //!
-//! | file | what it knows |
+//! | file | subject |
 //! |---|---|
-//! | `mux` | the loop: who is asked for events, what is said of them |
+//! | `core` | everything that is decided, sans-IO: which session carries which connection, when sessions are started |
+//! | `pump` | carries the decisions out: owns links, session starts, listeners and local connections |
+//! | `mux` | the user's side of a pump: signals, texts |
 //! | `single` | the loop for agents up to 3.0.196.0, which carry one connection at a time |
 //! | `listen` | where connections come from: ports, socket files, clients of the proxy |
 //! | `proxy` | requests of proxy clients and the answers to them, sans-IO |
-//! | `forwarder` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
-//! | `pools` | which pools there are |
-//! | `pool` | the lanes of one destination: how many, which one takes a connection, when another is started |
-//! | `waiting` | connections without a lane yet |
-//! | `lane` | one session from StartSession to its end |
-//! | `core` | sans-IO: a session's streams, limits on session starts, who needs a session, delays and refusals |
 //! | `local` | one local connection: its task, what waits for its reader, its socket, the journal |
+//! | `forward` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `asked` | what a signal asks of a port session |
-//! | `clock` | the time, which tests move |
 
 mod asked;
-mod clock;
 mod core;
-mod forwarder;
-mod lane;
+mod forward;
 mod listen;
 mod local;
 mod mux;
-mod pool;
-mod pools;
 mod proxy;
+mod pump;
 mod single;
-#[cfg(test)]
-mod tests;
-mod waiting;
 
-pub(crate) use self::forwarder::{
-    Bound, Forwarded, Forwarder, Forwarding, ListenFailure, ListenOn, StartFailure,
+pub(crate) use self::forward::{
+    Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
 use self::listen::Listener;
 pub(crate) use self::listen::Ports;

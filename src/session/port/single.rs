@@ -11,10 +11,11 @@ use super::super::last_answers::LastAnswers;
 use super::super::live::LiveSession;
 use super::super::state::{Session, sleep_until};
 use super::asked::Asked;
+use super::core::Report;
 use super::listen::{AcceptPause, Listener};
+use super::local::Connection;
 use super::local::Journal;
 use super::local::{Budget, Gauge, Limits};
-use super::local::{Connection, FromConnection};
 use super::proxy::Preface;
 use crate::link::LinkEvent;
 use crate::output::{Status, official, sentences};
@@ -59,13 +60,13 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
             Some((number, report)) = from_connections.recv() => {
                 let Some(reporting) = current.as_mut().filter(|_| number == accepted) else { continue };
                 match report {
-                    FromConnection::Data(bytes) => {
+                    Report::Data(bytes) => {
                         link.send(Input::Bytes(bytes));
                         reporting.must_grant = true;
                     }
-                    FromConnection::HungUp => {}
-                    FromConnection::InputEnded => reporting.answers.handle_input_end(Instant::now()),
-                    FromConnection::Reset | FromConnection::Closed => {
+                    Report::HungUp => {}
+                    Report::InputEnded => reporting.answers.handle_input_end(Instant::now()),
+                    Report::Reset | Report::Closed => {
                         link.send(Input::Flag(Flag::DisconnectToPort));
                         current = None;
                     }

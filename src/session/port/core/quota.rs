@@ -6,9 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::aws::ErrorKind;
+use crate::session::starter::StartError;
+
 /// A token bucket for session starts. Time is a parameter and never runs backwards.
 #[derive(Debug)]
-pub(crate) struct StartQuota {
+pub(super) struct StartQuota {
     /// Tokens left at `updated`. Negative after a repeated call.
     tokens: f64,
     /// Tokens per second.
@@ -22,7 +25,7 @@ pub(crate) struct StartQuota {
 
 /// The result of a session start, as far as the quota is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartOutcome {
+pub(super) enum StartOutcome {
     Succeeded,
     /// The service asks for fewer calls.
     Throttled,
@@ -30,32 +33,44 @@ pub(crate) enum StartOutcome {
     Repeated,
 }
 
+impl StartOutcome {
+    /// Effect of a failed start; `None` for a failure that the quota does not count.
+    pub(super) fn of(error: &StartError) -> Option<StartOutcome> {
+        let StartError::Aws(error) = error else { return None };
+        match error.kind {
+            ErrorKind::Throttled => Some(StartOutcome::Throttled),
+            ErrorKind::BadCredentials => Some(StartOutcome::Repeated),
+            _ => None,
+        }
+    }
+}
+
 impl StartQuota {
     /// A full bucket.
-    pub(crate) fn new(now: Instant) -> StartQuota {
+    pub(super) fn new(now: Instant) -> StartQuota {
         StartQuota { tokens: BURST, rate: RATE, updated: now, halved: None, was_reported: false }
     }
 
     /// Returns when a start is possible: `None` for now.
-    pub(crate) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
         self.refill(now);
         let missing = 1.0 - self.tokens;
         (missing > 0.0).then(|| now + Duration::from_secs_f64(missing / self.rate) + ROUNDING)
     }
 
     /// Takes the token for one start.
-    pub(crate) fn take(&mut self, now: Instant) {
+    pub(super) fn take(&mut self, now: Instant) {
         self.refill(now);
         self.tokens -= 1.0;
     }
 
     /// Returns true once for each time that starts have to wait.
-    pub(crate) fn report_wait(&mut self) -> bool {
+    pub(super) fn report_wait(&mut self) -> bool {
         !std::mem::replace(&mut self.was_reported, true)
     }
 
     /// Takes the outcome of a start.
-    pub(crate) fn handle_outcome(&mut self, now: Instant, outcome: StartOutcome) {
+    pub(super) fn handle_outcome(&mut self, now: Instant, outcome: StartOutcome) {
         self.refill(now);
         match outcome {
             StartOutcome::Succeeded => self.rate = (self.rate + RECOVERY).min(RATE),

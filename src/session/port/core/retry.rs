@@ -1,11 +1,8 @@
-//! Delays and refusals after a session could not be started.
+//! Delays after a session could not be started.
 
 use std::time::{Duration, Instant};
 
-use super::super::proxy::Reply;
-use crate::aws::ErrorKind;
 use crate::link::Backoff;
-use crate::session::starter::StartError;
 
 /// When sessions are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,36 +13,32 @@ pub(crate) enum Plan {
     OnDemand,
 }
 
-/// When the next session of a pool may be started.
-pub(crate) struct Retry {
+/// When the next session of a destination may be started.
+#[derive(Debug)]
+pub(super) struct Retry {
     pub backoff: Backoff,
     /// After a failure, until a session is ready.
     pub has_failed: bool,
     /// No session is started before.
     pub pause: Option<Instant>,
-    /// Until when connections are refused without asking, and how.
-    pub refusal: Option<(Instant, Reply)>,
-    /// SOCKS reply for clients that timed out waiting.
-    pub reply: Reply,
     refresh: Backoff,
-    /// A lane whose destination was refused is replaced from this age on: a younger one has just looked its name up.
+    /// A session whose destination was refused is replaced from this age on: a younger one has just looked its name up.
     pub refresh_age: Duration,
 }
 
 impl Retry {
     /// Nothing has failed yet.
-    pub(crate) fn new(plan: Plan) -> Retry {
+    pub(crate) fn new(plan: Plan, seed: u64) -> Retry {
+        let mut seeds = fastrand::Rng::with_seed(seed);
         let backoff = match plan {
-            Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, fastrand::u64(..)),
-            Plan::OnDemand => Backoff::with_steps(FIRST_RETRY, LAST_RETRY, fastrand::u64(..)),
+            Plan::Fixed => Backoff::with_steps(FIRST_RETRY_FIXED, LAST_RETRY_FIXED, seeds.u64(..)),
+            Plan::OnDemand => Backoff::with_steps(FIRST_RETRY, LAST_RETRY, seeds.u64(..)),
         };
         Retry {
             backoff,
             has_failed: false,
             pause: None,
-            refusal: None,
-            reply: Reply::HostUnreachable,
-            refresh: Backoff::with_steps(2 * FIRST_REFRESH, LAST_REFRESH, fastrand::u64(..)),
+            refresh: Backoff::with_steps(2 * FIRST_REFRESH, LAST_REFRESH, seeds.u64(..)),
             refresh_age: FIRST_REFRESH,
         }
     }
@@ -63,12 +56,7 @@ impl Retry {
         self.pause = self.pause.filter(|until| *until > now);
     }
 
-    /// As long as there is a pause, connections are refused.
-    pub(crate) fn refuse(&mut self) {
-        self.refusal = self.pause.map(|until| (until, self.reply));
-    }
-
-    /// A lane whose destination was refused is replaced: if that is in vain, the next lives longer.
+    /// A session whose destination was refused is replaced: if that is in vain, the next lives longer.
     pub(crate) fn age_more(&mut self) {
         self.refresh_age = self.refresh.delay_after_failure();
     }
@@ -80,26 +68,10 @@ impl Retry {
     }
 }
 
-/// The reply of RFC 1928 that comes closest to why there is no session.
-pub(crate) fn reply_for(error: &StartError) -> Reply {
-    match error {
-        StartError::Aws(error) => match error.kind {
-            ErrorKind::Denied
-            | ErrorKind::NoCredentials
-            | ErrorKind::SignInNeeded
-            | ErrorKind::BadCredentials => Reply::NotAllowed,
-            ErrorKind::TargetNotConnected => Reply::HostUnreachable,
-            ErrorKind::Unreachable | ErrorKind::Throttled => Reply::NetworkUnreachable,
-            _ => Reply::GeneralFailure,
-        },
-        StartError::Url(_) => Reply::GeneralFailure,
-    }
-}
-
-/// Shortest and longest delay before a lane of a `Fixed` pool is replaced.
+/// Shortest and longest delay before a session of [`Plan::Fixed`] is replaced.
 const FIRST_RETRY_FIXED: Duration = Duration::from_secs(2);
 const LAST_RETRY_FIXED: Duration = Duration::from_secs(128);
-/// The same for a pool on demand, while a connection waits.
+/// The same on demand, while a connection waits.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
 /// Age at which a session is replaced because its destination was refused, at first and at last. A database
@@ -110,27 +82,11 @@ const LAST_REFRESH: Duration = Duration::from_secs(120);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::AwsError;
-
-    #[test]
-    fn replies_say_why() {
-        for (kind, reply) in [
-            (ErrorKind::Denied, Reply::NotAllowed),
-            (ErrorKind::NoCredentials, Reply::NotAllowed),
-            (ErrorKind::BadCredentials, Reply::NotAllowed),
-            (ErrorKind::TargetNotConnected, Reply::HostUnreachable),
-            (ErrorKind::Unreachable, Reply::NetworkUnreachable),
-            (ErrorKind::Refused, Reply::GeneralFailure),
-            (ErrorKind::SessionGone, Reply::GeneralFailure),
-        ] {
-            assert_eq!(reply_for(&StartError::Aws(AwsError::new("call", kind, "no"))), reply, "{kind:?}");
-        }
-    }
 
     /// Found with the real agent: four sessions that were ended at once kept the next connection waiting for 4 s.
     #[test]
     fn sessions_that_end_together_are_one_failure() {
-        let mut retry = Retry::new(Plan::OnDemand);
+        let mut retry = Retry::new(Plan::OnDemand, 1);
         let began = Instant::now();
         for _ in 0..4 {
             retry.pause_after_failure(began);
@@ -141,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_refusals_last_as_long() {
+    fn pauses_grow_to_a_bound() {
         for (plan, first, last) in
             [(Plan::OnDemand, FIRST_RETRY, LAST_RETRY), (Plan::Fixed, FIRST_RETRY_FIXED, LAST_RETRY_FIXED)]
         {
-            let mut retry = Retry::new(plan);
+            let mut retry = Retry::new(plan, 1);
             let mut longest = Duration::ZERO;
             for attempt in 0..20 {
                 let now = Instant::now();
@@ -154,8 +110,6 @@ mod tests {
                 let pause = retry.pause.unwrap() - now;
                 let step = last.min(first * 2u32.pow(attempt.min(10)));
                 assert!(pause >= step / 2 && pause <= step, "{pause:?} at {attempt}");
-                retry.refuse();
-                assert_eq!(retry.refusal, Some((now + pause, Reply::HostUnreachable)));
                 longest = longest.max(pause);
             }
             assert!(longest > last / 2);
@@ -164,7 +118,7 @@ mod tests {
 
     #[test]
     fn sessions_to_a_destination_that_stays_away_live_longer_and_longer() {
-        let mut retry = Retry::new(Plan::OnDemand);
+        let mut retry = Retry::new(Plan::OnDemand, 1);
         let ages: Vec<_> = (0..12)
             .map(|_| {
                 let age = retry.refresh_age;

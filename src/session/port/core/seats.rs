@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// A destination's need for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(super) enum Need {
     /// It has none, and clients wait.
     First,
     /// It has some; another would be faster.
@@ -18,7 +18,7 @@ pub(crate) enum Need {
 
 /// True if a destination gets a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seat<K> {
+pub(super) enum Seat<K> {
     Free,
     /// This session has to end for it.
     InsteadOf(K),
@@ -27,7 +27,7 @@ pub(crate) enum Seat<K> {
 }
 
 /// Decides about one more session. `idle`: the sessions that are idle, since when.
-pub(crate) fn seat<K>(
+pub(super) fn seat<K>(
     now: Instant,
     need: Need,
     taken: usize,
@@ -46,7 +46,7 @@ pub(crate) fn seat<K>(
 }
 
 /// Sessions of all SOCKS clients together.
-pub(crate) const MAX_SESSIONS: usize = 32;
+pub(super) const MAX_SESSIONS: usize = 32;
 /// Idle time of a session after which another destination gets its place.
 const MIN_IDLE: Duration = Duration::from_secs(5);
 

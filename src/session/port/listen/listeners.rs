@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use super::super::core::DestinationId;
 use super::super::local::LocalStream;
-use super::super::pools::PoolId;
 use super::super::proxy::{Refusal, Request};
 use super::listener::{AcceptPause, Listener};
 use super::socks::{Client, SocksListener};
@@ -23,19 +23,19 @@ pub(crate) struct Listeners {
 
 #[derive(Debug)]
 struct Port {
-    pool: PoolId,
+    destination: DestinationId,
     listener: Listener,
     /// Only this user's clients may come.
     is_guarded: bool,
-    /// Its pool takes connections.
+    /// Its destination takes connections.
     is_wanted: bool,
 }
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    /// A connection for a pool.
-    Port(PoolId, LocalStream),
+    /// A connection of a port.
+    Port(DestinationId, LocalStream),
     /// A proxy client's connection, which waits for the reply.
     Socks(Request, LocalStream),
     /// A SOCKS client was refused: why.
@@ -47,12 +47,12 @@ pub(crate) enum Accepted {
 }
 
 impl Listeners {
-    /// Adds a listener, whose connections are for `pool`. On loopback, and if it `is_guarded`, only this user's clients and
+    /// Adds a listener, whose connections are for `destination`. On loopback, and if it `is_guarded`, only this user's clients and
     /// root's are accepted.
-    pub(crate) fn add(&mut self, pool: PoolId, listener: Listener, is_guarded: bool) {
+    pub(crate) fn add(&mut self, destination: DestinationId, listener: Listener, is_guarded: bool) {
         // Who listens on the network means to have strangers as clients.
         let is_guarded = is_guarded && listener.is_loopback();
-        self.ports.push(Port { pool, listener, is_guarded, is_wanted: true });
+        self.ports.push(Port { destination, listener, is_guarded, is_wanted: true });
     }
 
     /// Adds the SOCKS listener.
@@ -60,10 +60,10 @@ impl Listeners {
         self.socks = Some(socks);
     }
 
-    /// Says which pools take connections, and whether SOCKS clients may come. The others wait in their listeners.
-    pub(crate) fn set_wanted(&mut self, is_wanted: impl Fn(PoolId) -> bool, is_socks_wanted: bool) {
+    /// Says which destinations take connections, and whether SOCKS clients may come. The others wait in their listeners.
+    pub(crate) fn set_wanted(&mut self, is_wanted: impl Fn(DestinationId) -> bool, is_socks_wanted: bool) {
         self.is_socks_wanted = is_socks_wanted;
-        self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.pool));
+        self.ports.iter_mut().for_each(|port| port.is_wanted = is_wanted(port.destination));
     }
 
     /// Returns the next connection. Cancel-safe.
@@ -108,7 +108,7 @@ fn poll_ports(ports: &[Port], cx: &mut Context<'_>) -> Poll<io::Result<Accepted>
                     stream.reset();
                     Accepted::Stranger(uid)
                 }
-                _ => Accepted::Port(port.pool, stream),
+                _ => Accepted::Port(port.destination, stream),
             }));
         }
     }

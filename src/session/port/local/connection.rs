@@ -10,30 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::{Notify, mpsc};
 
+use super::super::core::{CHUNK, Report};
 use super::super::proxy::{Preface, Protocol, Reply, encode};
 use super::gauge::{Gauge, Load};
 use super::journal::{ByteCounts, Entry};
 use super::stream::LocalStream;
 use crate::queue::{Batch, ByteQueue};
-
-/// Reports of a connection's task.
-#[derive(Debug)]
-pub(crate) enum FromConnection {
-    /// Bytes for the remote; the next come after a [`Connection::grant`].
-    Data(Bytes),
-    /// The local side sends no more; it may still be reading.
-    InputEnded,
-    /// The local side sends no more or is gone, but what it has sent is not all read yet. Told once at most, and only while
-    /// no chunk is asked for.
-    HungUp,
-    /// The local side has broken the connection off.
-    Reset,
-    /// Everything is done: the connection may be dropped.
-    Closed,
-}
 
 /// The session's handle on a connection. Dropping it breaks the connection off: a reset, unless the end of the remote's
 /// output was delivered, so that no client takes a part of a download for the whole.
@@ -125,7 +110,7 @@ impl Connection {
         stream: LocalStream,
         preface: Preface,
         tag: T,
-        reports: mpsc::Sender<(T, FromConnection)>,
+        reports: mpsc::Sender<(T, Report)>,
         entry: Entry,
     ) -> Connection {
         let Preface { protocol, early } = preface;
@@ -145,9 +130,9 @@ impl Connection {
             let carried = carry(up, writing, &brief).await;
             socket.is_done = carried.is_ok();
             if carried.is_err() {
-                let _ = reports.send((tag, FromConnection::Reset)).await;
+                let _ = reports.send((tag, Report::Reset)).await;
             }
-            let _ = reports.send((tag, FromConnection::Closed)).await;
+            let _ = reports.send((tag, Report::Closed)).await;
         });
         let task = task.abort_handle();
         Connection {
@@ -269,7 +254,7 @@ async fn read_all<T: Copy>(
     reader: &LocalStream,
     mut early: BytesMut,
     tag: T,
-    reports: mpsc::Sender<(T, FromConnection)>,
+    reports: mpsc::Sender<(T, Report)>,
     credit: Arc<Notify>,
     counts: &ByteCounts,
 ) {
@@ -281,7 +266,7 @@ async fn read_all<T: Copy>(
             () = credit.notified() => {}
             () = reader.hung_up(), if !has_hung_up => {
                 has_hung_up = true;
-                if reports.send((tag, FromConnection::HungUp)).await.is_err() {
+                if reports.send((tag, Report::HungUp)).await.is_err() {
                     return;
                 }
                 continue;
@@ -298,17 +283,17 @@ async fn read_all<T: Copy>(
             }
         };
         let report = match read {
-            Ok(0) => FromConnection::InputEnded,
+            Ok(0) => Report::InputEnded,
             Ok(count) => {
                 counts.add_sent(count);
-                FromConnection::Data(buffer.split().freeze())
+                Report::Data(buffer.split().freeze())
             }
             Err(error) => {
                 tracing::debug!(%error, "a local connection was broken off");
-                FromConnection::Reset
+                Report::Reset
             }
         };
-        let is_last = !matches!(report, FromConnection::Data(_));
+        let is_last = !matches!(report, Report::Data(_));
         if reports.send((tag, report)).await.is_err() || is_last {
             return;
         }
@@ -340,8 +325,6 @@ async fn write_all(writer: &LocalStream, orders: &Down, load: &Load, counts: &By
     }
 }
 
-/// Read from a local socket at once.
-pub(crate) const CHUNK: usize = 16 << 10;
 /// So many bytes are worth a system call of their own, rather than a copy.
 const DIRECT: usize = 8 << 10;
 /// A smaller rest of the read buffer is not worth a system call.
@@ -368,7 +351,7 @@ mod tests {
     fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
         tag: T,
-        reports: mpsc::Sender<(T, FromConnection)>,
+        reports: mpsc::Sender<(T, Report)>,
     ) -> Connection {
         start_with(Preface::default(), stream, tag, reports)
     }
@@ -377,7 +360,7 @@ mod tests {
         preface: Preface,
         stream: LocalStream,
         tag: T,
-        reports: mpsc::Sender<(T, FromConnection)>,
+        reports: mpsc::Sender<(T, Report)>,
     ) -> Connection {
         let entry = Journal::new(&Settings::default()).open(&stream, None);
         Connection::start(stream, preface, tag, reports, entry)
@@ -410,7 +393,7 @@ mod tests {
         let connection = start_with(preface, stream, (), reports);
         let mut all = Vec::new();
         while all.len() < 11 {
-            let Some(((), FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            let Some(((), Report::Data(bytes))) = received.recv().await else { panic!() };
             all.extend_from_slice(&bytes);
             connection.grant();
         }
@@ -454,7 +437,7 @@ mod tests {
         client.write_all(&vec![1; 3 * CHUNK]).await.unwrap();
         let mut total = 0;
         while total < 3 * CHUNK {
-            let Some((7, FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            let Some((7, Report::Data(bytes))) = received.recv().await else { panic!() };
             assert!(bytes.len() <= CHUNK);
             total += bytes.len();
             tokio::task::yield_now().await;
@@ -473,21 +456,21 @@ mod tests {
         client.write_all(&vec![1; sent]).await.unwrap();
         let mut first = 0;
         while first < sent.min(CHUNK) {
-            let Some(((), FromConnection::Data(bytes))) = received.recv().await else { panic!() };
+            let Some(((), Report::Data(bytes))) = received.recv().await else { panic!() };
             first += bytes.len();
             if first < sent.min(CHUNK) {
                 connection.grant();
             }
         }
         drop(client);
-        assert!(matches!(received.recv().await, Some(((), FromConnection::HungUp))));
+        assert!(matches!(received.recv().await, Some(((), Report::HungUp))));
         // Nothing of it is lost.
         let mut total = 0;
         loop {
             connection.grant();
             match received.recv().await {
-                Some(((), FromConnection::Data(bytes))) => total += bytes.len(),
-                Some(((), FromConnection::InputEnded)) => break,
+                Some(((), Report::Data(bytes))) => total += bytes.len(),
+                Some(((), Report::InputEnded)) => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -507,7 +490,7 @@ mod tests {
         client.read_to_end(&mut all).await.unwrap();
         assert_eq!(all.len(), 1 << 20);
         drop(client);
-        while !matches!(received.recv().await, Some(((), FromConnection::Closed))) {
+        while !matches!(received.recv().await, Some(((), Report::Closed))) {
             connection.grant();
         }
     }
@@ -562,6 +545,6 @@ mod tests {
         let _connection = start(stream, (), reports);
         client.set_zero_linger().unwrap();
         drop(client);
-        assert!(matches!(received.recv().await, Some(((), FromConnection::Reset))));
+        assert!(matches!(received.recv().await, Some(((), Report::Reset))));
     }
 }

@@ -6,7 +6,7 @@ mod journal;
 mod memory;
 mod stream;
 
-pub(crate) use self::connection::{CHUNK, Connection, FromConnection};
+pub(crate) use self::connection::Connection;
 pub(crate) use self::gauge::{Budget, Gauge, Limits};
 pub(crate) use self::journal::Journal;
 pub(crate) use self::memory::MemoryStream;

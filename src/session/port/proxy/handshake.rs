@@ -88,7 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::port::tests::{play, refusal_of};
+    use crate::session::port::proxy::tests::{play, refusal_of};
 
     #[test]
     fn clients_of_other_protocols_are_refused_without_an_answer() {

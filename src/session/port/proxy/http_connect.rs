@@ -101,7 +101,7 @@ const MAX_FIELDS: usize = 64;
 mod tests {
     use super::super::request::MAX_REQUEST;
     use super::*;
-    use crate::session::port::tests::{play, refusal_of, request_of};
+    use crate::session::port::proxy::tests::{play, refusal_of, request_of};
 
     #[test]
     fn names_addresses_and_early_data() {

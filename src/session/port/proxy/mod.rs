@@ -5,8 +5,10 @@ mod http_connect;
 mod request;
 mod socks4;
 mod socks5;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::handshake::{Handshake, encode};
 #[cfg(test)]
-pub(crate) use self::request::MAX_REQUEST;
+use self::request::MAX_REQUEST;
 pub(crate) use self::request::{Preface, Protocol, Refusal, Reply, Request, Step};

@@ -60,7 +60,7 @@ const REJECTED: u8 = 91;
 mod tests {
     use super::*;
     use crate::destination::DestinationError;
-    use crate::session::port::tests::{play, refusal_of, request_of};
+    use crate::session::port::proxy::tests::{play, refusal_of, request_of};
 
     fn request(command: u8, port: u16, address: [u8; 4], rest: &[u8]) -> Vec<u8> {
         [&[VERSION, command][..], &port.to_be_bytes(), &address, rest].concat()

@@ -115,7 +115,7 @@ const REQUEST_HEAD: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::port::tests::{play, refusal_of, request_of};
+    use crate::session::port::proxy::tests::{play, refusal_of, request_of};
 
     fn request(command: u8, kind: u8, address: &[u8], port: u16) -> Vec<u8> {
         let mut bytes = vec![5, 1, 0, 5, command, 0, kind];

@@ -12,8 +12,8 @@
 //! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
 //! way is lost. So the FIN waits until the destination has been quiet; a probe that never said anything need not wait.
 //!
-//! In scope: the bookkeeping of streams. Out of scope: sockets and queues (`connection`), which of several sessions takes
-//! a connection (`pool`).
+//! In scope: the bookkeeping of streams. Out of scope: which of several sessions takes a connection (`destination`),
+//! sockets and queues (`local`).
 
 mod http;
 
@@ -22,25 +22,25 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::local::CHUNK;
+use super::api::{CHUNK, ConnectionId};
 use crate::smux::{self, StreamId};
 
 /// Action for a local connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(super) enum Event {
     /// Read the next chunk, of [`CHUNK`] bytes at most.
-    Read(StreamId),
+    Read(ConnectionId),
     /// Write these bytes.
-    Write(StreamId, Bytes),
+    Write(ConnectionId, Bytes),
     /// Show the end of the remote's output after what was written.
-    End(StreamId),
+    End(ConnectionId),
     /// Close at once: the stream is gone.
-    Close(StreamId),
+    Close(ConnectionId),
 }
 
 /// The streams of one session.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(super) struct Streams {
     smux: smux::Session,
     streams: BTreeMap<StreamId, Stream>,
     /// Streams whose connection waits for room in the stream's queue.
@@ -53,8 +53,9 @@ pub(crate) struct Streams {
     held_up: Option<(Instant, bool)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stream {
+    connection: ConnectionId,
     /// The local input has ended, and the remote has been quiet since then.
     half_closed: Option<Instant>,
     has_traffic: bool,
@@ -66,9 +67,22 @@ struct Stream {
     is_ended: bool,
 }
 
+impl Stream {
+    fn new(connection: ConnectionId) -> Stream {
+        Stream {
+            connection,
+            half_closed: None,
+            has_traffic: false,
+            is_http: false,
+            kept_alive: None,
+            is_ended: false,
+        }
+    }
+}
+
 impl Streams {
     /// No streams yet. With `keepalive_off` the agent wants no keepalives.
-    pub(crate) fn new(keepalive_off: bool, now: Instant) -> Streams {
+    pub(super) fn new(keepalive_off: bool, now: Instant) -> Streams {
         let mut config = smux::Config::new(smux::Role::Client);
         config.keepalive = (!keepalive_off).then(smux::KeepAlive::default);
         Streams {
@@ -82,47 +96,52 @@ impl Streams {
     }
 
     /// Returns whether another stream can be opened.
-    pub(crate) fn may_open(&self) -> bool {
+    pub(super) fn may_open(&self) -> bool {
         self.smux.stream_count() < MAX_STREAMS && !self.is_spent()
     }
 
     /// Returns whether all stream ids are used.
-    pub(crate) fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         !self.smux.has_ids()
     }
 
     /// Leaves ids for so many streams only.
     #[cfg(test)]
-    pub(crate) fn leave_ids(&mut self, count: u32) {
+    pub(super) fn leave_ids(&mut self, count: u32) {
         self.smux.leave_ids(count);
     }
 
-    /// Returns whether the remote has ended the stream.
-    pub(crate) fn is_ended(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| stream.is_ended)
+    /// Number of connections with a stream.
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// The connections with a stream, each with true if the remote has ended it.
+    pub(super) fn connections(&self) -> impl Iterator<Item = (ConnectionId, bool)> {
+        self.streams.values().map(|stream| (stream.connection, stream.is_ended))
     }
 
     /// Since when no stream is in use: the local input of each has ended and the remote has been quiet, or a connection of
     /// HTTP has been waiting for its next request for [`KEPT_ALIVE`].
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = |stream: &Stream| stream.half_closed.or_else(|| Some(stream.kept_alive? + KEPT_ALIVE));
         let since: Option<Vec<_>> = self.streams.values().map(idle).collect();
         since?.into_iter().max()
     }
 
-    /// Opens a stream.
+    /// Opens a stream for a connection.
     ///
     /// # Errors
     /// When the session has failed or has no more stream ids.
-    pub(crate) fn open(&mut self) -> Result<StreamId, smux::OpenError> {
+    pub(super) fn open(&mut self, connection: ConnectionId) -> Result<StreamId, smux::OpenError> {
         let id = self.smux.open()?;
-        self.streams.insert(id, Stream::default());
+        self.streams.insert(id, Stream::new(connection));
         Ok(id)
     }
 
     /// Takes what was read from a connection before it had a stream. Unless the connection `is_reading` already, the next
     /// chunk is asked for when there is room.
-    pub(crate) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
+    pub(super) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
         if !bytes.is_empty() {
             self.handle_input(id, bytes);
         }
@@ -134,11 +153,11 @@ impl Streams {
     }
 
     /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
-    pub(crate) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
+    pub(super) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_ended {
             // Read and dropped: nobody listens at the other side.
-            return self.events.push_back(Event::Read(id));
+            return self.events.push_back(Event::Read(stream.connection));
         }
         stream.is_http |= !stream.has_traffic && http::is_http(bytes);
         stream.has_traffic = true;
@@ -147,14 +166,14 @@ impl Streams {
             Ok(()) => _ = self.starved.insert(id),
             Err(error) => {
                 tracing::warn!(%id, %error, "cannot send for a stream");
+                self.events.push_back(Event::Close(stream.connection));
                 self.remove(id);
-                self.events.push_back(Event::Close(id));
             }
         }
     }
 
     /// A connection sends no more; it may still be reading.
-    pub(crate) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
+    pub(super) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
         match self.streams.get_mut(&id) {
             Some(stream) if !stream.is_ended && stream.has_traffic => {
                 stream.half_closed = Some(now);
@@ -166,7 +185,7 @@ impl Streams {
     }
 
     /// A connection is gone.
-    pub(crate) fn handle_closed(&mut self, id: StreamId) {
+    pub(super) fn handle_closed(&mut self, id: StreamId) {
         if self.streams.contains_key(&id) {
             self.remove(id);
         }
@@ -176,7 +195,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent does not speak smux (any more). The events before that are there to be had.
-    pub(crate) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
+    pub(super) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
         let handled = self.smux.handle_bytes(now, bytes);
         while let Some(event) = self.smux.poll_event() {
             match event {
@@ -190,13 +209,13 @@ impl Streams {
 
     /// Returns the next action for a connection.
     #[must_use]
-    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
     /// At most `max` bytes for the channel, filled from the streams in turns.
     #[must_use]
-    pub(crate) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+    pub(super) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.smux.poll_transmit(max);
         if bytes.is_some() {
             self.feed();
@@ -206,7 +225,7 @@ impl Streams {
 
     /// A message of at most `max` bytes for an agent that may not listen yet ([`smux::Session::poll_tentative`]).
     #[must_use]
-    pub(crate) fn poll_tentative(&mut self, max: usize) -> Option<Bytes> {
+    pub(super) fn poll_tentative(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.smux.poll_tentative(max);
         if bytes.is_some() {
             self.feed();
@@ -215,24 +234,25 @@ impl Streams {
     }
 
     /// The agent listens: what was tentative is to be repeated.
-    pub(crate) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.smux.settle();
     }
 
     /// Asks for more where room has come up.
-    pub(crate) fn feed(&mut self) {
+    pub(super) fn feed(&mut self) {
         let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
         self.starved.retain(|id| {
+            let Some(stream) = streams.get(id) else { return false };
             let has_room = smux.send_capacity(*id) >= CHUNK;
-            if has_room && streams.contains_key(id) {
-                events.push_back(Event::Read(*id));
+            if has_room {
+                events.push_back(Event::Read(stream.connection));
             }
-            !has_room && streams.contains_key(id)
+            !has_room
         });
     }
 
     /// Says whether the local readers take what comes. While they do not, the channel is not read.
-    pub(crate) fn set_room(&mut self, now: Instant, has_room: bool) {
+    pub(super) fn set_room(&mut self, now: Instant, has_room: bool) {
         if has_room {
             self.held_up = None;
         } else {
@@ -242,12 +262,12 @@ impl Streams {
     }
 
     /// Returns whether a local reader held up the session when that was said last.
-    pub(crate) fn is_held_up(&self) -> bool {
+    pub(super) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
     }
 
     /// Returns true, once each time, when a local reader has held up the session for long enough to be reported.
-    pub(crate) fn take_stall(&mut self, now: Instant) -> bool {
+    pub(super) fn take_stall(&mut self, now: Instant) -> bool {
         match &mut self.held_up {
             Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
             _ => false,
@@ -256,7 +276,7 @@ impl Streams {
 
     /// When [`Streams::handle_timeout`] and [`Streams::take_stall`] are due.
     #[must_use]
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
         let quiet = self.half_closed.first().map(|(since, _)| {
             if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
@@ -269,7 +289,7 @@ impl Streams {
     ///
     /// # Errors
     /// When the agent has been silent for too long, where keepalives are on.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
         while let Some((since, id)) = self.half_closed.first().copied()
             && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
         {
@@ -279,7 +299,7 @@ impl Streams {
     }
 
     /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
-    pub(crate) fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         while let Some((since, id)) = self.half_closed.first().copied() {
             self.finish_half_closed(since, id);
         }
@@ -289,7 +309,7 @@ impl Streams {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.has_traffic = true;
         stream.kept_alive = stream.is_http.then_some(now);
-        self.events.push_back(Event::Write(id, bytes));
+        self.events.push_back(Event::Write(stream.connection, bytes));
         if let Some(since) = &mut stream.half_closed {
             self.half_closed.remove(&(*since, id));
             self.half_closed.insert((now, id));
@@ -305,7 +325,7 @@ impl Streams {
         if let Some(since) = stream.half_closed.take() {
             self.half_closed.remove(&(since, id));
         }
-        self.events.push_back(Event::End(id));
+        self.events.push_back(Event::End(stream.connection));
     }
 
     fn remove(&mut self, id: StreamId) {

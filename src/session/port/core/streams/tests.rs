@@ -21,9 +21,17 @@ impl World {
         self.streams.handle_timeout(self.now).unwrap();
     }
 
+    /// A stream, whose connection has the same number.
+    fn add(&mut self) -> StreamId {
+        let number = 3 + 2 * self.streams.len() as u64;
+        let id = self.streams.open(ConnectionId(number)).unwrap();
+        assert_eq!(of(id), ConnectionId(number));
+        id
+    }
+
     /// A stream the agent knows, with traffic if `request` is not empty.
     fn open(&mut self, request: &[u8]) -> StreamId {
-        let id = self.streams.open().unwrap();
+        let id = self.add();
         if !request.is_empty() {
             self.streams.handle_input(id, request);
         }
@@ -54,6 +62,11 @@ impl World {
     }
 }
 
+/// Number of the connection of a stream.
+fn of(id: StreamId) -> ConnectionId {
+    ConnectionId(id.get().into())
+}
+
 fn has_fin(events: &[smux::Event], id: StreamId) -> bool {
     events.contains(&smux::Event::Fin(id))
 }
@@ -61,24 +74,24 @@ fn has_fin(events: &[smux::Event], id: StreamId) -> bool {
 #[test]
 fn a_chunk_is_asked_for_when_the_queue_has_room_for_it() {
     let mut world = World::new();
-    let id = world.streams.open().unwrap();
+    let id = world.add();
     world.streams.handle_input(id, &[1; CHUNK]);
-    assert_eq!(world.events(), [Event::Read(id)]);
+    assert_eq!(world.events(), [Event::Read(of(id))]);
     world.streams.handle_input(id, &[1; CHUNK]);
     assert_eq!(world.events(), [], "the queue is full");
     let _ = world.streams.poll_transmit(CHUNK).unwrap();
     assert_eq!(world.events(), [], "less than a chunk of room");
     let _ = world.streams.poll_transmit(CHUNK).unwrap();
-    assert_eq!(world.events(), [Event::Read(id)]);
+    assert_eq!(world.events(), [Event::Read(of(id))]);
 }
 
 #[test]
 fn what_was_read_early_is_sent_and_reading_goes_on_once() {
     let mut world = World::new();
-    let (waiting, full) = (world.streams.open().unwrap(), world.streams.open().unwrap());
+    let (waiting, full) = (world.add(), world.add());
     world.streams.handle_early_input(waiting, b"hello", true);
     world.streams.handle_early_input(full, b"hello", false);
-    assert_eq!(world.events(), [Event::Read(full)], "the other's chunk is on its way");
+    assert_eq!(world.events(), [Event::Read(of(full))], "the other's chunk is on its way");
     let sent = world.up();
     for id in [waiting, full] {
         assert!(sent.contains(&smux::Event::Data(id, Bytes::from_static(b"hello"))), "{sent:?}");
@@ -89,7 +102,7 @@ fn what_was_read_early_is_sent_and_reading_goes_on_once() {
 #[test]
 fn streams_take_turns() {
     let mut world = World::new();
-    let uploads: Vec<_> = (0..4).map(|_| world.streams.open().unwrap()).collect();
+    let uploads: Vec<_> = (0..4).map(|_| world.add()).collect();
     for id in &uploads {
         world.streams.handle_input(*id, &[7; CHUNK]);
     }
@@ -106,7 +119,7 @@ fn streams_take_turns() {
         }
         // When each upload has had its first turn.
         if sent >= 20 << 10 && key.is_none() {
-            key = Some((world.streams.open().unwrap(), sent));
+            key = Some((world.add(), sent));
             world.streams.handle_input(key.unwrap().0, b"x");
         }
     }
@@ -129,7 +142,7 @@ fn the_end_of_a_request_is_told_when_the_answer_is_over() {
     world.pass(HALF_CLOSE_QUIET / 2);
     assert!(!has_fin(&world.up(), id), "an answer may be under way");
     world.agent.send(id, b"answer").unwrap();
-    assert_eq!(world.down(), [Event::Write(id, Bytes::from_static(b"answer"))]);
+    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"answer"))]);
     world.pass(HALF_CLOSE_QUIET / 2);
     assert!(!has_fin(&world.up(), id), "it was not quiet for long");
     assert_eq!(world.streams.next_timeout(), Some(world.now + HALF_CLOSE_QUIET / 2));
@@ -152,10 +165,10 @@ fn the_remote_end_comes_after_its_bytes_and_frees_the_stream() {
     let id = world.open(b"request");
     world.agent.send(id, b"all").unwrap();
     world.agent.finish(id);
-    assert_eq!(world.down(), [Event::Write(id, Bytes::from_static(b"all")), Event::End(id)]);
+    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"all")), Event::End(of(id))]);
     // What it still says is read and dropped.
     world.streams.handle_input(id, b"too late");
-    assert_eq!(world.events(), [Event::Read(id)]);
+    assert_eq!(world.events(), [Event::Read(of(id))]);
     assert!(world.up().iter().all(|event| !matches!(event, smux::Event::Data(..))));
     assert_eq!(world.streams.streams.len(), 1, "its connection still writes");
     world.streams.handle_closed(id);
@@ -183,10 +196,10 @@ fn streams_are_bounded() {
     let mut world = World::new();
     for _ in 0..MAX_STREAMS {
         assert!(world.streams.may_open());
-        world.streams.open().unwrap();
+        world.add();
     }
     assert!(!world.streams.may_open());
-    assert!(world.streams.open().is_err());
+    assert!(world.streams.open(ConnectionId(0)).is_err());
 }
 
 #[test]
@@ -230,7 +243,7 @@ fn another_protocol_ends_the_session_after_what_was_good() {
     let mut bytes = world.agent.poll_transmit(1024).unwrap().to_vec();
     bytes.extend(b"HTTP/1.1 400 Bad Request");
     assert!(world.streams.handle_bytes(world.now, bytes.into()).is_err());
-    assert_eq!(world.events().last(), Some(&Event::Write(id, Bytes::from_static(b"good"))));
+    assert_eq!(world.events().last(), Some(&Event::Write(of(id), Bytes::from_static(b"good"))));
 }
 
 /// A session makes room for another destination when nothing of it is in use.
@@ -242,7 +255,7 @@ fn which_streams_are_idle() {
         let frame = [&[1, 2, 2, 0], &id.get().to_le_bytes()[..], b"ok"].concat();
         Bytes::from(frame)
     };
-    let web = streams.open().unwrap();
+    let web = streams.open(ConnectionId(0)).unwrap();
     streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(streams.idle_since(), None, "it waits for the response");
     streams.handle_bytes(begin + second, response(web)).unwrap();
@@ -250,7 +263,7 @@ fn which_streams_are_idle() {
     streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(streams.idle_since(), None);
     streams.handle_bytes(begin + 2 * second, response(web)).unwrap();
-    let database = streams.open().unwrap();
+    let database = streams.open(ConnectionId(0)).unwrap();
     streams.handle_input(database, b"\0\0\0\x08\x04\xd2\x16\x2f");
     streams.handle_bytes(begin + 3 * second, response(database)).unwrap();
     assert_eq!(streams.idle_since(), None, "a database connection is in use although it is quiet");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::ending::{End, Outcome};
@@ -16,15 +15,10 @@ use super::super::starter::Starter;
 use super::super::state::{Front, sleep_until};
 use super::super::watch::Watch;
 use super::asked::Asked;
-use super::clock::now;
-use super::listen::Listener;
-use super::listen::SocksListener;
-use super::listen::{Listeners, Ports};
-use super::local::Journal;
-use super::local::{Budget, Limits};
-use super::mux::{self, REPORTS, Report, Run};
-use super::pool::PoolEvent;
-use super::pools::{PoolId, Pools};
+use super::core::DestinationId;
+use super::listen::{Listener, Ports, SocksListener};
+use super::mux::{self, Run};
+use super::pump::PumpEvent;
 use crate::destination::Destination;
 use crate::output::{Console, Kind, Status, Style};
 use crate::process::Signal;
@@ -75,10 +69,8 @@ pub(crate) struct ListenFailure {
 }
 
 /// Listening ports, and the sessions behind them.
-pub(crate) struct Forwarder {
+pub(crate) struct PortForwarder {
     run: Run,
-    listeners: Listeners,
-    from_connections: mpsc::Receiver<Report>,
     bound: Vec<Bound>,
 }
 
@@ -124,7 +116,7 @@ impl fmt::Display for Bound {
     }
 }
 
-impl Forwarder {
+impl PortForwarder {
     /// Listens on all ports. `request` names the target of the sessions.
     ///
     /// # Errors
@@ -135,7 +127,7 @@ impl Forwarder {
         request: Value,
         settings: Settings,
         recording: Option<Recording>,
-    ) -> Result<Forwarder, ListenFailure> {
+    ) -> Result<PortForwarder, ListenFailure> {
         let other = |reason: String| ListenFailure { index: None, port: None, reason };
         let mut listening = Vec::new();
         for (index, port) in forwarding.ports.iter().enumerate() {
@@ -156,12 +148,14 @@ impl Forwarder {
             config: link_config(&settings, recording),
             request: Arc::new(request),
         };
-        let mut console = Console::open(&settings, Style::Plain).map_err(|error| other(error.to_string()))?;
+        let console = Console::open(&settings, Style::Plain).map_err(|error| other(error.to_string()))?;
         let watch = Watch::start(None).map_err(|error| other(error.to_string()))?;
-        let budget = Budget::new(Limits::new(settings.buffer));
-        let mut pools = Pools::without_main(&budget);
-        let (mut listeners, mut bound) = (Listeners::default(), Vec::new());
-        let mut known: Vec<(&Destination, PoolId)> = Vec::new();
+        let starter = Some(starter);
+        let mut front = Front { id: String::new(), settings, console, watch, starter, ports: Ports::System };
+        let (mut pump, policy, is_guarded) =
+            (mux::new_pump(&front), mux::policy(&front.settings), !front.settings.any_user);
+        let mut bound = Vec::new();
+        let mut known: Vec<(&Destination, DestinationId)> = Vec::new();
         for (port, listener) in forwarding.ports.iter().zip(listening) {
             let destination = &port.destination;
             bound.push(Bound {
@@ -169,24 +163,20 @@ impl Forwarder {
                 port: listener.port(),
                 destination: Some(destination.to_string()),
             });
-            let pool = known.iter().find(|(known, _)| *known == destination).map(|(_, pool)| *pool);
-            let pool = pool.unwrap_or_else(|| pools.add(destination.clone(), &starter, settings.sessions));
-            known.push((destination, pool));
-            mux::report_taken(&mut console, &listener);
-            listeners.add(pool, listener, !settings.any_user);
+            let number = known.iter().find(|(known, _)| *known == destination).map(|(_, number)| *number);
+            let number = number.unwrap_or_else(|| pump.add_destination(Some(destination.clone()), policy));
+            known.push((destination, number));
+            mux::report_taken(&mut front.console, &listener);
+            pump.listeners.add(number, listener, is_guarded);
         }
         if let Some(socks) = socks {
             let port = socks.port();
             let address = format!("127.0.0.1:{}", port.unwrap_or_default());
             bound.push(Bound { address, port, destination: None });
-            listeners.add_socks(socks);
+            pump.listeners.add_socks(socks);
         }
-        let (reports, from_connections) = mpsc::channel(REPORTS);
-        let journal = Journal::new(&settings);
-        let starter = Some(starter);
-        let front = Front { id: String::new(), settings, console, watch, starter, ports: Ports::System };
-        let run = Run { front, pools, budget, reports, journal, has_accepted: false, sessions: 0 };
-        Ok(Forwarder { run, listeners, from_connections, bound })
+        let run = Run { front, pump, main: None, has_accepted: false, sessions: 0 };
+        Ok(PortForwarder { run, bound })
     }
 
     /// Listening addresses: the ports in their order, then the SOCKS proxy.
@@ -199,8 +189,11 @@ impl Forwarder {
     ///
     /// # Errors
     /// The reason why one could not be started, or the signal that came meanwhile. All are ended then.
-    pub(crate) async fn start_sessions(mut self, wait: Option<Duration>) -> Result<Forwarder, StartFailure> {
-        self.run.pools.start_all();
+    pub(crate) async fn start_sessions(
+        mut self,
+        wait: Option<Duration>,
+    ) -> Result<PortForwarder, StartFailure> {
+        self.run.pump.start_all();
         let mut missing: BTreeSet<String> =
             self.bound.iter().filter_map(|bound| bound.destination.clone()).collect();
         let deadline = wait.map(|wait| Instant::now() + wait);
@@ -208,37 +201,31 @@ impl Forwarder {
             if missing.is_empty() {
                 return Ok(self);
             }
-            let Run { front: Front { watch, .. }, pools, .. } = &mut self.run;
-            pools.transmit();
-            let timeout = pools.next_timeout().map(Instant::from_std);
+            let Run { front: Front { watch, .. }, pump, .. } = &mut self.run;
             let reason = tokio::select! {
-                (_, event) = pools.next() => match event {
-                    PoolEvent::Tell(Status::SessionStarted { destination, .. }) => {
+                event = pump.next() => match event {
+                    PumpEvent::Report(Status::SessionStarted { destination, .. }) => {
                         missing.retain(|name| Some(name) != destination.as_ref());
                         None
                     }
-                    PoolEvent::Failure(text) => Some(text),
-                    PoolEvent::Tell(Status::Message { text, .. }) if deadline.is_none() => Some(text),
-                    PoolEvent::Tell(Status::SessionEnded { reason, .. }) => Some(reason),
+                    PumpEvent::Report(Status::Failure { text }) => Some(text),
+                    PumpEvent::Report(Status::Message { text, .. }) if deadline.is_none() => Some(text),
+                    PumpEvent::Report(Status::SessionEnded { reason, .. }) => Some(reason),
                     _ => None,
                 },
-                () = sleep_until(timeout) => {
-                    pools.handle_timeout(now());
-                    None
-                }
                 () = sleep_until(deadline) => Some("the sessions were not ready in time".to_owned()),
                 signal = watch.recv() => match signal {
                     Signal::Usr1 | Signal::WindowChanged | Signal::Continue | Signal::Suspend => None,
                     signal => break StartFailure::Signal(signal),
                 },
             };
-            // The pools try again only for connections that wait.
-            pools.start_all();
+            // Without a connection that waits, no other attempt is made by itself.
+            pump.start_all();
             if let Some(reason) = reason {
                 break StartFailure::Reason(reason);
             }
         };
-        mux::finish(self.run, self.listeners).finish(End::Finished).await;
+        self.run.close().finish(End::Finished).await;
         Err(failure)
     }
 
@@ -272,16 +259,15 @@ impl Forwarder {
             signal if on_signal(signal) => Asked::Nothing,
             _ => Asked::End,
         };
-        let Forwarder { run, listeners, from_connections, .. } = &mut self;
-        let end = mux::pump(run, listeners, from_connections, on_signal, until).await;
-        let mut closing = mux::finish(self.run, self.listeners);
+        let end = self.run.run(on_signal, until).await;
+        let mut closing = self.run.close();
         closing.ignores_stdout_errors = true;
         let (is_well, signal) = closing.finish(end).await;
         Outcome { is_well, signal, ..Outcome::default() }
     }
 }
 
-/// Reason that the sessions of [`Forwarder::start_sessions`] were not started.
+/// Reason that the sessions of [`PortForwarder::start_sessions`] were not started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailure {
     Reason(String),

@@ -1,0 +1,487 @@
+//! One destination: how many sessions it has, which of them takes a connection, when one is started or replaced.
+//!
+//! A connection goes to the ready session with the fewest connections; a session that a local reader holds up is taken only
+//! if there is no other. While no session can take them, connections wait, on demand here, else in the listener. When
+//! sessions are started is the [`Plan`]:
+//!
+//! | plan | sessions are started | a session that ends |
+//! |---|---|---|
+//! | `Fixed` | all at once | is replaced, with backoff, reported once; the end of the first is the end of the run |
+//! | `OnDemand` | as connections need them, one for each up to the number allowed | is replaced for the next connection that needs it |
+//!
+//! A destination has a [`need`](Destination::need); the [`Forwarder`](super::Forwarder) has it met when the limits of the
+//! run allow. A connection that may be a probe ([`Probes`]) needs nothing.
+//!
+//! After a failure one session at a time is tried, with backoff, and on demand only while a connection waits. A cause that
+//! does not pass by itself (denied, no sign-in) closes the waiting connections at once; those of the next seconds are
+//! refused without another request to the service.
+//!
+//! The agent resolves the name once for each session. So on demand a session is given up whose destination was refused and
+//! that has no living connection, for the next connection to find a database that has moved.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::api::{Action, ConnectionId, DestinationId, Report, SessionEnd, SessionId};
+use super::place::Place;
+use super::probes::Probes;
+use super::reply::{NO_PLACE, Refusal};
+use super::retry::{Plan, Retry};
+use super::seats::Need;
+use super::session::Session;
+use super::tables::Tables;
+use super::waiting::{Effect, Waiting};
+use crate::destination::Destination as Address;
+use crate::output::{Status, Subject, sentences};
+use crate::session::port::proxy::Reply;
+use crate::session::starter::StartError;
+
+/// The policy of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub plan: Plan,
+    /// Largest number of sessions.
+    pub sessions: usize,
+    /// True if sessions can be started.
+    pub can_start: bool,
+    /// True if its clients are a proxy's, which wait for a reply.
+    pub is_proxied: bool,
+}
+
+/// A destination, with the sessions to it and the connections that wait for one.
+#[derive(Debug)]
+pub(super) struct Destination {
+    number: DestinationId,
+    /// `None` for the one of the command line.
+    address: Option<Address>,
+    policy: Policy,
+    /// Largest number of connections that wait here; additional ones wait in the listener.
+    max_waiting: usize,
+    /// Since when there is no connection.
+    idle_since: Option<Instant>,
+    /// Number of sessions that the connections so far need, on demand.
+    wanted: usize,
+    /// Oldest first.
+    sessions: Vec<SessionId>,
+    waiting: BTreeMap<ConnectionId, Waiting>,
+    probes: Probes,
+    retry: Retry,
+    refusal: Refusal,
+    /// The last failure that was reported: on demand until a session is ready, otherwise for good (it is reported once).
+    reported: Option<String>,
+}
+
+impl Destination {
+    /// A destination without sessions. `descriptors`: how many the process may have.
+    pub(super) fn new(
+        number: DestinationId,
+        address: Option<Address>,
+        policy: Policy,
+        descriptors: usize,
+        seed: u64,
+    ) -> Destination {
+        Destination {
+            number,
+            address,
+            policy,
+            // The session that they wait for needs descriptors, too.
+            max_waiting: MAX_WAITING.min(descriptors / 8),
+            idle_since: None,
+            wanted: 0,
+            sessions: Vec::new(),
+            waiting: BTreeMap::new(),
+            probes: Probes::default(),
+            retry: Retry::new(policy.plan, seed),
+            refusal: Refusal::default(),
+            reported: None,
+        }
+    }
+
+    /// Adds a session, which was started elsewhere or is started now.
+    pub(super) fn add_session(&mut self, tables: &mut Tables) -> SessionId {
+        let session = tables.add_session(self.number);
+        self.sessions.push(session);
+        session
+    }
+
+    /// Wants a session, although no connection needs one yet.
+    pub(super) fn want_one(&mut self) {
+        self.wanted = self.wanted.max(1);
+    }
+
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Since when there is no connection; `None` while there are some.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
+    /// Number of connections, including those that wait.
+    pub(super) fn len(&self, tables: &Tables) -> usize {
+        self.waiting.len() + self.sessions(tables).map(Session::len).sum::<usize>()
+    }
+
+    /// Numbers of the sessions, oldest first, including those being started.
+    pub(super) fn session_numbers(&self) -> &[SessionId] {
+        &self.sessions
+    }
+
+    /// Number of connections that wait for a session.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The connection that has waited longest.
+    pub(super) fn oldest_waiting(&self) -> Option<ConnectionId> {
+        self.waiting.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// Returns whether another connection may be accepted.
+    pub(super) fn may_accept(&self, tables: &Tables) -> bool {
+        let may_wait = self.is_on_demand() && self.waiting.len() < self.max_waiting;
+        may_wait || self.sessions(tables).any(Session::may_open)
+    }
+
+    /// Takes a connection.
+    pub(super) fn handle_accepted(&mut self, now: Instant, number: ConnectionId, tables: &mut Tables) {
+        self.refresh(now, tables);
+        let wait = if self.policy.is_proxied { WAIT_PROXIED } else { WAIT };
+        let is_full = !self.policy.is_proxied && self.waiting.len() >= self.max_waiting;
+        // Those that came before are served before.
+        let is_next = self.waiting.is_empty() && self.sessions(tables).any(Session::may_open);
+        let refusal = self.refusal.at_once(now).filter(|_| !is_next);
+        if let Some(reply) = refusal.or((!is_next && (is_full || !self.is_on_demand())).then_some(NO_PLACE)) {
+            return self.refuse(number, reply, tables);
+        }
+        tables.connections.insert(number, Place { destination: self.number, stream: None });
+        self.waiting.insert(number, Waiting::new(now + wait));
+        self.place_waiting(now, tables);
+        if self.policy.is_proxied {
+            // Its request is more than a probe.
+            self.update_wanted(tables);
+        } else if self.is_on_demand() {
+            self.probes.open(now, number);
+        }
+    }
+
+    /// Takes a report about a connection, before its session does.
+    pub(super) fn note_report(&mut self, number: ConnectionId, report: &Report, tables: &Tables) {
+        if self.probes.handle_report(number, report) {
+            self.update_wanted(tables);
+        }
+    }
+
+    /// Takes a report about a connection that waits.
+    pub(super) fn handle_report(
+        &mut self,
+        now: Instant,
+        number: ConnectionId,
+        report: Report,
+        tables: &mut Tables,
+    ) {
+        let Some(waiting) = self.waiting.get_mut(&number) else { return };
+        match waiting.handle_report(now, report) {
+            Effect::Wait => {}
+            Effect::Read => tables.out.push_back(Action::Read(number)),
+            Effect::Leave => {
+                self.waiting.remove(&number);
+                tables.connections.remove(&number);
+                // A probe that waits for the end sees it.
+                tables.out.push_back(Action::Dismiss(number));
+                self.limit_wanted();
+            }
+        }
+    }
+
+    /// A session can take connections.
+    pub(super) fn handle_ready(&mut self, session: &str, tables: &mut Tables) {
+        self.retry.has_failed = false;
+        self.refusal = Refusal::default();
+        let is_told = self.is_on_demand();
+        if is_told {
+            self.reported = None;
+        }
+        let (session, destination) = (session.to_owned(), self.name());
+        tables.out.push_back(Action::Report(Status::SessionStarted { session, destination, is_told }));
+    }
+
+    /// Drops a session that is over, and plans the next attempt.
+    pub(super) fn handle_ended(
+        &mut self,
+        now: Instant,
+        number: SessionId,
+        end: SessionEnd,
+        tables: &mut Tables,
+    ) {
+        let Some(index) = self.sessions.iter().position(|session| *session == number) else { return };
+        self.sessions.remove(index);
+        let Some(session) = tables.end_session(number, end.is_over()) else { return };
+        let (age, is_reached) = (session.age(now), session.replies().is_reached());
+        if is_reached {
+            self.retry.reset_refresh();
+        }
+        self.limit_wanted();
+        if self.policy.plan == Plan::Fixed && index == 0 {
+            self.policy.can_start = false;
+            return tables.out.push_back(Action::Over(end.end));
+        }
+        tracing::warn!(reason = end.reason, "a further session has ended");
+        if age.is_some_and(|age| age >= STEADY_AFTER) {
+            self.retry.backoff.reset();
+        } else {
+            self.retry.pause_after_failure(now);
+        }
+        if self.policy.plan == Plan::Fixed {
+            let text = sentences::fewer_sessions(&end.reason);
+            if self.reported.is_none() {
+                self.report_message(text.clone(), tables);
+            }
+            self.reported.get_or_insert(text);
+        } else if let Some(id) = session.id() {
+            // The agent may not forward there. A proxy's client gets a reply, instead of a session each.
+            if self.policy.is_proxied && !is_reached && self.retry.pause.is_some() {
+                self.refusal.handle_useless_session();
+                self.refusal.refuse_until(self.retry.pause);
+            }
+            self.report_ended(id, end.reason, tables);
+        } else {
+            self.handle_failed_start(&end, tables);
+        }
+    }
+
+    /// Ends a session that another destination needs more.
+    pub(super) fn end_session(&mut self, number: SessionId, tables: &mut Tables) {
+        self.sessions.retain(|session| *session != number);
+        tables.end_session(number, false);
+        self.limit_wanted();
+    }
+
+    /// Ends all sessions.
+    pub(super) fn end(mut self, tables: &mut Tables) {
+        std::mem::take(&mut self.sessions)
+            .into_iter()
+            .for_each(|session| _ = tables.end_session(session, false));
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_keys().for_each(|number| self.refuse(number, NO_PLACE, tables));
+    }
+
+    /// Brings connections and sessions together after a change.
+    pub(super) fn settle(&mut self, now: Instant, tables: &mut Tables) {
+        self.place_waiting(now, tables);
+        self.retire(now, tables);
+        if self.len(tables) > 0 {
+            self.idle_since = None;
+        } else {
+            self.idle_since.get_or_insert(now);
+        }
+    }
+
+    /// When [`Destination::handle_timeout`] is due, and why.
+    pub(super) fn next_timeout(&self) -> Option<(Instant, &'static str)> {
+        let waiting = self.waiting.values().map(|waiting| (waiting.until(), "a waiting connection"));
+        let probe = self.probes.next_timeout().map(|at| (at, "a probe"));
+        let retry = self.retry.pause.map(|at| (at, "another attempt"));
+        waiting.chain(probe).chain(retry).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, tables: &mut Tables) {
+        self.retry.handle_timeout(now);
+        if self.probes.handle_timeout(now) > 0 {
+            self.update_wanted(tables);
+        }
+        let over: Vec<_> = self.waiting.extract_if(.., |_, waiting| waiting.until() <= now).collect();
+        if over.is_empty() {
+            return;
+        }
+        self.limit_wanted();
+        let had_no_place = self.policy.is_proxied && self.sessions.is_empty() && !self.retry.has_failed;
+        let (text, reply) = if had_no_place {
+            (sentences::TOO_MANY_DESTINATIONS, NO_PLACE)
+        } else {
+            (sentences::WAITED_IN_VAIN, self.refusal.after_waiting())
+        };
+        self.report_message(text.to_owned(), tables);
+        over.into_iter().for_each(|(number, _)| self.refuse(number, reply, tables));
+    }
+
+    /// Returns the present need for a session, if any.
+    pub(super) fn need(&self, now: Instant, tables: &Tables) -> Option<Need> {
+        let usable = self.sessions(tables).filter(|session| !session.is_spent()).count();
+        let is_pause = self.retry.pause.is_some_and(|until| now < until);
+        if !self.policy.can_start || usable >= self.target() || is_pause {
+            return None;
+        }
+        // After a failure, one session shows if it is over; on demand only if a connection waits for it.
+        let is_in_vain = self.is_on_demand() && self.clients_waiting() == 0;
+        let is_trying = self.sessions(tables).any(|session| !session.is_ready());
+        if self.retry.has_failed && (is_in_vain || is_trying) {
+            return None;
+        }
+        Some(if usable == 0 { Need::First } else { Need::Further })
+    }
+
+    /// The session and destination of an event, for the user.
+    pub(super) fn subject(&self, session: &Session) -> Subject {
+        Subject { session: session.id().map(str::to_owned), destination: self.name() }
+    }
+
+    fn sessions<'a>(&'a self, tables: &'a Tables) -> impl Iterator<Item = &'a Session> {
+        self.sessions.iter().filter_map(|number| tables.sessions.get(number))
+    }
+
+    fn is_on_demand(&self) -> bool {
+        self.policy.plan == Plan::OnDemand
+    }
+
+    /// Number of sessions wanted.
+    fn target(&self) -> usize {
+        match self.policy.plan {
+            Plan::Fixed => self.policy.sessions,
+            Plan::OnDemand => self.wanted,
+        }
+    }
+
+    /// On demand, each client needs a session, up to the number allowed.
+    fn update_wanted(&mut self, tables: &Tables) {
+        let connections = self.len(tables);
+        self.wanted = self.policy.sessions.min(connections - self.probes.len().min(connections));
+    }
+
+    /// Sessions that the waiting connections do not need are started for the next connection, if one comes.
+    fn limit_wanted(&mut self) {
+        self.wanted = self.wanted.min(self.sessions.len() + self.clients_waiting());
+    }
+
+    /// Number of waiting connections that are not probes, as far as known.
+    fn clients_waiting(&self) -> usize {
+        self.waiting.keys().filter(|number| !self.probes.is_fresh(**number)).count()
+    }
+
+    /// Hands waiting connections to sessions that have room, oldest first.
+    fn place_waiting(&mut self, now: Instant, tables: &mut Tables) {
+        while !self.waiting.is_empty()
+            && let Some(session) = self.least_loaded(tables)
+            && let Some((number, waiting)) = self.waiting.pop_first()
+        {
+            let Tables { sessions, connections, out, .. } = tables;
+            if let Some(session) = sessions.get_mut(&session) {
+                session.open(now, number, waiting, self.policy.is_proxied, connections, out);
+            }
+        }
+    }
+
+    fn least_loaded(&self, tables: &Tables) -> Option<SessionId> {
+        let open = self.sessions.iter().filter_map(|number| {
+            let session = tables.sessions.get(number).filter(|session| session.may_open())?;
+            Some((session.is_held_up(), session.len(), *number))
+        });
+        open.min().map(|(.., number)| number)
+    }
+
+    /// Ends a session that has no stream ids left, when its last connection has gone and another takes over.
+    fn retire(&mut self, now: Instant, tables: &mut Tables) {
+        let is_done = |session: &Session| session.is_spent() && session.len() == 0;
+        let Some(index) = self.sessions(tables).position(is_done) else { return };
+        let number = self.sessions[index];
+        let has_successor = self.is_on_demand() || self.sessions(tables).any(Session::may_open);
+        if has_successor {
+            self.sessions.remove(index);
+            if let Some(session) = tables.end_session(number, false) {
+                self.report_ended(session.id().unwrap_or_default(), SPENT.to_owned(), tables);
+            }
+        } else if !self.policy.can_start {
+            self.handle_ended(now, number, SessionEnd::given_up(SPENT), tables);
+        }
+    }
+
+    /// A session that connections wait for could not be started.
+    fn handle_failed_start(&mut self, end: &SessionEnd, tables: &mut Tables) {
+        let error = end.start_error.as_ref();
+        self.refusal.handle_start_failed(error);
+        let is_permanent = error.is_some_and(|error| !error.is_transient());
+        if is_permanent {
+            self.refusal.refuse_until(self.retry.pause);
+            let reply = self.refusal.after_waiting();
+            for number in std::mem::take(&mut self.waiting).into_keys() {
+                self.refuse(number, reply, tables);
+            }
+        }
+        let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
+        if let Some(advice) = error.and_then(StartError::advice) {
+            text = format!("{text}; {advice}");
+        }
+        if self.reported.as_ref() == Some(&text) {
+            return;
+        }
+        self.reported = Some(text.clone());
+        if is_permanent {
+            tables.out.push_back(Action::Report(Status::Failure { text }));
+        } else {
+            self.report_message(text, tables);
+        }
+    }
+
+    /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
+    fn refuse(&self, number: ConnectionId, reply: Reply, tables: &mut Tables) {
+        tables.connections.remove(&number);
+        if self.policy.is_proxied {
+            tables.out.push_back(Action::Reply(number, reply));
+        }
+        tables.out.push_back(Action::Dismiss(number));
+    }
+
+    /// Gives up sessions whose destination was refused and that have no connection, unless they have just resolved its name.
+    fn refresh(&mut self, now: Instant, tables: &mut Tables) {
+        if self.policy.plan == Plan::Fixed {
+            return;
+        }
+        if self.sessions(tables).any(|session| session.replies().is_reached()) {
+            self.retry.reset_refresh();
+        }
+        let age = self.retry.refresh_age;
+        let is_stale = |session: &Session| {
+            let is_old = session.age(now).is_some_and(|lived| lived >= age);
+            session.replies().is_refused() && session.len() == 0 && is_old
+        };
+        let stale: Vec<_> = self
+            .sessions
+            .extract_if(.., |number| tables.sessions.get(number).is_some_and(is_stale))
+            .collect();
+        if !stale.is_empty() {
+            stale.into_iter().for_each(|session| _ = tables.end_session(session, false));
+            self.retry.age_more();
+        }
+    }
+
+    fn report_ended(&self, id: &str, reason: String, tables: &mut Tables) {
+        let (session, destination) = (id.to_owned(), self.name());
+        tables.out.push_back(Action::Report(Status::SessionEnded { session, destination, reason }));
+    }
+
+    fn report_message(&self, text: String, tables: &mut Tables) {
+        let of = Subject { session: None, destination: self.name() };
+        tables.out.push_back(Action::Report(Status::Message { of, text }));
+    }
+
+    pub(super) fn name(&self) -> Option<String> {
+        self.address.as_ref().map(Address::to_string)
+    }
+}
+
+/// Reason for the end of a session after 2^31 connections.
+const SPENT: &str = "it has no stream ids left";
+/// A session that lasted this long was a good one: the next is started without delay.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// Connections that wait at a time, where there are descriptors enough.
+const MAX_WAITING: usize = 256;
+/// Time that a connection waits for a session: longer than an instance takes to boot.
+const WAIT: Duration = Duration::from_secs(300);
+/// The same for a proxy's client, which gives up itself before long.
+const WAIT_PROXIED: Duration = Duration::from_secs(60);

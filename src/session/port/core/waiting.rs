@@ -1,0 +1,77 @@
+//! Connections that wait for a session.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::api::{CHUNK, Report};
+
+/// A connection without a session.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    early: BytesMut,
+    /// A chunk was requested and has not come.
+    is_reading: bool,
+    has_ended: bool,
+    until: Instant,
+}
+
+/// Effect of a report on a connection that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It waits on.
+    Wait,
+    /// It waits on, and its next chunk is wanted.
+    Read,
+    /// It wants nothing any more.
+    Leave,
+}
+
+impl Waiting {
+    /// A connection whose first chunk is requested, and that waits until then.
+    pub(super) fn new(until: Instant) -> Waiting {
+        Waiting { early: BytesMut::new(), is_reading: true, has_ended: false, until }
+    }
+
+    /// Time at which it has waited in vain.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Returns what has been read from it, true if a chunk is still requested, and true if its input has ended.
+    pub(super) fn into_parts(self) -> (Bytes, bool, bool) {
+        (self.early.freeze(), self.is_reading, self.has_ended)
+    }
+
+    /// Takes a report about the connection.
+    pub(super) fn handle_report(&mut self, now: Instant, report: Report) -> Effect {
+        match report {
+            Report::Data(bytes) => {
+                self.early.extend_from_slice(&bytes);
+                self.is_reading = self.early.len() <= MAX_EARLY - CHUNK;
+                if self.is_reading {
+                    return Effect::Read;
+                }
+                self.until = self.until.min(now + WAIT_FULL);
+            }
+            Report::HungUp => self.until = self.until.min(now + WAIT_HALF_CLOSED),
+            // A client that has sent nothing and sends no more is a probe, most likely.
+            Report::InputEnded if self.early.is_empty() => return Effect::Leave,
+            Report::InputEnded => {
+                self.is_reading = false;
+                self.has_ended = true;
+                self.until = self.until.min(now + WAIT_HALF_CLOSED);
+            }
+            Report::Reset | Report::Closed => return Effect::Leave,
+        }
+        Effect::Wait
+    }
+}
+
+/// Time that a connection waits whose client may have gone: it has stopped sending.
+const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// The same for one of which nothing more is read, because [`MAX_EARLY`] has come: whether such a client has gone cannot
+/// be seen once it has filled the system's buffers, too.
+const WAIT_FULL: Duration = Duration::from_secs(60);
+/// Read from a connection while it waits, in bytes. A stream's queue takes that at once.
+const MAX_EARLY: usize = 2 * CHUNK;
