@@ -1,17 +1,23 @@
 //! Commands that we run.
 #![expect(unsafe_code, reason = "the system's calls between fork and exec have no safe interface")]
 
-#[cfg(target_os = "linux")]
 use std::io;
 
 use rustix::process::{Pid, Signal as Number, getpid, kill_process};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::Signal;
 
-/// Lets the command end when this process does, however that ends. To be spawned by the main thread: Linux follows the
-/// thread. (macOS has nothing of the kind.)
-pub(crate) fn tie_to_us(command: &mut Command) {
+/// Bond between a command and this process, for as long as this exists. The kernel keeps it here.
+#[derive(Debug)]
+pub(crate) struct Tie;
+
+/// Spawns a command that ends when this process does, however that ends. To be called on the main thread: Linux follows
+/// the thread. (macOS has nothing of the kind.)
+///
+/// # Errors
+/// As the system's.
+pub(crate) fn spawn_tied(command: &mut Command) -> io::Result<(Child, Tie)> {
     #[cfg(target_os = "linux")]
     {
         let parent = getpid().as_raw_pid();
@@ -26,8 +32,7 @@ pub(crate) fn tie_to_us(command: &mut Command) {
             });
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = command;
+    command.spawn().map(|child| (child, Tie))
 }
 
 /// Passes a signal on to a process.

@@ -21,6 +21,8 @@ mod port_owner;
 mod signal;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod socket_file;
 #[cfg(windows)]
 mod windows;
 
@@ -34,17 +36,18 @@ pub(crate) use self::signal::Signal;
 pub(crate) use self::windows::is_exclusive;
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    NetworkEvents, Signals, bind_exclusively, check_descriptors, descriptor_limit, forbid_core_dumps,
-    is_in_foreground, pass_on, raise_descriptor_limit, stop, tie_to_us,
+    NetworkEvents, Signals, Tie, bind_exclusively, check_descriptors, descriptor_limit, forbid_core_dumps,
+    is_in_foreground, pass_on, raise_descriptor_limit, spawn_tied, stop,
 };
 #[cfg(unix)]
 pub(crate) use self::{
-    child::{is_in_foreground, pass_on, stop, tie_to_us},
+    child::{Tie, is_in_foreground, pass_on, spawn_tied, stop},
     core_dump::forbid_core_dumps,
     descriptors::{check_descriptors, descriptor_limit, raise_descriptor_limit, watch_readable},
     group::{group, group_of},
     network::NetworkEvents,
     signals::Signals,
+    socket_file::bind_private,
 };
 
 #[cfg(all(test, unix))]

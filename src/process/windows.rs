@@ -1,14 +1,15 @@
 //! The same interface on Windows.
 #![expect(
     unsafe_code,
-    reason = "the system's calls for sockets, sessions, networks and the command line are C"
+    reason = "the system's calls for sockets, sessions, jobs, networks and the command line are C"
 )]
 
 use std::ffi::c_void;
 use std::io;
-use std::os::windows::io::AsRawSocket;
+use std::os::windows::io::{AsRawHandle as _, AsRawSocket, FromRawHandle as _, OwnedHandle};
 use std::sync::Arc;
 
+use tokio::process::{Child, Command};
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff,
     ctrl_shutdown,
@@ -25,6 +26,11 @@ use windows_sys::Win32::Networking::WinSock::{
     AF_UNSPEC, SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt,
 };
 use windows_sys::Win32::System::Environment::GetCommandLineW;
+use windows_sys::Win32::System::JobObjects::{
+    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+    JOBOBJECT_BASIC_LIMIT_INFORMATION, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
+    JobObjectExtendedLimitInformation, SetInformationJobObject,
+};
 use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 
 use super::signal::Signal;
@@ -230,8 +236,58 @@ unsafe extern "system" fn route_changed(
     unsafe { &*context.cast::<Notify>() }.notify_one();
 }
 
-/// The command ends with us only if we end properly: see [`tokio::process::Command::kill_on_drop`].
-pub(crate) fn tie_to_us(_command: &mut tokio::process::Command) {}
+/// Bond between a command and this process: a job, which the system ends with its last handle. The commands that the
+/// command starts are in it, too.
+#[derive(Debug)]
+pub(crate) struct Tie(#[expect(dead_code, reason = "held, not used")] OwnedHandle);
+
+/// Spawns a command that ends when this process does, however that ends.
+///
+/// # Errors
+/// As the system's. A command that cannot be tied is ended.
+pub(crate) fn spawn_tied(command: &mut Command) -> io::Result<(Child, Tie)> {
+    let job = new_job()?;
+    let mut child = command.spawn()?;
+    let tied = match child.raw_handle() {
+        Some(process) => {
+            // SAFETY: both handles are open: the child's as long as `child` has not been waited for.
+            let assigned = unsafe { AssignProcessToJobObject(job.as_raw_handle(), process) };
+            assigned != 0
+        }
+        // It has ended already.
+        None => true,
+    };
+    if tied {
+        return Ok((child, Tie(job)));
+    }
+    let error = io::Error::last_os_error();
+    let _ = child.start_kill();
+    Err(error)
+}
+
+fn new_job() -> io::Result<OwnedHandle> {
+    // SAFETY: without attributes and name, both pointers may be null.
+    let job = unsafe { CreateJobObjectW(std::ptr::null(), std::ptr::null()) };
+    if job.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the handle is new and has no other owner.
+    let job = unsafe { OwnedHandle::from_raw_handle(job) };
+    let limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION {
+        BasicLimitInformation: JOBOBJECT_BASIC_LIMIT_INFORMATION {
+            LimitFlags: JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let size = size_of::<JOBOBJECT_EXTENDED_LIMIT_INFORMATION>() as u32;
+    let pointer = (&raw const limits).cast::<c_void>();
+    // SAFETY: the pointer leads to a structure of the class and of the size that are named.
+    let set = unsafe {
+        SetInformationJobObject(job.as_raw_handle(), JobObjectExtendedLimitInformation, pointer, size)
+    };
+    if set == 0 { Err(io::Error::last_os_error()) } else { Ok(job) }
+}
 
 /// The console sends its events to the commands itself.
 pub(crate) fn pass_on(_id: u32, _signal: Signal) {}
@@ -250,6 +306,18 @@ const MAX_COMMAND_LINE: usize = 32_767;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As when this process is killed: the system closes its handles.
+    #[tokio::test]
+    async fn a_tied_command_ends_with_its_job() {
+        let mut command = Command::new("cmd");
+        command.args(["/c", "ping -n 60 127.0.0.1 >nul"]);
+        let (mut child, tie) = spawn_tied(&mut command).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        drop(tie);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), child.wait()).await;
+        assert!(ended.is_ok(), "still running");
+    }
 
     #[tokio::test]
     async fn a_program_with_a_console_listens_to_all_events() {

@@ -11,12 +11,15 @@ use tokio::process::{Child, Command};
 use crate::commands::failure::OWN_FAILURE;
 #[cfg(unix)]
 use crate::commands::failure::SIGNAL_BASE;
-use crate::process::{self, Signal};
+use crate::process::{self, Signal, Tie};
 use crate::session::Bound;
 
 /// A running command.
 #[derive(Debug)]
-pub(super) struct Running(Child);
+pub(super) struct Running {
+    child: Child,
+    _tie: Tie,
+}
 
 impl Running {
     /// Starts it with the ports in its environment (`PORT`, `PORT_1`, …, `SOCKS_PORT`) and in place of `{port}`,
@@ -31,19 +34,19 @@ impl Running {
         let mut command = Command::new(program);
         command.args(arguments).kill_on_drop(true);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        process::tie_to_us(&mut command);
-        let child = command.spawn();
-        child.map(Running).map_err(|error| format!("cannot start {}: {error}", program.to_string_lossy()))
+        let spawned = process::spawn_tied(&mut command);
+        let spawned = spawned.map(|(child, tie)| Running { child, _tie: tie });
+        spawned.map_err(|error| format!("cannot start {}: {error}", program.to_string_lossy()))
     }
 
     /// Its process id, while it runs.
     pub(super) fn id(&self) -> Option<u32> {
-        self.0.id()
+        self.child.id()
     }
 
     /// Waits for its end. Returns its status, 128 and the signal's number if one has ended it.
     pub(super) async fn wait(&mut self) -> u8 {
-        match self.0.wait().await {
+        match self.child.wait().await {
             Ok(status) => status_of(status),
             Err(_) => OWN_FAILURE,
         }

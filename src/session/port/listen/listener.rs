@@ -234,13 +234,7 @@ impl Listener {
         use std::os::unix::fs::FileTypeExt as _;
         use std::os::unix::net::UnixStream;
         let file = Path::new(path);
-        let bind = || {
-            // The file must never be open to others, not even between two calls.
-            let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-            let socket = tokio::net::UnixListener::bind(file);
-            rustix::process::umask(mask);
-            socket
-        };
+        let bind = || crate::process::bind_private(file);
         let socket = match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // Left behind by a process that was killed: it is a socket, and nobody listens. (A connection to a
