@@ -20,6 +20,7 @@ fn each_mistake_is_one_line_and_starts_no_session() {
         &["ssh", "i-1", "--profil", "x"],
         &["ssh", "i-1", "--endpoint-url", "nonsense"],
         &["ssh", "i-1", "--wait=soon"],
+        &["ssh", "i-1", "--identity-agent", ""],
         &["shell"],
         &["shell", "i-1", "i-2"],
         &["shell", "i-1", "--region"],

@@ -116,6 +116,7 @@ fn mistakes_are_one_line_and_start_nothing() {
         &["forward", TARGET, "1:2", "-D", "x"],
         &["forward", TARGET, "-D", "0.0.0.0:1080"],
         &["forward", TARGET, "1:2", "--sessions", "9"],
+        &["forward", TARGET, "-D", "0", "--eager"],
         &["forward", TARGET, "1:2", "--"],
         &["forward", TARGET, "--", "true"],
         &["forward", TARGET, "-X", "1:2"],

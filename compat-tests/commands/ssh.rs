@@ -176,8 +176,14 @@ fn the_printed_block_works_unedited() {
     run(setup.client("ssh").args([TARGET, "true"])).assert_ok();
     let words = ["ssh-config", "prod-*", "--profile", "a b", "--push-key"];
     let text = run(&mut plugin(&setup.world, &words)).text();
-    let line = "    ProxyCommand session-manager-plugin ssh --profile 'a b' --push-key --user %r %h %p\n";
-    assert!(text.contains("Host prod-*\n") && text.ends_with(line), "{text}");
+    let socket = setup.world.home().join(".ssh/session-manager-plugin-%r@%h").display().to_string();
+    let line = format!(
+        "    ProxyCommand session-manager-plugin ssh --profile 'a b' --push-key --user %r --identity-agent {socket} %h %p\n    \
+         IdentityAgent \"{socket}\"\n    IdentitiesOnly no\n"
+    );
+    assert!(text.contains("Host prod-*\n") && text.ends_with(&line), "{text}");
+    let text = run(&mut plugin(&setup.world, &["ssh-config", "--push-key=~/.ssh/key"])).text();
+    assert!(text.ends_with(" ssh '--push-key=~/.ssh/key' --user %r %h %p\n"), "{text}");
     // Not the one on the PATH: its whole path.
     let mut other = plugin(&setup.world, &["ssh-config"]);
     let text = run(other.env("PATH", "/nonexistent")).text();
@@ -185,13 +191,10 @@ fn the_printed_block_works_unedited() {
     assert!(text.contains(&format!("ProxyCommand {path} ssh %h %p")), "{text}");
 }
 
-/// The server accepts what the simulated EC2 Instance Connect has been given, and nothing else.
-#[test]
-fn a_pushed_key_opens_an_instance_without_keys() {
-    let keys = tempfile::tempdir().expect("folder");
-    let file = keys.path().join("authorized_keys");
-    std::fs::write(&file, "").expect("write");
-    let config = ssm_sim::Config { authorized_keys: Some(file.clone()), ..ssm_sim::Config::default() };
+/// A server that accepts what the simulated EC2 Instance Connect has been given, and nothing else.
+fn with_pushed_keys(file: &Path) -> Setup {
+    std::fs::write(file, "").expect("write");
+    let config = ssm_sim::Config { authorized_keys: Some(file.to_owned()), ..ssm_sim::Config::default() };
     let setup = Setup::new(crate::harness::sim::start(config));
     let server = std::fs::read_to_string(setup.world.path("ssh/sshd_config")).expect("sshd_config");
     let known = setup.path("ssh/user.pub");
@@ -199,6 +202,62 @@ fn a_pushed_key_opens_an_instance_without_keys() {
         .replace(&format!("AuthorizedKeysFile {known}"), &format!("AuthorizedKeysFile {}", file.display()));
     assert!(server.contains(&file.display().to_string()), "{server}");
     std::fs::write(setup.world.path("ssh/sshd_config"), server).expect("sshd_config");
+    setup
+}
+
+/// No key anywhere: the block of `ssh-config`, before the user's own settings, which allow named files only. The key is in
+/// no file, and the socket is gone afterwards.
+#[test]
+fn a_key_made_for_the_run_opens_an_instance() {
+    let keys = tempfile::tempdir().expect("folder");
+    let file = keys.path().join("authorized_keys");
+    let setup = with_pushed_keys(&file);
+    let folder = setup.world.home().join(".ssh");
+    std::fs::create_dir(&folder).expect("~/.ssh");
+    let config = std::fs::read_to_string(&setup.config).expect("config");
+    let rest = config.split_once("Host *\n").expect("the test's keys").1;
+    let rest = rest.replace(&setup.path("ssh/user"), &setup.path("ssh/none"));
+    let block = run(&mut plugin(&setup.world, &["ssh-config", "--push-key"])).text();
+    std::fs::write(&setup.config, format!("{block}Host *\n{rest}")).expect("config");
+    let ssh = format!("ssh -F '{}'", setup.config.display());
+    // What ssh leaves running has to end by itself before the script does.
+    let nothing_is_left =
+        format!("until rmdir '{0}' 2>/dev/null; do sleep 0.05; done; mkdir '{0}'", folder.display());
+    let finished = run(&mut setup.world.shell(&format!("{ssh} {TARGET} echo in && {nothing_is_left}")));
+    assert_eq!(finished.assert_ok().text(), "in\n");
+    let pushed = setup.sim.pushed_keys();
+    assert_eq!((pushed.len(), pushed[0].user.as_str()), (1, user().as_str()));
+    // Four at once, each with a key of its own behind one path.
+    let script = format!(
+        "for n in 1 2 3 4; do {ssh} {TARGET} true & done; wait -n && wait -n && wait -n && wait -n && {nothing_is_left}"
+    );
+    run(setup.world.command("/bin/bash").args(["-c", &script])).assert_ok();
+    // An agent whose only key EC2 Instance Connect does not accept: it is still offered, and forwarded.
+    let key = setup.path("ssh/ecdsa");
+    let script = format!(
+        "ssh-keygen -q -t ecdsa -N '' -f '{key}' && exec ssh-agent sh -c \"ssh-add -q '{key}' && {ssh} -A {TARGET} \
+         'ssh-add -l | cut -d\\  -f3-'\""
+    );
+    let finished = run(&mut setup.world.shell(&script));
+    assert!(
+        finished.assert_ok().text().starts_with("session-manager-plugin (ED25519)\n"),
+        "{}",
+        finished.text()
+    );
+    assert!(finished.text().ends_with("(ECDSA)\n"), "{}", finished.text());
+    assert_eq!(setup.sim.requests().push_key, 6);
+    // Without a socket that ssh knows, a key of the run would be of no use.
+    let finished = run(&mut plugin(&setup.world, &["ssh", "--push-key", TARGET]));
+    assert_eq!(finished.status.code(), Some(255));
+    assert!(finished.errors().contains("ssh-config --push-key"), "{}", finished.errors());
+}
+
+#[test]
+fn a_pushed_key_opens_an_instance_without_keys() {
+    let keys = tempfile::tempdir().expect("folder");
+    let file = keys.path().join("authorized_keys");
+    let setup = with_pushed_keys(&file);
+    let known = setup.path("ssh/user.pub");
     let refused = run(setup.client("ssh").args([TARGET, "true"]));
     assert_eq!(refused.status.code(), Some(255), "without a pushed key");
     let proxy = format!("ProxyCommand=session-manager-plugin ssh --push-key={known} --user %r %h %p");

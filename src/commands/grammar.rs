@@ -73,6 +73,8 @@ pub(super) struct Ssh {
     /// Set with `--push-key`; the file, if one is named.
     pub push_key: Option<Option<String>>,
     pub user: Option<String>,
+    /// The path of the socket, as typed.
+    pub identity_agent: Option<String>,
 }
 
 /// Arguments of `ssh-config`.
@@ -162,6 +164,7 @@ impl Request {
                 port: found.get_one::<u16>("port").copied().unwrap_or(SSH_PORT),
                 push_key: push_key(found),
                 user: text(found, "user"),
+                identity_agent: text(found, "identity-agent"),
             }),
             "ssh-config" => Request::SshConfig(SshConfig {
                 common: common(),
@@ -258,6 +261,16 @@ fn ssh() -> Command {
                 .value_parser(not_empty)
                 .help("The instance's user for --push-key, %r in ProxyCommand [default: ec2-user]"),
         )
+        .arg(
+            Arg::new("identity-agent")
+                .long("identity-agent")
+                .value_name("SOCKET")
+                .value_parser(not_empty)
+                .help(
+                    "Serve the ssh agent's keys on this socket, and a key made for this run where --push-key finds none; \
+                     the same path as IdentityAgent in ~/.ssh/config",
+                ),
+        )
         .after_help(
             "In ~/.ssh/config:\n  Host i-* mi-*\n    ProxyCommand session-manager-plugin ssh %h %p\nThen:\n  \
              ssh ec2-user@i-0123456789abcdef0",
@@ -289,7 +302,7 @@ fn push_key_arg() -> Arg {
         .default_missing_value("")
         .help(
             "Send a public key to EC2 Instance Connect first, which the instance accepts for a minute [without FILE: the ssh \
-             agent's first, or ~/.ssh/id_ed25519.pub]",
+             agent's first, ~/.ssh/id_ed25519.pub, or one made for this run]",
         )
 }
 
@@ -327,7 +340,7 @@ fn forward() -> Command {
             Arg::new("eager")
                 .long("eager")
                 .action(ArgAction::SetTrue)
-                .help("Start the sessions at once, and fail if they cannot start"),
+                .help("Start the sessions of all SPECs at once, and fail if they cannot start"),
         )
         .arg(
             Arg::new("sessions")

@@ -3,7 +3,7 @@
 //! | command | module |
 //! |---|---|
 //! | `start-session`, `shell` | `shell` |
-//! | `ssh` | `ssh`, `push_key` |
+//! | `ssh` | `ssh`, `push_key`, `identity`, `ssh_agent`, `agent_socket` |
 //! | `ssh-config` | `ssh_config` |
 //! | `run` | `run` |
 //! | `forward` | `forward` |
@@ -17,10 +17,13 @@
 //! ([`crate::cli`]) except the session that it starts, and that call never comes here: [`is_command`] compares the first
 //! argument with a list of names, and nothing else of this module runs.
 
+#[cfg(unix)]
+mod agent_socket;
 mod connect;
 mod failure;
 mod forward;
 mod grammar;
+mod identity;
 mod parameters;
 mod push_key;
 mod quote;

@@ -1,43 +1,82 @@
-//! `ssh --push-key`: a public key for EC2 Instance Connect, from a file or from the running ssh agent.
+//! `ssh --push-key`: a public key for EC2 Instance Connect, from a file, from the running ssh agent, or made for this run.
 
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use super::identity::Identity;
 #[cfg(unix)]
 use super::ssh_agent;
 use crate::files;
 
-/// The public key to push, in the form of `authorized_keys`: of `file`, of the ssh agent's first identity, or of the usual
-/// files, in this order.
+/// A key to push.
+#[derive(Debug)]
+pub(super) enum Key {
+    /// A public key in the form of `authorized_keys`, whose private key ssh has.
+    Known(String),
+    /// A pair that only this process has.
+    Made(Identity),
+}
+
+impl Key {
+    /// Returns the public key in the form of `authorized_keys`.
+    pub(super) fn public_line(&self) -> String {
+        match self {
+            Key::Known(line) => line.clone(),
+            Key::Made(identity) => identity.public_line(),
+        }
+    }
+}
+
+/// Returns the key to push: of `file`, of the ssh agent's first identity, or of the usual files, in this order; else a new
+/// one, if it `may_be_made`.
 ///
 /// # Errors
 /// When there is none, or the file does not hold one.
-#[cfg_attr(windows, expect(clippy::unused_async, reason = "the same interface as on UNIX"))]
-pub(super) async fn find(file: Option<&str>) -> Result<String, Failure> {
+pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, Failure> {
     if let Some(file) = file {
-        return from_file(file);
+        return from_file(file).map(Key::Known);
     }
+    if let Some(line) = known().await? {
+        return Ok(Key::Known(line));
+    }
+    if may_be_made {
+        return Identity::generate().map(Key::Made);
+    }
+    let advice = if cfg!(windows) {
+        "make one with ssh-keygen -t ed25519"
+    } else {
+        "make one with ssh-keygen -t ed25519, or use the block of session-manager-plugin ssh-config --push-key"
+    };
+    Err(Failure::new("no key to push: the ssh agent has none, and neither has ~/.ssh").with_advice(advice))
+}
+
+/// Returns a path in which `~/` is the home folder.
+pub(super) fn in_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+#[cfg_attr(windows, expect(clippy::unused_async, reason = "the same interface as on UNIX"))]
+async fn known() -> Result<Option<String>, Failure> {
     #[cfg(unix)]
     if let Some(key) = ssh_agent::first_key(&KINDS).await {
-        return Ok(key);
+        return Ok(Some(key));
     }
     let home = std::env::home_dir().unwrap_or_default();
     for name in USUAL {
         let path = home.join(".ssh").join(name);
         if path.is_file() {
-            return read(&path);
+            return read(&path).map(Some);
         }
     }
-    Err(Failure::new("no key to push: the ssh agent has none, and neither has ~/.ssh")
-        .with_advice("make one with ssh-keygen -t ed25519"))
+    Ok(None)
 }
 
 /// A public key's file, or the private one beside which it is.
 fn from_file(file: &str) -> Result<String, Failure> {
-    let path = match (file.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(file),
-    };
+    let path = in_home(file);
     if path.extension().is_some_and(|extension| extension == "pub") {
         return read(&path);
     }

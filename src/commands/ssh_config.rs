@@ -32,14 +32,30 @@ pub(super) fn block(options: &SshConfig) -> Result<String, Failure> {
     if options.push_key.is_some() {
         words.extend(["--user", "%r"].map(str::to_owned));
     }
+    let socket = options.push_key.as_ref().filter(|file| file.is_none()).and_then(|_| agent_socket());
+    words.extend(socket.iter().flat_map(|socket| ["--identity-agent".to_owned(), socket.clone()]));
     words.extend(["%h", "%p"].map(str::to_owned));
     let command = format!("{} {}", program(), quote::join(words.iter().map(String::as_str)));
     if [&patterns, &command].iter().any(|text| text.chars().any(char::is_control)) {
         return Err(Failure::usage("a control character cannot stand in ssh's configuration"));
     }
+    // A key made for the run is in no file that IdentitiesOnly could name.
+    let agent = socket.map(|socket| format!("    IdentityAgent \"{socket}\"\n    IdentitiesOnly no\n"));
     Ok(format!(
-        "# SSH over AWS Systems Manager, without the AWS CLI\nHost {patterns}\n    ProxyCommand {command}\n"
+        "# SSH over AWS Systems Manager, without the AWS CLI\nHost {patterns}\n    ProxyCommand {command}\n{}",
+        agent.unwrap_or_default()
     ))
+}
+
+/// The socket on which a run offers a key of its own: one for each user of an instance, named by what both ProxyCommand and
+/// IdentityAgent replace. ssh and HOME may disagree on `~`, so it is not used.
+fn agent_socket() -> Option<String> {
+    if cfg!(windows) {
+        return None;
+    }
+    let folder = std::env::home_dir()?.join(".ssh");
+    let folder = folder.to_str().filter(|folder| !folder.contains(['"', '$']))?;
+    Some(format!("{}/{PROGRAM}-%r@%h", escaped(folder)))
 }
 
 /// The program as ssh finds it: by its name where the PATH leads to this one, else by its path.

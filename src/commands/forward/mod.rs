@@ -93,6 +93,11 @@ fn forwarding(options: &Forward) -> Result<Forwarding, Failure> {
             "nothing to forward: name a SPEC such as 15432:db.internal:5432, or -D 1080".to_owned(),
         ));
     }
+    if options.is_eager && ports.is_empty() {
+        return Err(mistake(
+            "--eager starts the sessions of SPECs; -D has no destination before its first client".to_owned(),
+        ));
+    }
     Ok(Forwarding { ports, socks })
 }
 
