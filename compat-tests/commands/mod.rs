@@ -1,6 +1,7 @@
 //! Commands of our own, by hand and by real OpenSSH: no AWS CLI anywhere.
 
 mod arguments;
+mod bare;
 mod forward;
 mod names;
 mod run;
