@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from . import costs, paths
+from . import callers, costs, paths
 from .world import BLOCK, REQUEST, Failed, Forward, receive, receive_pattern, send_pattern
 
 # Environments: the simulator's arguments. `service`: as at AWS, paced agent and the service's limit in force.
@@ -363,6 +363,7 @@ MEASURES = {
     "sessions-up": ("service", sessions_up, False, False),
     "sessions-down": ("service", sessions_down, False, False),
     "scp": ("service", scp, True, True),
+    "ssh-true": ("service", callers.ssh_true, False, True),
     "stalled": ("unpaced", stalled, False, True),
     "half-close": ("service", half_close, True, True),
     "cuts": ("cuts", cuts, False, True),
