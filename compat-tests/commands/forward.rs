@@ -299,3 +299,16 @@ fn a_tunnel_of_the_settings_file() {
     );
     assert!(finished.errors().contains("tunnels.db: "), "{}", finished.errors());
 }
+
+/// These ports start sessions in the name of the user, whose decision to let others in is shown.
+#[test]
+fn relaxed_safeguards_are_named_at_a_terminal() {
+    let sim = named(sim());
+    let mut world = world(&sim);
+    world.set("SSM_PLUGIN_ANY_USER", "1");
+    let mut pty = Pty::spawn(&forward(&world, &["0:db.internal:1"]));
+    pty.wait_for("session-manager-plugin: SSM_PLUGIN_ANY_USER=1: all users of this machine can connect");
+    pty.wait_for("ready");
+    pty.send("\x03");
+    pty.finish();
+}

@@ -27,7 +27,7 @@ pub(super) fn parse(words: Vec<OsString>) -> Result<Request, Answer> {
         return Err(Answer::Text(format!("{PROGRAM} {VERSION} (compatible with {COMPATIBLE_VERSION})\n")));
     }
     let words = joined_wait(words);
-    // An empty variable in a script, which would otherwise forward for ever.
+    // An empty variable in a script, which would otherwise forward forever.
     let separator = words.iter().position(|word| word == "--");
     let has_empty_command = separator.is_some_and(|at| at + 1 == words.len());
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();

@@ -55,7 +55,7 @@ impl Identity {
     pub(super) fn check_region(&self, options: &Options, cli: &Check) -> Check {
         const NAME: &str = "region";
         let is_cli_1 = cli.found.contains("aws-cli/1.");
-        match &self.region {
+        let check = match &self.region {
             Some(region) if !is_region(region) => {
                 Check::failure(NAME, format!("{region:?} from {} is not a region", self.region_from))
                     .advice("regions look like eu-west-1")
@@ -67,13 +67,13 @@ impl Identity {
                 )
                 .advice(format!("set {BOTH_CLIS} as well"))
             }
-            Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from))
-                .field("region", region.as_str())
-                .field("source", self.region_from.as_str()),
+            Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
             None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
             None => Check::failure(NAME, "no region set in the environment or profile")
                 .advice(format!("set AWS_DEFAULT_REGION, or region in {CONFIG_FILE}")),
-        }
+        };
+        let source = self.region.as_ref().map(|_| self.region_from.as_str());
+        check.field("region", self.region.as_deref()).field("source", source)
     }
 }
 

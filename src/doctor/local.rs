@@ -20,7 +20,9 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let names = |source| -> Vec<&str> {
         loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name).collect()
     };
-    let in_use: Vec<String> = [("environment", Source::Environment), ("settings file", Source::File)]
+    let file = config_file(|name| std::env::var_os(name)).map(|path| path.display().to_string());
+    let file_name = format!("settings file {}", file.as_deref().unwrap_or_default());
+    let in_use: Vec<String> = [("environment", Source::Environment), (file_name.as_str(), Source::File)]
         .into_iter()
         .map(|(place, source)| (place, names(source)))
         .filter(|(_, names)| !names.is_empty())
@@ -44,7 +46,6 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
         let Relaxation { name, value, meaning, .. } = relaxation;
         json!({"name": name, "value": value, "meaning": meaning})
     };
-    let file = config_file(|name| std::env::var_os(name)).map(|path| path.display().to_string());
     check
         .field("environment", names(Source::Environment))
         .field("file", names(Source::File))
@@ -142,8 +143,9 @@ pub(super) async fn aws_cli() -> Check {
                 .advice("install the AWS CLI again");
         }
     };
-    let found = format!("{}: {}", path.display(), words.split_whitespace().next().unwrap_or_default());
-    match version(&words) {
+    let name = words.split_whitespace().next().unwrap_or_default();
+    let found = format!("{}: {name}", path.display());
+    let check = match version(&words) {
         Some(version) if hands_over_in_argv(version) => Check::warning(
             NAME,
             format!(
@@ -151,13 +153,12 @@ pub(super) async fn aws_cli() -> Check {
             ),
         )
         .advice("update it: current versions pass it in the environment"),
-        Some(_) => Check::ok(NAME, found).field("path", path.display().to_string()).field(
-            "version",
-            words.split_whitespace().next().and_then(|word| word.split('/').nth(1)).unwrap_or_default(),
-        ),
+        Some(_) => Check::ok(NAME, found),
         None => Check::warning(NAME, format!("{found}; this does not look like the AWS CLI"))
             .advice("check what the first aws on the PATH is"),
-    }
+    };
+    let version = version(&words).and(name.split('/').nth(1));
+    check.field("path", path.display().to_string()).field("version", version)
 }
 
 pub(super) fn terminal() -> Check {
@@ -206,7 +207,7 @@ pub(super) fn log(settings: &Settings) -> Check {
     with_official_configuration(check, &official_log_configuration())
 }
 
-/// Says that the official plugin's configuration of its log is not read, where there is one.
+/// Reports that the official plugin's configuration of its log is not read, where there is one.
 fn with_official_configuration(check: Check, path: &Path) -> Check {
     if !path.is_file() {
         return check;
@@ -337,9 +338,9 @@ const PLUGIN: &str = "session-manager-plugin";
 /// 9.1.)
 const USUAL_PLACE: &str = "/usr/local/bin/session-manager-plugin";
 const PLUGIN_EXE: &str = "session-manager-plugin.exe";
-/// The AWS CLI takes a second or two to say its version.
+/// The AWS CLI takes a second or two to print its version.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
-/// Characters of what another program says.
+/// Characters of another program's output.
 const MAX_SHOWN: usize = 200;
 
 #[cfg(test)]

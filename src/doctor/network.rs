@@ -231,7 +231,7 @@ pub(super) async fn websocket(route: &Route, has_region: bool, dns: &Check) -> C
                 "check that it is an HTTP or SOCKS proxy that allows {host}, or name the host in NO_PROXY"
             ))
             .field("proxy", proxy),
-            None => Check::failure(NAME, error.to_string()).advice(advice(&error)),
+            None => Check::failure(NAME, error.to_string()).advice(advice(&error)).field("host", host),
         },
     }
 }
@@ -257,16 +257,11 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
     let header =
         |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_page = header("content-type").starts_with("text/html");
-    match status {
-        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} accepted a websocket after {ms} ms"))
-            .field("host", host)
-            .field("milliseconds", ms as u64),
+    let check = match status {
+        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} accepted a websocket after {ms} ms")),
         // We ask without a session: a refusal by the service itself shows that the way is open.
         status if status.is_client_error() && !is_page && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             Check::ok(NAME, format!("{host} is reachable ({ms} ms)"))
-                .field("host", host)
-                .field("milliseconds", ms as u64)
-                .field("status", status.as_u16())
         }
         status if status.is_client_error() => {
             Check::failure(NAME, format!("{host} answers {status} with an HTML page, so a proxy or filter is in the way"))
@@ -276,7 +271,8 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
             .advice("a gateway in between cannot connect, or the service has problems; try again, then check both"),
         status => Check::failure(NAME, format!("{host} answers {status} instead of opening one"))
             .advice("something in between blocks websockets: a proxy, a captive portal, a filter"),
-    }
+    };
+    check.field("host", host).field("milliseconds", ms as u64).field("status", status.as_u16())
 }
 
 fn advice(error: &OpenError) -> &'static str {

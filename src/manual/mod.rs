@@ -97,7 +97,7 @@ fn files(page: &mut Page) {
     page.section("FILES")
         .item(EXAMPLE_FILE, "The same settings in TOML, under their full names, or without SSM_PLUGIN_, in upper or lower case,")
         .text("such as `restart = true`. A list may be an array.")
-        .text("`--help` and `doctor` print the path on this system.")
+        .text("`--help` prints the path on this system.")
         .more("A section `[[match]]` holds settings for some sessions only. Its conditions are patterns (* for any text,")
         .text("? for one character), or arrays of patterns, that are compared with the session's arguments:")
         .text("profile, target, region, document, host and port (of the destination), and caller (aws for the AWS CLI,")

@@ -139,8 +139,9 @@ fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Va
         };
         let key = shown(&key);
         let Some(text) = value_text(&value, row) else {
-            let wanted = if row.is_list() { ", a number or a list" } else { ", a number, true or false" };
-            mistakes.push(format!("{place}{key} is {}, not a text{wanted}", value.type_str()));
+            let wanted = if row.is_list() { "list" } else { "boolean" };
+            let kind = with_article(value.type_str());
+            mistakes.push(format!("{place}{key} must be a string, number or {wanted}, not {kind}"));
             continue;
         };
         if values.insert(row.name, text).is_some() {
@@ -148,6 +149,10 @@ fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Va
         }
     }
     values
+}
+
+fn with_article(noun: &str) -> String {
+    format!("{} {noun}", if noun.starts_with('a') { "an" } else { "a" })
 }
 
 /// A value as it would stand in the environment.
@@ -250,9 +255,9 @@ mod tests {
             warnings,
             [
                 "unknown setting mesage_rate; did you mean message_rate?",
-                "quiet is table, not a text, a number, true or false",
+                "quiet must be a string, number or boolean, not a table",
                 "unknown setting shells; see --help",
-                "window is array, not a text, a number, true or false",
+                "window must be a string, number or boolean, not an array",
             ]
         );
         let (values, warnings) = read_text("quiet = 1\nwindow = = 2\n");

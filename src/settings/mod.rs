@@ -53,7 +53,7 @@ impl Settings {
         all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
 
-    /// The hosts that stream URLs lead to beside AWS's.
+    /// The hosts that stream URLs may lead to, in addition to AWS's.
     pub(crate) fn stream_hosts(&self) -> StreamHosts {
         StreamHosts { allowed: self.allow_stream_host.clone(), instead: self.stream_host.clone() }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use super::forward::NONE;
 use super::kind::Kind;
 use super::name;
 use super::warning::{Warning, shown};
@@ -76,7 +77,11 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             Source::File => format!("{} = {value:?} in the settings file", name::key(name)),
             Source::Environment => format!("{name}={value:?}"),
         };
-        let text = format!("{given} is not {}, using {}", kind.wanted(), kind.default_text());
+        let effect = match kind.default_text() {
+            none if none == NONE => "and is ignored".to_owned(),
+            default => format!("using {default}"),
+        };
+        let text = format!("{given} is not {}, {effect}", kind.wanted());
         self.warnings.push(Warning { text, is_minor: !name::is_ours(name) });
     }
 }

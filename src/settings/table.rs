@@ -233,7 +233,7 @@ settings! {
     }
 }
 
-/// The most sessions that may share a port: each is a StartSession of its own.
+/// The most sessions that may share a port: each is a separate StartSession.
 const MAX_SESSIONS: usize = 8;
 const MIN_BUFFER: usize = 1 << 20;
 /// 4 GiB; 2 GiB where 32 bits count it.

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Warning {
     pub(super) text: String,
-    /// Not a mistake that somebody made for this program: the variables of another, the file of another user. Said by
+    /// Not a mistake in settings of this program: variables of another program, the file of another user. Printed by
     /// `doctor` and in the log, not at every start.
     pub is_minor: bool,
 }

@@ -4,13 +4,15 @@ mod command;
 mod owner;
 mod spec;
 
+use std::io::{self, IsTerminal as _};
+
 use self::command::Running;
 use super::connect::{Connection, signal_number, signal_status};
-use super::failure::{Failure, OWN_FAILURE};
+use super::failure::{self, Failure, OWN_FAILURE};
 use super::grammar::Forward;
 use crate::process;
 use crate::session::{Forwarding, ListenFailure, Outcome, PortForwarder, StartFailure};
-use crate::settings::{Settings, Tunnel};
+use crate::settings::{Settings, Tunnel, When};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
 pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Failure> {
@@ -19,6 +21,7 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
     let connection = Connection::to(&options.target, &options.common, settings).await?;
     let mut settings = settings.clone();
     settings.sessions = options.sessions.unwrap_or(settings.sessions);
+    report_relaxations(&settings);
     let request = connection.request(None, None);
     let listening = PortForwarder::listen(&forwarding, connection.access(), request, settings, None).await;
     let mut forwarder = listening.map_err(|failure| cannot_listen(options, &failure))?;
@@ -63,6 +66,17 @@ fn with_tunnel(options: &Forward) -> Result<Forward, Failure> {
     options.dynamic = options.dynamic.or(tunnel.socks.map(|port| port.to_string()));
     options.sessions = options.sessions.or(tunnel.sessions);
     Ok(options)
+}
+
+/// Names the safeguards that settings relax, to a person at a terminal. These ports start sessions, as those of
+/// `SSM_PLUGIN_RESTART` do.
+fn report_relaxations(settings: &Settings) {
+    let is_wanted = matches!(settings.status, When::Auto | When::Always) && io::stderr().is_terminal();
+    for relaxation in (Settings { restart: true, ..settings.clone() }).relaxations() {
+        if is_wanted {
+            failure::report(settings, &relaxation.to_string());
+        }
+    }
 }
 
 /// Without a command a signal ends the tunnels, except that job control works as usual.
