@@ -40,11 +40,11 @@
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`queue`] | bytes that wait for a reader, and the memory that they hold |
 //! | [`spool`] | a queue to a thread that writes to a disk |
-//! | [`files`] | files that the user's settings name, read without waiting |
+//! | [`files`] | bounded reads of files that the user's settings name |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
 //! | [`commands`] | sessions without the AWS CLI: `ssh`, `shell`, `run`, `start-session` |
-//! | [`doctor`] | what usually goes wrong, checked, and what to do |
+//! | [`doctor`] | checks for common problems, with advice |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`destination`] | the destination of a forwarded port, and the request for it |
 //! | [`printable`] | text from outside on one line, without control characters |

@@ -12,8 +12,8 @@ use crate::session::{Ports, Run};
 use crate::settings::{self, LoadedSettings, Settings, Subject};
 use crate::{commands, doctor, help, logging, manual, panics, process, session, wire_log};
 
-/// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and gives its
-/// exit status. To be called first, before any thread exists.
+/// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and returns its
+/// exit status. Call this first, before any thread exists.
 pub fn main() -> ExitCode {
     panics::install_hook();
     let mut words = std::env::args_os().skip(1).peekable();

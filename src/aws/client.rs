@@ -365,7 +365,7 @@ impl Client {
             rejected: self.notes.lock().rejected.clone(),
         };
         // The SDK's futures take a hundred kilobytes: on the stack, each of ours around them would hold a copy.
-        let found = Box::pin(credentials::look_up(call, sources, wait)).await?;
+        let found = Box::pin(credentials::load(call, sources, wait)).await?;
         *cached = Some(found.clone());
         Ok((loaded, found))
     }

@@ -35,7 +35,7 @@ pub(super) struct Sources<'a> {
 ///
 /// # Errors
 /// That there are none, that the lookup took longer than `wait`, or that only the AWS CLI can get new ones.
-pub(super) async fn look_up(
+pub(super) async fn load(
     call: &'static str,
     sources: Sources<'_>,
     wait: Duration,

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_told_with_what_it_is_the_cause_of() {
+    fn a_cause_is_shown_with_its_context() {
         let cause = Layer("connection refused", None);
         let error = Layer("dispatch failure", Some(Box::new(Layer("io error", Some(Box::new(cause))))));
         assert_eq!(innermost(&error), "io error: connection refused");

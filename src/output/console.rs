@@ -42,7 +42,7 @@ pub(crate) struct Console {
     is_quiet: bool,
     /// Only the remote's bytes go to stdout from here on.
     is_clean: bool,
-    /// Asked at the start, because a terminal that has hung up no longer answers as one.
+    /// Determined at the start, because a terminal that has hung up is no longer recognized as one.
     is_terminal: bool,
     /// Writing to stdout has failed; nothing more is written.
     has_failed: bool,
@@ -182,7 +182,7 @@ impl Console {
         self.style
     }
 
-    /// Bytes of the remote that no session asked for, which a port's session does not hold back.
+    /// Unexpected bytes of the remote, which a port's session does not hold back.
     pub(crate) fn write_if_room(&mut self, bytes: &[u8]) {
         if self.out.has_room() {
             self.out.push(bytes);
@@ -199,7 +199,7 @@ impl Console {
         }
     }
 
-    /// A change of state that was asked for, on stderr in any case.
+    /// A change of state that the user requested, on stderr in any case.
     pub(crate) fn announce(&mut self, status: &Status) {
         tracing::info!("{}", status.log_line());
         let text = status.text().unwrap_or_default();
@@ -231,12 +231,12 @@ impl Console {
         self.tell(&Status::message(text));
     }
 
-    /// Returns whether stderr is a terminal whose user wants to see that something takes long.
+    /// Returns whether stderr is a terminal whose user wants to see that something takes a long time.
     pub(crate) fn shows_progress(&self) -> bool {
         self.status.shows_progress()
     }
 
-    /// A line about something that takes long.
+    /// A line about something that takes a long time.
     pub(crate) fn progress(&mut self, text: &str) {
         tracing::info!(text);
         if self.shows_progress()
@@ -301,7 +301,7 @@ impl Console {
     /// Resolves after some progress in writing stdout. Cancel-safe.
     ///
     /// # Errors
-    /// When stdout takes no more; once, since a session that goes on without it has nothing more to drive.
+    /// When stdout can no longer be written; once, since a session that continues without it has nothing more to drive.
     pub(crate) async fn drive(&mut self) -> Result<(), WriteError> {
         if self.has_failed {
             std::future::pending::<()>().await;
@@ -309,7 +309,7 @@ impl Console {
         let Console { out, err, style, .. } = self;
         let driven = tokio::select! {
             driven = out.drive() => driven,
-            // A stderr that takes no more is dropped, as the official plugin's is.
+            // A stderr that can no longer be written is dropped, as the official plugin's is.
             Ok(()) = err.drive(), if *style == Style::Plain => return Ok(()),
         };
         self.has_failed = driven.is_err();
@@ -319,7 +319,7 @@ impl Console {
     /// Writes out what is left. Gives up after an hour if the reader is stuck.
     ///
     /// # Errors
-    /// When stdout has not taken all, whether [`Console::drive`] has said so or not.
+    /// When not everything could be written to stdout, whether [`Console::drive`] has reported that or not.
     pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
         let flushed = tokio::time::timeout(FLUSH_TIMEOUT, self.out.flush()).await;
         let err_timeout = if self.style == Style::Plain { FLUSH_TIMEOUT } else { ERR_FLUSH_TIMEOUT };
@@ -337,10 +337,10 @@ impl Console {
     }
 }
 
-/// Bytes of memory that lines which somebody asked for may bring stderr's queue to.
+/// Limit of stderr's queue, in bytes of memory, for lines that the user requested.
 const ERR_QUEUE: usize = 2 * OUTPUT_QUEUE;
 /// Texts of [`Console::is_new`].
 const MAX_REPORTED: usize = 32;
-/// A pager may be left alone for long; what the remote has sent is not thrown away for that.
+/// A pager may be idle for a long time; the remote's output is kept for it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
 const ERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

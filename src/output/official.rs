@@ -5,7 +5,7 @@
 
 use crate::printable::one_line;
 
-/// Without any argument. Installers search for it; the CLI runs this before `ecs execute-command`.
+/// The output without any argument. Installers search for it; the CLI runs this before `ecs execute-command`.
 pub(crate) const INSTALLED: &str =
     "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n\n";
 
@@ -34,12 +34,12 @@ pub(crate) const ESCAPE_HELP: &str = "\r\nSupported escape sequence commands:\
 /// Answer to `~-`, likewise.
 pub(crate) const ESCAPES_DISABLED: &str = "\r\nEscape sequences disabled for this session.\r\n";
 
-/// The answer to `--version`.
+/// The output of `--version`.
 pub(crate) fn version(reported: &str) -> String {
     format!("{reported}\n")
 }
 
-/// One or two words that are no request.
+/// One or two arguments that are not a request.
 pub(crate) fn unknown_operation(word: &str) -> String {
     format!("\nUnknown operation {word}. \nUse session-manager-plugin --version to check the version.\n\n")
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::printable::one_line;
 use crate::protocol::Stats;
 
-/// Mintty without winpty: what works there, and how the rest does. On stderr.
+/// Mintty without winpty: the kinds of session that work there, and a way to make the others work. On stderr.
 pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends input line by line; port forwarding, SSH and \
     commands work; for a shell, prefix the command with winpty or use Windows Terminal";
 
-/// After the agent's message to the customer in an encrypted session, unless it is the usual one.
+/// Printed after the agent's message to the customer in an encrypted session, unless it is the usual one.
 pub(crate) const UNPROTECTED: &str = "the message above is outside the session's encryption";
 
 /// The reason for which the channel was closed, in one line for stderr, where stdout carries the remote's bytes alone.
@@ -21,7 +21,7 @@ pub(crate) fn closed_because(output: &str) -> String {
     format!("the session has ended: {}", one_line(&words))
 }
 
-/// Of an SSH session that the other side has closed before its first byte and without a reason.
+/// An SSH session that the other side closed before its first byte and without a reason.
 pub(crate) const NOTHING_CAME: &str =
     "the session has ended before the remote sent anything; is there a server at that port?";
 
@@ -63,10 +63,10 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
     format!("connection lost ({reason}), reconnecting")
 }
 
-/// Status: a local reader holds up a forwarding session.
+/// Status: a slow local client blocks its session.
 pub(crate) const READER_STALLS: &str = "a client is not reading; its session is paused until it does";
 
-/// Status: a further session behind a port is not there.
+/// Status: an additional session behind a port could not be started, or has ended.
 pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
     format!("continuing with fewer sessions: {reason}")
 }
@@ -76,7 +76,7 @@ pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Di
     format!("the session{} ended ({reason}); a new one will start with the next connection", to(destination))
 }
 
-/// Status: a session has started since a connection needs it.
+/// Status: a session has started because a connection needs it.
 pub(crate) fn session_started(destination: Option<&str>) -> String {
     format!("a session{} has started", to(destination))
 }
@@ -86,7 +86,7 @@ pub(crate) fn sessions_ready(sessions: usize) -> String {
     format!("{sessions} sessions share the port")
 }
 
-/// Status: what a further local port is for.
+/// Status: an additional local port and its destination.
 pub(crate) fn forward_opened(port: u16, destination: &str) -> String {
     format!("port {port} forwards to {destination}")
 }
@@ -121,15 +121,15 @@ pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Disp
     format!("could not start a session{} for a local connection: {reason}", to(destination))
 }
 
-/// Status: a client asks for something that the proxy does not do.
+/// Status: a client requested something that the proxy does not support.
 pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
     format!("proxy request refused: {reason}")
 }
 
-/// Status: a proxy client asks for one destination more than there may be.
+/// Status: a proxy client requested a destination beyond the limit.
 pub(crate) const TOO_MANY_DESTINATIONS: &str = "proxy request refused: too many destinations in use";
 
-/// Status: the run has started as many sessions as it may, for the time being.
+/// Status: session starts wait because the run has reached its limit for now.
 pub(crate) const STARTS_WAIT: &str =
     "many session starts: the next ones wait, two per second, to spare the account's StartSession quota";
 
@@ -141,13 +141,13 @@ pub(crate) fn no_session(connections: usize) -> String {
     }
 }
 
-/// Status: a connection was closed since there was no session for it.
+/// Status: a connection was closed because no session became ready for it.
 pub(crate) const WAITED_IN_VAIN: &str = "closed a client connection: no session became ready in time";
 
-/// Status: the session goes on over a new connection.
+/// Status: the session continues over a new connection.
 pub(crate) const RESUMED: &str = "connection resumed";
 
-/// Status: the service says that the agent is not connected.
+/// Status: the service reports that the agent is not connected.
 pub(crate) const AGENT_AWAY: &str =
     "the service has paused the session (usually the agent is not connected); waiting";
 
@@ -181,7 +181,7 @@ pub(crate) fn status_withheld(status: u8) -> String {
     )
 }
 
-/// Status: the process that has the port which was asked for.
+/// Status: the process that holds the requested port.
 pub(crate) fn port_taken(port: u16, owner: &str) -> String {
     format!("port {port} is in use by {owner}")
 }
@@ -200,7 +200,7 @@ pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&s
     line
 }
 
-/// Lines for stderr that were dropped while its reader took nothing.
+/// Failure: lines for stderr were dropped because its reader was not reading.
 pub(crate) fn lines_dropped(count: u64) -> String {
     format!("{count} lines for stderr were dropped because it was not read")
 }

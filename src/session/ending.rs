@@ -270,7 +270,7 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Says the last words, ends what must be ended, writes what is to be written. Returns whether all went well, and the
+    /// Prints the final message, ends the remaining sessions and flushes stdout. Returns whether all went well, and the
     /// last signal.
     pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
         let mut is_well = true;
