@@ -41,6 +41,11 @@ impl Rtt {
         self.smoothed.unwrap_or(INITIAL)
     }
 
+    /// The smoothed time, once there was a sample.
+    pub(super) fn sampled(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
     /// The smallest time seen; the smoothed one before the first sample.
     pub(super) fn floor(&self) -> Duration {
         self.floor.min(self.smoothed())

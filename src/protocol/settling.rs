@@ -17,14 +17,26 @@ pub(super) struct Settling {
     /// Tentative input is worth its repetition until then.
     until: Option<Instant>,
     has_tentative: bool,
+    /// The round trip is still to be subtracted: the acknowledgement of our response comes after the agent's message.
+    lacks_round_trip: bool,
 }
 
 impl Settling {
     /// The handshake is complete. The agent has had a round trip by the time the first input reaches it.
-    pub(super) fn handle_complete(&mut self, now: Instant, round_trip: Duration) {
-        let after = |time: Duration| Some(time.saturating_sub(round_trip)).filter(|left| !left.is_zero());
-        self.held_until = after(HOLD).map(|left| now + left);
-        self.until = after(LONGEST).map(|left| now + left);
+    pub(super) fn handle_complete(&mut self, now: Instant, round_trip: Option<Duration>) {
+        self.held_until = Some(now + HOLD);
+        self.until = Some(now + LONGEST);
+        self.lacks_round_trip = true;
+        round_trip.into_iter().for_each(|round_trip| self.handle_round_trip(now, round_trip));
+    }
+
+    /// A round trip was measured. What it ends is done in the next [`Settling::handle_timeout`].
+    pub(super) fn handle_round_trip(&mut self, now: Instant, round_trip: Duration) {
+        if std::mem::take(&mut self.lacks_round_trip) {
+            let earlier = |at: Instant| at.checked_sub(round_trip).unwrap_or(now);
+            self.held_until = self.held_until.map(earlier).filter(|at| *at > now);
+            self.until = self.until.map(earlier).filter(|at| *at > now || self.has_tentative);
+        }
     }
 
     /// Returns whether input has to wait, except for tentative input.

@@ -48,6 +48,7 @@ impl Channel {
             self.is_stalled = false;
             self.silent_agent.handle_ack(now);
             let smoothed_rtt = self.sender.rtt().smoothed();
+            self.sender.rtt().sampled().into_iter().for_each(|rtt| self.settling.handle_round_trip(now, rtt));
             let ack = Ack { bytes: acked.bytes, sample: acked.sample, smoothed_rtt, is_limited };
             self.controller.on_ack(now, ack);
         }
@@ -150,7 +151,7 @@ impl Channel {
             let is_unprotected = self.encryption.is_encrypted() && text != ENCRYPTED;
             self.events.push_back(Event::Notice { text: self.outside_text(text), is_unprotected });
         }
-        self.settling.handle_complete(now, self.sender.rtt().smoothed());
+        self.settling.handle_complete(now, self.sender.rtt().sampled());
         match self.handshake.session().cloned() {
             Some(kind) => self.become_ready(kind),
             None => self.close(CloseReason::UnknownSession),

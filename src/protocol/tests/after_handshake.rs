@@ -32,6 +32,11 @@ fn sent(channel: &mut Channel, mut now: Instant, until: Instant) -> Vec<(Instant
 
 /// A channel whose handshake has just completed, at the time given back; our response was acknowledged after `rtt`.
 fn completed(rate: u32, rtt: Duration) -> (Channel, Instant) {
+    completed_in_order(rate, rtt, true)
+}
+
+/// The same; with `is_acknowledged` false the acknowledgement is still to come.
+fn completed_in_order(rate: u32, rtt: Duration, is_acknowledged: bool) -> (Channel, Instant) {
     let start = Instant::now() + START;
     let mut channel = Channel::new(Config { message_rate: rate, ..Config::default() }, 1);
     channel.handle_open(start, 0, "token");
@@ -42,7 +47,9 @@ fn completed(rate: u32, rtt: Duration) -> (Channel, Instant) {
     channel.handle_frame(start, data(0, PayloadType::HandshakeRequest, request));
     assert_eq!(sent(&mut channel, start, start).len(), 1);
     let now = start + rtt;
-    channel.handle_frame(now, ack(0));
+    if is_acknowledged {
+        channel.handle_frame(now, ack(0));
+    }
     channel.handle_frame(now, data(1, PayloadType::HandshakeComplete, b"{}"));
     assert!(matches!(channel.poll_event(), Some(Event::Ready(SessionKind::Port(_)))));
     (channel, now)
@@ -90,6 +97,19 @@ fn a_long_path_costs_no_time() {
     let (mut channel, now) = completed(900, 25 * MS);
     channel.send(Input::Bytes(Bytes::from_static(b"x")));
     assert_eq!(sent(&mut channel, now, now).len(), 1);
+}
+
+/// The agent sends both at the same time, from two threads.
+#[test]
+fn an_acknowledgement_after_the_end_of_the_handshake_changes_nothing() {
+    for (rtt, waits) in [(MS, 19 * MS), (15 * MS, 5 * MS), (25 * MS, Duration::ZERO)] {
+        let (mut channel, now) = completed_in_order(900, rtt, false);
+        assert!(channel.is_held(), "the round trip is unknown");
+        channel.send(Input::Bytes(Bytes::from_static(b"x")));
+        assert_eq!(sent(&mut channel, now, now), []);
+        channel.handle_frame(now, ack(0));
+        assert_eq!(sent(&mut channel, now, now + 20 * MS), [(now + waits, PayloadType::Output)]);
+    }
 }
 
 #[test]
