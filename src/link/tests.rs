@@ -7,10 +7,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
 use super::{Config, GaveUp, LinkEvent, OpenError, OpenFailure};
+use crate::protocol::message::{Message as Envelope, MessageType, PayloadType};
 use crate::protocol::tests::virtual_network::{
     Client, MS, Outcome, Packet, Traffic, Wire, World, every, noise,
 };
-use crate::protocol::{Channel, Event};
+use crate::protocol::{Channel, Event, Input};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -374,4 +375,68 @@ fn long_outages_are_outlasted() {
         let outcome = deliver(seed, wire, &upload, &traffic(9, 1_000, (1..8).map(|n| SECOND * 350 * n)));
         assert!(outcome.client.lost_and_back().iter().all(|(lost, back)| *back - *lost < SECOND * 300));
     }
+}
+
+fn from_agent(sequence: i64, payload_type: PayloadType, payload: &'static [u8]) -> Message {
+    let message = Envelope {
+        message_type: MessageType::OutputStreamData,
+        created_ms: 0,
+        sequence,
+        flags: 0,
+        id: uuid::Uuid::nil(),
+        payload_type,
+        payload: Bytes::from_static(payload),
+    };
+    Message::Binary(message.encode())
+}
+
+/// A session may have kept its input back until then.
+#[test]
+fn input_is_wanted_again_when_the_agent_has_had_its_time() {
+    let start = Instant::now();
+    let mut connection = Connection::new(start, Config::default(), "host".into(), 1);
+    assert!(connection.poll_attempt(start).is_some());
+    connection.handle_opened(start, SystemTime::UNIX_EPOCH, "token", None);
+    let request = br#"{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"InteractiveCommands"}}]}"#;
+    connection.handle_message(start, from_agent(0, PayloadType::HandshakeRequest, request));
+    while connection.poll_transmit(start).is_some() {}
+    connection.handle_message(start, from_agent(1, PayloadType::HandshakeComplete, b"{}"));
+    while connection.poll_event(true).is_some() {}
+    connection.channel_mut().send(Input::Bytes(Bytes::from_static(b"x")));
+    let (mut now, mut is_wanted) = (start, false);
+    while !is_wanted && now < start + SECOND {
+        while connection.poll_transmit(now).is_some() {}
+        now = connection.poll_timeout(true).expect("a deadline").0;
+        connection.handle_timeout(now, true);
+        is_wanted = std::iter::from_fn(|| connection.poll_event(true))
+            .any(|event| matches!(event, LinkEvent::WantsInput));
+    }
+    assert!(is_wanted && now <= start + Duration::from_millis(20), "{:?}", now - start);
+}
+
+/// The service sends, and reads nothing itself: neither acknowledgements nor pings.
+#[test]
+fn a_websocket_that_takes_no_acknowledgements_is_not_silent() {
+    let start = Instant::now();
+    let mut connection = Connection::new(start, Config::default(), "host".into(), 1);
+    assert!(connection.poll_attempt(start).is_some());
+    connection.handle_opened(start, SystemTime::UNIX_EPOCH, "token", None);
+    for sequence in 0.. {
+        if !connection.wants_frames() {
+            break;
+        }
+        connection.handle_message(start, from_agent(sequence, PayloadType::Output, b"x"));
+        while connection.poll_event(true).is_some() {}
+    }
+    connection.channel_mut().send(Input::Bytes(Bytes::from_static(b"y")));
+    for second in 0..600 {
+        connection.handle_timeout(start + SECOND * second, true);
+        assert!(connection.is_open(), "silent after {second} s");
+    }
+    // Acknowledgements are written: the frames that wait are read, or missed.
+    let now = start + SECOND * 600;
+    while connection.poll_transmit(now).is_some() {}
+    connection.handle_timeout(now, true);
+    connection.handle_timeout(now + SECOND * 60, true);
+    assert!(!connection.is_open());
 }
