@@ -119,8 +119,9 @@ fn verbose_logs_each_step_and_json_each_event() {
     let finished = run_with_input(&mut plugin(&world(&sim), &["shell", TARGET, "-v"]), b"exit\n");
     finished.assert_ok();
     assert!(finished.errors().contains("ssm:StartSession"), "{}", finished.errors());
-    let finished = run_with_input(&mut plugin(&world(&sim), &["shell", TARGET, "--json"]), b"exit\n");
+    let finished = run_with_input(&mut plugin(&world(&sim), &["shell", TARGET, "--json", "-v"]), b"exit\n");
     let errors = finished.errors();
+    assert!(errors.contains(r#""event":"log","text":"#) && errors.contains("ssm:StartSession"), "{errors}");
     for line in errors.lines() {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }

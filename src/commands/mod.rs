@@ -88,7 +88,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     }
     let log = match common.verbose {
         0 => logging::start(settings, name),
-        verbosity => logging::to_stderr(verbosity).map(Some),
+        verbosity => logging::to_stderr(verbosity, output::log_form(settings)).map(Some),
     };
     let _log = log.unwrap_or_else(|reason| {
         failure::report(settings, &reason);

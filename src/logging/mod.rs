@@ -3,6 +3,7 @@
 //! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped, and their number is
 //! written. Each line names the session, since several plugins append to one file.
 
+mod form;
 mod queue;
 
 use std::fmt::{Debug, Write as _};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_subscriber::field::MakeExt;
@@ -22,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use self::form::LineForm;
 use self::queue::QueueGuard;
 use crate::files;
 use crate::printable::OneLine;
@@ -44,19 +47,23 @@ pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, Stri
 }
 
 /// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say. Nothing waits for
-/// a reader of stderr.
+/// a reader of stderr. `form` makes the lines of tools.
 ///
 /// # Errors
 /// When there can be no thread.
-pub(crate) fn to_stderr(verbosity: u8) -> Result<Guard, String> {
+pub(crate) fn to_stderr(verbosity: u8, form: Option<fn(&str) -> Bytes>) -> Result<Guard, String> {
     let level = match verbosity {
         0 | 1 => Level::INFO,
         2 => Level::DEBUG,
         _ => Level::TRACE,
     };
     let is_wanted = move |metadata: &Metadata<'_>| may_be_logged(metadata) && *metadata.level() <= level;
+    let sink: Box<dyn Write + Send> = match form {
+        Some(form) => Box::new(LineForm::new(io::stderr(), form)),
+        None => Box::new(io::stderr()),
+    };
     let (writer, guard) =
-        queue::start(io::stderr(), Clock).map_err(|error| format!("logging is disabled: {error}"))?;
+        queue::start(sink, Clock).map_err(|error| format!("logging is disabled: {error}"))?;
     let lines = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)

@@ -28,6 +28,11 @@ pub(crate) fn set_panic_form(settings: &Settings) {
     }
 }
 
+/// Returns the form of log lines on stderr where the settings want JSON there.
+pub(crate) fn log_form(settings: &Settings) -> Option<fn(&str) -> Bytes> {
+    (settings.status == When::Json).then_some(|line| Status::Log { text: line.to_owned() }.json())
+}
+
 /// A line for stderr about something that has gone wrong outside of a session, as the settings want it.
 pub(crate) fn failure_line(settings: &Settings, text: &str) -> Bytes {
     match settings.status {

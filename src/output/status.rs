@@ -111,6 +111,8 @@ events! {
         of: Subject,
         text: String,
     }
+    /// A line of the log that the option -v of a command requests.
+    Log { text: String, }
     /// An error.
     Failure { text: String, }
     /// The end of the program. The reason may be empty.
@@ -198,6 +200,7 @@ impl Status {
             | Status::SessionStarted { .. }
             | Status::ConnectionOpened { .. }
             | Status::ConnectionClosed { .. }
+            | Status::Log { .. }
             | Status::DestinationRefused { .. }
             | Status::End { .. } => None,
         }
@@ -343,6 +346,7 @@ mod tests {
             Status::DestinationRefused { destination },
             Status::ReaderStalled { of: of.clone() },
             Status::Message { of, text: text.clone() },
+            Status::Log { text: text.clone() },
             Status::Failure { text },
             Status::End { cause: Cause::Closed, reason },
         ]
