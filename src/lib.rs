@@ -85,7 +85,7 @@
 //! asked for more → [`smux::Session::send`], a bounded queue per stream →
 //! [`smux::Session::poll_transmit`], which fills messages across streams, in turns → the channel as above.
 //! Downwards [`smux::Session::handle_bytes`] gives each stream's bytes to its connection's queue; one slow
-//! reader stops nobody until it holds 64 MiB of memory (all together: 256 MiB; `SSM_PLUGIN_BUFFER`), then its session waits.
+//! reader stops no other until it holds 64 MiB of memory (all together: 256 MiB; `SSM_PLUGIN_BUFFER`), then its session waits.
 //! Nothing is dropped. Sessions, and connections with the place of each, are tables of one state machine (`session::port::core`).
 //!
 //! *At the other end* the agent resolves the destination's name once, when the session begins, and dials those addresses

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     session_manager_plugin::main()
 }
 
-/// On a thread of its own: Windows gives the first one [1 MiB of stack][size], and a session's futures, not optimized,
+/// On a separate thread: Windows gives the first one [1 MiB of stack][size], and a session's futures, not optimized,
 /// overflow that.
 ///
 /// [size]: https://learn.microsoft.com/en-us/windows/win32/procthread/thread-stack-size

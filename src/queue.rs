@@ -136,7 +136,7 @@ impl Block {
 const MIN_BLOCK: usize = 1 << 10;
 /// The largest block, in bytes.
 const MAX_BLOCK: usize = 64 << 10;
-/// Memory of a block beside its bytes: its cell, in a deque that may be half empty, and the allocator's header.
+/// Memory of a block in addition to its bytes: its cell, in a deque that may be half empty, and the allocator's header.
 const BLOCK_COST: usize = 2 * size_of::<Block>() + 16;
 /// Bytes that are written at once.
 const BATCH: usize = 64 << 10;

@@ -20,7 +20,7 @@ impl<T> Clone for Spool<T> {
 }
 
 impl<T> Spool<T> {
-    /// Queues an entry that holds `size` bytes of memory beside itself, if there is room.
+    /// Queues an entry that holds `size` bytes of memory in addition to itself, if there is room.
     pub(crate) fn push(&self, size: usize, entry: impl FnOnce() -> T) {
         let mut state = self.0.lock();
         let size = size + cost_of_an_entry::<T>();
@@ -154,7 +154,7 @@ struct State<T> {
     is_written: bool,
 }
 
-/// Memory of an entry beside what it refers to: its cell, in a deque that may be half empty, and the allocator's header.
+/// Memory of an entry in addition to what it refers to: its cell, in a deque that may be half empty, and the allocator's header.
 const fn cost_of_an_entry<T>() -> usize {
     2 * size_of::<(usize, T)>() + 16
 }

@@ -168,7 +168,7 @@ impl Client {
     /// A new token and a new stream URL for a session.
     ///
     /// # Errors
-    /// See [`AwsError`]; [`ErrorKind::SessionGone`] also when the service gives no token, which is its way to say that
+    /// See [`AwsError`]; [`ErrorKind::SessionGone`] also when the service returns no token, which is how it reports that
     /// the session has timed out.
     pub async fn resume(&self, session_id: &str) -> Result<StartSessionOutput, AwsError> {
         const CALL: &str = "ssm:ResumeSession";
@@ -348,7 +348,7 @@ impl Client {
         let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
         if self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
             // Each time: the files are read again below, and may have been fixed since. Not under the lock: an
-            // opening that is given up meanwhile is not polled any more, and its session has still to be ended.
+            // opening that is given up is no longer polled, and its session still has to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
         let loaded =

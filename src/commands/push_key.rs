@@ -74,7 +74,7 @@ async fn known() -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-/// A public key's file, or the private one beside which it is.
+/// A public key's file, or the private one next to it.
 fn from_file(file: &str) -> Result<String, Failure> {
     let path = in_home(file);
     if path.extension().is_some_and(|extension| extension == "pub") {

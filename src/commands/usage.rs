@@ -118,7 +118,7 @@ pub(crate) struct CommandManual {
     /// The program's name, the command and its arguments.
     pub usage: String,
     pub about: String,
-    /// One line for each argument of its own.
+    /// One line for each argument that is not common to all commands.
     pub arguments: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Events that a link gives to its session.
+//! Events that a link passes to its session.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
 //! | `tcp`, `proxy`, `connector`, `tls`, `stream`, `websocket` | the layers of one attempt; `open_socket`: what it opened |
 //!
-//! [`Link::next`] is one poll function, which polls an attempt beside the rest: nothing waits for anything else. (An
+//! [`Link::next`] is one poll function, which polls an attempt alongside the rest: nothing waits for anything else. (An
 //! `async fn next` that awaited its flush before it read deadlocked when both ends flooded a small socket.)
 
 mod backoff;
@@ -70,7 +70,7 @@ use crate::protocol::{Capabilities, DataKey, Input, Stats};
 
 /// A data channel with its websocket, which it opens, keeps alive and opens again.
 ///
-/// [`Link::next`] does all the work: nothing is sent, received or opened while nobody waits in it. Call it in a loop
+/// [`Link::next`] does all the work: nothing is sent, received or opened unless it is polled. Call it in a loop
 /// until [`LinkEvent::GaveUp`] or [`Event::Closed`](crate::protocol::Event::Closed), alongside whatever else the session
 /// waits for; dropping the future loses nothing. Between two calls [`Link::send`] takes input while
 /// [`Link::wants_input`]. [`Link::close`] ends it.
@@ -78,7 +78,7 @@ use crate::protocol::{Capabilities, DataKey, Input, Stats};
 pub struct Link {
     connection: Connection,
     socket: Option<Box<OpenSocket>>,
-    /// The attempt under way. A silent websocket stays beside it.
+    /// The attempt under way. A silent websocket is kept in the meantime.
     opening: Option<Opening>,
     /// `None` where no websocket can be opened.
     opener: Option<Opener>,

@@ -23,7 +23,7 @@ pub struct Network {
     connector: Option<Arc<dyn Connector>>,
 }
 
-/// The hosts that stream URLs lead to beside AWS's.
+/// The hosts that stream URLs may lead to, in addition to AWS's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamHosts {
     /// One more host that a stream URL may name.
@@ -85,7 +85,7 @@ impl Network {
     /// The TLS configuration, read at the first call and shared from then on.
     ///
     /// # Errors
-    /// When there is nobody to trust, or the CA bundle cannot be used.
+    /// When there is no certificate to trust, or the CA bundle cannot be used.
     pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>, TrustError> {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
@@ -94,7 +94,7 @@ impl Network {
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 
-    /// The PEM file trusted instead of the system's store, for clients with a trust store of their own.
+    /// The PEM file trusted instead of the system's store, for clients with a separate trust store.
     pub fn ca_bundle(&self) -> Option<&Path> {
         self.ca_bundle.as_deref()
     }
@@ -104,7 +104,7 @@ impl Network {
         self.changes.subscribe(self.connector.is_none())
     }
 
-    /// Returns the connector, if the network has one of its own.
+    /// Returns the connector, if the network has one.
     pub(super) fn connector(&self) -> Option<&Arc<dyn Connector>> {
         self.connector.as_ref()
     }

@@ -40,7 +40,7 @@ pub enum ConnectError {
 /// once, and notices a path that is dead.
 ///
 /// # Errors
-/// When no address answers. Sets no limit of time of its own.
+/// When no address answers. Sets no time limit.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let bare = host::without_brackets(host);
     let addresses = tokio::net::lookup_host((bare, port))
@@ -115,7 +115,7 @@ const MAX_ADDRESSES: usize = 16;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Time that sent bytes may stay unacknowledged by the peer's system. Twice the usual time between websocket
-/// pings: a slow network keeps its connection, and a dead one is noticed even when nobody reads pongs.
+/// pings: a slow network keeps its connection, and a dead one is noticed even when pongs are not read.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -144,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_address_is_followed_by_the_next_at_once() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        // Bound, so that nobody else gets the port, and not listening.
+        // Bound, so that no other process gets the port, and not listening.
         let closed = tokio::net::TcpSocket::new_v4().unwrap();
         closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let refusing = closed.local_addr().unwrap();

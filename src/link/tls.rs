@@ -109,7 +109,7 @@ where
     TlsConnector::from(config).connect(name, stream).await
 }
 
-/// A failed handshake in the words of somebody who can do something about it.
+/// Explains a failed handshake to a user who can fix it.
 pub(super) fn explain(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let Some(rustls::Error::InvalidCertificate(reason)) = inner else { return error.to_string() };

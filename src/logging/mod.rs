@@ -1,6 +1,6 @@
 //! Diagnostics to a file, off by default; never to stdout.
 //!
-//! Written by a thread of its own from a bounded queue: lines are lost rather than a session stopped, and their number is
+//! Written by a separate thread from a bounded queue: lines are lost rather than a session stopped, and their number is
 //! written. Each line names the session, since several plugins append to one file.
 
 mod form;

@@ -11,7 +11,7 @@ use crate::spool::{self, Outlet, Spool, SpoolGuard};
 /// Keeps the log's thread going; the rest is written when it is dropped.
 pub(super) type QueueGuard = SpoolGuard<Vec<u8>>;
 
-/// Starts the thread that writes to `disk`. `stamp` begins the lines of its own.
+/// Starts the thread that writes to `disk`. `stamp` begins the thread's own lines.
 ///
 /// # Errors
 /// When there can be no thread.

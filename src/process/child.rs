@@ -60,7 +60,7 @@ pub(crate) fn stop() {
 
 /// Returns whether a terminal's keys send their signals to this process and to the commands that it runs.
 pub(crate) fn is_in_foreground() -> bool {
-    // SAFETY: `tcgetpgrp` takes and gives numbers only.
+    // SAFETY: `tcgetpgrp` takes and returns numbers only.
     let foreground = [0, 1, 2].map(|descriptor| unsafe { libc::tcgetpgrp(descriptor) });
     foreground.contains(&super::group())
 }

@@ -41,7 +41,7 @@ pub(crate) fn check_descriptors() -> io::Result<()> {
     })
 }
 
-/// Registers the descriptor with the runtime, so that its readiness can be awaited; gives it back where that is impossible
+/// Registers the descriptor with the runtime, so that its readiness can be awaited; returns it where that is impossible
 /// (a file).
 ///
 /// # Errors

@@ -6,13 +6,13 @@ use rustix::process::Pid;
 
 /// Our process group.
 pub(crate) fn group() -> libc::pid_t {
-    // SAFETY: `getpgrp` takes and gives a number only.
+    // SAFETY: `getpgrp` takes and returns a number only.
     unsafe { libc::getpgrp() }
 }
 
 /// The group of another process; `None` if there is no such process.
 pub(crate) fn group_of(id: Pid) -> Option<libc::pid_t> {
-    // SAFETY: `getpgid` takes and gives numbers only.
+    // SAFETY: `getpgid` takes and returns numbers only.
     let group = unsafe { libc::getpgid(id.as_raw_pid()) };
     (group >= 0).then_some(group)
 }

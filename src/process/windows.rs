@@ -123,7 +123,7 @@ pub(crate) fn is_exclusive(socket: &impl AsRawSocket) -> io::Result<bool> {
     if result == 0 { Ok(value != 0) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs `change` on this process's command line, which is memory of its own that the system shows to other processes.
+/// Runs `change` on this process's command line, in the memory that the system shows to other processes.
 pub(super) fn with_command_line<T>(change: impl FnOnce(&mut [u16]) -> T) -> Option<T> {
     // SAFETY: takes no pointers.
     let start = unsafe { GetCommandLineW() }.cast_mut();

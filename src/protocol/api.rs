@@ -75,7 +75,7 @@ pub enum Transmit {
 pub enum Input {
     /// User data. Small pieces are joined, large ones cut.
     Bytes(Bytes),
-    /// User data that goes at once, in a message of its own, while [`Channel::is_settling`](super::Channel::is_settling): the
+    /// User data that is sent at once, in a separate message, while [`Channel::is_settling`](super::Channel::is_settling): the
     /// agent may take it or ignore it, and is sent a repetition after [`Event::Listening`] that counts in the second case only.
     Tentative(Bytes),
     /// The terminal's size.

@@ -19,7 +19,7 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 enum Piece {
     Bytes(Bytes),
-    /// User data in a message of its own.
+    /// User data in a separate message.
     Tentative(Bytes),
     Message(PayloadType, Bytes),
 }

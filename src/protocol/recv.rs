@@ -1,7 +1,7 @@
 //! The reliable half of receiving: order, duplicates, early messages.
 //!
 //! Every message that is taken is acknowledged, duplicates too: an agent resends only its oldest unacknowledged
-//! message, so one lost acknowledgement that is never repeated would block it for ever (smp#139).
+//! message, so one lost acknowledgement that is never repeated would block it forever (smp#139).
 
 use std::collections::BTreeMap;
 

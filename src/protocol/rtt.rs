@@ -75,7 +75,7 @@ const GRANULARITY: Duration = Duration::from_millis(10);
 /// The agent's lower bound. An acknowledgement waits for the destination to take the data, so less would resend
 /// into every hiccup of a server.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Theirs is 1 s, which on a path slower than that resends everything for ever.
+/// Theirs is 1 s, which on a path slower than that resends everything forever.
 const MAX_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

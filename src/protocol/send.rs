@@ -174,7 +174,7 @@ impl Sender {
         Some(AckOutcome { bytes: entry.payload, sample })
     }
 
-    /// Finds lost messages and gives the time at which the latest of them was sent, if there are any.
+    /// Finds lost messages and returns the time at which the latest of them was sent, if there are any.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
         let mut latest_loss = None;
         if self.timeout_at().is_some_and(|at| at <= now) {
@@ -323,7 +323,7 @@ impl Sender {
 
     /// Returns the round-trip time that an acknowledgement shows. Of a message that was sent again it is not
     /// known which sending it answers (Karn's rule), with two exceptions, without which a path that is, or has
-    /// become, slower than the timeout would have everything sent twice for ever. An acknowledgement that comes
+    /// become, slower than the timeout would have everything sent twice forever. An acknowledgement that comes
     /// much sooner after the last transmission than any has come so far answers the one before. And before the
     /// first sample, a time that may be too long is better than none.
     fn round_trip(&self, now: Instant, entry: &Entry) -> Option<Duration> {

@@ -27,7 +27,7 @@ pub(super) enum End {
     Finished,
     /// The reader of stdout is gone.
     ReaderGone,
-    /// A signal ended a port session, which has a message of its own for that.
+    /// A signal ended a port session, which has a separate message for that.
     Interrupted,
     /// A signal, an escape or the death of our parent asked for it.
     Terminated,
@@ -209,7 +209,7 @@ async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
 }
 
 /// Sends the flag when all before it is acknowledged, and waits for its acknowledgement. That wait is short, and no
-/// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it for ever,
+/// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it forever,
 /// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7).
 async fn agent_has_taken_it(link: &mut Link) -> bool {
     let until = Instant::now() + FLAG_TIMEOUT;

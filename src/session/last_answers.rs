@@ -9,7 +9,7 @@
 //! | stdin, any other remote | [`STDIN_QUIET`] | `printf … \| plugin`: the server may think before it answers |
 //! | a connection of an agent that carries one | [`BASIC_QUIET`] | the same; the next client takes the place at once |
 //!
-//! The streams of `port::streams` have a time of their own.
+//! The streams of `port::streams` have a separate time.
 
 use std::time::Duration;
 

@@ -50,7 +50,7 @@ impl LiveSession {
         poll_fn(|cx| self.poll_open(cx)).await
     }
 
-    /// As [`LiveSession::open`]. A data key is requested alongside the link: pings go on meanwhile.
+    /// As [`LiveSession::open`]. A data key is requested alongside the link: pings continue.
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Opening> {
         loop {
             if let Some(request) = &mut self.data_key

@@ -67,7 +67,7 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// Returns whether trying again may help by itself: the instance is still starting, the network is down.
+    /// Returns whether another attempt may succeed without a change: the instance is still starting, the network is down.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             StartError::Aws(error) => {

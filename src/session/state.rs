@@ -52,7 +52,7 @@ impl Session {
         self.console.announce(&Status::message(text));
     }
 
-    /// Separates the session, which can be run or ended by itself, from the caller's side.
+    /// Separates the session, which can be run or ended alone, from the caller's side.
     pub(super) fn split(self) -> (LiveSession, Front) {
         let Session { live, settings, console, watch, starter, ports, .. } = self;
         let id = live.id.clone();

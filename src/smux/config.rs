@@ -41,7 +41,7 @@ impl Config {
 }
 
 /// Four messages of 1,024 bytes with the header: 0.2 % of overhead (0.8 % for a frame a message), and at 900
-/// messages a second nobody waits longer than 4.4 ms for another stream's frame (smux's own 32 KiB: 36 ms).
+/// messages a second no stream waits longer than 4.4 ms for another stream's frame (smux's own 32 KiB: 36 ms).
 const DEFAULT_MAX_FRAME: u16 = (4 * 1024 - HEADER_LEN) as u16;
 
 /// The agent's smux lets 1,024 streams wait for its accept loop and then stops reading.

@@ -78,7 +78,7 @@ impl Drop for RawMode {
 /// Gives the terminal its settings back if [`RawMode`] changed them. At any time, from any thread, as
 /// often as one likes.
 ///
-/// In the background only if nobody has set it since: a shell that finds its job gone either sets the terminal for
+/// In the background only if it has not been set since: a shell that finds its job gone either sets the terminal for
 /// itself, and then it is the shell's, or takes it as it is, and then it must not stay raw. Bash does the latter when
 /// the job has ended by itself (`timeout --foreground … aws …`). Its line editor may be faster than we are: then we let it
 /// finish its line first ([`settled`]).
@@ -124,7 +124,7 @@ struct SavedMode {
 }
 
 impl SavedMode {
-    /// Applies `mode` at once (waiting for the output to drain could wait for ever), also in the background.
+    /// Applies `mode` at once (waiting for the output to drain could wait forever), also in the background.
     fn apply(&self, mode: &Termios) -> io::Result<()> {
         Ok(without(libc::SIGTTOU, || tcsetattr(&self.fd, OptionalActions::Now, mode))?)
     }
@@ -135,7 +135,7 @@ impl SavedMode {
         tcgetattr(&self.fd).is_ok_and(|now| modes(&now) == modes(&self.raw))
     }
 
-    /// Returns whether somebody has changed our modes and will put them back: readline switches signals on, but
+    /// Returns whether another program has changed our modes and will put them back: readline switches signals on, but
     /// leaves the extensions (IEXTEN) off if it finds them off. All other modes that we meet have them on.
     fn is_being_edited(&self) -> bool {
         let has_extensions = |mode: &Termios| mode.local_modes.contains(LocalModes::IEXTEN);
@@ -177,14 +177,14 @@ pub(super) fn is_same_terminal(one: impl AsFd, other: impl AsFd) -> bool {
 }
 
 fn is_controlling(terminal: BorrowedFd<'_>) -> bool {
-    // SAFETY: `tcgetsid` takes and gives numbers only; the descriptor is open.
+    // SAFETY: `tcgetsid` takes and returns numbers only; the descriptor is open.
     unsafe { libc::tcgetsid(terminal.as_raw_fd()) >= 0 }
 }
 
 /// Returns whether another process group has the terminal. False if it is not the controlling one. Group 0
 /// stands for every group whose leader is in another PID namespace; if ours is such a group, 0 counts as ours.
 pub(super) fn in_background(terminal: impl AsFd) -> bool {
-    // SAFETY: `tcgetpgrp` takes and gives numbers only; the descriptor is open.
+    // SAFETY: `tcgetpgrp` takes and returns numbers only; the descriptor is open.
     let foreground = unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) };
     foreground >= 0 && foreground != process::group()
 }

@@ -112,7 +112,7 @@ fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// The thread ends with the input, or when the source is dropped, which wakes it. It takes nothing from
-/// a terminal that nobody will read.
+/// a terminal that will not be read.
 fn reader_thread(fd: OwnedFd) -> io::Result<Source> {
     let (sender, chunks) = mpsc::channel(STDIN_CHUNKS);
     let (woken, wake) = io::pipe()?;

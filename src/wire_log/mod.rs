@@ -126,7 +126,7 @@ impl Recorder {
         self.line(json!({"event": event, "reason": reason}));
     }
 
-    /// Queues an entry with `size` bytes of its own, if there is room.
+    /// Queues an entry with `size` bytes, if there is room.
     fn push(&self, size: usize, what: impl FnOnce() -> What) {
         let ms = ms_since(self.shared.start);
         self.shared.queue.push(size + HEADERS, || Entry { ms, channel: self.channel, what: what() });
@@ -231,7 +231,7 @@ fn ms_since(start: Instant) -> u64 {
 const FORMAT: u32 = 1;
 /// Bytes of memory of what may wait for the disk.
 const WIRE_LOG_QUEUE: usize = 16 << 20;
-/// Memory of a frame or a line beside its bytes: the allocator's headers.
+/// Memory of a frame or a line in addition to its bytes: the allocator's headers.
 const HEADERS: usize = 64;
 /// Memory of a line's value, as a multiple of its text.
 const VALUE_COST: usize = 4;

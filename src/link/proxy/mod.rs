@@ -62,7 +62,7 @@ impl ProxySettings {
         }
     }
 
-    /// The proxy for calls to AWS, beside a session at `url`: as the user wrote it, so that it may hold a password.
+    /// The proxy for calls to AWS, alongside a session at `url`: as the user wrote it, so that it may hold a password.
     ///
     /// A value that is not a proxy's URL is returned all the same if the user set it for `https`, to be refused with its
     /// reason; but not where the session's own host is exempt, or if it is `ALL_PROXY`'s: the AWS CLI has made its calls
@@ -232,7 +232,7 @@ pub enum ProxyError {
         /// The TLS library's error message.
         error: std::io::Error,
     },
-    /// There is nobody to trust.
+    /// There is no certificate to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The proxy refused the tunnel.
@@ -309,7 +309,7 @@ impl Proxy {
         self.intercept.uri().port_u16().unwrap_or(self.kind.default_port())
     }
 
-    /// Asks for a tunnel (`CONNECT`, RFC 9110 section 9.3.6) and gives the stream back once there is one.
+    /// Asks for a tunnel (`CONNECT`, RFC 9110 section 9.3.6) and returns the stream once there is one.
     async fn tunnel<S>(&self, stream: S, to: &str) -> Result<S, ProxyError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -457,7 +457,7 @@ fn words(error: &hyper::Error) -> String {
 
 /// A scheme without the protocol's version.
 const SOCKS: &str = "socks://";
-/// Stands for every proxy where only the exemptions are asked for.
+/// Placeholder for any proxy where only the exemptions matter.
 const ANY_PROXY: &str = "http://proxy.invalid";
 /// Never reached through a proxy.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];

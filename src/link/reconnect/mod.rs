@@ -9,7 +9,7 @@
 //!
 //! A websocket counts as proven to work when the service has sent a frame of the data channel or has answered a ping on
 //! it. One that was closed before that resets neither the deadline nor the backoff, so a service that accepts and closes at
-//! once is not asked for ever.
+//! once is not called forever.
 
 mod pace;
 #[cfg(test)]
@@ -174,7 +174,7 @@ impl Reconnect {
     pub(super) fn handle_lost(&mut self, now: Instant, reason: String) -> Option<LinkEvent> {
         let Phase::Open { since, is_proven } = self.phase else { return None };
         self.lost_since = Some(since);
-        // A socket that was closed at once must not be followed by another at once, for ever.
+        // A socket that was closed at once must not be followed by another at once, forever.
         if is_proven && now.saturating_duration_since(since) >= STEADY_AFTER {
             self.pace.reset();
         }

@@ -1,6 +1,6 @@
 //! The process that called us, and whether its death ends us.
 //!
-//! Only the AWS CLI's does: it waits for us on a user's behalf, and when it is killed nobody is left who could end the
+//! Only the AWS CLI's does: it waits for us on a user's behalf, and when it is killed nothing is left that could end the
 //! session, while its port stays open (cli#5149). Every other caller may start us and leave: a shell's pipeline, `nohup`,
 //! `setsid`, a tool that writes a pid file, `ssh -f`.
 //!

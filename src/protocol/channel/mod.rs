@@ -64,7 +64,7 @@ enum State {
 
 /// The client's end of a data channel.
 ///
-/// A `Channel` owns no socket, clock or task: whoever drives it moves bytes and time. Its methods are of three kinds.
+/// A `Channel` owns no socket, clock or task: its driver moves bytes and time. Its methods are of three kinds.
 ///
 /// **What happens** is told with `handle_*`: [`handle_open`](Self::handle_open) when a websocket is open,
 /// [`handle_frame`](Self::handle_frame) for each binary frame on it, [`handle_lost`](Self::handle_lost) when it is gone,
@@ -85,7 +85,7 @@ enum State {
 /// **What the session does** is [`send`](Self::send), as long as [`wants_input`](Self::wants_input); the rest are
 /// questions.
 ///
-/// It lasts until [`Event::Closed`], after which there are no events, and `poll_transmit` gives what acknowledgements
+/// It lasts until [`Event::Closed`], after which there are no events, and `poll_transmit` returns what acknowledgements
 /// are left. A channel without a websocket waits as long as it is left to: giving up is the caller's decision.
 ///
 /// ```
@@ -175,7 +175,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel that has not been opened. `seed` gives message ids, the client id and nonce prefixes.
+    /// A channel that has not been opened. Message ids, the client id and nonce prefixes come from `seed`.
     pub fn new(config: Config, seed: u64) -> Channel {
         let mut random = fastrand::Rng::with_seed(seed);
         Channel {

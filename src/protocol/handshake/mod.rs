@@ -223,7 +223,7 @@ impl Handshake {
         Some((self.response(), cipher))
     }
 
-    /// Takes the agent's proof of the data key, once: whoever has it answered can have any ciphertext of the agent
+    /// Takes the agent's proof of the data key, once: a peer that gets it answered can have any ciphertext of the agent
     /// encrypted anew.
     ///
     /// # Errors

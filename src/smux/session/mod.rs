@@ -48,7 +48,7 @@ pub struct Counters {
 /// [`poll_event`](Self::poll_event): nothing else bounds them.
 ///
 /// **What goes** is asked for with [`poll_transmit`](Self::poll_transmit) whenever the carrier has room: after each of
-/// the other calls, and when room comes back. What it gives is taken for sent; every byte must arrive, in order.
+/// the other calls, and when room comes back. Data that it returns counts as sent; every byte must arrive, in order.
 /// Without keepalive [`poll_timeout`](Self::poll_timeout) is `None` and there is no clock to mind; with it,
 /// `handle_timeout` is due then, and `poll_transmit` after that. `now` never goes back.
 ///
@@ -58,7 +58,7 @@ pub struct Counters {
 /// until then and until [`Event::Fin`]; afterwards calls with it do nothing.
 ///
 /// It lasts until any method returns an [`Error`]: from then on opening and all `handle_*` return the same one, and there is
-/// nothing to send. The protocol has no message for its end: whoever drops a session must close its carrier, too.
+/// nothing to send. The protocol has no message for its end: when a session is dropped, its carrier must be closed as well.
 ///
 /// With keepalive, [`set_reading`](Self::set_reading) says when the owner stops taking bytes, so that the silence that it
 /// causes itself is not taken for a dead peer.

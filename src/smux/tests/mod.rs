@@ -4,7 +4,7 @@ mod interop;
 mod properties;
 mod tentative;
 
-/// The zero of virtual time: tests need some instant, and none of them lets it pass by itself.
+/// The zero of virtual time: tests need some instant, and none of them depends on real time.
 pub(super) fn epoch() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -42,7 +42,7 @@ fn set_nonblocking(fd: impl std::os::fd::AsFd) {
     fcntl_setfl(&fd, flags | OFlags::NONBLOCK).unwrap();
 }
 
-/// Reads exactly `count` bytes in another thread, so that the test itself never waits for ever.
+/// Reads exactly `count` bytes in another thread, so that the test itself never waits forever.
 fn read_in_background(mut from: impl Read + Send + 'static, count: usize) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

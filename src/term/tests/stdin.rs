@@ -120,7 +120,7 @@ async fn a_dropped_source_takes_nothing_from_the_terminal() {
     assert_eq!(next.recv_timeout(LONG).unwrap(), b"next\n");
 }
 
-/// A source that nobody reads holds back its writer.
+/// A source that is not read holds back its writer.
 #[tokio::test]
 async fn the_thread_reads_no_further_than_its_bound() {
     let (mut master, slave) = pty();

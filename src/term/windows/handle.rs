@@ -172,7 +172,7 @@ impl Event {
         if handle.is_null() {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the handle is open and nobody else's.
+        // SAFETY: the handle is open and owned here.
         Ok(Event(unsafe { OwnedHandle::from_raw_handle(handle) }))
     }
 

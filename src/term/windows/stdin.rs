@@ -50,13 +50,13 @@ impl Stdin {
 }
 
 impl Drop for Stdin {
-    /// Keys that nobody will read are left to who has the console after us.
+    /// Keys that will not be read are left to the console's next user.
     fn drop(&mut self) {
         self.stop.set();
     }
 }
 
-/// Hands on what comes until the end, an error, or until nobody wants it any more.
+/// Hands on what comes until the end, an error, or until the receiver is gone.
 fn read_all(source: &mut Source, stop: &Event, chunks: &Chunks) {
     loop {
         let chunk = match source.read(stop) {
