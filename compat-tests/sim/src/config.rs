@@ -40,6 +40,8 @@ pub struct Config {
     pub connected_after: Duration,
     /// Actions that IAM denies, such as `ssm:StartSession`.
     pub denied: Vec<String>,
+    /// Session documents of AWS that the region does not have.
+    pub missing_documents: Vec<String>,
     /// Every API call is refused with `ExpiredTokenException`.
     pub expired_token: bool,
     /// The file in which an SSH server finds the keys that SendSSHPublicKey has pushed, each for
@@ -97,6 +99,7 @@ impl Default for Config {
             instances: Vec::new(),
             connected_after: Duration::ZERO,
             denied: Vec::new(),
+            missing_documents: Vec::new(),
             expired_token: false,
             authorized_keys: None,
             key_lifetime: Duration::from_secs(60),

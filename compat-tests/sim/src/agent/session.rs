@@ -39,8 +39,10 @@ impl Session {
                 shell::Input::start(spec, sender, tasks).map(Session::Shell)
             }
             Document::NonInteractiveCommand { command, separate_output_stream } => {
-                command::Input::start(command, *separate_output_stream, &spec.options, sender, tasks)
-                    .map(Session::Command)
+                let is_known =
+                    version::compare(spec.options.agent_version(), FIRST_WITH_SEPARATE_OUTPUT).is_ge();
+                let separate = *separate_output_stream && is_known;
+                command::Input::start(command, separate, &spec.options, sender, tasks).map(Session::Command)
             }
             Document::PortForward { host, port, properties } => {
                 if properties.contains_key("host")
@@ -102,6 +104,8 @@ fn host_or_localhost(host: &str) -> String {
 const NO_PTY: &str = "Unable to start command: Failed to start pty: this simulator has none on Windows\n\n";
 /// The last agent version that carries one connection at a time (client source).
 const LAST_WITHOUT_MUX: &str = "3.0.196.0";
+/// Earlier agents ignore the property: release notes of 3.1.1511.0.
+const FIRST_WITH_SEPARATE_OUTPUT: &str = "3.1.1511.0";
 /// The first agent version that forwards to loopback addresses only where the document has no `host`.
 const FIRST_WITHOUT_LOOPBACK: &str = "3.3.4851.0";
 /// Agent source: `muxSupportedClientVersion`.

@@ -29,6 +29,10 @@ pub(super) fn start_session(service: &Arc<Service>, request: &StartSession) -> R
     let target = request.target.as_deref().ok_or_else(|| ApiError::missing("target"))?;
     let name = request.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
     let parameters = request.parameters.clone().unwrap_or_default();
+    if service.config.missing_documents.iter().any(|missing| missing == name) {
+        let message = format!("Document with name {name} does not exist.");
+        return Err(ApiError::new("InvalidDocument", message));
+    }
     let document = documents::resolve(name, &parameters, &service.config.documents)?;
     if !service.is_connected(target) {
         return Err(ApiError::new("TargetNotConnected", format!("{target} is not connected.")));
