@@ -93,6 +93,7 @@ fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) ->
         parent,
         style,
         ports: Ports::System,
+        script: None,
     }));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();

@@ -2,11 +2,14 @@
 
 use std::process::Stdio;
 
+use ssm_sim::Config;
+use ssm_sim::agent::AgentOptions;
+
 use super::{plugin, world};
 use crate::harness::TARGET;
 use crate::harness::net::eventually;
 use crate::harness::process::{Finished, Running, Signal, run, run_with_input};
-use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
+use crate::harness::sim::{assert_all_ended, sim, start, unpaced_sim};
 
 fn on_target(words: &[&str]) -> Finished {
     let sim = unpaced_sim();
@@ -47,6 +50,67 @@ fn five_megabytes_on_both_streams() {
     assert_eq!(finished.status.code(), Some(5));
     assert!(finished.stdout.len() == 5_000_000 && finished.stdout.iter().all(|byte| *byte == b'o'));
     assert!(finished.stderr.len() == 5_000_000 && finished.stderr.iter().all(|byte| *byte == b'e'));
+}
+
+/// Agents before 3.1.1511.0 put both streams into one file, and report no status.
+#[test]
+fn an_agent_without_separate_output_still_has_a_status() {
+    let agent = AgentOptions { version: Some("3.0.1390.0".to_owned()), ..AgentOptions::default() };
+    let sim = start(Config { agent, ..Config::default() });
+    for (words, text, status) in [
+        (&["sh", "-c", "echo out; echo err >&2; exit 3"][..], "out\nerr\n", 3),
+        (&["true"], "", 0),
+        (&["printf", "%s|", "a b", "$c"], "a b|$c|", 0),
+    ] {
+        let finished = run(&mut plugin(&world(&sim), &[&["run", TARGET, "--"][..], words].concat()));
+        assert_eq!((finished.text().as_str(), finished.status.code()), (text, Some(status)), "{words:?}");
+        assert_eq!(finished.errors(), "", "{words:?}");
+    }
+    let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "no-such-program"]));
+    assert_eq!(finished.status.code(), Some(127), "{}", finished.text());
+    assert_all_ended(&sim);
+}
+
+/// A region without the document: a shell, with our own marks around the command's output.
+#[test]
+fn a_region_without_the_document_runs_the_command_in_a_shell() {
+    let missing_documents = vec!["AWS-StartNonInteractiveCommand".to_owned()];
+    let sim = start(Config { missing_documents, ..Config::default() });
+    for (words, text, status) in [
+        (&["sh", "-c", "echo out; printf 'err\\n' >&2; exit 3"][..], "out\nerr\n", 3),
+        (&["printf", "%s|", "a b", "$c", "it's", "*", "ä", ""], "a b|$c|it's|*|ä||", 0),
+        (&["seq", "20000"], &(1..=20_000).map(|number| format!("{number}\n")).collect::<String>(), 0),
+        (&["cat"], "", 0),
+    ] {
+        let finished = run(&mut plugin(&world(&sim), &[&["run", TARGET, "--"][..], words].concat()));
+        assert!(finished.text() == text, "{words:?}: {:?} {}", finished.text(), finished.errors());
+        assert_eq!(finished.status.code(), Some(status), "{words:?}");
+        assert_eq!(finished.errors().matches("using a shell").count(), 1, "{}", finished.errors());
+    }
+    let finished = run(&mut plugin(&world(&sim), &["run", "-q", TARGET, "--", "no-such-program"]));
+    assert_eq!((finished.status.code(), finished.errors().as_str()), (Some(127), ""));
+    let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done";
+    let words = ["run", "-q", TARGET, "--", "sh", "-c", script];
+    let running = Running::spawn_without_stdin(&mut plugin(&world(&sim), &words));
+    running.stdout.wait_for("ready");
+    running.signal(Signal::INT);
+    let finished = running.finish();
+    assert_eq!((finished.status.code(), finished.text().as_str()), (Some(9), "ready\ncaught\n"));
+    let long = "x".repeat(2000);
+    let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "echo", &long]));
+    assert_eq!(finished.status.code(), Some(255));
+    assert!(finished.errors().contains("longer than a terminal's line"), "{}", finished.errors());
+    assert_all_ended(&sim);
+}
+
+#[test]
+fn windows_is_refused_by_name() {
+    let instances = vec!["i-0aaaaaaaaaaaaaaaa,name=win-1,platform=Windows".parse().expect("an instance")];
+    let sim = start(Config { instances, ..Config::default() });
+    let finished = run(&mut plugin(&world(&sim), &["run", "win-1", "--", "hostname"]));
+    assert_eq!(finished.status.code(), Some(255));
+    assert!(finished.errors().contains("the target is Windows"), "{}", finished.errors());
+    assert_eq!(sim.requests().start, 0);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     TargetNotConnected,
     /// The session is over.
     SessionGone,
+    /// There is no such session document in the region.
+    UnknownDocument,
     /// The service refuses the request for any other reason.
     Refused,
     /// The service asks for fewer calls.
@@ -120,6 +122,7 @@ fn kind_of(code: &str, status: u16) -> ErrorKind {
         | "IncompleteSignatureException" => ErrorKind::BadCredentials,
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => ErrorKind::Denied,
         "TargetNotConnected" => ErrorKind::TargetNotConnected,
+        "InvalidDocument" => ErrorKind::UnknownDocument,
         "DoesNotExistException" => ErrorKind::SessionGone,
         "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" => ErrorKind::Throttled,
         _ if status == 429 => ErrorKind::Throttled,

@@ -8,12 +8,12 @@ use url::Url;
 
 use super::failure::{Failure, SIGNAL_BASE, refused, report};
 use super::grammar::Common;
-use super::target;
+use super::target::{self, Found};
 use crate::aws::{self, AwsContext, AwsError, ErrorKind, StartSessionOutput};
 use crate::cli::StartSession;
 use crate::output::Style;
 use crate::process::{Signal, Signals};
-use crate::session::{self, Access, Outcome, Ports, Run};
+use crate::session::{self, Access, Outcome, Ports, Run, Script};
 use crate::settings::Settings;
 use crate::wire_log;
 
@@ -25,6 +25,8 @@ pub(super) struct Connection<'a> {
     access: Access,
     /// As StartSession takes it.
     pub target: String,
+    /// True if it is known to be Windows: if it was looked up.
+    pub is_windows: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -48,15 +50,16 @@ impl<'a> Connection<'a> {
             target: known.map(str::to_owned),
             ..AwsContext::default()
         };
-        let mut id = known.unwrap_or_default().to_owned();
+        let mut found = Found { id: known.unwrap_or_default().to_owned(), is_windows: false };
         let access = Access::new(settings, context, bundle, &url, async |aws: aws::Client| {
             if known.is_some() {
                 return Ok(aws);
             }
-            id = target::look_up(target, &aws).await?;
-            Ok::<_, Failure>(aws.for_target(&id))
+            found = target::look_up(target, &aws).await?;
+            Ok::<_, Failure>(aws.for_target(&found.id))
         });
-        Ok(Connection { common, settings, access: access.await?, target: id })
+        let access = access.await?;
+        Ok(Connection { common, settings, access, target: found.id, is_windows: found.is_windows })
     }
 
     /// The way to AWS.
@@ -84,11 +87,33 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// When it could not be started.
     pub(super) async fn run(&self, request: Value, style: Style) -> Result<Outcome, Failure> {
-        let opened = self.open(&request).await?;
-        Ok(self.run_opened(opened, request, style).await)
+        let opened = self.open(&request).await?.map_err(|error| refused(&error))?;
+        Ok(self.run_opened(opened, request, style, None).await)
     }
 
-    async fn run_opened(&self, opened: StartSessionOutput, request: Value, style: Style) -> Outcome {
+    /// Starts a session with a command whose status may be in its output, and runs it to its end. Returns the service's
+    /// error when it refuses the session.
+    ///
+    /// # Errors
+    /// When it could not be started for any other reason.
+    pub(super) async fn try_run(
+        &self,
+        request: Value,
+        script: Script,
+    ) -> Result<Result<Outcome, AwsError>, Failure> {
+        match self.open(&request).await? {
+            Ok(opened) => Ok(Ok(self.run_opened(opened, request, Style::Plain, Some(script)).await)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn run_opened(
+        &self,
+        opened: StartSessionOutput,
+        request: Value,
+        style: Style,
+        script: Option<Script>,
+    ) -> Outcome {
         let start = StartSession {
             session_id: opened.session_id,
             stream_url: opened.stream_url,
@@ -110,18 +135,18 @@ impl<'a> Connection<'a> {
         let recording = wire_log.as_ref().map(wire_log::Guard::recording);
         let access = Some(self.access.clone());
         let ports = Ports::System;
-        session::run(Run { start, access, settings, recording, parent: None, style, ports }).await
+        session::run(Run { start, access, settings, recording, parent: None, style, ports, script }).await
     }
 
     /// Starts a session; with `--wait`, as soon as the target is connected.
-    async fn open(&self, request: &Value) -> Result<StartSessionOutput, Failure> {
+    async fn open(&self, request: &Value) -> Result<Result<StartSessionOutput, AwsError>, Failure> {
         let mut signals = Signals::install().map_err(|error| Failure::new(error.to_string()))?;
         let deadline = self.common.wait.map(|wait| Instant::now() + wait);
         let mut pause = FIRST_PAUSE;
         let mut may_look_again = true;
         loop {
             let error = match self.attempt(request, &mut signals).await? {
-                Ok(opened) => return Ok(opened),
+                Ok(opened) => return Ok(Ok(opened)),
                 Err(error) => error,
             };
             match (error.kind, deadline) {
@@ -136,7 +161,7 @@ impl<'a> Connection<'a> {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 (ErrorKind::TargetNotConnected, _) => return Err(self.not_connected(&error).await),
-                _ => return Err(refused(&error)),
+                _ => return Ok(Err(error)),
             }
         }
     }

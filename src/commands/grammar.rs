@@ -368,8 +368,9 @@ fn trailing_command() -> Arg {
 fn run() -> Command {
     with_common(sub("run", "TARGET -- COMMAND [ARGUMENT]...", "Run a command and exit with its status."))
         .long_about(
-            "Runs a command on the target, with its arguments exactly as given, and exits with its status; 255 is a \
-             failure of our own. Its stdout and stderr stay separate. It gets no stdin.",
+            "Runs a command on a Linux or macOS target, with its arguments exactly as given, and exits with its status; 255 \
+             is a failure of our own. Its stdout and stderr stay separate, with SSM Agent 3.1.1511.0 or later. It gets no \
+             stdin.",
         )
         .arg(target())
         .arg(

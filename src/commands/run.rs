@@ -1,42 +1,89 @@
-//! `run`: one command, with separate streams and its own exit status.
+//! `run`: one command, with its own exit status.
 //!
-//! AWS-StartNonInteractiveCommand splits its `command` as a shell does and starts the first word, without a shell. So each
-//! argument is quoted. A POSIX shell in between, which the program replaces, turns a program that is not there into the
-//! status 127 that scripts expect; the agent itself would report 1. A signal's effect comes back as -1, whatever the
-//! signal was.
+//! AWS-StartNonInteractiveCommand splits its `command` as a shell does and starts the first word, without a shell and
+//! without stdin. So each argument is quoted. A POSIX shell in between, which the program replaces, turns a program that is
+//! not there into the status 127 that scripts expect; the agent itself would report 1. A signal's effect comes back as -1,
+//! whatever the signal was.
+//!
+//! | agent or region | streams | status |
+//! |---|---|---|
+//! | agents from 3.1.1511.0 on | separate | the agent's |
+//! | older agents: one file for both streams, which the shell in between sees | together | printed behind a mark |
+//! | a region without the document | together, in a shell session | printed behind a mark |
+//!
+//! stdin is not passed in any of them: the document has none, a terminal is not 8-bit clean, and a parameter would show it
+//! in the audit log.
 
 use std::io::IsTerminal as _;
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::connect::{Connection, signal_status};
-use super::failure::{Failure, OWN_FAILURE, report};
+use super::failure::{Failure, OWN_FAILURE, refused, report};
 use super::grammar::Run;
 use super::quote;
-use crate::output::Style;
-use crate::session::Outcome;
+use crate::aws::ErrorKind;
+use crate::session::{Outcome, Script};
 use crate::settings::{Settings, When};
 
 /// Runs `run`. Returns the command's exit status.
 pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failure> {
-    let command = command_line(options)?;
+    let words = words(options)?;
     let connection = Connection::to(&options.target, &options.common, settings).await?;
+    if connection.is_windows {
+        return Err(Failure::new("the target is Windows, where there is no POSIX shell")
+            .with_advice("use session-manager-plugin shell, or aws ssm send-command"));
+    }
     if settings.status != When::Never && has_input() {
         report(settings, "run: stdin is not passed to the command");
     }
-    let parameters = json!({ "command": [command], "separateOutputStream": ["True"] });
+    let mark = Uuid::new_v4().simple().to_string();
+    let parameters = json!({ "command": [command_line(&mark, &words)], "separateOutputStream": ["True"] });
     let request = connection.request(Some(DOCUMENT), Some(parameters));
-    let outcome = connection.run(request, Style::Plain).await?;
+    let outcome = match connection.try_run(request, Script::untyped(&mark)).await? {
+        Ok(outcome) => outcome,
+        Err(error) if error.kind == ErrorKind::UnknownDocument => {
+            let line = typed_line(&mark, &words)?;
+            if settings.status != When::Never {
+                report(settings, &format!("run: {error}; using a shell, which does not separate stderr"));
+            }
+            let request = connection.request(None, None);
+            connection.try_run(request, Script::typed(line, &mark)).await?.map_err(|error| refused(&error))?
+        }
+        Err(error) => return Err(refused(&error)),
+    };
     Ok(status(&outcome))
 }
 
-fn command_line(options: &Run) -> Result<String, Failure> {
+fn words(options: &Run) -> Result<Vec<&str>, Failure> {
     let words = options.command.iter().map(|word| {
         let word = word.to_str().ok_or_else(|| Failure::usage("an argument of the command is not UTF-8"))?;
         if word.contains('\0') { Err(Failure::usage("an argument holds a NUL")) } else { Ok(word) }
     });
-    let words = words.collect::<Result<Vec<_>, _>>()?;
-    Ok(quote::join(WRAPPER.into_iter().chain(words)))
+    words.collect()
+}
+
+/// The parameter of the document.
+fn command_line(mark: &str, words: &[&str]) -> String {
+    quote::join(["sh", "-c", WRAPPER, "sh", mark].into_iter().chain(words.iter().copied()))
+}
+
+/// A line for any shell. The mark is in two parts, so that the line's echo is not taken for it.
+///
+/// # Errors
+/// When a terminal would cut the line off.
+fn typed_line(mark: &str, words: &[&str]) -> Result<String, Failure> {
+    let (first, second) = mark.split_at(mark.len() / 2);
+    let all = ["exec", "sh", "-c", TYPED_WRAPPER, "sh", first, second];
+    let line = quote::join(all.into_iter().chain(words.iter().copied())) + "\n";
+    if line.len() > MAX_LINE {
+        return Err(Failure::new(format!("the command is longer than a terminal's line, {MAX_LINE} bytes")));
+    }
+    if words.iter().any(|word| word.chars().any(|char| char.is_control())) {
+        return Err(Failure::new("a shell's terminal cannot pass control characters in arguments"));
+    }
+    Ok(line)
 }
 
 /// The command's status; without one, that of the signal that ended us or of a failure.
@@ -60,8 +107,13 @@ fn has_input() -> bool {
 }
 
 const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
-/// Replaces itself by the program: status 127 when there is none, 126 when it cannot be run.
-const WRAPPER: [&str; 4] = ["sh", "-c", r#"exec "$@""#, "sh"];
+/// Replaces itself by the program: status 127 when there is none, 126 when it cannot be run. Where both streams are one
+/// file, the agent reports no status: then it waits for the program and prints it.
+const WRAPPER: &str = r#"m=$1; shift; if [ /dev/fd/1 -ef /dev/fd/3 ] 3>&2 2>/dev/null; then "$@"; printf '%s>%d;' "$m" $?; else exec "$@"; fi"#;
+/// The same in a terminal, which passes bytes as they are from then on.
+const TYPED_WRAPPER: &str = r#"trap : INT; stty -echo -opost 2>/dev/null; m=$1$2; shift 2; printf "%s<" "$m"; "$@" </dev/null; printf "%s>%d;" "$m" $?"#;
+/// Bytes of a line that terminals take at once, MAX_CANON on macOS; Linux takes 4,095.
+const MAX_LINE: usize = 1024;
 /// Status of a program that SIGPIPE has ended.
 const BROKEN_PIPE: u8 = 141;
 
@@ -90,8 +142,14 @@ mod tests {
 
     #[test]
     fn each_argument_stays_one() {
-        let command = ["printf", r"%s\n", "a b", "$c"].map(Into::into).to_vec();
-        let line = command_line(&Run { command, ..Run::default() }).unwrap();
-        assert_eq!(line, r#"sh -c 'exec "$@"' sh printf '%s\n' 'a b' '$c'"#);
+        let words = ["printf", r"%s\n", "a b", "$c"];
+        let line = command_line("mark", &words);
+        assert!(line.starts_with("sh -c 'm=$1; "), "{line}");
+        assert!(line.ends_with(r" sh mark printf '%s\n' 'a b' '$c'"), "{line}");
+        let line = typed_line("abcd", &words).unwrap();
+        assert!(line.starts_with("exec sh -c 'trap "), "{line}");
+        assert!(line.ends_with(" sh ab cd printf '%s\\n' 'a b' '$c'\n"), "{line}");
+        assert!(typed_line("abcd", &["x".repeat(2000).as_str()]).is_err());
+        assert!(typed_line("abcd", &["a\nb"]).is_err());
     }
 }

@@ -33,6 +33,13 @@ impl<'a> Target<'a> {
     }
 }
 
+/// A target that was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub id: String,
+    pub is_windows: bool,
+}
+
 /// The target as StartSession takes it, if no call is needed for that.
 ///
 /// # Errors
@@ -48,9 +55,9 @@ pub(super) fn known(text: &str) -> Result<Option<&str>, Failure> {
 ///
 /// # Errors
 /// When there is not exactly one: with the list of those that match, or of all there are.
-pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<String, Failure> {
+pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<Found, Failure> {
     let (key, value) = match Target::parse(text)? {
-        Target::Id(id) => return Ok(id.to_owned()),
+        Target::Id(id) => return Ok(Found { id: id.to_owned(), is_windows: false }),
         Target::Tag(key, value) => (key, value),
         Target::Name(name) => ("Name", name),
     };
@@ -97,11 +104,11 @@ pub(super) async fn state(id: &str, aws: &aws::Client) -> Option<String> {
     Some(format!("its state is {}{}: {step}", instance.state, since.unwrap_or_default()))
 }
 
-fn only(text: &str, found: Vec<ManagedInstance>) -> Result<String, Failure> {
+fn only(text: &str, found: Vec<ManagedInstance>) -> Result<Found, Failure> {
     match found.as_slice() {
         [instance] => {
             tracing::info!("{text} is {}", instance.id);
-            Ok(instance.id.clone())
+            Ok(Found { id: instance.id.clone(), is_windows: instance.is_windows })
         }
         _ => {
             let failure = Failure::new(format!("{text:?} matches {} instances", found.len()));

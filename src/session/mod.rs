@@ -14,12 +14,13 @@
 //! ```
 //!
 //! Arrows mean "uses": each file uses some of those to its right. Only `shell` uses `escape`;
-//! it and [`run`] use `progress`.
+//! it and [`run`] use `progress`. `marked` finds a command's status in the output.
 
 mod ending;
 pub(crate) mod escape;
 mod last_answers;
 mod live;
+mod marked;
 mod opening;
 mod port;
 mod progress;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub(crate) use self::ending::Outcome;
 use self::ending::{Closing, End, ends_session};
 use self::live::Opening;
+pub(crate) use self::marked::Script;
 pub(crate) use self::opening::Access;
 pub(crate) use self::port::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, Ports, StartFailure,
@@ -63,11 +65,13 @@ pub(crate) struct Run {
     pub style: Style,
     /// The ports that forwarding listens on.
     pub ports: Ports,
+    /// The command whose status is in the session's output.
+    pub script: Option<Script>,
 }
 
 /// Runs one session to its end.
 pub(crate) async fn run(run: Run) -> Outcome {
-    let Run { start, access, settings, recording, parent, style, ports } = run;
+    let Run { start, access, settings, recording, parent, style, ports, script } = run;
     let mut console = match Console::open(&settings, style) {
         Ok(console) => console,
         Err(error) => {
@@ -87,7 +91,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
     console.say(&official::starting_session(&start.session_id));
     console.tell(&Status::Opening { session: start.session_id.clone() });
     match opening::open(start, access, settings, recording, console, watch, ports).await {
-        Ok(session) => {
+        Ok(mut session) => {
+            session.script = script;
             let (id, aws) = (session.live.id.clone(), Arc::clone(&session.live.aws));
             let has_credentials = session.live.has_credentials;
             let run = async {
@@ -163,7 +168,9 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
     let end = match kind {
         Ok(SessionKind::Shell) => {
             tell_ready(&mut session, Kind::Shell);
-            shell::run(&mut session, shell::Remote::Terminal).await
+            let line = session.script.as_mut().and_then(|script| script.line.take());
+            let remote = line.map_or(shell::Remote::Terminal, shell::Remote::Typed);
+            shell::run(&mut session, remote).await
         }
         Ok(SessionKind::Command) => {
             tell_ready(&mut session, Kind::Command);
@@ -182,7 +189,7 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         Err(end) => Ok(end),
     };
     let end = end.unwrap_or_else(End::from);
-    let exit_code = session.exit_code;
+    let exit_code = session.exit_code.or(session.finish_script());
     let closing = session.into_closing(&end);
     (end, exit_code, closing)
 }

@@ -95,7 +95,17 @@ pub(super) async fn open(
     let starter = starter(&target, &aws, start.request, &config);
     let mut live = LiveSession::new(start.session_id, Link::new(config, target), aws);
     (live.has_credentials, live.is_legacy) = (has_credentials, start.legacy);
-    Ok(Session { live, target: start.target, starter, settings, console, watch, exit_code: None, ports })
+    Ok(Session {
+        live,
+        target: start.target,
+        starter,
+        settings,
+        console,
+        watch,
+        exit_code: None,
+        ports,
+        script: None,
+    })
 }
 
 /// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the

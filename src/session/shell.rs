@@ -20,10 +20,12 @@ use crate::term::{
 };
 
 /// Terminal or streams of the remote command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remote {
     /// A terminal: the end of input is a byte there.
     Terminal,
+    /// A terminal in which one line is typed, and nothing else.
+    Typed(Bytes),
     /// Plain streams.
     Streams,
 }
@@ -34,7 +36,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     // Streams have no terminal at their other end that would echo, edit lines or make returns of newlines.
     let raw = match remote {
         Remote::Terminal => RawMode::enter(),
-        Remote::Streams => Ok(None),
+        Remote::Typed(_) | Remote::Streams => Ok(None),
     };
     let raw = raw.unwrap_or_else(|error| {
         session.console.status(&sentences::stays_in_line_mode(error));
@@ -43,9 +45,15 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     if stdin_is_pipe_terminal() {
         session.console.status(sentences::PIPE_TERMINAL);
     }
+    let is_terminal = remote == Remote::Terminal;
+    let reads_input = match &remote {
+        Remote::Terminal => true,
+        Remote::Typed(_) => false,
+        Remote::Streams => session.console.style() == Style::Official,
+    };
     let mut shell = Shell {
-        remote,
-        escape: stdin_is_terminal().then(Escape::new),
+        is_terminal,
+        escape: (reads_input && stdin_is_terminal()).then(Escape::new),
         fallback: TerminalSize { cols: session.settings.columns, rows: session.settings.lines },
         size: None,
         is_line_start: true,
@@ -55,14 +63,19 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     };
     // Before all input: what was typed ahead may start a program that asks for the size once.
     shell.send_size(session);
-    let reads_input = remote == Remote::Terminal || session.console.style() == Style::Official;
+    if let Remote::Typed(line) = remote {
+        session.live.link.send(Input::Bytes(line));
+    }
     let mut stdin = if reads_input { Some(Stdin::open()?) } else { None };
     let mut size_check = tokio::time::interval(SIZE_CHECK);
     let end = loop {
-        let Session { live: LiveSession { link, .. }, console, watch, .. } = session;
+        let Session { live: LiveSession { link, .. }, console, watch, script, .. } = session;
         tokio::select! {
             event = link.next(console.has_room()) => match event {
-                LinkEvent::Channel(Event::Output(bytes)) => console.write(&bytes),
+                LinkEvent::Channel(Event::Output(bytes)) => match script {
+                    Some(script) => console.write(&script.output.handle(&bytes)),
+                    None => console.write(&bytes),
+                },
                 LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(&bytes),
                 // `outage` shows it, each second.
                 LinkEvent::Connecting { .. } => {}
@@ -101,7 +114,7 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }
     };
-    if remote == Remote::Terminal && is_cut_off(&end) && stdout_is_terminal() {
+    if is_terminal && is_cut_off(&end) && stdout_is_terminal() {
         session.console.write(MODES_OFF);
     }
     drop(raw);
@@ -126,7 +139,7 @@ fn is_cut_off(end: &End) -> bool {
 }
 
 struct Shell {
-    remote: Remote,
+    is_terminal: bool,
     escape: Option<Escape>,
     fallback: TerminalSize,
     size: Option<TerminalSize>,
@@ -148,7 +161,7 @@ impl Shell {
                 Action::Send(bytes) => {
                     self.is_line_start = matches!(bytes.last(), Some(b'\n' | b'\r'));
                     // The official plugin's translation, for terminals in line mode: Enter is a carriage return.
-                    let is_enter = bytes == "\n" && self.remote == Remote::Terminal;
+                    let is_enter = bytes == "\n" && self.is_terminal;
                     let bytes = if is_enter { Bytes::from_static(b"\r") } else { bytes };
                     session.live.link.send(Input::Bytes(bytes));
                 }
@@ -168,7 +181,7 @@ impl Shell {
         if let Some(held) = self.escape.as_mut().and_then(Escape::finish) {
             session.live.link.send(Input::Bytes(held));
         }
-        if self.remote == Remote::Terminal {
+        if self.is_terminal {
             if !self.is_line_start {
                 session.live.link.send(Input::Bytes(Bytes::from_static(RETURN)));
             }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::ending::{Closing, End, Reaper, Remains};
 use super::live::LiveSession;
+use super::marked::Script;
 use super::port::Ports;
 use super::starter::Starter;
 use super::watch::Watch;
@@ -26,6 +27,8 @@ pub(super) struct Session {
     pub starter: Option<Starter>,
     /// The ports that it listens on.
     pub ports: Ports,
+    /// The command whose status is in the output.
+    pub script: Option<Script>,
 }
 
 impl Session {
@@ -44,6 +47,13 @@ impl Session {
                 tell(&mut self.console, of, event)
             }
         }
+    }
+
+    /// Prints what a script has held back of its output. Returns the script's status.
+    pub(super) fn finish_script(&mut self) -> Option<i32> {
+        let script = self.script.as_mut()?;
+        self.console.write(&script.output.finish());
+        script.output.status().map(i32::from)
     }
 
     /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.
