@@ -8,6 +8,7 @@ import pty
 import select
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import threading
@@ -184,19 +185,40 @@ def until(case, document, parameters, wanted, with_terminal):
             os.close(descriptor)
 
 
+def first_connection(case):
+    """Milliseconds from exec to the open port, and from there to the answer of a client that is quick."""
+    with case.forward("echo", limit=5.0) as forward:
+        began = time.perf_counter()
+        with forward.connect() as connection:
+            connection.sendall(b"x")
+            receive(connection, 1)
+            return forward.opened_after * 1e3, (time.perf_counter() - began) * 1e3
+
+
+def medians(measure, count):
+    """Column by column, of the tries that did not fail. The official plugin fails in some: it loses or keeps the first bytes."""
+    tries, failure = [], None
+    for _ in range(count):
+        try:
+            tries.append(measure())
+        except (Failed, OSError, EOFError) as error:
+            failure = error
+    if len(tries) * 2 < count:
+        raise failure
+    return [statistics.median(column) for column in zip(*tries, strict=True)]
+
+
 def long_path(case, milliseconds):
-    rows, name = {}, f"round trip {milliseconds} ms"
+    rows, name, count = {}, f"round trip {milliseconds} ms", 5 if case.scale == 1 else 1
+    ssh = {"portNumber": case.servers.ports["banner"]}
     with through(case, milliseconds / 1e3) as (_, case):
-        with case.forward("echo") as forward:
-            rows[f"{name}: exec to port open", "ms"] = forward.opened_after * 1e3
-            began = time.perf_counter()
-            with forward.connect() as connection:
-                connection.sendall(b"x")
-                receive(connection, 1)
-                rows[f"{name}: first connection, first byte", "ms"] = (time.perf_counter() - began) * 1e3
-        rows[f"{name}: exec to prompt", "ms"] = until(case, None, {}, (b"$ ", b"# "), True) * 1e3
-        ssh = {"portNumber": case.servers.ports["banner"]}
-        rows[f"{name}: exec to ssh banner", "ms"] = until(case, "AWS-StartSSHSession", ssh, (b"SSH-2.0-",), False) * 1e3
+        opened, answered = medians(lambda: first_connection(case), count)
+        rows[f"{name}: exec to port open", "ms"] = opened
+        rows[f"{name}: first connection, first byte", "ms"] = answered
+        (prompt,) = medians(lambda: [until(case, None, {}, (b"$ ", b"# "), True) * 1e3], count)
+        rows[f"{name}: exec to prompt", "ms"] = prompt
+        (banner,) = medians(lambda: [until(case, "AWS-StartSSHSession", ssh, (b"SSH-2.0-",), False) * 1e3], count)
+        rows[f"{name}: exec to ssh banner", "ms"] = banner
         size = case.size(3)
         for way in ("up", "down"):
             with case.forward("sink" if way == "up" else "source") as forward, forward.connect() as connection:
