@@ -35,8 +35,6 @@ pub(crate) mod probe;
 pub(crate) mod proxy;
 mod reconnect;
 mod refusal;
-#[cfg(test)]
-mod scripted;
 mod stream;
 pub(crate) mod stream_url;
 mod tcp;
@@ -85,9 +83,6 @@ pub struct Link {
     /// `None` until the first poll, which is inside of the runtime.
     network_changes: Option<Subscription>,
     timer: Pin<Box<Sleep>>,
-    /// Frames of a test that plays the agent.
-    #[cfg(test)]
-    script: Option<tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes>>,
 }
 
 impl Link {
@@ -102,8 +97,6 @@ impl Link {
             opener: Some(Opener::new(target)),
             network_changes: None,
             timer: Box::pin(tokio::time::sleep_until(now)),
-            #[cfg(test)]
-            script: None,
         }
     }
 
@@ -206,10 +199,6 @@ impl Link {
             }
             self.follow();
             if self.poll_opening(cx).is_ready() || self.poll_socket(cx, deliver).is_ready() {
-                continue;
-            }
-            #[cfg(test)]
-            if self.poll_script(cx, deliver).is_ready() {
                 continue;
             }
             // What was written has perhaps made room: what the session has for it shares the flush.

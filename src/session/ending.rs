@@ -374,12 +374,13 @@ const OWN_FAILURE: u8 = 255;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::mpsc;
+    use std::sync::{Mutex, Weak};
 
     use super::*;
     use crate::aws::ErrorKind;
+    use crate::link::{self, Network};
+    use crate::secret::Secret;
+    use crate::settings::Settings;
 
     #[test]
     fn the_flag_waits_four_round_trips() {
@@ -403,14 +404,23 @@ mod tests {
         assert_eq!(*ended.lock().unwrap(), ["one", "two"]);
     }
 
-    /// A session whose link lives as long as its sender has a receiver.
-    fn session(has_credentials: bool) -> (Box<LiveSession>, mpsc::UnboundedSender<bytes::Bytes>) {
-        let (frames, received) = mpsc::unbounded_channel();
-        let link = Link::scripted(received);
+    /// A session, and the token that its link owns.
+    fn session(has_credentials: bool) -> (Box<LiveSession>, Weak<Secret>) {
+        let token = Arc::new(Secret::new("token".to_owned()));
+        let owned = Arc::downgrade(&token);
+        let target = link::Target {
+            session_id: String::new(),
+            url: "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s".parse().unwrap(),
+            token,
+            network: Arc::new(Network::new(Settings::default().stream_hosts(), None)),
+            aws: None,
+            sign_first: false,
+        };
+        let link = Link::new(link::Config::default(), target);
         let aws = Arc::new(aws::Client::new(aws::AwsContext::default()));
         let mut session = LiveSession::new(String::new(), link, aws);
         (session.has_credentials, session.reads_flags) = (has_credentials, true);
-        (Box::new(session), frames)
+        (Box::new(session), owned)
     }
 
     /// Nothing is awaited, so none of the ends makes progress.
@@ -423,7 +433,7 @@ mod tests {
             reaper.end(if number % 2 == 0 { Remains::Open(session) } else { Remains::Over(session) });
             links.push(link);
         }
-        assert_eq!(links.iter().filter(|link| !link.is_closed()).count(), MAX_LINKS);
+        assert_eq!(links.iter().filter(|link| link.strong_count() > 0).count(), MAX_LINKS);
         assert!(reaper.tasks.len() <= MAX_ENDING, "{}", reaper.tasks.len());
         let mut reaper = Reaper::default();
         for _ in 0..2 * MAX_LINKS {
@@ -431,7 +441,7 @@ mod tests {
             reaper.end(Remains::Open(session));
             links.push(link);
         }
-        let kept = links.iter().rev().take(2 * MAX_LINKS).filter(|link| !link.is_closed()).count();
+        let kept = links.iter().rev().take(2 * MAX_LINKS).filter(|link| link.strong_count() > 0).count();
         assert_eq!(kept, 2 * MAX_LINKS, "they can be ended through the agent only");
     }
 }

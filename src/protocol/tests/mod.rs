@@ -1,7 +1,6 @@
 //! Tests of the channel as a whole.
 
 mod after_handshake;
-pub(crate) mod agent_frames;
 mod encryption;
 mod pause;
 mod reopening;
