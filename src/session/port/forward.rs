@@ -9,19 +9,19 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::super::ending::{End, Outcome};
-use super::super::opening::{Access, link_config};
-use super::super::starter::Starter;
-use super::super::state::{Front, sleep_until};
-use super::super::watch::Watch;
-use super::asked::Asked;
 use super::core::DestinationId;
 use super::listen::{Listener, Ports, SocksListener};
 use super::mux::{self, Run};
 use super::pump::PumpEvent;
+use super::signals::SignalEffect;
 use crate::destination::Destination;
 use crate::output::{Console, Kind, Status, Style};
 use crate::process::Signal;
+use crate::session::ending::{End, Outcome};
+use crate::session::opening::{Access, link_config};
+use crate::session::starter::Starter;
+use crate::session::state::{Front, sleep_until};
+use crate::session::watch::Watch;
 use crate::settings::Settings;
 use crate::wire_log::Recording;
 
@@ -255,9 +255,9 @@ impl PortForwarder {
         until: impl Future<Output = ()>,
     ) -> Outcome {
         let on_signal = |signal: Signal, _: &mut Console| match signal {
-            Signal::Usr1 => Asked::Report,
-            signal if on_signal(signal) => Asked::Nothing,
-            _ => Asked::End,
+            Signal::Usr1 => SignalEffect::Report,
+            signal if on_signal(signal) => SignalEffect::Nothing,
+            _ => SignalEffect::End,
         };
         let end = self.run.run(on_signal, until).await;
         let mut closing = self.run.close();

@@ -16,9 +16,8 @@
 //! | `proxy` | requests of proxy clients and the answers to them, sans-IO |
 //! | `local` | one local connection: its task, what waits for its reader, its socket, the journal |
 //! | `forward` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
-//! | `asked` | what a signal asks of a port session |
+//! | `signals` | effects of signals on a forwarded port |
 
-mod asked;
 mod core;
 mod forward;
 mod listen;
@@ -26,6 +25,7 @@ mod local;
 mod mux;
 mod proxy;
 mod pump;
+mod signals;
 mod single;
 
 pub(crate) use self::forward::{

@@ -2,14 +2,14 @@
 //!
 //! The [`Pump`] does the work; here is the user's side of it: which listeners there are, what signals mean, what is printed.
 
-use super::super::ending::{Closing, End};
-use super::super::state::{Front, Session, tell};
-use super::asked::Asked;
 use super::core::{DestinationId, Plan, Policy};
 use super::listen::{Listener, SocksListener};
 use super::pump::{Pump, PumpEvent};
+use super::signals::SignalEffect;
 use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
+use crate::session::ending::{Closing, End};
+use crate::session::state::{Front, Session, tell};
 use crate::settings::{Forward, Settings, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
@@ -24,7 +24,7 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) 
     pump.listeners.add(main, listener, policy.plan == Plan::OnDemand && !front.settings.any_user);
     let mut run = Run { front, pump, main: Some(main), has_accepted: false, sessions: 1 };
     run.listen_further().await;
-    let on_signal = |signal, console: &mut Console| Asked::by(signal, console);
+    let on_signal = |signal, console: &mut Console| SignalEffect::of(signal, console);
     let end = run.run(on_signal, std::future::pending()).await;
     (end, run.close())
 }
@@ -63,7 +63,7 @@ impl Run {
     /// Runs until a session that is needed has ended for good, a signal requests the end, or `until` completes.
     pub(super) async fn run(
         &mut self,
-        mut on_signal: impl FnMut(Signal, &mut Console) -> Asked,
+        mut on_signal: impl FnMut(Signal, &mut Console) -> SignalEffect,
         until: impl Future<Output = ()>,
     ) -> End {
         let mut until = std::pin::pin!(until);
@@ -73,9 +73,9 @@ impl Run {
             tokio::select! {
                 event = pump.next() => if let Some(end) = self.handle(event) { return end },
                 signal = watch.recv() => match on_signal(signal, console) {
-                    Asked::Report => self.report(),
-                    Asked::End => return End::Interrupted,
-                    Asked::Nothing => {}
+                    SignalEffect::Report => self.report(),
+                    SignalEffect::End => return End::Interrupted,
+                    SignalEffect::Nothing => {}
                 },
                 _ = console.drive() => {}
                 () = &mut until => return End::Finished,

@@ -6,21 +6,21 @@
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::ending::End;
-use super::super::last_answers::LastAnswers;
-use super::super::live::LiveSession;
-use super::super::state::{Session, sleep_until};
-use super::asked::Asked;
 use super::core::Report;
 use super::listen::{AcceptPause, Listener};
 use super::local::Connection;
 use super::local::Journal;
 use super::local::{Budget, Gauge, Limits};
 use super::proxy::Preface;
+use super::signals::SignalEffect;
 use crate::link::LinkEvent;
 use crate::output::{Status, official, sentences};
 use crate::protocol::{Event, Flag, Input};
 use crate::queue::ByteQueue;
+use crate::session::ending::End;
+use crate::session::last_answers::LastAnswers;
+use crate::session::live::LiveSession;
+use crate::session::state::{Session, sleep_until};
 
 /// Runs until the session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
@@ -106,14 +106,14 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 current = None;
             }
             () = gauge.progress(), if !gauge.has_room() => {}
-            signal = watch.recv() => match Asked::by(signal, console) {
-                Asked::Report => {
+            signal = watch.recv() => match SignalEffect::of(signal, console) {
+                SignalEffect::Report => {
                     let count = usize::from(current.is_some());
                     let line = sentences::report(&session.live.id, link.is_open(), &link.stats(), Some(count));
                     console.complain(&line);
                 }
-                Asked::End => break End::Interrupted,
-                Asked::Nothing => {}
+                SignalEffect::End => break End::Interrupted,
+                SignalEffect::Nothing => {}
             },
             _ = console.drive() => {}
         }

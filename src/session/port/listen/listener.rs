@@ -8,20 +8,19 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(unix)]
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
-use super::super::local::LocalStream;
 use super::bind::{advice, bind, error_text};
 use super::memory::{MemoryListener, MemoryPorts, Ports};
+#[cfg(unix)]
+use super::unix;
 use crate::output::{official, sentences};
 use crate::process;
 use crate::protocol::PortProperties;
-use crate::session::state::sleep_until;
+use crate::session::port::local::LocalStream;
 
 /// The local listeners of one session: TCP on one or more addresses with the same port, a socket file, or a
 /// port of the process.
@@ -36,7 +35,7 @@ pub(crate) enum Listener {
     #[cfg(unix)]
     Unix {
         socket: tokio::net::UnixListener,
-        _file: SocketFile,
+        _file: unix::SocketFile,
         path: String,
     },
     Memory(MemoryListener),
@@ -231,26 +230,9 @@ impl Listener {
         if path.is_empty() || path.contains('\0') {
             return Err(ListenError::Path(path.chars().take(MAX_SHOWN).collect()));
         }
-        use std::os::unix::fs::FileTypeExt as _;
-        use std::os::unix::net::UnixStream;
-        let file = Path::new(path);
-        let bind = || crate::process::bind_private(file);
-        let socket = match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                // Left behind by a process that was killed: it is a socket, and nobody listens. (A connection to a
-                // plain file is refused in the same words.)
-                let is_socket =
-                    std::fs::symlink_metadata(file).is_ok_and(|data| data.file_type().is_socket());
-                let is_stale = is_socket
-                    && UnixStream::connect(file)
-                        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-                if is_stale && std::fs::remove_file(file).is_ok() { bind() } else { Err(error) }
-            }
-            bound => bound,
-        };
-        let socket = socket.map_err(|error| ListenError::Bind(format!("unix {path}"), error_text(&error)))?;
-        let id = file_id(file);
-        Ok(Listener::Unix { socket, _file: SocketFile { path: file.to_owned(), id }, path: path.to_owned() })
+        let (socket, file) = unix::bind(Path::new(path))
+            .map_err(|error| ListenError::Bind(format!("unix {path}"), error_text(&error)))?;
+        Ok(Listener::Unix { socket, _file: file, path: path.to_owned() })
     }
 
     #[cfg(not(unix))]
@@ -286,45 +268,11 @@ fn addresses(
 #[cfg(not(unix))]
 const NO_UNIX_SOCKETS: &str = "UNIX sockets are not supported on Windows, use a localPortNumber";
 
-/// The pause after a failed accept, which fails for long when there are no descriptors: the loop goes on meanwhile.
-#[derive(Debug, Default)]
-pub(crate) struct AcceptPause {
-    until: Option<Instant>,
-    was_told: bool,
-}
-
-impl AcceptPause {
-    /// Returns whether the next connection may be asked for.
-    pub(crate) fn is_over(&self) -> bool {
-        self.until.is_none()
-    }
-
-    /// Waits for its end; for ever while there is none. Cancel-safe.
-    pub(crate) async fn wait(&mut self) {
-        sleep_until(self.until).await;
-        self.until = None;
-    }
-
-    /// An accept has failed. What to say of it, once until one succeeds.
-    pub(crate) fn handle_failure(&mut self, error: &io::Error) -> Option<String> {
-        self.until = Some(Instant::now() + ACCEPT_PAUSE);
-        let is_news = !std::mem::replace(&mut self.was_told, true);
-        is_news.then(|| format!("cannot accept a connection: {error}"))
-    }
-
-    /// A connection was accepted.
-    pub(crate) fn handle_success(&mut self) {
-        self.was_told = false;
-    }
-}
-
 /// Free ports that are tried until one is free on all addresses.
 const FREE_PORT_ATTEMPTS: usize = 8;
 /// Characters of a bad path that are repeated.
 #[cfg(unix)]
 const MAX_SHOWN: usize = 80;
-/// After a failed accept, before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reason that there is no listener, in the official plugin's form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -376,29 +324,6 @@ pub(crate) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> 
         }
     }
     Poll::Pending
-}
-
-/// A socket file that we made, removed at the end if it is still ours.
-#[cfg(unix)]
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    id: Option<(u64, u64)>,
-}
-
-#[cfg(unix)]
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.id.is_some() && file_id(&self.path) == self.id {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-#[cfg(unix)]
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()))
 }
 
 #[cfg(test)]

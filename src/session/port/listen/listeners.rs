@@ -4,12 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use super::super::core::DestinationId;
-use super::super::local::LocalStream;
-use super::super::proxy::{Refusal, Request};
-use super::listener::{AcceptPause, Listener};
+use super::accept_pause::AcceptPause;
+use super::listener::Listener;
 use super::socks::{Client, SocksListener};
 use crate::process::PeerOwner;
+use crate::session::port::core::DestinationId;
+use crate::session::port::local::LocalStream;
+use crate::session::port::proxy::{Refusal, Request};
 
 /// All listeners of a run.
 #[derive(Debug, Default)]

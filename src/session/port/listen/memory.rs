@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::super::local::MemoryStream;
+use crate::session::port::local::MemoryStream;
 
 /// The ports that listeners are bound to.
 #[derive(Clone, Debug, Default)]

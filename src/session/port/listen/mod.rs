@@ -1,12 +1,16 @@
 //! Sources of connections: ports, socket files, clients of the proxy.
 
+mod accept_pause;
 mod bind;
 mod listener;
 mod listeners;
 mod memory;
 mod socks;
+#[cfg(unix)]
+mod unix;
 
-pub(crate) use self::listener::{AcceptPause, Listener};
+pub(crate) use self::accept_pause::AcceptPause;
+pub(crate) use self::listener::Listener;
 pub(crate) use self::listeners::{Accepted, Listeners};
 pub(crate) use self::memory::Ports;
 pub(crate) use self::socks::SocksListener;

@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::local::LocalStream;
-use super::super::proxy::{Handshake, Refusal, Request, Step};
 use super::listener::{ListenError, Listener};
 use super::memory::Ports;
 use crate::process::{PeerOwner, descriptor_limit};
+use crate::session::port::local::LocalStream;
+use crate::session::port::proxy::{Handshake, Refusal, Request, Step};
 
 /// Listens for SOCKS clients, and shakes hands with them.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Local connections: their sockets, the bytes that wait for their readers, their journal.
 
+mod buffer;
 mod connection;
 mod gauge;
 mod journal;

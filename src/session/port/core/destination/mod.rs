@@ -19,10 +19,12 @@
 //! The agent resolves the name once for each session. So on demand a session is given up whose destination was refused and
 //! that has no living connection, for the next connection to find a database that has moved.
 
+mod replacement;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::api::{Action, ConnectionId, DestinationId, Report, SessionEnd, SessionId};
+use super::api::{Action, ConnectionId, DestinationId, Report, SessionId};
 use super::place::Place;
 use super::probes::Probes;
 use super::reply::{NO_PLACE, Refusal};
@@ -34,7 +36,6 @@ use super::waiting::{Effect, Waiting};
 use crate::destination::Destination as Address;
 use crate::output::{Status, Subject, sentences};
 use crate::session::port::proxy::Reply;
-use crate::session::starter::StartError;
 
 /// The policy of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,62 +200,6 @@ impl Destination {
         }
     }
 
-    /// A session can take connections.
-    pub(super) fn handle_ready(&mut self, session: &str, tables: &mut Tables) {
-        self.retry.has_failed = false;
-        self.refusal = Refusal::default();
-        let is_told = self.is_on_demand();
-        if is_told {
-            self.reported = None;
-        }
-        let (session, destination) = (session.to_owned(), self.name());
-        tables.out.push_back(Action::Report(Status::SessionStarted { session, destination, is_told }));
-    }
-
-    /// Drops a session that is over, and plans the next attempt.
-    pub(super) fn handle_ended(
-        &mut self,
-        now: Instant,
-        number: SessionId,
-        end: SessionEnd,
-        tables: &mut Tables,
-    ) {
-        let Some(index) = self.sessions.iter().position(|session| *session == number) else { return };
-        self.sessions.remove(index);
-        let Some(session) = tables.end_session(number, end.is_over()) else { return };
-        let (age, is_reached) = (session.age(now), session.replies().is_reached());
-        if is_reached {
-            self.retry.reset_refresh();
-        }
-        self.limit_wanted();
-        if self.policy.plan == Plan::Fixed && index == 0 {
-            self.policy.can_start = false;
-            return tables.out.push_back(Action::Over(end.end));
-        }
-        tracing::warn!(reason = end.reason, "a further session has ended");
-        if age.is_some_and(|age| age >= STEADY_AFTER) {
-            self.retry.backoff.reset();
-        } else {
-            self.retry.pause_after_failure(now);
-        }
-        if self.policy.plan == Plan::Fixed {
-            let text = sentences::fewer_sessions(&end.reason);
-            if self.reported.is_none() {
-                self.report_message(text.clone(), tables);
-            }
-            self.reported.get_or_insert(text);
-        } else if let Some(id) = session.id() {
-            // The agent may not forward there. A proxy's client gets a reply, instead of a session each.
-            if self.policy.is_proxied && !is_reached && self.retry.pause.is_some() {
-                self.refusal.handle_useless_session();
-                self.refusal.refuse_until(self.retry.pause);
-            }
-            self.report_ended(id, end.reason, tables);
-        } else {
-            self.handle_failed_start(&end, tables);
-        }
-    }
-
     /// Ends a session that another destination needs more.
     pub(super) fn end_session(&mut self, number: SessionId, tables: &mut Tables) {
         self.sessions.retain(|session| *session != number);
@@ -385,49 +330,6 @@ impl Destination {
         open.min().map(|(.., number)| number)
     }
 
-    /// Ends a session that has no stream ids left, when its last connection has gone and another takes over.
-    fn retire(&mut self, now: Instant, tables: &mut Tables) {
-        let is_done = |session: &Session| session.is_spent() && session.len() == 0;
-        let Some(index) = self.sessions(tables).position(is_done) else { return };
-        let number = self.sessions[index];
-        let has_successor = self.is_on_demand() || self.sessions(tables).any(Session::may_open);
-        if has_successor {
-            self.sessions.remove(index);
-            if let Some(session) = tables.end_session(number, false) {
-                self.report_ended(session.id().unwrap_or_default(), SPENT.to_owned(), tables);
-            }
-        } else if !self.policy.can_start {
-            self.handle_ended(now, number, SessionEnd::given_up(SPENT), tables);
-        }
-    }
-
-    /// A session that connections wait for could not be started.
-    fn handle_failed_start(&mut self, end: &SessionEnd, tables: &mut Tables) {
-        let error = end.start_error.as_ref();
-        self.refusal.handle_start_failed(error);
-        let is_permanent = error.is_some_and(|error| !error.is_transient());
-        if is_permanent {
-            self.refusal.refuse_until(self.retry.pause);
-            let reply = self.refusal.after_waiting();
-            for number in std::mem::take(&mut self.waiting).into_keys() {
-                self.refuse(number, reply, tables);
-            }
-        }
-        let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
-        if let Some(advice) = error.and_then(StartError::advice) {
-            text = format!("{text}; {advice}");
-        }
-        if self.reported.as_ref() == Some(&text) {
-            return;
-        }
-        self.reported = Some(text.clone());
-        if is_permanent {
-            tables.out.push_back(Action::Report(Status::Failure { text }));
-        } else {
-            self.report_message(text, tables);
-        }
-    }
-
     /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
     fn refuse(&self, number: ConnectionId, reply: Reply, tables: &mut Tables) {
         tables.connections.remove(&number);
@@ -435,34 +337,6 @@ impl Destination {
             tables.out.push_back(Action::Reply(number, reply));
         }
         tables.out.push_back(Action::Dismiss(number));
-    }
-
-    /// Gives up sessions whose destination was refused and that have no connection, unless they have just resolved its name.
-    fn refresh(&mut self, now: Instant, tables: &mut Tables) {
-        if self.policy.plan == Plan::Fixed {
-            return;
-        }
-        if self.sessions(tables).any(|session| session.replies().is_reached()) {
-            self.retry.reset_refresh();
-        }
-        let age = self.retry.refresh_age;
-        let is_stale = |session: &Session| {
-            let is_old = session.age(now).is_some_and(|lived| lived >= age);
-            session.replies().is_refused() && session.len() == 0 && is_old
-        };
-        let stale: Vec<_> = self
-            .sessions
-            .extract_if(.., |number| tables.sessions.get(number).is_some_and(is_stale))
-            .collect();
-        if !stale.is_empty() {
-            stale.into_iter().for_each(|session| _ = tables.end_session(session, false));
-            self.retry.age_more();
-        }
-    }
-
-    fn report_ended(&self, id: &str, reason: String, tables: &mut Tables) {
-        let (session, destination) = (id.to_owned(), self.name());
-        tables.out.push_back(Action::Report(Status::SessionEnded { session, destination, reason }));
     }
 
     fn report_message(&self, text: String, tables: &mut Tables) {
@@ -475,10 +349,6 @@ impl Destination {
     }
 }
 
-/// Reason for the end of a session after 2^31 connections.
-const SPENT: &str = "it has no stream ids left";
-/// A session that lasted this long was a good one: the next is started without delay.
-const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// Connections that wait at a time, where there are descriptors enough.
 const MAX_WAITING: usize = 256;
 /// Time that a connection waits for a session: longer than an instance takes to boot.
