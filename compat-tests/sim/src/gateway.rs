@@ -137,7 +137,7 @@ async fn read(
             _ = stalls.changed() => {}
             message = source.next(), if room && stalled.is_none() => {
                 if take(session, &mut link, message).is_break() {
-                    return;
+                    return deliver_rest(session, link).await;
                 }
             }
             () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => {}
@@ -148,6 +148,17 @@ async fn read(
             if session.to_agent.send(FromGateway::Frame(frame)).await.is_err() {
                 return std::future::pending().await;
             }
+        }
+    }
+}
+
+/// Delivers what is still on its way: TCP brings all that was sent before a connection was closed.
+async fn deliver_rest(session: &Session, mut link: Shaper) {
+    while let Some(due) = link.next_due() {
+        sleep_until(due.into()).await;
+        let Some(frame) = link.pop(Instant::now()) else { continue };
+        if session.to_agent.send(FromGateway::Frame(frame)).await.is_err() {
+            return;
         }
     }
 }

@@ -20,6 +20,7 @@ mod frame;
 mod gateway;
 mod head;
 mod identity;
+mod inside;
 mod instance;
 mod kms;
 mod meter;
@@ -42,6 +43,7 @@ pub use config::{
     Config, Credentials, CustomDocument, Cut, DEFAULT_TARGET, Faults, KmsOptions, ResumePolicy,
     SERVICE_MESSAGE_LIMIT, Way,
 };
+pub use inside::{CallError, Inside};
 pub use instance::{Instance, PingStatus, PushedKey};
 pub use proxy::{Proxy, ProxyOptions, TunnelRequest};
 pub use replay::Replay;

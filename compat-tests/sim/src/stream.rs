@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::agent::Connection;
+
 /// One connection.
 pub(crate) struct Stream {
     inner: Inner,
@@ -17,11 +19,17 @@ pub(crate) struct Stream {
 }
 
 enum Inner {
+    Other(Box<dyn Connection>),
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
+    /// A connection within the process.
+    pub fn other(stream: impl Connection + 'static) -> Stream {
+        Stream { inner: Inner::Other(Box::new(stream)), seen: BytesMut::new() }
+    }
+
     /// A connection without TLS.
     pub fn plain(tcp: TcpStream) -> Stream {
         Stream { inner: Inner::Plain(tcp), seen: BytesMut::new() }
@@ -43,6 +51,7 @@ impl Stream {
                 return Ok(true);
             }
             let read = match &mut self.inner {
+                Inner::Other(stream) => stream.read_buf(&mut self.seen).await?,
                 Inner::Plain(tcp) => tcp.read_buf(&mut self.seen).await?,
                 Inner::Tls(tls) => tls.read_buf(&mut self.seen).await?,
             };
@@ -52,9 +61,10 @@ impl Stream {
         }
     }
 
-    /// Makes the end of this connection a TCP reset.
+    /// Makes the end of this connection a TCP reset, where it is TCP.
     pub fn reset(&self) {
         let tcp = match &self.inner {
+            Inner::Other(_) => return,
             Inner::Plain(tcp) => tcp,
             Inner::Tls(tls) => tls.get_ref().0,
         };
@@ -75,6 +85,7 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         match &mut self.inner {
+            Inner::Other(stream) => Pin::new(stream).poll_read(cx, buf),
             Inner::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Inner::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
@@ -84,6 +95,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.inner {
+            Inner::Other(stream) => Pin::new(stream).poll_write(cx, buf),
             Inner::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Inner::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
@@ -91,6 +103,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.inner {
+            Inner::Other(stream) => Pin::new(stream).poll_flush(cx),
             Inner::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Inner::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
@@ -98,6 +111,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.inner {
+            Inner::Other(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Inner::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }

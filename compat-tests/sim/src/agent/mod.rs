@@ -20,6 +20,7 @@ pub mod codec;
 mod command;
 mod counters;
 mod crypto;
+mod destination;
 mod handshake;
 mod input;
 mod output;
@@ -45,6 +46,7 @@ use send::Sender;
 use session::Session;
 
 pub use counters::{Counters, CountersSnapshot};
+pub use destination::{Connection, Destinations, Dialing};
 pub use spec::{
     AgentEnd, AgentOptions, AgentSpec, Broken, Document, FromGateway, Generation, KmsDecrypt, KmsPolicy,
 };

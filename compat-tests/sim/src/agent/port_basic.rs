@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::destination::{Destinations, Socket};
 use super::input::{self, Handled};
 use super::output::Output;
 use super::send::Sender;
@@ -22,13 +22,14 @@ pub(super) struct Input {
 }
 
 struct Shared {
+    network: Destinations,
     destination: (String, u16),
     connection: Mutex<Connection>,
 }
 
 /// A connection to the destination.
 struct Open {
-    stream: TcpStream,
+    stream: Socket,
     /// The client has disconnected.
     disconnect: Notify,
 }
@@ -53,7 +54,9 @@ impl Input {
         sender: &Arc<Sender>,
         tasks: &mut JoinSet<String>,
     ) -> Input {
-        let shared = Arc::new(Shared { destination, connection: Mutex::new(Connection::Connecting) });
+        let network = options.destinations.clone();
+        let shared = Shared { network, destination, connection: Mutex::new(Connection::Connecting) };
+        let shared = Arc::new(shared);
         let (reconnected, connections) = mpsc::channel(1);
         let output = Output::new(sender, payload_type::OUTPUT, options);
         tasks.spawn(run(Arc::clone(&shared), local, connections, output));
@@ -98,7 +101,7 @@ impl Input {
                 }
             }
         };
-        match write_all(&connection.stream, payload).await {
+        match connection.stream.write_all(payload).await {
             Ok(()) => Handled::Taken,
             Err(error) => {
                 tracing::debug!(%error, "failed to write to the destination");
@@ -110,9 +113,7 @@ impl Input {
 
 impl Shared {
     async fn connect(&self) -> io::Result<Arc<Open>> {
-        let (host, port) = &self.destination;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.network.connect(&self.destination).await?;
         let connection = Arc::new(Open { stream, disconnect: Notify::new() });
         *self.lock() = Connection::Open(Arc::clone(&connection));
         Ok(connection)
@@ -156,34 +157,16 @@ async fn run(
 async fn read(connection: &Open, output: &mut Output, buffer: &mut [u8]) -> Result<(), super::send::Gone> {
     loop {
         output.active().await;
-        tokio::select! {
+        let read = tokio::select! {
             biased;
             () = connection.disconnect.notified() => return Ok(()),
-            ready = connection.stream.readable() => {
-                if ready.is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        match connection.stream.try_read(buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => output.bytes(buffer.get(..read).unwrap_or_default()).await?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Ok(()),
+            read = connection.stream.read(buffer) => read,
+        };
+        match read {
+            Ok(read @ 1..) => output.bytes(buffer.get(..read).unwrap_or_default()).await?,
+            Ok(0) | Err(_) => return Ok(()),
         }
     }
-}
-
-async fn write_all(connection: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        connection.writable().await?;
-        match connection.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The agent's words, with Go's for the reason.

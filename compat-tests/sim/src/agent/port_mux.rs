@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::destination::{Destinations, Socket};
 use super::input::{self, Handled};
 use super::output::Output;
 use super::send::Sender;
@@ -43,7 +41,8 @@ impl Input {
         }
         let output = Output::new(sender, payload_type::OUTPUT, options);
         tasks.spawn(pump(to_client, output, options.payload.max(1)));
-        let serve = serve(waiting, destination, frames, streams, Arc::clone(sender));
+        let network = options.destinations.clone();
+        let serve = serve(waiting, (network, destination), frames, streams, Arc::clone(sender));
         tasks.spawn(async move {
             tokio::select! {
                 () = serve => {}
@@ -77,7 +76,7 @@ impl Input {
 /// after it), and lets the connections run.
 async fn serve(
     mut waiting: mpsc::Receiver<Stream>,
-    (host, port): (String, u16),
+    (network, destination): (Destinations, (String, u16)),
     frames: mpsc::Sender<Bytes>,
     streams: Arc<Streams>,
     sender: Arc<Sender>,
@@ -85,7 +84,7 @@ async fn serve(
     let mut connections = JoinSet::new();
     while let Some(stream) = waiting.recv().await {
         while connections.try_join_next().is_some() {}
-        match TcpStream::connect((host.as_str(), port)).await {
+        match network.connect(&destination).await {
             Ok(connection) => {
                 connections.spawn(connected(stream, connection, frames.clone(), Arc::clone(&streams)));
             }
@@ -105,28 +104,26 @@ async fn serve(
 /// written, whatever the destination still has to say; the destination's end drops what is still to be written.
 async fn connected(
     mut stream: Stream,
-    connection: TcpStream,
+    connection: Socket,
     frames: mpsc::Sender<Bytes>,
     streams: Arc<Streams>,
 ) {
-    let _ = connection.set_nodelay(true);
-    let (from_destination, mut to_destination) = connection.into_split();
     let (finished, finish) = oneshot::channel();
     let id = stream.id;
     let upwards = async {
-        write(&mut stream, &mut to_destination).await;
+        write(&mut stream, &connection).await;
         let _ = finished.send(());
         std::future::pending::<()>().await;
     };
     tokio::select! {
         () = upwards => {}
-        () = read(from_destination, id, finish, &frames) => {}
+        () = read(&connection, id, finish, &frames) => {}
     }
-    drop(to_destination);
+    drop(connection);
     close(id, &frames, &streams).await;
 }
 
-async fn write(stream: &mut Stream, to_destination: &mut OwnedWriteHalf) {
+async fn write(stream: &mut Stream, to_destination: &Socket) {
     while let Some(data) = stream.data.recv().await {
         if to_destination.write_all(&data).await.is_err() {
             return;
@@ -136,7 +133,7 @@ async fn write(stream: &mut Stream, to_destination: &mut OwnedWriteHalf) {
 
 /// Reads until the destination ends or the client's side has; what is read by then is still sent.
 async fn read(
-    mut from_destination: OwnedReadHalf,
+    from_destination: &Socket,
     stream: u32,
     mut finish: oneshot::Receiver<()>,
     frames: &mpsc::Sender<Bytes>,
@@ -145,9 +142,8 @@ async fn read(
     loop {
         buffer.reserve(READ_BUFFER);
         buffer.extend_from_slice(&[0; smux::HEADER_LEN]);
-        let mut limited = (&mut from_destination).take(smux::MAX_FRAME as u64);
         let read = tokio::select! {
-            read = limited.read_buf(&mut buffer) => read,
+            read = from_destination.read_buf(&mut buffer, smux::MAX_FRAME) => read,
             _ = &mut finish => return,
         };
         let length = match read {

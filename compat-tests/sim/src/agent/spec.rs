@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::destination::Destinations;
+
 /// Simulated agent generation: decides the version in its handshake and how port sessions are carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Generation {
@@ -69,6 +71,8 @@ pub struct AgentOptions {
     /// says that the handshake is complete before it sets the flag that lets input through; how long that takes
     /// is its machine's business.
     pub deaf_after_handshake: Duration,
+    /// The network of port sessions' destinations.
+    pub destinations: Destinations,
     /// The rule that is not kept.
     pub broken: Option<Broken>,
 }
@@ -85,6 +89,7 @@ impl Default for AgentOptions {
             always_handshake: false,
             shell_delay: Duration::ZERO,
             deaf_after_handshake: Duration::ZERO,
+            destinations: Destinations::default(),
             broken: None,
         }
     }
