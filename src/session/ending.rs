@@ -210,7 +210,8 @@ async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
 
 /// Sends the flag when all before it is acknowledged, and waits for its acknowledgement. That wait is short, and no
 /// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it forever,
-/// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7).
+/// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7). Unless the
+/// websocket has been silent before: then its path may be dead, and the service is asked on another one.
 async fn agent_has_taken_it(link: &mut Link) -> bool {
     let until = Instant::now() + FLAG_TIMEOUT;
     match acknowledged(link, until).await {
@@ -218,14 +219,20 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
         over => return matches!(over, Some(DrainOutcome::Closed)),
     }
     link.send(Input::Flag(Flag::TerminateSession));
-    let soon = Instant::now() + flag_timeout(link.stats().rtt);
+    let sent = Instant::now();
+    let soon = sent + flag_timeout(link.stats().rtt);
     let taken = match acknowledged(link, until.min(soon)).await {
-        None if link.is_open() && link.is_sent() => return true,
+        None if link.is_open() && link.is_sent() => return was_alive(link, sent),
         // It could not leave: the agent is not there, perhaps because the session is ending.
         None => acknowledged(link, until).await,
         taken => taken,
     };
     matches!(taken, Some(DrainOutcome::Acknowledged | DrainOutcome::Closed))
+}
+
+/// Returns whether something had arrived shortly before `now`.
+fn was_alive(link: &Link, now: Instant) -> bool {
+    link.last_contact().is_some_and(|contact| now.saturating_duration_since(contact) <= ALIVE)
 }
 
 /// End of the wait for acknowledgements.
@@ -364,6 +371,8 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// An acknowledgement takes one; the rest is for a variation as large as the round trip itself.
 const FLAG_ROUND_TRIPS: u32 = 4;
+/// Time after which an idle websocket no longer shows that its path carries anything.
+const ALIVE: Duration = Duration::from_secs(2);
 /// On a short path the agent's machine decides.
 const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
 /// Time that output may still be written after a request to end.
