@@ -51,7 +51,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
             },
             written = console.drive() => if let Err(error) = written { return Ok(error.into()) },
             () = sleep_until(over_at) => {
-                if link.is_drained() {
+                if link.is_drained() && link.is_open() {
                     return Ok(End::Finished);
                 }
                 answers.restart(Instant::now());

@@ -13,7 +13,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::core::{Action, ConnectionId, DestinationId, Forwarder, Policy, Report, SessionEnd, SessionId};
+use super::core::{
+    Action, ConnectionId, DestinationId, Forwarder, LinkState, Policy, Report, SessionEnd, SessionId,
+};
 use super::listen::{Accepted, Listeners};
 use super::local::{Budget, Connection, Gauge, Journal, Limits, LocalStream};
 use super::proxy::{Preface, Refusal, Request};
@@ -255,7 +257,8 @@ impl Pump {
         for (number, carrier) in &mut self.sessions {
             let Stage::Live { session, is_ready: true } = &mut carrier.stage else { continue };
             let link = &mut session.link;
-            self.core.set_link(now, *number, carrier.gauge.has_room(), link.stats().rtt);
+            let (is_up, has_room, round_trip) = (link.is_open(), carrier.gauge.has_room(), link.stats().rtt);
+            self.core.set_link(now, *number, LinkState { is_up, has_room, round_trip });
             if let Some(bytes) = self.core.poll_tentative(now, *number, link.tentative_room()) {
                 link.send(Input::Tentative(bytes));
             }

@@ -101,10 +101,14 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 current = Some(new);
             },
             () = accept_pause.wait() => {}
-            () = sleep_until(disconnect_at) => {
-                link.send(Input::Flag(Flag::DisconnectToPort));
-                current = None;
-            }
+            () = sleep_until(disconnect_at) => match &mut current {
+                // The request, or the answer to it, is still on its way.
+                Some(current) if !link.is_drained() || !link.is_open() => current.answers.restart(Instant::now()),
+                _ => {
+                    link.send(Input::Flag(Flag::DisconnectToPort));
+                    current = None;
+                }
+            },
             () = gauge.progress(), if !gauge.has_room() => {}
             signal = watch.recv() => match SignalEffect::of(signal, console) {
                 SignalEffect::Report => {

@@ -1,6 +1,7 @@
 //! Input and output of a [`Forwarder`](super::Forwarder).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -37,6 +38,17 @@ pub(crate) enum Report {
     Reset,
     /// Everything is done: the connection may be dropped.
     Closed,
+}
+
+/// State of a session's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkState {
+    /// Its websocket is open and answers.
+    pub is_up: bool,
+    /// Local readers leave room for more.
+    pub has_room: bool,
+    /// Round trip to the agent.
+    pub round_trip: Duration,
 }
 
 /// Decision of a [`Forwarder`](super::Forwarder), to be carried out in order.

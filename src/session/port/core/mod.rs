@@ -54,7 +54,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub(crate) use self::api::{Action, CHUNK, ConnectionId, DestinationId, Report, SessionEnd, SessionId};
+pub(crate) use self::api::{
+    Action, CHUNK, ConnectionId, DestinationId, LinkState, Report, SessionEnd, SessionId,
+};
 use self::destination::Destination;
 pub(crate) use self::destination::Policy;
 use self::quota::{StartOutcome, StartQuota};
@@ -256,10 +258,10 @@ impl Forwarder {
         self.settle(now);
     }
 
-    /// Takes the state of a session's link: whether local readers leave room for more, and the round trip to the agent.
-    pub(crate) fn set_link(&mut self, now: Instant, number: SessionId, has_room: bool, round_trip: Duration) {
+    /// Takes the state of a session's link.
+    pub(crate) fn set_link(&mut self, now: Instant, number: SessionId, link: LinkState) {
         if let Some(session) = self.tables.sessions.get_mut(&number) {
-            session.set_link(now, has_room, round_trip);
+            session.set_link(now, link);
         }
     }
 

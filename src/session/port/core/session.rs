@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::api::{Action, ConnectionId, DestinationId, Outputs, Report, SessionEnd, SessionId};
+use super::api::{Action, ConnectionId, DestinationId, LinkState, Outputs, Report, SessionEnd, SessionId};
 use super::place::Connections;
 use super::reply::Replies;
 use super::streams::{Event, Streams};
@@ -45,11 +45,12 @@ impl Session {
         self.ready = Some(Box::new(Ready { id: id.to_owned(), since: now, streams }));
     }
 
-    /// Takes the state of the link: whether local readers leave room for more, and the round trip to the agent.
-    pub(super) fn set_link(&mut self, now: Instant, has_room: bool, round_trip: Duration) {
-        self.round_trip = round_trip;
+    /// Takes the state of the link.
+    pub(super) fn set_link(&mut self, now: Instant, link: LinkState) {
+        self.round_trip = link.round_trip;
         if let Some(ready) = &mut self.ready {
-            ready.streams.set_room(now, has_room);
+            ready.streams.set_link(now, link.is_up);
+            ready.streams.set_room(now, link.has_room);
         }
     }
 

@@ -10,7 +10,8 @@
 //! Time is a parameter and never runs backwards. After each `handle_*` the events are drained.
 //!
 //! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
-//! way is lost. So the FIN waits until the destination has been quiet; a probe that never said anything need not wait.
+//! way is lost. So the FIN waits until the destination has been quiet while the link was up; a probe that never said anything
+//! need not wait.
 //!
 //! In scope: the bookkeeping of streams. Out of scope: which of several sessions takes a connection (`destination`),
 //! sockets and queues (`local`).
@@ -47,6 +48,8 @@ pub(super) struct Streams {
     starved: BTreeSet<StreamId>,
     /// Streams whose local input has ended, by the time since when the remote has been quiet.
     half_closed: BTreeSet<(Instant, StreamId)>,
+    /// Since when the link is down.
+    down_since: Option<Instant>,
     /// Events that do not come from smux.
     events: VecDeque<Event>,
     /// Since when the session waits for a local reader, and whether that was told.
@@ -90,6 +93,7 @@ impl Streams {
             streams: BTreeMap::new(),
             starved: BTreeSet::new(),
             half_closed: BTreeSet::new(),
+            down_since: None,
             events: VecDeque::new(),
             held_up: None,
         }
@@ -261,6 +265,20 @@ impl Streams {
         self.smux.set_reading(now, has_room);
     }
 
+    /// Says whether the link is up. While it is down, the silence of the remote means nothing.
+    pub(super) fn set_link(&mut self, now: Instant, is_up: bool) {
+        if !is_up {
+            self.down_since.get_or_insert(now);
+        } else if let Some(down) = self.down_since.take() {
+            for (since, id) in std::mem::take(&mut self.half_closed) {
+                let Some(stream) = self.streams.get_mut(&id) else { continue };
+                let since = since + now.saturating_duration_since(since.max(down));
+                stream.half_closed = Some(since);
+                self.half_closed.insert((since, id));
+            }
+        }
+    }
+
     /// Returns whether a local reader held up the session when that was said last.
     pub(super) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
@@ -278,8 +296,11 @@ impl Streams {
     #[must_use]
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
-        let quiet = self.half_closed.first().map(|(since, _)| {
-            if self.half_closed.len() > MAX_HALF_CLOSED { *since } else { *since + HALF_CLOSE_QUIET }
+        let quiet = self.half_closed.first().and_then(|(since, _)| {
+            if self.half_closed.len() > MAX_HALF_CLOSED {
+                return Some(*since);
+            }
+            self.down_since.is_none().then_some(*since + HALF_CLOSE_QUIET)
         });
         let stall = self.held_up.filter(|(_, was_told)| !was_told).map(|(since, _)| since + STALL_NOTICE);
         [keepalive, quiet, stall].into_iter().flatten().min()
@@ -291,7 +312,8 @@ impl Streams {
     /// When the agent has been silent for too long, where keepalives are on.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
         while let Some((since, id)) = self.half_closed.first().copied()
-            && (since + HALF_CLOSE_QUIET <= now || self.half_closed.len() > MAX_HALF_CLOSED)
+            && (self.down_since.is_none() && since + HALF_CLOSE_QUIET <= now
+                || self.half_closed.len() > MAX_HALF_CLOSED)
         {
             self.finish_half_closed(since, id);
         }

@@ -175,6 +175,23 @@ fn the_remote_end_comes_after_its_bytes_and_frees_the_stream() {
     assert_eq!(world.streams.streams.len(), 0);
 }
 
+/// Otherwise the agent learns of the end together with the request, and closes the destination before its answer.
+#[test]
+fn quiet_is_counted_while_the_link_is_up() {
+    let mut world = World::new();
+    let id = world.open(b"request");
+    world.streams.handle_input_end(world.now, id);
+    world.pass(HALF_CLOSE_QUIET / 2);
+    world.streams.set_link(world.now, false);
+    assert_eq!(world.streams.next_timeout(), None);
+    world.pass(4 * HALF_CLOSE_QUIET);
+    world.streams.set_link(world.now, true);
+    world.pass(HALF_CLOSE_QUIET / 2 - Duration::from_millis(1));
+    assert!(!has_fin(&world.up(), id));
+    world.pass(Duration::from_millis(1));
+    assert!(has_fin(&world.up(), id), "an outage postpones the end and no more");
+}
+
 #[test]
 fn many_half_closed_streams_are_not_kept_waiting() {
     let mut world = World::new();
