@@ -29,6 +29,8 @@ mod starter;
 mod state;
 mod stdio;
 mod watch;
+#[cfg(all(test, target_os = "linux"))]
+mod worlds;
 
 use std::io::{self, Write as _};
 use std::sync::Arc;

@@ -32,7 +32,11 @@ pub(crate) use self::forward::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
 use self::listen::Listener;
+#[cfg(test)]
+pub(crate) use self::listen::MemoryPorts;
 pub(crate) use self::listen::Ports;
+#[cfg(test)]
+pub(crate) use self::local::MemoryStream;
 use super::ending::{Closing, End};
 use super::state::Session;
 use crate::output::{Kind, Status, sentences};

@@ -12,5 +12,7 @@ mod unix;
 pub(crate) use self::accept_pause::AcceptPause;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::listeners::{Accepted, Listeners};
+#[cfg(test)]
+pub(crate) use self::memory::MemoryPorts;
 pub(crate) use self::memory::Ports;
 pub(crate) use self::socks::SocksListener;

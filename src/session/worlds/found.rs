@@ -1,0 +1,56 @@
+//! Worlds in which the program once broke a rule, made as small as possible.
+
+use std::time::Duration;
+
+use ssm_sim::agent::Generation;
+
+use super::assert_rules;
+use super::world::{Client, Destination, Ending, Event, LinkQuality, World};
+
+fn world(destination: Destination, clients: &[Client], events: &[(u64, Event)]) -> World {
+    World {
+        seed: 0,
+        agent: Generation::V3_3,
+        restart: false,
+        sessions: 1,
+        link: LinkQuality::default(),
+        destinations: vec![destination],
+        clients: clients.to_vec(),
+        events: events.iter().map(|(ms, event)| (Duration::from_millis(*ms), *event)).collect(),
+    }
+}
+
+fn client(at_ms: u64, request: usize, ending: Ending) -> Client {
+    Client {
+        at_ms,
+        destination: 0,
+        socks: false,
+        request,
+        piece: 1000,
+        pause_ms: 0,
+        read_pause_ms: 0,
+        ending,
+    }
+}
+
+/// World 41: sessions that share the port were idle when their paths died, and were left open at the service.
+#[test]
+fn a_session_whose_path_has_died_unnoticed_is_ended_at_the_service() {
+    let clients = [client(29_994, 1, Ending::Complete)];
+    let world = world(Destination::Echo { late_ms: 3 }, &clients, &[(22_278, Event::DeadPath)]);
+    assert_rules(
+        "a_session_whose_path_has_died_unnoticed_is_ended_at_the_service",
+        &World { sessions: 8, ..world },
+    );
+}
+
+/// World 981: the quiet that a half-closed connection waits for went by while the link was down; the agent was told of the end
+/// with the rest of the request, and closed the destination before its answer.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_link_was_down() {
+    let destination = Destination::Answer { think_ms: 10, bytes: 5000, closes: true };
+    let clients = [client(5000, 100, Ending::HalfClose)];
+    let events = [(4000, Event::Silence { ms: 20_000 }), (4500, Event::Outage { ms: 30_000 })];
+    let world = world(destination, &clients, &events);
+    assert_rules("an_answer_after_half_close_arrives_although_the_link_was_down", &world);
+}

@@ -1,0 +1,142 @@
+//! A thousand worlds: the whole session layer under one seed each, in virtual time.
+//!
+//! A [`World`] draws clients, destinations, the agent, the link, the service and the user from its seed. The program runs
+//! from [`super::run`] on, against the simulator's service and agent in the same process: real links over websockets in
+//! memory, real channels and smux, the real SOCKS handshake. In every world
+//!
+//! - each byte that arrives at a client or a destination is the next one of what was sent;
+//! - a connection that ends without an error was complete; in a gentle world each client of a good destination gets all;
+//! - each client ends, and so does the program;
+//! - each session that was started has been ended at the service, and its limit of messages was kept;
+//! - no task is left;
+//! - a second run of the seed gives the same events.
+//!
+//! `scripts/worlds` runs as many as are asked for.
+
+mod cloud;
+mod found;
+mod local;
+mod log;
+mod machine;
+mod remote;
+mod run;
+mod wire;
+mod world;
+
+use std::process::{Child, Command, Stdio};
+
+use self::world::World;
+
+/// Without the variable: starts a process of its own for each share of the seeds, and reads what they found. With it:
+/// runs one share.
+#[test]
+fn the_rules_hold_in_every_world() {
+    if let Ok(share) = std::env::var(SHARE) {
+        return run_share(&share);
+    }
+    let text = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (first, count) = (text("WORLDS_FIRST").unwrap_or(0), text("WORLDS").unwrap_or(WORLDS));
+    let begin = std::time::Instant::now();
+    let shares = std::thread::available_parallelism().map_or(1, |count| count.get() as u64).min(count);
+    let workers: Vec<_> = (0..shares)
+        .map(|index| worker(TEST, format!("{} {} {shares}", first + index, first + count)))
+        .collect();
+    let mut found = String::new();
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        if !output.status.success() {
+            found += &String::from_utf8_lossy(&output.stdout);
+        }
+    }
+    println!("{count} worlds from {first} on, {:.1} s", begin.elapsed().as_secs_f64());
+    assert!(found.is_empty(), "{found}");
+}
+
+/// Starts this test binary again, for one test, which then runs worlds itself: it forks, so it must be alone.
+fn worker(test: &str, share: String) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(SHARE, share)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Runs one world in the test `name` of `found`.
+#[track_caller]
+fn assert_rules(name: &str, world: &World) {
+    if std::env::var_os(SHARE).is_none() {
+        let output = worker(&format!("session::worlds::found::{name}"), String::new());
+        let output = output.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    } else if let Err(fault) = try_world(world) {
+        panic!("{world}{fault}");
+    }
+}
+
+/// Runs the seeds from the first to the last, in steps.
+fn run_share(share: &str) {
+    let numbers: Vec<u64> = share.split(' ').map(|number| number.parse().unwrap()).collect();
+    let [first, end, step] = numbers[..] else { panic!("{share}") };
+    let mut faults = 0;
+    for seed in (first..end).step_by(step as usize) {
+        let world = World::draw(seed);
+        let verdict = try_world(&world);
+        let repeats = seed % REPEATED != 0 || try_world(&world) == verdict;
+        if !repeats {
+            println!("{world}  two runs differ");
+            faults += 1;
+        }
+        if let Err(fault) = &verdict {
+            let (world, fault) = smallest(world, fault.clone());
+            println!("{world}{fault}\n");
+            faults += 1;
+        }
+        if faults >= MOST_FAULTS {
+            break;
+        }
+    }
+    assert_eq!(faults, 0);
+}
+
+/// Runs a world. Returns the digest of its events.
+///
+/// # Errors
+/// Its faults, with its last events and what the program has printed.
+fn try_world(world: &World) -> Result<String, String> {
+    let (report, output) = machine::run(world.seed, || run::run(world.clone()))?;
+    let digest = report.lines().next().unwrap_or_default();
+    if report.lines().any(|line| line.starts_with("fault: ")) {
+        return Err(format!("{report}\n{output}"));
+    }
+    let printed = output.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    Ok(format!("{digest} {printed:016x}"))
+}
+
+/// The smallest world with a fault that is found by leaving things out.
+fn smallest(mut world: World, mut fault: String) -> (World, String) {
+    let mut tries = 0;
+    'smaller: loop {
+        for less in world.smaller() {
+            tries += 1;
+            if tries > MOST_TRIES {
+                return (world, fault);
+            }
+            if let Err(its) = try_world(&less) {
+                (world, fault) = (less, its);
+                continue 'smaller;
+            }
+        }
+        return (world, fault);
+    }
+}
+
+const TEST: &str = "session::worlds::the_rules_hold_in_every_world";
+/// The first seed, the end of the seeds and the step between them, for one process.
+const SHARE: &str = "WORLDS_SHARE";
+/// Seeds that a test run tries.
+const WORLDS: u64 = 500;
+/// One of so many worlds is run twice.
+const REPEATED: u64 = 10;
+const MOST_FAULTS: u32 = 8;
+const MOST_TRIES: u32 = 60;

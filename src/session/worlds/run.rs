@@ -1,0 +1,225 @@
+//! One world, from the start of its program to its end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use ssm_sim::agent::AgentOptions;
+use ssm_sim::{Config, DEFAULT_TARGET, Inside, SessionState};
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+
+use super::cloud::{self, Cloud};
+use super::local::{self, Fate, SOCKS_PORT, port_of};
+use super::log::Log;
+use super::machine;
+use super::remote::{self, Served};
+use super::wire::WireControl;
+use super::world::{Event, World};
+use crate::aws;
+use crate::cli::StartSession;
+use crate::link::{Network, StreamHosts};
+use crate::output::Style;
+use crate::session::port::{MemoryPorts, Ports};
+use crate::session::{self, Access, Run};
+use crate::settings::{LoadedSettings, Settings, Subject};
+
+/// Runs a world. Returns the digest of its events, its faults and its last events, each on a line.
+pub(super) async fn run(world: World) -> String {
+    let log = Log::default();
+    let tasks = LocalSet::new();
+    tasks.run_until(play(&world, &log)).await;
+    drop(tasks);
+    let (digest, faults, lines) = log.report(LAST_EVENTS);
+    let mut text = format!("{digest}\n");
+    for fault in &faults {
+        text += &format!("fault: {fault}\n");
+    }
+    for line in lines {
+        text += &format!("{line}\n");
+    }
+    text
+}
+
+async fn play(world: &World, log: &Log) {
+    let served = Served::default();
+    let agent = AgentOptions {
+        generation: world.agent,
+        pacing: false,
+        destinations: remote::network(&world.destinations, log, &served),
+        ..AgentOptions::default()
+    };
+    let config = Config {
+        agent,
+        faults: world.link.faults(world.seed),
+        stream_base: Some("ws://127.0.0.1:1".to_owned()),
+        ..Config::default()
+    };
+    let cloud = Cloud::new(Inside::new(config).expect("a service"), world.link, log.clone());
+    let network = Network::new(StreamHosts::default(), None).with_connector(Arc::new(cloud.clone()));
+    let network = Arc::new(network);
+    let aws = Arc::new(aws::Client::with_api(Arc::new(cloud.clone())));
+    let ports = MemoryPorts::default();
+    let request = request();
+    let answer = cloud.inside.call("AmazonSSM.StartSession", &request).expect("a session");
+    let opened = cloud::opened("ssm:StartSession", &answer).expect("a session");
+    let start = StartSession {
+        session_id: opened.session_id,
+        stream_url: opened.stream_url,
+        token: opened.token,
+        region: "us-east-1".to_owned(),
+        profile: None,
+        target: Some(DEFAULT_TARGET.to_owned()),
+        request: Some(request),
+        endpoint: None,
+        legacy: false,
+        response_is_argument: false,
+    };
+    let program = session::run(Run {
+        start,
+        access: Some(Access { network: Arc::clone(&network), aws }),
+        settings: settings(world),
+        recording: None,
+        parent: None,
+        style: Style::Official,
+        script: None,
+        ports: Ports::Memory(ports.clone()),
+    });
+    let is_over = Rc::new(Cell::new(false));
+    let events = tokio::task::spawn_local(happen(world.clone(), cloud.clone(), network, log.clone()));
+    let clients =
+        tokio::task::spawn_local(all_clients(world.clone(), ports, log.clone(), Rc::clone(&is_over)));
+    match timeout(LONGEST, program).await {
+        Ok(outcome) => log.note(format_args!("the program ends: {outcome:?}")),
+        Err(_) => log.fault("the program does not end"),
+    }
+    is_over.set(true);
+    let has_trouble = cloud.has_trouble();
+    let fates = timeout(AFTERWARDS, clients).await;
+    let fates = fates.map_or_else(|_| vec![None; world.clients.len()], |fates| fates.expect("no panic"));
+    events.abort();
+    let is_served = |number| served.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
+    local::judge(world, &fates, is_served, log);
+    look_back(&cloud, has_trouble, log).await;
+}
+
+/// Checks the service and the runtime after the end of the program.
+async fn look_back(cloud: &Cloud, has_trouble: bool, log: &Log) {
+    sleep(Duration::from_secs(3)).await;
+    for session in cloud.inside.sessions() {
+        if session.state != SessionState::Ended && !cloud.may_leave_sessions() && !has_trouble {
+            log.fault(format_args!("session {} is left open: {:?}", session.id, session.state));
+        }
+        if session.limit_exceeded {
+            log.fault(format_args!("session {} has exceeded the service's rate of messages", session.id));
+        }
+    }
+    for id in cloud.open_sessions() {
+        cloud.inside.close_session(&id, "").await;
+    }
+    cloud.each_wire(WireControl::cut);
+    sleep(AFTERWARDS).await;
+    let left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    if left > 0 {
+        log.fault(format_args!("{left} tasks are left"));
+    }
+}
+
+/// Runs all clients, then has the user end the program.
+async fn all_clients(
+    world: World,
+    ports: MemoryPorts,
+    log: Log,
+    is_over: Rc<Cell<bool>>,
+) -> Vec<Option<Fate>> {
+    let all = (0..world.clients.len() as u32).map(|number| {
+        let (world, ports, log, is_over) = (&world, &ports, &log, &is_over);
+        async move { timeout(PATIENCE, local::run(number, world, ports, log, is_over)).await.ok() }
+    });
+    let fates = futures_util::future::join_all(all).await;
+    if !is_over.get() {
+        log.note("the user interrupts the program");
+        machine::raise(libc::SIGINT);
+    }
+    fates
+}
+
+/// Lets the events of the world happen.
+async fn happen(world: World, cloud: Cloud, network: Arc<Network>, log: Log) {
+    for (at, event) in &world.events {
+        sleep(at.saturating_sub(machine::elapsed())).await;
+        log.note(format_args!("{event:?}"));
+        match *event {
+            Event::Close => cloud.close(),
+            Event::Break => cloud.each_wire(WireControl::cut),
+            Event::DeadPath => cloud.each_wire(WireControl::kill),
+            Event::Silence { ms } => cloud.each_wire(|wire| wire.silence(Duration::from_millis(ms))),
+            Event::Outage { ms } => cloud.outage(Duration::from_millis(ms)),
+            Event::Pause { ms } => {
+                for is_on in [true, false] {
+                    for id in cloud.open_sessions() {
+                        cloud.inside.pause(&id, is_on).await;
+                    }
+                    sleep(Duration::from_millis(if is_on { ms } else { 0 })).await;
+                }
+            }
+            Event::Refuse { kind, ms } => {
+                cloud.inside.refuse_starts(Some(kind));
+                sleep(Duration::from_millis(ms)).await;
+                cloud.inside.refuse_starts(None);
+            }
+            Event::EndSessions => {
+                for id in cloud.open_sessions() {
+                    cloud.inside.close_session(&id, "").await;
+                }
+            }
+            Event::Sleep { ms } => {
+                machine::sleep(Duration::from_millis(ms));
+                cloud.each_wire(WireControl::kill);
+            }
+            Event::NetworkChange => network.report_change(),
+            Event::Signal(signal) => machine::raise(signal),
+        }
+    }
+}
+
+/// The request of argv.
+fn request() -> Value {
+    json!({
+        "Target": DEFAULT_TARGET,
+        "DocumentName": "AWS-StartPortForwardingSessionToRemoteHost",
+        "Parameters": {
+            "host": ["d0.internal"],
+            "portNumber": ["1000"],
+            "localPortNumber": [port_of(0).to_string()],
+        },
+    })
+}
+
+/// The settings as the environment of such a program has them.
+fn settings(world: &World) -> Settings {
+    let forwards =
+        (1..world.destinations.len()).map(|index| format!("{}:d{index}.internal:1000", port_of(index)));
+    let forwards: Vec<String> = forwards.collect();
+    let variable = |name: &str| match name {
+        "SSM_PLUGIN_RESTART" => world.restart.then(|| "1".to_owned()),
+        "SSM_PLUGIN_SESSIONS" => Some(world.sessions.to_string()),
+        "SSM_PLUGIN_FORWARD" => (!forwards.is_empty()).then(|| forwards.join(",")),
+        "SSM_PLUGIN_SOCKS" => (!forwards.is_empty()).then(|| SOCKS_PORT.to_string()),
+        "SSM_PLUGIN_STATUS" => Some("1".to_owned()),
+        _ => None,
+    };
+    let read = |name: &str| variable(name).map(Into::into);
+    LoadedSettings::from(read, std::iter::empty(), None, &Subject::default()).settings
+}
+
+/// Virtual time of a client, from its connection on.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// Virtual time of a program.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Virtual time for what is left to end.
+const AFTERWARDS: Duration = Duration::from_secs(200);
+/// Events that are shown of a world with a fault.
+const LAST_EVENTS: usize = 60;
