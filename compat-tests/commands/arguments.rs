@@ -26,6 +26,7 @@ fn each_mistake_is_one_line_and_starts_no_session() {
         &["shell", "i-1", "--region"],
         &["shell", "i-1", "--parameters", "x"],
         &["shell", "i-1", "--parameters", "{"],
+        &["shell", "i-1", "--parameters", "{\"portNumber\":80}"],
         &["run"],
         &["run", "i-1"],
         &["run", "i-1", "--"],
@@ -43,6 +44,9 @@ fn each_mistake_is_one_line_and_starts_no_session() {
         assert_eq!(finished.text(), "", "{words:?}");
         assert_eq!(errors.matches('\n').count(), 1, "{words:?}: {errors}");
         assert!(errors.starts_with("session-manager-plugin"), "{words:?}: {errors}");
+        let has_form =
+            ["usage: ", "such as ", "name=value", "see: "].iter().any(|form| errors.contains(form));
+        assert!(has_form && !errors.contains("For more information"), "{words:?}: {errors}");
     }
     assert_eq!(sim.requests().start, 0);
 }

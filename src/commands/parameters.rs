@@ -33,13 +33,18 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
 }
 
 fn from_json(text: &str) -> Result<Value, String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("--parameters: {error}"))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("--parameters: {error}; {JSON_FORM}"))?;
     let mut parameters = Map::new();
     for (name, value) in value.as_object().into_iter().flatten() {
         let values = match value {
             Value::String(text) => vec![Value::from(text.as_str())],
             Value::Array(values) if values.iter().all(Value::is_string) => values.clone(),
-            _ => return Err(format!("--parameters: the value of {name} is not a text or a list of texts")),
+            _ => {
+                return Err(format!(
+                    "--parameters: the value of {name} is not a text or a list of texts; {JSON_FORM}"
+                ));
+            }
         };
         parameters.insert(name.clone(), Value::Array(values));
     }
@@ -94,6 +99,9 @@ fn form(text: &str) -> String {
 
 /// Characters of bad parameters that are repeated.
 const MAX_SHOWN: usize = 80;
+
+/// JSON that StartSession takes, for people.
+const JSON_FORM: &str = r#"use JSON such as {"portNumber":["80"]}"#;
 
 #[cfg(test)]
 mod tests {

@@ -85,7 +85,8 @@ fn reason(rendered: &str) -> String {
     let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let mut reason = String::new();
-    for line in lines.filter(|line| !line.is_empty()) {
+    // The usage that follows says more than a pointer to it.
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")) {
         let separator = match reason.chars().last() {
             None => "",
             Some(':') => " ",
