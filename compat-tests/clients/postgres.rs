@@ -14,7 +14,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{FreePort, connect, opened_port};
 use crate::harness::process::{Running, run};
 use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
-use crate::harness::{PATIENCE, World, is_root, required};
+use crate::harness::{PATIENCE, TARGET, World, is_root, required};
 use crate::port::additional::leads_to;
 use crate::port::socks::web;
 
@@ -88,6 +88,29 @@ fn psql_queries() {
     finished.assert_ok();
     let expected: Vec<String> = (1..=50_000).map(|n| format!("{n:09}")).collect();
     assert!(finished.text().trim_end() == expected.join(","), "the result differs");
+}
+
+/// "Open the tunnels, run this, close them" (cloud-sql-proxy#1056): three ports and a proxy around psql.
+#[test]
+fn psql_as_the_command_of_three_forwards_and_a_proxy() {
+    let sim = sim();
+    sim.set_host("db.internal", "127.0.0.1");
+    let world = crate::commands::world(&sim);
+    let postgres = Postgres::start(&world);
+    let port = postgres.port.number();
+    let (first, second) = (format!("0:db.internal:{port}"), format!("0:{port}"));
+    let third = format!("127.0.0.1:0:db.internal:{port}");
+    let psql = postgres_program("psql").display().to_string();
+    for (query, text, status) in [("select 6 * 7", "42\n", 0), ("select nonsense", "", 1)] {
+        let forward = ["forward", TARGET, &first, &second, "-L", &third, "-D", "0", "--", &psql];
+        let client = ["-h", "127.0.0.1", "-p", "{port_3}", "-U", "test", "-d", "postgres", "-Atc", query];
+        let finished = run(&mut crate::commands::plugin(&world, &[&forward[..], &client].concat()));
+        let errors = finished.errors();
+        assert_eq!((finished.text().as_str(), finished.status.code()), (text, Some(status)), "{errors}");
+        assert_eq!(errors.matches(" -> ").count(), 4, "{errors}");
+        assert!(errors.contains("ready\n"), "{errors}");
+    }
+    assert_all_ended(&sim);
 }
 
 #[test]
