@@ -18,15 +18,15 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 /// | `write` | stdout | always: bytes of the remote | kept: the session asks [`Console::has_room`] before it reads more |
 /// | `write_error` | stdout, stderr in [`Style::Plain`] | always: bytes of the remote's stderr | as `write` |
 /// | `fail` | stdout, stderr in [`Style::Plain`] | the failure of the whole run | kept: it comes once |
-/// | `say` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences | kept: each comes once |
-/// | `repeat` | stdout | as `say`: those that the peer can repeat | dropped above [`OUTPUT_QUEUE`] |
+/// | `print` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences | kept: each comes once |
+/// | `repeat` | stdout | as `print`: those that the peer can repeat | dropped above [`OUTPUT_QUEUE`] |
 /// | `write_if_room` | stdout | always: bytes of the remote that a port does not expect | dropped above [`OUTPUT_QUEUE`] |
-/// | `tell`, `status` | stderr | where the settings want status: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
+/// | `report`, `status` | stderr | where the settings want status: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
 /// | `note` | stderr | if the caller wants it: a line of the journal | the same |
 /// | `progress` | stderr | on a terminal, where the settings want status: something takes long | dropped above [`OUTPUT_QUEUE`] |
 /// | `rewrite` | stderr | as `progress`: a line that the next one replaces, and any other text removes | dropped |
 /// | `announce` | stderr | always: a change of state that was asked for | dropped above twice that |
-/// | `complain` | stderr | always: a failure | the same |
+/// | `report_failure` | stderr | always: a failure | the same |
 /// | `suggest` | stderr, at a terminal | the command that investigates a failure | the same |
 /// | `answer` | stderr | always: the answer to an escape | the same |
 ///
@@ -113,7 +113,7 @@ impl Console {
     /// The command that investigates a failure, on stderr, at a terminal; once.
     pub(crate) fn suggest(&mut self) {
         if let Some(command) = self.next_step.take() {
-            self.complain(&command);
+            self.report_failure(&command);
         }
     }
 
@@ -129,13 +129,13 @@ impl Console {
     }
 
     /// Returns whether sentences of the plugin are written.
-    pub(crate) fn says(&self) -> bool {
+    pub(crate) fn prints(&self) -> bool {
         !self.is_quiet && !self.is_clean
     }
 
     /// A sentence of the plugin that a run prints once, on stdout.
-    pub(crate) fn say(&mut self, sentence: &str) {
-        if self.says() {
+    pub(crate) fn print(&mut self, sentence: &str) {
+        if self.prints() {
             self.erase();
             self.out.push(sentence.as_bytes());
         }
@@ -144,15 +144,15 @@ impl Console {
     /// A sentence of the plugin that the peer can cause again and again, on stdout.
     pub(crate) fn repeat(&mut self, sentence: &str) {
         if self.out.has_room() {
-            self.say(sentence);
+            self.print(sentence);
         }
     }
 
     /// A failure of the whole run: the official sentence on stdout, or the reason on stderr.
     pub(crate) fn fail(&mut self, sentence: &str, reason: &str) {
         match self.style {
-            Style::Official => self.say(sentence),
-            Style::Plain => self.complain(reason),
+            Style::Official => self.print(sentence),
+            Style::Plain => self.report_failure(reason),
         }
     }
 
@@ -190,7 +190,7 @@ impl Console {
     }
 
     /// A change of state, on stderr, where the settings want it.
-    pub(crate) fn tell(&mut self, status: &Status) {
+    pub(crate) fn report(&mut self, status: &Status) {
         tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), OUTPUT_QUEUE);
@@ -228,7 +228,7 @@ impl Console {
 
     /// A line about the state of the connection, on stderr, where the settings want it.
     pub(crate) fn status(&mut self, text: &str) {
-        self.tell(&Status::message(text));
+        self.report(&Status::message(text));
     }
 
     /// Returns whether stderr is a terminal whose user wants to see that something takes a long time.
@@ -263,7 +263,7 @@ impl Console {
     }
 
     /// A failure, on stderr in any case.
-    pub(crate) fn complain(&mut self, text: &str) {
+    pub(crate) fn report_failure(&mut self, text: &str) {
         let line = self.failure(text);
         self.push_err(&line, ERR_QUEUE);
     }

@@ -104,7 +104,7 @@ impl Outcome {
 }
 
 /// A session that has to be cleaned up.
-pub(super) enum Remains {
+pub(super) enum LeftoverSession {
     /// It is open at the service and must be ended there.
     Open(Box<LiveSession>),
     /// The service knows that it is over.
@@ -126,22 +126,22 @@ pub(super) struct Reaper {
 
 impl Reaper {
     /// Begins to end a session.
-    pub(super) fn end(&mut self, remains: Remains) {
+    pub(super) fn end(&mut self, leftover: LeftoverSession) {
         while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= MAX_ENDING {
             return tracing::warn!("too many sessions are being ended: one may still be open at the service");
         }
-        match remains {
+        match leftover {
             // Without credentials of ours it can be ended through the agent only.
-            Remains::Open(session) if session.has_credentials && !self.may_keep_link() => {
+            LeftoverSession::Open(session) if session.has_credentials && !self.may_keep_link() => {
                 let LiveSession { id, aws, .. } = *session;
                 self.spawn(async move { terminate_at_service(&aws, &id).await });
             }
-            Remains::Over(session) if !self.may_keep_link() => drop(session),
-            remains => {
+            LeftoverSession::Over(session) if !self.may_keep_link() => drop(session),
+            leftover => {
                 let link = Arc::clone(&self.links);
                 self.spawn(async move {
-                    end(remains).await;
+                    end(leftover).await;
                     drop(link);
                 });
             }
@@ -166,11 +166,11 @@ impl Reaper {
     }
 }
 
-async fn end(remains: Remains) {
-    let mut session = match remains {
-        Remains::Open(session) => session,
-        Remains::Over(session) => return session.link.close().await,
-        Remains::Starting(starting) => match starting.await {
+async fn end(leftover: LeftoverSession) {
+    let mut session = match leftover {
+        LeftoverSession::Open(session) => session,
+        LeftoverSession::Over(session) => return session.link.close().await,
+        LeftoverSession::Starting(starting) => match starting.await {
             Ok(session) => Box::new(session),
             Err(_) => return,
         },
@@ -263,44 +263,44 @@ fn flag_timeout(round_trip: Duration) -> Duration {
 }
 
 /// State needed to end a run.
-pub(super) struct Closing {
+pub(super) struct Shutdown {
     /// The first session's id.
     pub id: String,
     pub console: Console,
     pub watch: Watch,
     /// The sessions that are left.
-    pub remains: Vec<Remains>,
+    pub leftovers: Vec<LeftoverSession>,
     /// Ends those that have failed before.
     pub reaper: Reaper,
     /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
     pub ignores_stdout_errors: bool,
 }
 
-impl Closing {
+impl Shutdown {
     /// Prints the final message, ends the remaining sessions and flushes stdout. Returns whether all went well, and the
     /// last signal.
     pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
         let mut is_well = true;
         self.console.begin_closing();
-        self.console.tell(&end.status());
+        self.console.report(&end.status());
         let is_on_request = matches!(end, End::Interrupted | End::Terminated);
         match end {
             End::Closed(output) => {
                 let sentence = official::channel_closed(&self.id, &output);
                 match output.trim() {
-                    "" => self.console.say(&sentence),
-                    reason if self.console.style() == Style::Official && !self.console.says() => {
-                        self.console.complain(&sentences::closed_because(reason));
+                    "" => self.console.print(&sentence),
+                    reason if self.console.style() == Style::Official && !self.console.prints() => {
+                        self.console.report_failure(&sentences::closed_because(reason));
                     }
                     reason => self.console.fail(&sentence, reason),
                 }
                 if let Some(advice) = sentences::advice(&output) {
-                    self.console.complain(advice);
+                    self.console.report_failure(advice);
                 }
             }
             End::Interrupted => {
                 self.end_sessions().await;
-                self.console.say(&official::exiting(&self.id));
+                self.console.print(&official::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => {}
             End::TimedOut => {
@@ -316,7 +316,7 @@ impl Closing {
             End::Failed(reason) => {
                 // The reason may be that stdout takes no more: one line about it is enough.
                 self.ignores_stdout_errors = true;
-                self.console.complain(&reason);
+                self.console.report_failure(&reason);
                 self.console.suggest();
                 is_well = false;
             }
@@ -335,7 +335,7 @@ impl Closing {
         if let Err(error @ WriteError::Failed(_)) = written
             && !self.ignores_stdout_errors
         {
-            self.console.complain(&error.to_string());
+            self.console.report_failure(&error.to_string());
             let _ = self.console.flush().await;
             is_well = false;
         }
@@ -343,8 +343,8 @@ impl Closing {
     }
 
     async fn end_sessions(&mut self) {
-        for remains in self.remains.drain(..) {
-            self.reaper.end(remains);
+        for leftover in self.leftovers.drain(..) {
+            self.reaper.end(leftover);
         }
         self.reaper.finish().await;
     }
@@ -439,7 +439,11 @@ mod tests {
         let mut links = Vec::new();
         for number in 0..2 * MAX_ENDING {
             let (session, link) = session(true);
-            reaper.end(if number % 2 == 0 { Remains::Open(session) } else { Remains::Over(session) });
+            reaper.end(if number % 2 == 0 {
+                LeftoverSession::Open(session)
+            } else {
+                LeftoverSession::Over(session)
+            });
             links.push(link);
         }
         assert_eq!(links.iter().filter(|link| link.strong_count() > 0).count(), MAX_LINKS);
@@ -447,7 +451,7 @@ mod tests {
         let mut reaper = Reaper::default();
         for _ in 0..2 * MAX_LINKS {
             let (session, link) = session(false);
-            reaper.end(Remains::Open(session));
+            reaper.end(LeftoverSession::Open(session));
             links.push(link);
         }
         let kept = links.iter().rev().take(2 * MAX_LINKS).filter(|link| link.strong_count() > 0).count();

@@ -36,7 +36,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 pub(crate) use self::ending::Outcome;
-use self::ending::{Closing, End, ends_session};
+use self::ending::{End, Shutdown, ends_session};
 use self::live::Opening;
 pub(crate) use self::marked::Script;
 pub(crate) use self::opening::Access;
@@ -90,8 +90,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
         start.target.as_deref(),
     ));
     log_start(&start);
-    console.say(&official::starting_session(&start.session_id));
-    console.tell(&Status::Opening { session: start.session_id.clone() });
+    console.print(&official::starting_session(&start.session_id));
+    console.report(&Status::Opening { session: start.session_id.clone() });
     match opening::open(start, access, settings, recording, console, watch, ports).await {
         Ok(mut session) => {
             session.script = script;
@@ -120,9 +120,9 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let reason = format!("{error:#}");
             console.fail(&official::cannot_start(&reason), &reason);
             console.suggest();
-            console.tell(&Status::End { cause: Cause::NotStarted, reason });
+            console.report(&Status::End { cause: Cause::NotStarted, reason });
             if let Err(error @ WriteError::Failed(_)) = console.flush().await {
-                console.complain(&error.to_string());
+                console.report_failure(&error.to_string());
                 let _ = console.flush().await;
             }
             Outcome::default()
@@ -149,7 +149,7 @@ fn log_start(start: &StartSession) {
 }
 
 /// Runs the loop of the session's kind.
-async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Closing) {
+async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Shutdown) {
     let kind = match wait_until_ready(&mut session).await {
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,
@@ -185,20 +185,20 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Cl
         Ok(SessionKind::Port(_)) => {
             tell_ready(&mut session, Kind::Ssh);
             let end = stdio::run(&mut session).await.unwrap_or_else(End::from);
-            let closing = session.into_closing(&end);
+            let closing = session.into_shutdown(&end);
             return (end, None, closing);
         }
         Err(end) => Ok(end),
     };
     let end = end.unwrap_or_else(End::from);
     let exit_code = session.exit_code.or(session.finish_script());
-    let closing = session.into_closing(&end);
+    let closing = session.into_shutdown(&end);
     (end, exit_code, closing)
 }
 
 fn tell_ready(session: &mut Session, kind: Kind) {
     let id = Some(session.live.id.clone());
-    session.console.tell(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
+    session.console.report(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
     let unused = session.settings.of_ports();
     if !unused.is_empty() && session.console.style() == Style::Official {
         session.console.status(&sentences::without_effect(&unused));
@@ -222,7 +222,7 @@ async fn wait_until_ready(session: &mut Session) -> Result<SessionKind, End> {
             step = session.live.open() => match step {
                 Opening::Ready(kind) => return Ok(kind),
                 Opening::KeyFailed(reason) => {
-                    session.console.complain(&sentences::cannot_encrypt(reason));
+                    session.console.report_failure(&sentences::cannot_encrypt(reason));
                 }
                 Opening::Link(event) => if let Some(end) = handle_opening(session, event) { return Err(end) },
             },

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::ending::{Closing, End, Reaper, Remains};
+use super::ending::{End, LeftoverSession, Reaper, Shutdown};
 use super::live::LiveSession;
 use super::marked::Script;
 use super::port::Ports;
@@ -70,13 +70,13 @@ impl Session {
     }
 
     /// Prepares the end of a run of one session.
-    pub(super) fn into_closing(self, end: &End) -> Closing {
+    pub(super) fn into_shutdown(self, end: &End) -> Shutdown {
         let (session, front) = self.split();
-        let remains = match end {
-            End::Closed(_) | End::TimedOut => Remains::Over(Box::new(session)),
-            _ => Remains::Open(Box::new(session)),
+        let leftover = match end {
+            End::Closed(_) | End::TimedOut => LeftoverSession::Over(Box::new(session)),
+            _ => LeftoverSession::Open(Box::new(session)),
         };
-        front.into_closing(vec![remains], Reaper::default())
+        front.into_shutdown(vec![leftover], Reaper::default())
     }
 }
 
@@ -93,9 +93,9 @@ pub(super) struct Front {
 
 impl Front {
     /// Prepares the end of the run.
-    pub(super) fn into_closing(self, remains: Vec<Remains>, reaper: Reaper) -> Closing {
+    pub(super) fn into_shutdown(self, leftovers: Vec<LeftoverSession>, reaper: Reaper) -> Shutdown {
         let Front { id, console, watch, .. } = self;
-        Closing { id, console, watch, remains, reaper, ignores_stdout_errors: false }
+        Shutdown { id, console, watch, leftovers, reaper, ignores_stdout_errors: false }
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
             Event::Notice { text, is_unprotected } => {
                 console.repeat(&official::customer_message(&text));
                 if is_unprotected {
-                    console.complain(sentences::UNPROTECTED);
+                    console.report_failure(sentences::UNPROTECTED);
                 }
                 return None;
             }
@@ -137,7 +137,7 @@ pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Opti
             | Event::Ready(_) => return None,
         },
     };
-    console.tell(&status);
+    console.report(&status);
     None
 }
 

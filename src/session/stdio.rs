@@ -30,7 +30,7 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<End> {
                 }
                 other => if let Some(end) = session.handle(other) {
                     if matches!(&end, End::Closed(reason) if reason.is_empty()) && !answers.has_begun() {
-                        session.console.complain(sentences::NOTHING_CAME);
+                        session.console.report_failure(sentences::NOTHING_CAME);
                     }
                     return Ok(end);
                 },

@@ -37,30 +37,30 @@ pub(crate) use self::listen::MemoryPorts;
 pub(crate) use self::listen::Ports;
 #[cfg(test)]
 pub(crate) use self::local::MemoryStream;
-use super::ending::{Closing, End};
+use super::ending::{End, Shutdown};
 use super::state::Session;
 use crate::output::{Kind, Status, sentences};
 use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
 /// Listens, and runs until the session ends or a signal comes.
-pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Closing) {
+pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Shutdown) {
     let Session { ports, settings, .. } = &session;
     let listener = match Listener::bind(ports, properties, settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
             if let Some(advice) = error.advice() {
-                session.console.complain(advice);
+                session.console.report_failure(advice);
             }
             error.owner().into_iter().for_each(|owner| session.console.status(&owner));
             let end = End::NotStarted(error.to_string());
-            let closing = session.into_closing(&end);
+            let closing = session.into_shutdown(&end);
             return (end, closing);
         }
     };
-    session.console.say(&listener.notice(&session.live.id));
+    session.console.print(&listener.notice(&session.live.id));
     mux::report_taken(&mut session.console, &listener);
-    session.console.tell(&Status::Ready {
+    session.console.report(&Status::Ready {
         kind: Kind::Port,
         session: Some(session.live.id.clone()),
         port: listener.port(),
@@ -73,10 +73,10 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
     } else {
         let Settings { restart, socks, forward, .. } = &session.settings;
         if *restart || socks.is_some() || !forward.is_empty() {
-            session.console.complain(sentences::AGENT_TOO_OLD);
+            session.console.report_failure(sentences::AGENT_TOO_OLD);
         }
         let end = single::run(&mut session, listener).await;
-        let closing = session.into_closing(&end);
+        let closing = session.into_shutdown(&end);
         (end, closing)
     };
     if !is_restarted && matches!(end, End::Closed(_) | End::TimedOut) {

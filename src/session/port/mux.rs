@@ -8,14 +8,14 @@ use super::pump::{Pump, PumpEvent};
 use super::signals::SignalEffect;
 use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
-use crate::session::ending::{Closing, End};
+use crate::session::ending::{End, Shutdown};
 use crate::session::state::{Front, Session, tell};
 use crate::settings::{Forward, Settings, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
-pub(super) async fn run(session: Session, listener: Listener) -> (End, Closing) {
+pub(super) async fn run(session: Session, listener: Listener) -> (End, Shutdown) {
     let (first, mut front) = session.split();
-    front.console.say(official::WAITING_FOR_CONNECTIONS);
+    front.console.print(official::WAITING_FOR_CONNECTIONS);
     let policy =
         Policy { plan: plan(&mut front), can_start: front.starter.is_some(), ..policy(&front.settings) };
     let mut pump = new_pump(&front);
@@ -43,7 +43,7 @@ pub(super) fn new_pump(front: &Front) -> Pump {
 /// Reports another process that gets a part of the port's clients.
 pub(super) fn report_taken(console: &mut Console, listener: &Listener) {
     if let Some(address) = listener.taken() {
-        console.complain(&sentences::address_taken(address));
+        console.report_failure(&sentences::address_taken(address));
     }
 }
 
@@ -84,23 +84,23 @@ impl Run {
     }
 
     /// Closes the listeners and all connections. Returns the state needed to end the run.
-    pub(super) fn close(self) -> Closing {
+    pub(super) fn close(self) -> Shutdown {
         let Run { mut front, pump, .. } = self;
-        let (remains, reaper, journal) = pump.close();
+        let (leftovers, reaper, journal) = pump.close();
         journal.show(&mut front.console);
-        front.into_closing(remains, reaper)
+        front.into_shutdown(leftovers, reaper)
     }
 
     /// Opens the additional ports and the SOCKS listener. One that cannot be opened is reported; the others work.
     async fn listen_further(&mut self) {
         let Run { front: Front { console, settings, starter, ports, .. }, pump, .. } = self;
-        settings.forward.mistakes.iter().for_each(|mistake| console.complain(mistake));
+        settings.forward.mistakes.iter().for_each(|mistake| console.report_failure(mistake));
         let forwards = settings.forward.list.clone();
         if forwards.is_empty() && settings.socks.is_none() {
             return;
         }
         if starter.is_none() {
-            console.complain(&sentences::needs_request("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have"));
+            console.report_failure(&sentences::needs_request("SSM_PLUGIN_FORWARD and SSM_PLUGIN_SOCKS have"));
             return;
         }
         for Forward { bind, local_port, destination } in forwards {
@@ -121,8 +121,8 @@ impl Run {
                     console.announce(&status);
                 }
                 Err(error) => {
-                    console.complain(&sentences::cannot_forward(&destination, &error));
-                    error.advice().into_iter().for_each(|advice| console.complain(advice));
+                    console.report_failure(&sentences::cannot_forward(&destination, &error));
+                    error.advice().into_iter().for_each(|advice| console.report_failure(advice));
                     error.owner().into_iter().for_each(|owner| console.status(&owner));
                 }
             }
@@ -142,7 +142,7 @@ impl Run {
                     Status::Ready { kind: Kind::Socks, session: None, port, socket, destination: None };
                 console.announce(&status);
             }
-            Err(error) => console.complain(&sentences::cannot_open_socks(&name, &error)),
+            Err(error) => console.report_failure(&sentences::cannot_open_socks(&name, &error)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Run {
             PumpEvent::Progress => {}
             PumpEvent::Accepted(destination) => {
                 if Some(destination) == self.main && !std::mem::replace(&mut self.has_accepted, true) {
-                    console.say(&official::connection_accepted_mux(&self.front.id));
+                    console.print(&official::connection_accepted_mux(&self.front.id));
                 }
             }
             PumpEvent::Refused(refusal) => {
@@ -164,16 +164,16 @@ impl Run {
             PumpEvent::Stranger(uid) => {
                 let text = sentences::stranger_refused(uid);
                 if console.is_new(&text) {
-                    console.complain(&text);
+                    console.report_failure(&text);
                 }
             }
             PumpEvent::AcceptFailed(text) => text.into_iter().for_each(|text| console.status(&text)),
-            PumpEvent::Report(Status::Failure { text }) => console.complain(&text),
+            PumpEvent::Report(Status::Failure { text }) => console.report_failure(&text),
             PumpEvent::Report(status) => {
                 if status == (Status::DestinationRefused { destination: None }) {
                     console.repeat(official::DESTINATION_FAILED);
                 }
-                console.tell(&status);
+                console.report(&status);
                 self.count_sessions(&status);
             }
             PumpEvent::Link(of, event) => return tell(console, of, event),
@@ -191,7 +191,7 @@ impl Run {
             _ => {}
         }
         if self.sessions > 1 && self.sessions == self.front.settings.sessions {
-            self.front.console.tell(&Status::SessionsReady { sessions: self.sessions });
+            self.front.console.report(&Status::SessionsReady { sessions: self.sessions });
             self.sessions = 0;
         }
     }
@@ -215,7 +215,7 @@ fn plan(front: &mut Front) -> Plan {
         (false, _) => Plan::Fixed,
         (true, Some(_)) => Plan::OnDemand,
         (true, None) => {
-            front.console.complain(&sentences::needs_request("SSM_PLUGIN_RESTART has"));
+            front.console.report_failure(&sentences::needs_request("SSM_PLUGIN_RESTART has"));
             Plan::Fixed
         }
     }

@@ -24,7 +24,7 @@ use crate::link::{Link, LinkEvent};
 use crate::output::{Status, Subject};
 use crate::process::descriptor_limit;
 use crate::protocol::{Event, Input, SessionKind};
-use crate::session::ending::{End, Reaper, Remains};
+use crate::session::ending::{End, LeftoverSession, Reaper};
 use crate::session::live::{LiveSession, Opening};
 use crate::session::starter::{Starter, Starting};
 use crate::session::state::sleep_until;
@@ -176,14 +176,14 @@ impl Pump {
     }
 
     /// Closes all listeners and connections. Returns the sessions to be ended at the service, and those being ended.
-    pub(super) fn close(self) -> (Vec<Remains>, Reaper, Arc<Journal>) {
+    pub(super) fn close(self) -> (Vec<LeftoverSession>, Reaper, Arc<Journal>) {
         let Pump { mut core, sessions, mut connections, reaper, journal, listeners, .. } = self;
         drop(listeners);
         core.close();
         while let Some(action) = core.poll_action() {
             perform_local(&mut connections, action);
         }
-        (sessions.into_values().map(|carrier| carrier.into_remains(false)).collect(), reaper, journal)
+        (sessions.into_values().map(|carrier| carrier.into_leftover(false)).collect(), reaper, journal)
     }
 
     fn handle_step(&mut self, number: SessionId, step: Step) -> PumpEvent {
@@ -279,7 +279,7 @@ impl Pump {
                 Action::Start(session, destination) => self.start(session, destination),
                 Action::End { session, is_over } => {
                     if let Some(carrier) = self.sessions.remove(&session) {
-                        self.reaper.end(carrier.into_remains(is_over));
+                        self.reaper.end(carrier.into_leftover(is_over));
                     }
                 }
                 Action::Join(number, session) => {
@@ -374,11 +374,11 @@ impl Carrier {
         }
     }
 
-    fn into_remains(self, is_over: bool) -> Remains {
+    fn into_leftover(self, is_over: bool) -> LeftoverSession {
         match self.stage {
-            Stage::Starting(starting) => Remains::Starting(starting),
-            Stage::Live { session, .. } if is_over => Remains::Over(session),
-            Stage::Live { session, .. } => Remains::Open(session),
+            Stage::Starting(starting) => LeftoverSession::Starting(starting),
+            Stage::Live { session, .. } if is_over => LeftoverSession::Over(session),
+            Stage::Live { session, .. } => LeftoverSession::Open(session),
         }
     }
 }

@@ -17,7 +17,7 @@ impl SignalEffect {
         match signal {
             Signal::Usr1 => SignalEffect::Report,
             signal if ends_session(signal) || signal == Signal::Suspend => {
-                console.say(official::TERMINATE_SIGNAL);
+                console.print(official::TERMINATE_SIGNAL);
                 SignalEffect::End
             }
             _ => SignalEffect::Nothing,

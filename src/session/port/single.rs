@@ -51,7 +51,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 },
                 LinkEvent::Channel(Event::PortRefused) => {
                     console.repeat(official::DESTINATION_FAILED);
-                    console.tell(&Status::DestinationRefused { destination: None });
+                    console.report(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
                     current.take().into_iter().for_each(|refused| refused.connection.dismiss());
                 }
@@ -88,7 +88,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     link.send(Input::Flag(Flag::DisconnectToPort));
                 }
                 if accepted == 0 {
-                    console.say(&official::connection_accepted_basic(&session.live.id));
+                    console.print(&official::connection_accepted_basic(&session.live.id));
                 }
                 accepted += 1;
                 let entry = journal.open(&stream, None);
@@ -114,7 +114,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 SignalEffect::Report => {
                     let count = usize::from(current.is_some());
                     let line = sentences::report(&session.live.id, link.is_open(), &link.stats(), Some(count));
-                    console.complain(&line);
+                    console.report_failure(&line);
                 }
                 SignalEffect::End => break End::Interrupted,
                 SignalEffect::Nothing => {}

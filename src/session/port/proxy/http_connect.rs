@@ -99,8 +99,8 @@ const MAX_FIELDS: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::MAX_REQUEST;
     use super::*;
+    use crate::session::port::proxy::request::MAX_REQUEST;
     use crate::session::port::proxy::tests::{play, refusal_of, request_of};
 
     #[test]
