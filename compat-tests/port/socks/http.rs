@@ -101,7 +101,7 @@ fn forward_d_alone_is_a_proxy_for_http_clients() {
     let finished = run(&mut curl(&world, &["-p", "-x", &via, &url]));
     finished.assert_ok();
     assert_eq!(finished.text(), "/vpc");
-    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
     running.finish();
     assert_all_ended(&sim);
 }

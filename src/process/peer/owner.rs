@@ -4,7 +4,6 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerOwner {
     /// This user, the user that called `sudo`, or root.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "known of socket files and on Linux"))]
     Trusted,
     /// Another user, by number.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux reports the owner"))]
