@@ -34,8 +34,7 @@ fn the_rules_hold_in_every_world() {
     if let Ok(share) = std::env::var(SHARE) {
         return run_share(&share);
     }
-    let text = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (first, count) = (text("WORLDS_FIRST").unwrap_or(0), text("WORLDS").unwrap_or(WORLDS));
+    let (first, count) = (number("WORLDS_FIRST").unwrap_or(0), number("WORLDS").unwrap_or(WORLDS));
     let begin = std::time::Instant::now();
     let shares = std::thread::available_parallelism().map_or(1, |count| count.get() as u64).min(count);
     let workers: Vec<_> = (0..shares)
@@ -50,6 +49,11 @@ fn the_rules_hold_in_every_world() {
     }
     println!("{count} worlds from {first} on, {:.1} s", begin.elapsed().as_secs_f64());
     assert!(found.is_empty(), "{found}");
+}
+
+/// The number in an environment variable.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Starts this test binary again, for one test, which then runs worlds itself: it forks, so it must be alone.
@@ -115,11 +119,12 @@ fn try_world(world: &World) -> Result<String, String> {
 
 /// The smallest world with a fault that is found by leaving things out.
 fn smallest(mut world: World, mut fault: String) -> (World, String) {
+    let most_tries = number("WORLDS_TRIES").unwrap_or(MOST_TRIES);
     let mut tries = 0;
     'smaller: loop {
         for less in world.smaller() {
             tries += 1;
-            if tries > MOST_TRIES {
+            if tries > most_tries {
                 return (world, fault);
             }
             if let Err(its) = try_world(&less) {
@@ -139,4 +144,5 @@ const WORLDS: u64 = 500;
 /// One of so many worlds is run twice.
 const REPEATED: u64 = 10;
 const MOST_FAULTS: u32 = 8;
-const MOST_TRIES: u32 = 60;
+/// Attempts to make a failing world smaller; `WORLDS_TRIES` is another number.
+const MOST_TRIES: u64 = 60;
