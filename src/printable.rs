@@ -55,11 +55,11 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Returns `true` for characters that control a terminal (C0, DEL, C1), end a line, or reverse the direction in which
-/// the rest of it is shown.
+/// Returns `true` for characters that control a terminal (C0, DEL, C1), end a line, or change the direction in which text
+/// around them is shown.
 fn is_unsafe(char: char) -> bool {
     char.is_control()
-        || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Length of a line in characters of the text, before they are escaped.
@@ -79,6 +79,8 @@ mod tests {
         assert_eq!(one_line("\u{9b}2J\u{7f}\0"), r"\x9b2J\x7f\x00");
         assert!(!is_printable("a\nb") && !is_printable("\u{202e}") && is_printable(r"C:\x1b größer 漢字"));
         assert_eq!(one_line("abc\u{202e}fed\u{2028}"), r"abc\u{202e}fed\u{2028}");
+        // Marks, without an end of their own.
+        assert_eq!(one_line("a\u{200f}b\u{200e}c\u{61c}d"), r"a\u{200f}b\u{200e}c\u{61c}d");
         assert_eq!(one_line(r"C:\x1b größer 漢字"), r"C:\x1b größer 漢字");
     }
 

@@ -4,7 +4,7 @@
 //! sign for a role that needs an MFA code. A file's name is the SHA-1 of JSON that holds what the credentials were made
 //! from (PROTOCOL.md section 7; botocore's `CachedCredentialFetcher` and its subclasses). The files are never written.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use sha1::{Digest as _, Sha1};
 use zeroize::Zeroizing;
 
+use crate::files;
 use crate::secret::Secret;
 
 /// The outcome of a look into the cache.
@@ -179,11 +180,7 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error
 fn read(path: &Path, now: SystemTime) -> Result<Credentials, Unusable> {
     let stale = |reason: &str| Unusable::Stale(reason.to_owned());
     let failed = |error: io::Error| Unusable::Stale(error.to_string());
-    // Checked before opening: opening a pipe would block.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(stale("it is not a regular file"));
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = files::open_regular(path).map_err(|error| Unusable::Stale(error.to_string()))?;
     check_owner(&file.metadata().map_err(failed)?).map_err(Unusable::Unsafe)?;
     let mut json = Zeroizing::new(Vec::new());
     file.take(MAX_FILE).read_to_end(&mut json).map_err(failed)?;

@@ -80,12 +80,29 @@ pub(crate) fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), Fi
     copy_from(open_regular(path)?, most, to)
 }
 
-fn open_regular(path: &Path) -> Result<File, FileError> {
-    // Checked before opening: opening a pipe would block.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(FileError::NotRegular);
+/// Opens a regular file to read.
+///
+/// # Errors
+/// See [`FileError`].
+pub(crate) fn open_regular(path: &Path) -> Result<File, FileError> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Checked before opening, which does something on some devices, and after it: the file may have been exchanged.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+
+        use rustix::fs::OFlags;
+        // Opening a pipe would block.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
     }
-    Ok(File::open(path)?)
+    if std::fs::metadata(path)?.is_file() {
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+    }
+    Err(FileError::NotRegular)
 }
 
 fn copy_from(file: File, most: u64, to: &mut impl Write) -> Result<(), FileError> {
@@ -168,6 +185,40 @@ mod tests {
         assert!(read(&path.join("below"), 4).unwrap_err().is_absent());
         let denied = FileError::from(io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(denied.is_denied() && !denied.is_absent());
+    }
+
+    /// Whoever owns the folder can exchange the file at any moment.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_that_takes_the_place_of_a_file_is_not_waited_for() {
+        use rustix::fs::{CWD, RenameFlags, mkfifoat, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&path, "four").unwrap();
+        mkfifoat(CWD, &pipe, 0o600.into()).unwrap();
+        let is_over = std::sync::Arc::new(AtomicBool::new(false));
+        let (over, from, to) = (is_over.clone(), path.clone(), pipe.clone());
+        let exchanging = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let (done, is_done) = std::sync::mpsc::channel();
+        let reading = path.clone();
+        std::thread::spawn(move || {
+            for _ in 0..100_000 {
+                match read(&reading, 4) {
+                    Ok(bytes) => assert_eq!(bytes, b"four"),
+                    Err(error) => assert!(matches!(error, FileError::NotRegular), "{error}"),
+                }
+            }
+            done.send(()).unwrap();
+        });
+        let outcome = is_done.recv_timeout(std::time::Duration::from_secs(20));
+        is_over.store(true, Ordering::Relaxed);
+        exchanging.join().unwrap();
+        outcome.expect("reading waits for a writer");
     }
 
     #[cfg(unix)]
