@@ -187,7 +187,7 @@ mod tests {
         assert!(denied.is_denied() && !denied.is_absent());
     }
 
-    /// Whoever owns the folder can exchange the file at any moment.
+    /// The owner of the folder can exchange the file at any moment.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_pipe_that_takes_the_place_of_a_file_is_not_waited_for() {

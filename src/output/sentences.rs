@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::printable::one_line;
+use crate::process::Stranger;
 use crate::protocol::Stats;
 
 /// Mintty without winpty: the kinds of session that work there, and a way to make the others work. On stderr.
@@ -102,8 +103,8 @@ pub(crate) fn socks_file_opened(path: &str) -> String {
 }
 
 /// A client of another local user was refused.
-pub(crate) fn stranger_refused(uid: u32) -> String {
-    format!("refused a client of another user (uid {uid}); SSM_PLUGIN_ANY_USER=1 accepts all local users")
+pub(crate) fn stranger_refused(stranger: Stranger) -> String {
+    format!("refused a client of another user ({stranger}); SSM_PLUGIN_ANY_USER=1 accepts all local users")
 }
 
 /// Another process listens on an address that clients of `localhost` may try first.

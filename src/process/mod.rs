@@ -29,7 +29,7 @@ mod windows;
 pub(crate) use self::argv::hide_argument;
 pub(crate) use self::env::take_var;
 pub(crate) use self::parent::Parent;
-pub(crate) use self::peer::{PeerOwner, peer_owner};
+pub(crate) use self::peer::{PeerOwner, Stranger, peer_owner};
 pub(crate) use self::port_owner::port_owner;
 pub(crate) use self::signal::Signal;
 #[cfg(all(windows, test))]

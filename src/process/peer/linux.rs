@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink, recv, send, socket};
-use rustix::process::{geteuid, getuid};
 
-use super::owner::PeerOwner;
+use super::owner::{PeerOwner, Stranger, canonical};
+use super::users;
 
 pub(super) fn peer_owner(local: SocketAddr, peer: SocketAddr) -> PeerOwner {
     let (local, peer) = (canonical(local), canonical(peer));
@@ -15,11 +15,6 @@ pub(super) fn peer_owner(local: SocketAddr, peer: SocketAddr) -> PeerOwner {
         Some(found) => judge(found, &Namespace::current()),
         None => PeerOwner::Unknown,
     }
-}
-
-/// A socket of an IPv6 listener may carry IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The kernel's report on a socket.
@@ -44,10 +39,7 @@ impl Namespace {
             let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
             map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
         });
-        // A port below 1024 needs sudo; its clients are still the user's.
-        let caller = if geteuid().is_root() { std::env::var("SUDO_UID").ok() } else { None };
-        let caller = caller.and_then(|uid| uid.parse().ok());
-        Namespace { own: [Some(geteuid().as_raw()), Some(getuid().as_raw()), caller], is_initial }
+        Namespace { own: users::own(), is_initial }
     }
 }
 
@@ -58,7 +50,7 @@ fn judge(found: Found, namespace: &Namespace) -> PeerOwner {
         Found { uid, .. } if namespace.own.contains(&Some(uid)) => PeerOwner::Trusted,
         // It stands for every user that has no number in a user namespace, the one outside that started it included.
         Found { uid: OVERFLOW, .. } if !namespace.is_initial => PeerOwner::Unknown,
-        Found { uid, .. } => PeerOwner::Other(uid),
+        Found { uid, .. } => PeerOwner::Other(Stranger::User(uid)),
     }
 }
 
@@ -129,6 +121,8 @@ const OVERFLOW: u32 = 65_534;
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
+    use rustix::process::geteuid;
+
     use super::*;
 
     fn pair(address: IpAddr) -> Option<(TcpStream, TcpStream)> {
@@ -170,9 +164,13 @@ mod tests {
         assert_eq!(judge(1001, 7, true), PeerOwner::Trusted, "who called sudo");
         assert_eq!(judge(0, 7, true), PeerOwner::Trusted);
         assert_eq!(judge(0, 0, true), PeerOwner::Gone);
-        assert_eq!(judge(1002, 7, true), PeerOwner::Other(1002));
-        assert_eq!(judge(1002, 0, true), PeerOwner::Other(1002), "newer kernels keep the owner");
-        assert_eq!(judge(OVERFLOW, 7, true), PeerOwner::Other(OVERFLOW));
+        assert_eq!(judge(1002, 7, true), PeerOwner::Other(Stranger::User(1002)));
+        assert_eq!(
+            judge(1002, 0, true),
+            PeerOwner::Other(Stranger::User(1002)),
+            "newer kernels keep the owner"
+        );
+        assert_eq!(judge(OVERFLOW, 7, true), PeerOwner::Other(Stranger::User(OVERFLOW)));
         assert_eq!(judge(OVERFLOW, 7, false), PeerOwner::Unknown);
     }
 }

@@ -161,8 +161,8 @@ impl Run {
                     console.status(&text);
                 }
             }
-            PumpEvent::Stranger(uid) => {
-                let text = sentences::stranger_refused(uid);
+            PumpEvent::Stranger(stranger) => {
+                let text = sentences::stranger_refused(stranger);
                 if console.is_new(&text) {
                     console.report_failure(&text);
                 }

@@ -22,7 +22,7 @@ use super::proxy::{Preface, Refusal, Request};
 use crate::destination::Destination;
 use crate::link::{Link, LinkEvent};
 use crate::output::{Status, Subject};
-use crate::process::descriptor_limit;
+use crate::process::{Stranger, descriptor_limit};
 use crate::protocol::{Event, Input, SessionKind};
 use crate::session::ending::{End, LeftoverSession, Reaper};
 use crate::session::live::{LiveSession, Opening};
@@ -61,7 +61,7 @@ pub(super) enum PumpEvent {
     /// A client of a proxy was refused.
     Refused(Refusal),
     /// A client of another user, by number, was refused.
-    Stranger(u32),
+    Stranger(Stranger),
     /// No connection could be accepted: a line about it, once.
     AcceptFailed(Option<String>),
     /// Report of the forwarder.
@@ -233,7 +233,7 @@ impl Pump {
                 PumpEvent::Progress
             }
             Accepted::Refused(refusal) => PumpEvent::Refused(refusal),
-            Accepted::Stranger(uid) => PumpEvent::Stranger(uid),
+            Accepted::Stranger(stranger) => PumpEvent::Stranger(stranger),
             Accepted::Failed(text) => {
                 self.core.hurry();
                 PumpEvent::AcceptFailed(text)

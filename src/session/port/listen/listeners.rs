@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use super::accept_pause::AcceptPause;
 use super::listener::Listener;
 use super::socks::{Client, SocksListener};
-use crate::process::PeerOwner;
+use crate::process::{PeerOwner, Stranger};
 use crate::session::port::core::DestinationId;
 use crate::session::port::local::LocalStream;
 use crate::session::port::proxy::{Refusal, Request};
@@ -42,7 +42,7 @@ pub(crate) enum Accepted {
     /// A SOCKS client was refused: why.
     Refused(Refusal),
     /// A client of another user, by number, was refused.
-    Stranger(u32),
+    Stranger(Stranger),
     /// None could be accepted; what to say of that, once.
     Failed(Option<String>),
 }
@@ -83,7 +83,7 @@ impl Listeners {
                 accepted = socks => accepted.map(|client| match client {
                     Client::Connect(stream, to) => Accepted::Socks(to, stream),
                     Client::Refused(refusal) => Accepted::Refused(refusal),
-                    Client::Stranger(uid) => Accepted::Stranger(uid),
+                    Client::Stranger(stranger) => Accepted::Stranger(stranger),
                 }),
                 () = pause.wait() => continue,
             };
@@ -105,9 +105,9 @@ fn poll_ports(ports: &[Port], cx: &mut Context<'_>) -> Poll<io::Result<Accepted>
     for port in ports.iter().filter(|port| port.is_wanted) {
         if let Poll::Ready(accepted) = port.listener.poll_accept(cx) {
             return Poll::Ready(accepted.map(|stream| match port.is_guarded.then(|| stream.owner()) {
-                Some(PeerOwner::Other(uid)) => {
+                Some(PeerOwner::Other(stranger)) => {
                     stream.reset();
-                    Accepted::Stranger(uid)
+                    Accepted::Stranger(stranger)
                 }
                 _ => Accepted::Port(port.destination, stream),
             }));

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::listener::{ListenError, Listener};
 use super::memory::Ports;
-use crate::process::{PeerOwner, descriptor_limit};
+use crate::process::{PeerOwner, Stranger, descriptor_limit};
 use crate::session::port::local::LocalStream;
 use crate::session::port::proxy::{Handshake, Refusal, Request, Step};
 
@@ -45,7 +45,7 @@ pub(crate) enum Client {
     /// It was refused, and has its answer.
     Refused(Refusal),
     /// It is another user's, by number, and was refused.
-    Stranger(u32),
+    Stranger(Stranger),
 }
 
 impl SocksListener {
@@ -98,9 +98,9 @@ impl SocksListener {
                 accepted = poll_fn(|cx| self.listener.poll_accept(cx)), if may_accept && room == Room::Now => {
                     let stream = accepted?;
                     match self.is_guarded.then(|| stream.owner()) {
-                        Some(PeerOwner::Other(uid)) => {
+                        Some(PeerOwner::Other(stranger)) => {
                             stream.reset();
-                            return Ok(Client::Stranger(uid));
+                            return Ok(Client::Stranger(stranger));
                         }
                         // It has not waited for its reply.
                         Some(PeerOwner::Gone) => {}
