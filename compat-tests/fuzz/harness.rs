@@ -100,11 +100,17 @@ pub fn channel(data: &[u8]) {
             }
         }
         assert!(given <= data.len(), "more came out than went in");
+        let held = channel.held_bytes();
+        assert!(held <= HELD_PER_BYTE * (data.len() + 64), "{held} bytes are held for {} bytes", data.len());
         let stats = channel.stats();
         assert!(stats.outstanding_bytes <= stats.window.max(config().max_window), "{stats:?}");
         let _ = channel.poll_timeout();
     }
 }
+
+/// Bytes of memory that a channel may hold for a byte of [`channel`]'s data: a step of two bytes brings a frame and its
+/// acknowledgement.
+const HELD_PER_BYTE: usize = 1024;
 
 /// A gateway that sends any message of the handshake at any time, and data of all kinds between. From the first data key
 /// on, input leaves encrypted and nothing unencrypted is delivered; while a key is missing, nothing leaves or is
@@ -355,7 +361,9 @@ pub fn smux_frames(data: &[u8]) {
                 given += bytes.len();
             }
         }
-        assert!(events <= piece.len(), "{events} events of {} bytes", piece.len());
+        // Each has a header of its own, but for the rest of a payload that began before.
+        assert!(events <= piece.len() / smux::HEADER_LEN + 1, "{events} events of {} bytes", piece.len());
+        assert!(session.buffered_out() <= ids.len() * (32 << 10), "{} bytes wait", session.buffered_out());
         if handled.is_err() {
             break;
         }

@@ -46,6 +46,12 @@ impl Acks {
         self.waiting.len() >= MAX_WAITING
     }
 
+    /// Bytes of memory that frames hold; those that wait are among the recent ones, or were.
+    pub(super) fn held_bytes(&self) -> usize {
+        let recent = self.recent.iter().map(|(_, ack)| ack);
+        self.waiting.iter().chain(recent).map(|ack| ack.len() + size_of::<(Instant, Bytes)>()).sum()
+    }
+
     /// The next one to write now. `with_data`: data is written at the same time, so that it need not wait for others.
     pub(super) fn pop(&mut self, now: Instant, with_data: bool) -> Option<Bytes> {
         if !with_data && self.due_at.is_some_and(|at| at > now) {

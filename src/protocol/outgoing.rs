@@ -71,6 +71,12 @@ impl Outgoing {
         self.bytes
     }
 
+    /// Bytes of memory that answers and input hold.
+    pub(super) fn held_bytes(&self) -> usize {
+        let answers = self.answers.iter().map(|(_, body)| body.len() + size_of::<(PayloadType, Bytes)>());
+        answers.sum::<usize>() + self.bytes + self.input.len() * size_of::<Piece>()
+    }
+
     pub(super) fn has_answers(&self) -> bool {
         !self.answers.is_empty()
     }

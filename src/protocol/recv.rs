@@ -52,6 +52,11 @@ impl Receiver {
         Verdict::Held
     }
 
+    /// Bytes of memory that early messages hold.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes + self.held.len() * size_of::<(i64, Message)>()
+    }
+
     /// The next message whose turn has come.
     pub(super) fn poll_ready(&mut self) -> Option<Message> {
         let message = self.held.remove(&self.expected)?;

@@ -112,6 +112,14 @@ impl Sender {
         self.outstanding.len()
     }
 
+    /// Bytes of memory that frames hold, and the notes about their transmissions.
+    pub(super) fn held_bytes(&self) -> usize {
+        let frames = self.outstanding.iter().flatten().map(|entry| entry.frame.len());
+        frames.sum::<usize>()
+            + self.outstanding.len() * size_of::<Option<Entry>>()
+            + self.in_flight.len() * size_of::<(u64, i64)>()
+    }
+
     /// Number of retransmissions.
     pub(super) fn resent(&self) -> u64 {
         self.resent

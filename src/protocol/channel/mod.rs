@@ -398,6 +398,16 @@ impl Channel {
         self.sender.rtt().smoothed()
     }
 
+    /// Bytes of memory in which frames are kept: early ones, acknowledgements, input and what is unacknowledged. Events are
+    /// not among them. For tests.
+    #[doc(hidden)]
+    pub fn held_bytes(&self) -> usize {
+        self.receiver.held_bytes()
+            + self.acks.held_bytes()
+            + self.outgoing.held_bytes()
+            + self.sender.held_bytes()
+    }
+
     /// The counters so far.
     pub fn stats(&self) -> Stats {
         Stats {
