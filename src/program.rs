@@ -10,7 +10,7 @@ use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
 use crate::session::{Ports, Run};
 use crate::settings::{self, LoadedSettings, Settings, Subject};
-use crate::{commands, doctor, help, logging, manual, panics, process, session, wire_log};
+use crate::{aws, commands, doctor, help, logging, manual, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and returns its
 /// exit status. Call this first, before any thread exists.
@@ -113,7 +113,7 @@ fn subject(invocation: &Result<Invocation, cli::CliError>, parent: Option<&Paren
         Ok(Invocation::StartSession(start)) => start,
         Ok(Invocation::Doctor(words)) => {
             let doctor::Options { profile, region, .. } = doctor::Options::parse(words).unwrap_or_default();
-            return Subject { profile, region, ..Subject::default() };
+            return Subject { profile: aws::profile_name(profile), region, ..Subject::default() };
         }
         _ => return Subject::default(),
     };

@@ -83,7 +83,7 @@ fn all_is_well() {
 
     let text = run(world.plugin().args(["doctor", "--url", &channel(&sim)])).text();
     assert!(text.contains("\nok       region       us-east-1"), "{text}");
-    assert!(text.ends_with("\neverything looks right (0 failures, 0 warnings)\n"), "{text}");
+    assert!(text.ends_with("\nno problems found (0 failures, 0 warnings)\n"), "{text}");
     assert!(sim.sessions().is_empty(), "it starts no session");
 }
 
@@ -100,8 +100,8 @@ fn another_plugin_is_found_first_or_none() {
     assert_check(&doctor(&world, &["--url", &url]).1, "plugin", "warning", "fails to run");
     world.set("PATH", "/nowhere");
     let (finished, report) = doctor(&world, &["--url", &url]);
-    assert_check(&report, "plugin", "failure", "no session-manager-plugin is on the PATH");
-    assert_check(&report, "aws-cli", "warning", "no aws is on the PATH");
+    assert_check(&report, "plugin", "failure", "session-manager-plugin is not on PATH");
+    assert_check(&report, "aws-cli", "warning", "aws is not on PATH");
     assert_eq!(finished.status.code(), Some(1));
 }
 
@@ -110,7 +110,12 @@ fn an_old_or_broken_cli() {
     let sim = sim();
     let (world, url) = (world(&sim), channel(&sim));
     install(&world, "aws", "#!/bin/sh\necho aws-cli/2.9.19 Python/3.11.2\n");
-    assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "warning", "token as an argument");
+    assert_check(
+        &doctor(&world, &["--url", &url]).1,
+        "aws-cli",
+        "warning",
+        "token as a command-line argument",
+    );
     // The last of each line that did so, and the first that does not.
     for (version, status) in
         [("1.30.2", "warning"), ("1.30.3", "ok"), ("2.13.36", "warning"), ("2.13.37", "ok")]
@@ -119,7 +124,7 @@ fn an_old_or_broken_cli() {
         assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", status, version);
     }
     install(&world, "aws", "#!/bin/sh\nexit 1\n");
-    assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "failure", "does not start");
+    assert_check(&doctor(&world, &["--url", &url]).1, "aws-cli", "failure", "cannot be run");
     install(&world, "aws", "#!/bin/sh\nprintf 'something \\033[2Jelse\\n'\n");
     let (finished, report) = doctor(&world, &["--url", &url]);
     assert_check(&report, "aws-cli", "warning", "does not look like the AWS CLI");
@@ -151,19 +156,24 @@ fn region_and_profile() {
     let (_, report) = doctor(&world, &[]);
     assert_check(&report, "region", "failure", "set AWS_DEFAULT_REGION");
     assert_check(&report, "websocket", "skipped", "see the region check");
-    assert_check(&report, "credentials", "skipped", "cannot be checked without a region");
+    assert_check(&report, "credentials", "skipped", "cannot be tested without a region");
     assert_eq!(report["failures"], 1, "one cause is one failure: {report:#}");
     assert_check(
         &doctor(&world, &["--region", "eu west", "--url", &url]).1,
         "region",
         "failure",
-        "is not a region",
+        "is not a valid region",
     );
 
     world.set("AWS_REGION", "eu-west-3");
     assert_check(&doctor(&world, &["--url", &url]).1, "region", "ok", "eu-west-3, from AWS_REGION");
     install(&world, "aws", "#!/bin/sh\necho aws-cli/1.46.3 Python/3.11.2\n");
-    assert_check(&doctor(&world, &["--url", &url]).1, "region", "warning", "the AWS CLI 1 does not read");
+    assert_check(
+        &doctor(&world, &["--url", &url]).1,
+        "region",
+        "warning",
+        "which version 1 of the AWS CLI ignores",
+    );
     world.set("AWS_REGION", "");
 
     let dir = world.home().join(".aws");
@@ -175,7 +185,12 @@ fn region_and_profile() {
     std::fs::write(dir.join("credentials"), keys).expect("credentials");
     let (finished, report) = doctor(&world, &["--profile", "work", "--url", &url]);
     assert_check(&report, "region", "ok", "eu-north-1, from profile work");
-    assert_check(&report, "credentials", "ok", "profile work (keys); long-lived access key AKIA...WORK");
+    assert_check(
+        &report,
+        "credentials",
+        "ok",
+        "profile work (access keys); long-lived access key AKIA...WORK",
+    );
     assert!(!finished.text().contains("secret-of-work"));
     let (_, report) = doctor(&world, &["--profile", "wrok", "--url", &url]);
     assert_check(&report, "credentials", "failure", "--profile names a profile that does not exist: wrok");
@@ -204,7 +219,7 @@ fn a_clock_that_is_off() {
     });
     world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", service.port()));
     let (finished, report) = doctor(&world, &["--url", &channel(&sim)]);
-    assert_check(&report, "clock", "failure", "AWS refuses its signatures");
+    assert_check(&report, "clock", "failure", "AWS rejects its signatures");
     assert_eq!(finished.status.code(), Some(1));
 }
 
@@ -317,7 +332,7 @@ fn the_target_is_looked_up() {
         "failure",
         "is not a managed instance of this account",
     );
-    assert_check(&look_up("ecs:cluster_task_container"), "instance", "skipped", "a container of ECS");
+    assert_check(&look_up("ecs:cluster_task_container"), "instance", "skipped", "an ECS container");
 
     let denied = vec!["ssm:DescribeInstanceInformation".to_owned()];
     let sim = start(Config { denied, ..Config::default() });
@@ -327,7 +342,7 @@ fn the_target_is_looked_up() {
         &report,
         "instance",
         "skipped",
-        "may not look up instances (ssm:DescribeInstanceInformation)",
+        "no permission to look up instances (ssm:DescribeInstanceInformation)",
     );
     assert_eq!(finished.status.code(), Some(0), "it is not a failure: {report:#}");
 }
@@ -351,7 +366,12 @@ fn the_key_of_encrypted_shells_is_checked_by_a_dry_run() {
     let absent = report(KmsOptions { keys: vec!["alias/other".to_owned()], ..key() }, &[]);
     assert_check(&absent, "encryption", "failure", "NotFoundException");
     let hidden = report(key(), &["ssm:GetDocument"]);
-    assert_check(&hidden, "encryption", "skipped", "may not read the session preferences (ssm:GetDocument)");
+    assert_check(
+        &hidden,
+        "encryption",
+        "skipped",
+        "no permission to read the session preferences (ssm:GetDocument)",
+    );
     assert_eq!(hidden["failures"], 0, "{hidden:#}");
 }
 
@@ -470,6 +490,29 @@ fn settings_and_log() {
     assert_check(&report, "settings", "warning", "SSM_PLUGIN_WINDOW=\"much\"");
     assert_check(&report, "log", "warning", "/proc/nowhere/log");
     assert_eq!(finished.status.code(), Some(0));
+}
+
+/// A section that matches the environment's profile applies, as in a session of the AWS CLI.
+#[test]
+fn sections_of_the_settings_file_for_the_profile_of_the_environment() {
+    let sim = sim();
+    let mut world = world(&sim);
+    let directory = world.home().join(".config/session-manager-plugin");
+    std::fs::create_dir_all(&directory).expect("the directory of the settings file");
+    std::fs::write(directory.join("config.toml"), "[[match]]\nprofile = 'prod-*'\nquiet = true\n")
+        .expect("write the settings file");
+    let url = channel(&sim);
+    assert_check(
+        &doctor(&world, &["--url", &url]).1,
+        "settings",
+        "ok",
+        "all settings have their defaults; settings file /",
+    );
+    for variable in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"] {
+        world.set(variable, "prod-eu");
+        assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", "config.toml: SSM_PLUGIN_QUIET");
+        world.set(variable, "");
+    }
 }
 
 #[test]

@@ -180,6 +180,6 @@ fn doctor_finds_what_windows_would() {
     let finished = run(&mut driver(&world, DRIVER, "--no-console", &plugin));
     let text = finished.text();
     assert!(text.contains("aws-cli/2.15.3"), "aws.cmd is found: {text}");
-    assert!(text.contains("no session-manager-plugin is on the PATH"), "a .cmd is not started: {text}");
+    assert!(text.contains("session-manager-plugin is not on PATH"), "a .cmd is not started: {text}");
     assert!(text.contains("eu-west-1, from profile there"), "the profile is read: {text}");
 }

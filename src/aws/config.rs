@@ -145,6 +145,12 @@ pub async fn profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     panics::contain(read_profiles(profile)).await.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
+/// Returns the profile that is named on the command line, or else by the environment.
+pub fn profile_name(named: Option<String>) -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    named.or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"))
+}
+
 /// As [`profiles`], of files that were checked.
 pub(super) async fn read_profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     let name = profile.map(|name| name.to_owned().into());

@@ -40,7 +40,7 @@ impl<'a> Connection<'a> {
         settings: &'a Settings,
     ) -> Result<Connection<'a>, Failure> {
         let url = stream_host(common)?;
-        let profile = profile(common);
+        let profile = aws::profile_name(common.profile.clone());
         let bundle = if url.scheme() == "wss" { aws::ca_bundle(profile.as_deref()).await } else { None };
         let known = target::known(target)?;
         let context = AwsContext {
@@ -119,7 +119,7 @@ impl<'a> Connection<'a> {
             stream_url: opened.stream_url,
             token: opened.token,
             region: self.common.region.clone().unwrap_or_default(),
-            profile: profile(self.common),
+            profile: aws::profile_name(self.common.profile.clone()),
             target: Some(self.target.clone()),
             request: Some(request),
             endpoint: self.common.endpoint_url.clone(),
@@ -191,12 +191,6 @@ impl<'a> Connection<'a> {
             None => refused(error),
         }
     }
-}
-
-/// `--profile`, else the environment's.
-fn profile(common: &Common) -> Option<String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    common.profile.clone().or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"))
 }
 
 /// The address by which the proxy for calls to AWS is chosen: the endpoint's if there is one, else the region's.

@@ -46,7 +46,7 @@ use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
 pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, LoadedSettings, Settings, Subject, When};
-use crate::{logging, output, process};
+use crate::{aws, logging, output, process};
 
 /// Returns whether a first argument names one of these commands.
 pub(crate) fn is_command(word: &OsStr) -> bool {
@@ -130,9 +130,8 @@ async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Fail
 
 /// The settings of the environment and the file, under the options of the command line.
 fn settings(common: &Common, target: Option<&str>) -> LoadedSettings {
-    let profile = common.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
     let subject = Subject {
-        profile: profile.filter(|profile| !profile.is_empty()),
+        profile: aws::profile_name(common.profile.clone()),
         region: common.region.clone(),
         target: target.map(str::to_owned),
         ..Subject::default()

@@ -23,7 +23,7 @@ pub(super) async fn check(
 ) -> Check {
     let mut check = look_up(options, identity, route, client).await;
     if settings.skip_client_configure {
-        check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: credentials are used to resume, end and \
+        check.found += "\nSSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set: credentials are used only to resume, end and \
                         encrypt sessions, not to open the first connection";
         if check.status == Status::Failure {
             check.status = Status::Warning;
@@ -65,12 +65,12 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
         .advice(if known.is_empty() {
             "no profiles are configured; run aws configure".to_owned()
         } else {
-            format!("profiles are: {}", known.join(", "))
+            format!("available profiles: {}", known.join(", "))
         });
     }
     let source = source(options, identity, files);
     let Some(client) = client else {
-        return Check::skipped(NAME, format!("{source}; cannot be checked without a region"));
+        return Check::skipped(NAME, format!("{source}; cannot be tested without a region"));
     };
     if let Err(reason) = route.usable() {
         return Check::skipped(NAME, format!("{source}; {reason}"));
@@ -116,14 +116,16 @@ async fn tested(client: &Client, found: &str) -> Check {
             // The service has recognized them.
             ErrorKind::Denied => Check::ok(
                 NAME,
-                format!("{found}; may not call GetCallerIdentity, which sessions do not need"),
+                format!("{found}; sts:GetCallerIdentity is not allowed, but sessions do not need it"),
             ),
             ErrorKind::BadCredentials => Check::failure(NAME, format!("{found}; {error}")).advice(format!(
-                "sign in again, or set valid keys; {} tests them with the AWS CLI",
+                "sign in again, or set valid keys; {} tests the credentials with the AWS CLI",
                 client.check_command()
             )),
-            _ => Check::warning(NAME, format!("{found}; not tested: {error}"))
-                .advice(format!("{} tests them; sessions do not need STS", client.check_command())),
+            _ => Check::warning(NAME, format!("{found}; cannot be tested: {error}")).advice(format!(
+                "{} tests the credentials; sessions themselves do not use STS",
+                client.check_command()
+            )),
         },
     }
 }
@@ -131,13 +133,16 @@ async fn tested(client: &Client, found: &str) -> Check {
 fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String) -> Check {
     Check::failure(NAME, found).advice(match error.kind {
         ErrorKind::NoCredentials if source.contains("SSO") => {
-            format!("aws sso login --profile {}", identity.profile)
+            format!("run aws sso login --profile {}", identity.profile)
         }
         ErrorKind::NoCredentials => {
             "run aws configure or aws sso login, or attach a role to this machine".to_owned()
         }
         ErrorKind::SignInNeeded => {
-            format!("run aws sts get-caller-identity --profile {}, which asks for the code", identity.profile)
+            format!(
+                "run aws sts get-caller-identity --profile {}, which asks for the MFA code",
+                identity.profile
+            )
         }
         _ => "try aws sts get-caller-identity with the same settings".to_owned(),
     })
@@ -189,7 +194,7 @@ fn shortened(id: &str) -> String {
 
 const NAME: &str = "credentials";
 const NO_SOURCE: &str =
-    "no keys and no profile with credentials; falling back to the instance metadata service";
+    "no keys and no profile with credentials, so the instance metadata service would be used";
 const NO_CREDENTIALS: &str = "no credentials found (environment, profile, instance metadata)";
 const CREDENTIALS_FILE: &str =
     if cfg!(windows) { r"%USERPROFILE%\.aws\credentials" } else { "~/.aws/credentials" };
@@ -201,10 +206,10 @@ const PROFILE_KEYS: [(&str, &str); 7] = [
     ("sso_start_url", "SSO"),
     ("login_session", "aws login"),
     ("credential_process", "credential_process"),
-    ("aws_access_key_id", "keys"),
+    ("aws_access_key_id", "access keys"),
 ];
 const ENVIRONMENT: [(&str, &str); 3] = [
-    ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity of the environment"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity from the environment"),
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the container's role"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's role"),
 ];

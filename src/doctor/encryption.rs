@@ -38,14 +38,14 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
 fn unknown(error: &AwsError, action: &str) -> Check {
     match error.kind {
         ErrorKind::Denied => {
-            Check::skipped(NAME, format!("these credentials may not {action}; sessions do not need that"))
+            Check::skipped(NAME, format!("no permission to {action}; sessions do not need it"))
                 .field("allowed", false)
         }
         ErrorKind::NoCredentials
         | ErrorKind::BadCredentials
         | ErrorKind::SignInNeeded
         | ErrorKind::UnreadableFile => Check::skipped(NAME, "see the credentials check"),
-        _ => Check::skipped(NAME, format!("not known: {error}")),
+        _ => Check::skipped(NAME, format!("cannot be checked: {error}")),
     }
 }
 

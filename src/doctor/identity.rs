@@ -57,20 +57,20 @@ impl Identity {
         let is_cli_1 = cli.found.contains("aws-cli/1.");
         let check = match &self.region {
             Some(region) if !is_region(region) => {
-                Check::failure(NAME, format!("{region:?} from {} is not a region", self.region_from))
+                Check::failure(NAME, format!("{region:?} (from {}) is not a valid region", self.region_from))
                     .advice("regions look like eu-west-1")
             }
             Some(region) if is_cli_1 && self.region_from == CLI_2_ONLY && first(&[BOTH_CLIS]).is_none() => {
                 Check::warning(
                     NAME,
-                    format!("{region}, from {CLI_2_ONLY}, which the AWS CLI 1 does not read"),
+                    format!("{region}, from {CLI_2_ONLY}, which version 1 of the AWS CLI ignores"),
                 )
                 .advice(format!("set {BOTH_CLIS} as well"))
             }
             Some(region) => Check::ok(NAME, format!("{region}, from {}", self.region_from)),
-            None if options.url.is_some() => Check::skipped(NAME, "none; the URL is given"),
+            None if options.url.is_some() => Check::skipped(NAME, "not needed: --url was given"),
             None => Check::failure(NAME, "no region set in the environment or profile")
-                .advice(format!("set AWS_DEFAULT_REGION, or region in {CONFIG_FILE}")),
+                .advice(format!("set AWS_DEFAULT_REGION, or set region in {CONFIG_FILE}")),
         };
         let source = self.region.as_ref().map(|_| self.region_from.as_str());
         check.field("region", self.region.as_deref()).field("source", source)

@@ -16,10 +16,7 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
         return Check::skipped(NAME, "no --target to look up");
     };
     if target.starts_with("ecs:") {
-        return Check::skipped(
-            NAME,
-            "a container of ECS; aws ecs describe-tasks shows its execute-command agent",
-        );
+        return Check::skipped(NAME, "an ECS container; check its agent with aws ecs describe-tasks");
     }
     let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
     if let Err(reason) = route.usable() {
@@ -32,14 +29,14 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
             // Sessions do not need this permission.
             ErrorKind::Denied => Check::skipped(
                 NAME,
-                "these credentials may not look up instances (ssm:DescribeInstanceInformation); sessions do not need that",
+                "no permission to look up instances (ssm:DescribeInstanceInformation); sessions do not need it",
             )
             .field("allowed", false),
             ErrorKind::NoCredentials
             | ErrorKind::BadCredentials
             | ErrorKind::SignInNeeded
             | ErrorKind::UnreadableFile => Check::skipped(NAME, "see the credentials check"),
-            _ => Check::skipped(NAME, format!("not known: {error}")),
+            _ => Check::skipped(NAME, format!("cannot be checked: {error}")),
         },
     }
 }
@@ -75,7 +72,7 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
                 NAME,
                 format!("{target} matches {} instances: {}", several.len(), ids.join(", ")),
             )
-            .advice("name one by its id");
+            .advice("use the id of one instance");
         }
     };
     let ManagedInstance { id, state, platform, agent_version, .. } = instance;
@@ -90,8 +87,10 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
     let outdated = shortcomings(agent_version);
     let check = match (state.as_str(), outdated.as_slice()) {
         (ONLINE, []) => Check::ok(NAME, text),
-        (ONLINE, outdated) => Check::warning(NAME, format!("{text}, too old for: {}", outdated.join("; ")))
-            .advice("update it: aws ssm send-command --document-name AWS-UpdateSSMAgent"),
+        (ONLINE, outdated) => Check::warning(NAME, format!("{text}; this agent is too old for: {}", outdated.join("; ")))
+            .advice(format!(
+                "update the agent: aws ssm send-command --document-name AWS-UpdateSSMAgent --targets Key=InstanceIds,Values={id}"
+            )),
         ("Inactive", _) => Check::failure(NAME, text).advice("start the instance"),
         _ => Check::failure(NAME, text)
             .advice("check that the instance runs and that its SSM Agent can reach the service"),
@@ -157,7 +156,9 @@ mod tests {
         let judge = |state, version| judge("i-1", &[instance(state, version)]);
         let check = judge("Online", "3.3.4851.0");
         assert_eq!(check.found, "i-1 is connected; Amazon Linux, SSM Agent 3.3.4851.0");
-        assert_eq!(judge("Online", "3.3.1.0").status, Status::Warning);
+        let check = judge("Online", "3.3.1.0");
+        assert_eq!(check.status, Status::Warning);
+        assert!(check.advice.unwrap().ends_with("AWS-UpdateSSMAgent --targets Key=InstanceIds,Values=i-1"));
         let check = judge("ConnectionLost", "3.3.1.0");
         assert_eq!(check.status, Status::Failure);
         assert!(check.found.contains("not connected, last seen 1970-01-01T00:00:00Z"), "{}", check.found);

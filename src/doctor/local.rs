@@ -21,7 +21,7 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
         loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name).collect()
     };
     let file = config_file(|name| std::env::var_os(name)).map(|path| path.display().to_string());
-    let file_name = format!("settings file {}", file.as_deref().unwrap_or_default());
+    let file_name = format!("settings file {}", file.as_deref().unwrap_or("unknown: no home directory"));
     let in_use: Vec<String> = [("environment", Source::Environment), (file_name.as_str(), Source::File)]
         .into_iter()
         .map(|(place, source)| (place, names(source)))
@@ -32,12 +32,16 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let relaxations = loaded.settings.relaxations();
     let advice = match (warnings.as_slice(), relaxations.as_slice()) {
         ([], []) => None,
-        ([], _) => Some("unset those that you do not need"),
-        _ => Some("session-manager-plugin --help lists them all"),
+        ([], _) => Some("unset the settings that you do not need"),
+        _ => Some("session-manager-plugin --help lists all settings"),
     };
     let relaxed = relaxations.iter().map(ToString::to_string);
     let lines: Vec<String> = warnings.iter().cloned().chain(relaxed).chain(in_use).collect();
-    let found = if lines.is_empty() { "all defaults".to_owned() } else { lines.join("\n") };
+    let found = if lines.is_empty() {
+        format!("all settings have their defaults; {file_name}")
+    } else {
+        lines.join("\n")
+    };
     let check = match advice {
         Some(advice) => Check::warning(NAME, found).advice(advice),
         None => Check::ok(NAME, found),
@@ -78,10 +82,10 @@ pub(super) async fn plugin() -> Check {
     if !has_ansible() {
         return with("a different program");
     }
-    let other = with("a different program; Ansible's aws_ssm before 9.1 uses that one");
+    let other = with("a different program; Ansible's aws_ssm before 9.1 uses it");
     match check.status {
         Status::Ok => Check { status: Status::Warning, ..other }
-            .advice("make it a link to this program, or set ansible_aws_ssm_plugin"),
+            .advice("replace it with a link to this program, or set ansible_aws_ssm_plugin"),
         _ => other,
     }
 }
@@ -95,17 +99,14 @@ async fn plugin_on_path() -> Check {
     let found = plugins_on_path();
     let Some(first) = found.first() else {
         if let Some(folder) = official_folder().filter(|folder| folder.join(PLUGIN_EXE).is_file()) {
-            let text = format!("it is in {}, which is not in this process's PATH", folder.display());
+            let text = format!("installed in {}, which is not on PATH", folder.display());
             return Check::failure(NAME, text)
-                .advice("open a new console: those that were open before an installation keep their PATH");
+                .advice("open a new console: consoles opened before the installation keep the old PATH");
         }
         let this = std::env::current_exe().ok();
         let dir = this.as_deref().and_then(Path::parent).map(|dir| dir.display().to_string());
-        return Check::failure(
-            NAME,
-            "no session-manager-plugin is on the PATH: the AWS CLI will not find one",
-        )
-        .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
+        return Check::failure(NAME, "session-manager-plugin is not on PATH, so the AWS CLI cannot find it")
+            .advice(format!("add {} to PATH", dir.unwrap_or_else(|| "its directory".to_owned())));
     };
     let mut lines = Vec::new();
     let paths: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
@@ -125,7 +126,7 @@ async fn plugin_on_path() -> Check {
         return Check::ok(NAME, text).field("paths", paths);
     }
     Check::warning(NAME, text)
-        .advice("the AWS CLI uses the first on the PATH; put this program's directory before it")
+        .advice("the AWS CLI uses the first plugin on PATH; put this program's directory first")
         .field("paths", paths)
 }
 
@@ -133,14 +134,15 @@ async fn plugin_on_path() -> Check {
 pub(super) async fn aws_cli() -> Check {
     const NAME: &str = "aws-cli";
     let Some(path) = on_path("aws").into_iter().next() else {
-        return Check::warning(NAME, "no aws is on the PATH")
-            .advice("aws ssm start-session needs the AWS CLI; other callers may not");
+        return Check::warning(NAME, "aws is not on PATH").advice(
+            "install the AWS CLI to use aws ssm start-session; this program's own commands do not need it",
+        );
     };
     let words = match output(&path, &["--version"]).await {
         Ok(words) => words,
         Err(reason) => {
-            return Check::failure(NAME, format!("{} does not start: {reason}", path.display()))
-                .advice("install the AWS CLI again");
+            return Check::failure(NAME, format!("{} cannot be run: {reason}", path.display()))
+                .advice("reinstall the AWS CLI");
         }
     };
     let name = words.split_whitespace().next().unwrap_or_default();
@@ -149,13 +151,13 @@ pub(super) async fn aws_cli() -> Check {
         Some(version) if hands_over_in_argv(version) => Check::warning(
             NAME,
             format!(
-                "{found}; it passes the session's token as an argument, where every local user can see it"
+                "{found}; it passes the session's token as a command-line argument, which every local user can read"
             ),
         )
-        .advice("update it: current versions pass it in the environment"),
+        .advice("update the AWS CLI: current versions pass the token in the environment"),
         Some(_) => Check::ok(NAME, found),
         None => Check::warning(NAME, format!("{found}; this does not look like the AWS CLI"))
-            .advice("check what the first aws on the PATH is"),
+            .advice("check which program the first aws on PATH is"),
     };
     let version = version(&words).and(name.split('/').nth(1));
     check.field("path", path.display().to_string()).field("version", version)
@@ -164,7 +166,7 @@ pub(super) async fn aws_cli() -> Check {
 pub(super) fn terminal() -> Check {
     const NAME: &str = "terminal";
     if !stdin_is_terminal() {
-        return Check::skipped(NAME, "not a terminal");
+        return Check::skipped(NAME, "stdin is not a terminal");
     }
     if let Err(error) = RawMode::enter().map(drop) {
         return Check::failure(NAME, format!("the terminal refuses raw mode: {error}"))
@@ -177,7 +179,7 @@ pub(super) fn terminal() -> Check {
         check.field("columns", current.cols).field("lines", current.rows).field("term", term.as_str())
     };
     let size = match current {
-        size if size == unknown => "of unknown size".to_owned(),
+        size if size == unknown => "unknown size".to_owned(),
         TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
     if stdin_is_pipe_terminal() {
@@ -199,7 +201,7 @@ pub(super) fn log(settings: &Settings) -> Check {
     let state = if settings.log.is_some() { "on" } else { "off" };
     let place = logging::place(settings).map(|path| path.display().to_string());
     let check = match logging::check(settings) {
-        Ok(path) => Check::ok("log", format!("{state}; {} is writable", path.display())),
+        Ok(path) => Check::ok("log", format!("{state}; the log file {} is writable", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
             .advice("set SSM_PLUGIN_LOG_FILE to a writable path"),
     };
@@ -212,11 +214,12 @@ fn with_official_configuration(check: Check, path: &Path) -> Check {
     if !path.is_file() {
         return check;
     }
-    let found = format!("{}\n{} is not read: it is the official plugin's", check.found, path.display());
+    let found = format!("{}\n{} is ignored: it configures the official plugin", check.found, path.display());
     let advice = match check.advice {
         Some(advice) => advice,
-        None => "SSM_PLUGIN_LOG=debug switches this program's log on, SSM_PLUGIN_LOG_FILE names its file"
-            .to_owned(),
+        None => {
+            "SSM_PLUGIN_LOG=debug turns on this program's log; SSM_PLUGIN_LOG_FILE sets its path".to_owned()
+        }
     };
     Check { found, advice: Some(advice), ..check }
 }
@@ -297,7 +300,7 @@ async fn output(program: &Path, words: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PROGRAM_TIMEOUT, command.output()).await;
-    let output = output.map_err(|_| format!("no answer within {} s", PROGRAM_TIMEOUT.as_secs()))?;
+    let output = output.map_err(|_| format!("no response within {} s", PROGRAM_TIMEOUT.as_secs()))?;
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(output.status.to_string());
@@ -373,7 +376,10 @@ mod tests {
         std::fs::write(&path, "<seelog/>").unwrap();
         let told = with_official_configuration(check(), &path);
         assert_eq!(told.status, Status::Ok);
-        assert_eq!(told.found, format!("off\n{} is not read: it is the official plugin's", path.display()));
+        assert_eq!(
+            told.found,
+            format!("off\n{} is ignored: it configures the official plugin", path.display())
+        );
         assert!(told.advice.unwrap().starts_with("SSM_PLUGIN_LOG=debug"));
     }
 

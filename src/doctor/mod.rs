@@ -66,7 +66,7 @@ pub(crate) async fn examine(options: &Options, loaded: &LoadedSettings, show: im
     let path = async {
         let dns = limited("dns", network::dns(&route)).await;
         findings.add(dns.clone());
-        let check = network::websocket(&route, options.url.is_some() || identity.has_region(), &dns);
+        let check = network::websocket(&route, &dns);
         findings.add(limited("websocket", check).await);
     };
     let plugin = async { findings.add(limited("plugin", local::plugin()).await) };
@@ -95,7 +95,7 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
         Ok(Err(panic)) => {
             Check::failure(name, panic.to_string()).advice("report it, with the program's version")
         }
-        Err(_) => Check::failure(name, format!("no answer within {} s", CHECK_TIMEOUT.as_secs())).advice(
+        Err(_) => Check::failure(name, format!("no result within {} s", CHECK_TIMEOUT.as_secs())).advice(
             "a program is hanging, or something in between is dropping packets: check firewalls, VPN and proxies",
         ),
     }
@@ -120,6 +120,6 @@ mod tests {
     async fn a_check_that_hangs_is_a_failure() {
         let check = limited("dns", std::future::pending()).await;
         assert_eq!((check.name, check.status), ("dns", Status::Failure));
-        assert_eq!(check.found, "no answer within 15 s");
+        assert_eq!(check.found, "no result within 15 s");
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Route {
     pub network: Arc<Network>,
     /// The websocket's URL; or why there is none.
     stream: Result<Url, String>,
+    /// Set if there is a URL, or a region to make one of.
+    is_named: bool,
     /// SSM's endpoint, for its clock.
     api: Option<Url>,
 }
@@ -52,7 +54,8 @@ impl Route {
             (None, None, None) => None,
         };
         let api = api.and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
-        Route { network, stream, api }
+        let is_named = options.url.is_some() || identity.has_region();
+        Route { network, stream, is_named, api }
     }
 
     /// Returns whether a connection can be tried.
@@ -60,7 +63,7 @@ impl Route {
     /// # Errors
     /// A reference to the check that has failed: its cause is reported once.
     pub(super) fn usable(&self) -> Result<(), &'static str> {
-        let Ok(url) = &self.stream else { return Err("see the region check") };
+        let Ok(url) = &self.stream else { return Err(self.cause()) };
         if self.network.proxy().for_url(url).is_err() {
             return Err("see the proxy check");
         }
@@ -69,6 +72,11 @@ impl Route {
             return Err("see the trust check");
         }
         Ok(())
+    }
+
+    /// The check that reports why there is no URL.
+    fn cause(&self) -> &'static str {
+        if self.is_named { "see the websocket check" } else { "see the region check" }
     }
 
     /// The URL that a session's signature would be for.
@@ -109,12 +117,12 @@ pub(super) async fn dns(route: &Route) -> Check {
             }
             Err(_) => {
                 failed = true;
-                lines.push(format!("{host}: no answer from the resolver"));
+                lines.push(format!("{host}: no response from the resolver"));
             }
         }
     }
     let check = match (lines.is_empty(), failed) {
-        (true, _) => return Check::skipped(NAME, "no host to look up"),
+        (true, _) => return Check::skipped(NAME, route.cause()),
         (false, false) => Check::ok(NAME, lines.join("\n")),
         (false, true) => Check::failure(NAME, lines.join("\n")).advice(
             "check the region's spelling, DNS and VPN; if this network has no internet access, use VPC endpoints or a proxy",
@@ -126,14 +134,14 @@ pub(super) async fn dns(route: &Route) -> Check {
 /// Checks the proxy that applies to the websocket.
 pub(super) fn proxy(route: &Route) -> Check {
     const NAME: &str = "proxy";
-    let Ok(url) = &route.stream else { return Check::skipped(NAME, "no URL to go to") };
+    let Ok(url) = &route.stream else { return Check::skipped(NAME, route.cause()) };
     match route.network.proxy().for_url(url) {
         Ok(None) => match route.network.proxy().ignored(url) {
             Some(name) => {
-                Check::warning(NAME, format!("none for this host; {}", sentences::proxy_ignored(name)))
+                Check::warning(NAME, format!("no proxy for this host; {}", sentences::proxy_ignored(name)))
                     .advice("unset it, or set HTTPS_PROXY if a proxy is needed")
             }
-            None => Check::ok(NAME, "none for this host"),
+            None => Check::ok(NAME, "no proxy for this host"),
         },
         Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")).field("proxy", proxy.to_string()),
         Err(error) => Check::failure(NAME, error.to_string()).advice("fix the variable, or unset it"),
@@ -151,7 +159,7 @@ pub(super) fn trust(route: &Route) -> Check {
     let check = match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
         (Ok(_), Some(path)) => {
-            Check::ok(NAME, format!("{} instead of the system's certificates", path.display()))
+            Check::ok(NAME, format!("the certificates in {} (instead of the system's)", path.display()))
         }
         (Err(error), _) => Check::failure(NAME, error.to_string())
             .advice("AWS_CA_BUNDLE and the profile's ca_bundle must name a PEM file of certificates"),
@@ -162,7 +170,10 @@ pub(super) fn trust(route: &Route) -> Check {
 /// Compares this machine's clock with the service's.
 pub(super) async fn clock(route: &Route) -> Check {
     const NAME: &str = "clock";
-    let Some(url) = &route.api else { return Check::skipped(NAME, "no endpoint to compare with") };
+    let Some(url) = &route.api else {
+        let reason = if route.stream.is_err() { route.cause() } else { "the endpoint URL is not valid" };
+        return Check::skipped(NAME, reason);
+    };
     if url.scheme() == "https"
         && let Err(reason) = route.usable()
     {
@@ -171,7 +182,7 @@ pub(super) async fn clock(route: &Route) -> Check {
     let before = SystemTime::now();
     let answer = match probe::ask(&route.network, url, ASK_TIMEOUT).await {
         Ok(answer) => answer,
-        Err(error) => return Check::skipped(NAME, format!("not known: {error}")),
+        Err(error) => return Check::skipped(NAME, format!("cannot be checked: {error}")),
     };
     let after = SystemTime::now();
     let date = answer.headers.get("date").and_then(|value| value.to_str().ok());
@@ -190,23 +201,22 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
     let check = match skew.unsigned_abs() {
         0..=2 => Check::ok(NAME, "matches the service"),
         3..=MAX_SKEW => Check::ok(NAME, text),
-        seconds if seconds <= REFUSED_SKEW => {
-            Check::warning(NAME, text).advice("set the clock; AWS refuses signatures that are 5 minutes off")
-        }
-        _ => Check::failure(NAME, format!("{text}: AWS refuses its signatures"))
+        seconds if seconds <= REFUSED_SKEW => Check::warning(NAME, text)
+            .advice("set the clock; AWS rejects signatures if it is off by 5 minutes"),
+        _ => Check::failure(NAME, format!("{text}; AWS rejects its signatures"))
             .advice("set the clock (after sleep, on a laptop or in WSL: sudo hwclock -s, or restart NTP)"),
     };
     check.field("seconds_ahead", -skew)
 }
 
 /// Opens a websocket, unless a check before has failed for the same cause.
-pub(super) async fn websocket(route: &Route, has_region: bool, dns: &Check) -> Check {
+pub(super) async fn websocket(route: &Route, dns: &Check) -> Check {
     const NAME: &str = "websocket";
     let url = match &route.stream {
         Ok(url) => url,
-        Err(_) if !has_region => return Check::skipped(NAME, "see the region check"),
+        Err(_) if !route.is_named => return Check::skipped(NAME, route.cause()),
         Err(reason) => {
-            return Check::failure(NAME, reason.clone()).advice("name a region, or an allowed --url");
+            return Check::failure(NAME, reason.clone()).advice("set a region, or use an allowed --url");
         }
     };
     if let Err(reason) = route.usable() {
@@ -223,12 +233,12 @@ pub(super) async fn websocket(route: &Route, has_region: bool, dns: &Check) -> C
             Some(proxy) => Check::failure(
                 NAME,
                 format!(
-                    "proxy {proxy} accepted the connection, but {host} was not reached within {} s",
+                    "proxy {proxy} accepted the connection, but {host} did not respond through it within {} s",
                     ASK_TIMEOUT.as_secs()
                 ),
             )
             .advice(format!(
-                "check that it is an HTTP or SOCKS proxy that allows {host}, or name the host in NO_PROXY"
+                "check that the proxy is an HTTP or SOCKS proxy that allows {host}, or add the host to NO_PROXY"
             ))
             .field("proxy", proxy),
             None => Check::failure(NAME, error.to_string()).advice(advice(&error)).field("host", host),
@@ -258,19 +268,28 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
         |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_page = header("content-type").starts_with("text/html");
     let check = match status {
-        StatusCode::SWITCHING_PROTOCOLS => Check::ok(NAME, format!("{host} accepted a websocket after {ms} ms")),
+        StatusCode::SWITCHING_PROTOCOLS => {
+            Check::ok(NAME, format!("{host} accepted a websocket after {ms} ms"))
+        }
         // We ask without a session: a refusal by the service itself shows that the way is open.
-        status if status.is_client_error() && !is_page && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+        status
+            if status.is_client_error()
+                && !is_page
+                && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
+        {
             Check::ok(NAME, format!("{host} is reachable ({ms} ms)"))
         }
-        status if status.is_client_error() => {
-            Check::failure(NAME, format!("{host} answers {status} with an HTML page, so a proxy or filter is in the way"))
-                .advice(format!("have wss://{host} allowed, or set HTTPS_PROXY and NO_PROXY"))
+        status if status.is_client_error() => Check::failure(
+            NAME,
+            format!("{host} responded with {status} and an HTML page, so a proxy or filter is in the way"),
+        )
+        .advice(format!("have wss://{host} allowed in the proxy or filter, or set HTTPS_PROXY or NO_PROXY")),
+        status if status.is_server_error() => Check::failure(NAME, format!("{host} responded with {status}"))
+            .advice("a gateway in between cannot connect, or the service has problems; try again later"),
+        status => {
+            Check::failure(NAME, format!("{host} responded with {status} instead of opening a websocket"))
+                .advice("something in between blocks websockets: a proxy, a captive portal, a filter")
         }
-        status if status.is_server_error() => Check::failure(NAME, format!("{host} answers {status}"))
-            .advice("a gateway in between cannot connect, or the service has problems; try again, then check both"),
-        status => Check::failure(NAME, format!("{host} answers {status} instead of opening one"))
-            .advice("something in between blocks websockets: a proxy, a captive portal, a filter"),
     };
     check.field("host", host).field("milliseconds", ms as u64).field("status", status.as_u16())
 }
@@ -279,10 +298,10 @@ fn advice(error: &OpenError) -> &'static str {
     match error {
         OpenError::Connect(ConnectError::Resolve { .. }) => "check DNS and VPN",
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
-            "allow TCP port 443 to it in firewalls and security groups, or set HTTPS_PROXY"
+            "allow TCP port 443 to the host in firewalls and security groups, or set HTTPS_PROXY"
         }
-        OpenError::Proxy(_) => "fix HTTPS_PROXY, or name the host in NO_PROXY",
-        OpenError::Trust(_) => "name a PEM file of certificates in AWS_CA_BUNDLE",
+        OpenError::Proxy(_) => "fix HTTPS_PROXY, or add the host to NO_PROXY",
+        OpenError::Trust(_) => "set AWS_CA_BUNDLE to a PEM file of certificates",
         OpenError::Tls { .. } => {
             "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its CA"
         }
@@ -307,7 +326,7 @@ const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
 const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
 /// Seconds that do not matter.
 const MAX_SKEW: u64 = 60;
-/// Seconds; a minute short of the 5 at which AWS refuses signatures, because clocks drift.
+/// Seconds; a minute short of the 5 at which AWS rejects signatures, because clocks drift.
 const REFUSED_SKEW: u64 = 240;
 /// Addresses that are listed.
 const MAX_ADDRESSES: usize = 6;
@@ -326,7 +345,7 @@ mod tests {
         assert_eq!(judge(1000, 1001, 1102), Status::Warning);
         assert_eq!(judge(1000, 1000, 100), Status::Failure);
         let check = judge_clock(1000, 1000, 4600);
-        assert_eq!(check.found, "this machine is 3600 s behind the service: AWS refuses its signatures");
+        assert_eq!(check.found, "this machine is 3600 s behind the service; AWS rejects its signatures");
     }
 
     #[test]

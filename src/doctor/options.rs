@@ -42,7 +42,8 @@ impl Options {
             if value.is_none() {
                 value = arguments.next().cloned();
             }
-            *option = Some(value.filter(|value| !value.is_empty()).ok_or(format!("{name} needs a value"))?);
+            *option =
+                Some(value.filter(|value| !value.is_empty()).ok_or(format!("{name} requires a value"))?);
         }
         Ok(options)
     }
@@ -52,7 +53,7 @@ impl Options {
 pub(crate) const OPTIONS: &[(&str, &str, &str)] = &[
     ("--json", "", "Print one JSON object."),
     ("--region", "region", "Check this region instead of the environment's or the profile's."),
-    ("--profile", "profile", "Check this profile."),
+    ("--profile", "profile", "Check this profile instead of the environment's."),
     ("--target", "target", "Look up this instance: its connection, platform and agent."),
     ("--url", "url", "Open a websocket to this URL instead of the region's endpoint."),
 ];
@@ -75,8 +76,8 @@ mod tests {
         assert_eq!(options.profile.as_deref(), Some("p"));
         assert_eq!(parse(&["--target", "i-1"]).unwrap().target.as_deref(), Some("i-1"));
         assert_eq!(options.url.as_deref(), Some("wss://h/x?a=b"));
-        assert_eq!(parse(&["--region"]).unwrap_err(), "--region needs a value");
-        assert_eq!(parse(&["--url="]).unwrap_err(), "--url needs a value");
+        assert_eq!(parse(&["--region"]).unwrap_err(), "--region requires a value");
+        assert_eq!(parse(&["--url="]).unwrap_err(), "--url requires a value");
         assert_eq!(parse(&["--fix"]).unwrap_err(), "unknown argument \"--fix\"; see doctor --help");
     }
 }

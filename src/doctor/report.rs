@@ -171,7 +171,7 @@ impl Report {
         };
         let (failures, warnings) = (count(Status::Failure, "failure"), count(Status::Warning, "warning"));
         match self.count(Status::Failure) + self.count(Status::Warning) {
-            0 => format!("\neverything looks right ({failures}, {warnings})\n"),
+            0 => format!("\nno problems found ({failures}, {warnings})\n"),
             _ => format!("\n{failures}, {warnings}\n"),
         }
     }
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn the_result_and_the_order_of_fields() {
         let report = Report::new(vec![Check::ok("region", "eu-west-1")]);
-        assert_eq!(report.summary(), "\neverything looks right (0 failures, 0 warnings)\n");
+        assert_eq!(report.summary(), "\nno problems found (0 failures, 0 warnings)\n");
         let json = report.to_json();
         let places: Vec<_> =
             ["version", "compatible", "time", "failures", "warnings", "checks", "name", "found"]
