@@ -32,8 +32,7 @@ pub(crate) fn help(files: Files<'_>) -> String {
     for (name, meaning) in commands::list() {
         text += &row(&name, &meaning, COMMAND_WIDTH);
     }
-    text += &row("doctor", "Find out why sessions do not work.", COMMAND_WIDTH);
-    text += &row("help [COMMAND]", "Explain the commands, or one of them.", COMMAND_WIDTH);
+    text += &row("help [COMMAND]", "Explain all commands, or the named one.", COMMAND_WIDTH);
     let mut group = "";
     for variable in TABLE {
         if group != variable.group {
@@ -45,11 +44,11 @@ pub(crate) fn help(files: Files<'_>) -> String {
     }
     text += &format!("\n{SETTINGS_NOTE}\n{EXAMPLES}\nFILES\n");
     for (path, meaning) in [
-        (files.settings, "the settings by the same names, such as: SSM_PLUGIN_RESTART = true"),
-        (files.diagnostics, "diagnostics, if SSM_PLUGIN_LOG asks for them"),
+        (files.settings, "the same settings in TOML, such as: restart = true (sections: see --man)"),
+        (files.diagnostics, "log files, if SSM_PLUGIN_LOG is set"),
     ] {
         let path =
-            path.map_or_else(|| "(no home directory is known)".to_owned(), |path| path.display().to_string());
+            path.map_or_else(|| "(unknown: no home directory)".to_owned(), |path| path.display().to_string());
         text += &format!("  {path}\n      {meaning}\n");
     }
     text
@@ -65,7 +64,7 @@ pub(crate) fn doctor() -> String {
         text += &row(&name, meaning, OPTION_WIDTH);
     }
     text += &row("-h, --help", "Print this help.", OPTION_WIDTH);
-    text += "\nExit status: 0 if no check has failed, 1 if one has, 2 for unknown arguments.\n\n\
+    text += "\nExit status: 0 if no check failed, 1 if any failed, 2 for invalid arguments.\n\n\
          Examples:\n  \
          session-manager-plugin doctor\n  \
          session-manager-plugin doctor --profile work --target i-0123456789abcdef0\n";
@@ -107,23 +106,24 @@ const COMMAND_WIDTH: usize = 14;
 const OPTION_WIDTH: usize = 19;
 /// Characters of most names; longer ones have a line to themselves.
 const SETTING_WIDTH: usize = 28;
-const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes take K, M or G (64M), times s, m, h or d
-  (30s), switches 1/0, true/false, yes/no or on/off. The environment wins over
-  the settings file; a [[match]] section of that is for some sessions only.
-  AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the certificates that are
-  trusted; HTTPS_PROXY and NO_PROXY name the proxy, as for the AWS CLI.
+const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or G (64M); times accept s, m, h
+  or d (30s); switches accept 1/0, true/false, yes/no or on/off. Environment
+  variables override the settings file. A [[match]] section of the file applies
+  only to matching sessions; a [tunnels.NAME] section is for forward NAME (see
+  --man). AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the trusted
+  certificates; HTTPS_PROXY and NO_PROXY select the proxy, as in the AWS CLI.
 ";
 const EXAMPLES: &str = "\
 EXAMPLES
-  A tunnel that outlives idle timeouts and reboots:
+  Open a tunnel that survives idle timeouts and reboots of the instance:
     SSM_PLUGIN_RESTART=1 aws ssm start-session --target i-0123456789abcdef0 \\
       --document-name AWS-StartPortForwardingSession \\
       --parameters portNumber=5432,localPortNumber=15432
-  The same without the AWS CLI, to a database behind the instance:
+  Do the same without the AWS CLI, to a database behind the instance:
     session-manager-plugin forward i-0123456789abcdef0 15432:db.internal:5432
-  ssh i-0123456789abcdef0, once this is in ~/.ssh/config:
+  Enable ssh i-0123456789abcdef0 (run this once):
     session-manager-plugin ssh-config >>~/.ssh/config
-  A session that fails:
+  Find out why a session fails:
     session-manager-plugin doctor --target i-0123456789abcdef0
 ";
 
@@ -142,7 +142,16 @@ mod tests {
         }
         let text = help(files);
         assert!(TABLE.iter().all(|row| text.contains(row.name)));
-        for word in [VERSION, COMPATIBLE_VERSION, "--man", "ssh-config", "/a/config.toml", "  /b\n"] {
+        for word in [
+            VERSION,
+            COMPATIBLE_VERSION,
+            "--man",
+            "ssh-config",
+            "[[match]]",
+            "[tunnels.NAME]",
+            "/a/config.toml",
+            "  /b\n",
+        ] {
             assert!(text.contains(word), "{word}");
         }
         let place = |heading: &str| text.find(heading).unwrap_or_else(|| panic!("no {heading}"));

@@ -273,8 +273,7 @@ fn an_all_proxy_that_nobody_can_use_costs_a_line() {
         finished.assert_ok();
         finished.errors()
     };
-    let line =
-        "session-manager-plugin: all_proxy is ignored: it is not a proxy URL (http, https or socks5)\n";
+    let line = "session-manager-plugin: all_proxy is ignored: it is not an http, https or socks5 URL\n";
     let mut site = site();
     assert_eq!(errors(&site), line);
     // None of its business.

@@ -84,9 +84,9 @@ fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
     plugin.stderr.wait_for(&format!("a session to {name} has started\n"));
     let second = sim.sessions().pop().expect("a session");
     sim.close_session(&second.id, "idle");
-    plugin.stderr.wait_for(&format!(
-        "the session to {name} ended (idle); a new one will start with the next connection\n"
-    ));
+    plugin
+        .stderr
+        .wait_for(&format!("the session to {name} ended (idle); the next connection starts a new one\n"));
     assert_eq!(echo_through(port, b"two"), b"two");
     assert_eq!(sim.requests().start, 3);
     sim.close_session(started.id(), "over");

@@ -134,7 +134,7 @@ fn the_end_of_a_tunnel_names_the_setting_that_keeps_it() {
     let finished = plugin.finish();
     let errors = finished.errors();
     assert!(
-        errors.contains("the service ended the session; SSM_PLUGIN_RESTART=1 keeps the port open"),
+        errors.contains("the service ended the session; with SSM_PLUGIN_RESTART=1 the port stays open"),
         "{errors}"
     );
 }

@@ -107,9 +107,9 @@ fn three_ends(sessions: usize) {
         if output == "agent" {
             let mut waiting = connect(port.port);
             waiting.write_all(b"waits").expect("write");
-            port.plugin
-                .stderr
-                .wait_for("could not start a session for a local connection: ssm:StartSession failed: TargetNotConnected");
+            port.plugin.stderr.wait_for(
+                "cannot start a session for a local connection: ssm:StartSession failed: TargetNotConnected",
+            );
             eventually("it is tried again", || sim.requests().start >= starts + 3);
             sim.refuse_starts(None);
             let mut answer = [0; 5];
@@ -325,9 +325,7 @@ fn a_session_that_cannot_be_resumed() {
     assert_eq!(echo_through(port.port, b"before"), b"before");
     sim.set_resume(ResumePolicy::TimedOut);
     sim.cut(&port.first);
-    port.plugin
-        .stderr
-        .wait_for(" ended (the session has timed out); a new one will start with the next connection\n");
+    port.plugin.stderr.wait_for(" ended (the session has timed out); the next connection starts a new one\n");
     assert_eq!(echo_through(port.port, b"after"), b"after");
     let living = living(&sim, &port.first);
     if has_usr1() {
@@ -385,7 +383,7 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
         });
         let (_, errors) = port.end();
         let told: Vec<_> =
-            errors.lines().filter(|line| line.contains("could not start a session for a local")).collect();
+            errors.lines().filter(|line| line.contains("cannot start a session for a local")).collect();
         assert!(told.len() == 1 && told[0].contains(advice), "{kind}: {errors}");
         assert_all_ended(&sim);
     }

@@ -123,7 +123,7 @@ fn refused_destination_ends_the_session() {
     assert_eq!(
         finished.errors(),
         format!(
-            "session-manager-plugin: the session has ended: Unable to connect to specified port: \
+            "session-manager-plugin: the session ended: Unable to connect to specified port: \
              dial tcp 127.0.0.1:{port}: connect: connection refused\n"
         )
     );
@@ -140,8 +140,8 @@ fn a_remote_that_closes_without_a_word_is_reported() {
     assert_eq!(finished.text(), banner);
     assert_eq!(
         finished.errors(),
-        "session-manager-plugin: the session has ended before the remote sent anything; \
-         is there a server at that port?\n"
+        "session-manager-plugin: the session ended before the remote sent anything; \
+         check that an SSH server listens on that port\n"
     );
     assert_all_ended(&sim);
 }

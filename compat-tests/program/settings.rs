@@ -182,7 +182,7 @@ fn relaxed_safeguards_are_named_at_a_terminal_only() {
 #[test]
 fn settings_of_forwarded_ports_have_no_effect_on_a_shell() {
     const LINE: &str =
-        "no effect on this session, which forwards no port: SSM_PLUGIN_RESTART, SSM_PLUGIN_SESSIONS\n";
+        "ignored in a session without port forwarding: SSM_PLUGIN_RESTART, SSM_PLUGIN_SESSIONS\n";
     let mut world = World::new();
     world.set("SSM_PLUGIN_RESTART", "1");
     world.set("SSM_PLUGIN_SESSIONS", "4");

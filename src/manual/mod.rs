@@ -49,18 +49,18 @@ fn introduction(page: &mut Page) {
         .line(&format!("`session-manager-plugin doctor`{doctor}"))
         .line("`session-manager-plugin` `--version` | `--help` | `--man`")
         .section("DESCRIPTION")
-        .text("The AWS CLI starts this program for `aws ssm start-session` and `aws ecs execute-command`,")
+        .text("The AWS CLI starts this program for `aws ssm start-session` and `aws ecs execute-command`")
         .text(&format!(
-            "as it would start the official plugin, with which it is compatible ({COMPATIBLE_VERSION})."
+            "in place of the official plugin, with which it is compatible ({COMPATIBLE_VERSION})."
         ))
-        .text("Run it yourself for the commands below.")
+        .text("Run it yourself to use the commands below.")
         .text("`doctor` checks the installation, the AWS CLI, region and credentials, the clock, name resolution,")
         .text("proxies, trust, the key of encrypted shells, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
 }
 
 fn commands(page: &mut Page) {
     page.section("COMMANDS")
-        .text("Sessions without the AWS CLI. A failure of the command itself exits with 255, unknown arguments with 2.");
+        .text("These commands need no AWS CLI. They exit with 255 if the plugin fails, and with 2 for invalid arguments.");
     for command in commands::manual() {
         page.item(&command.usage, &command.about);
         for argument in command.arguments {
@@ -82,15 +82,15 @@ fn commands(page: &mut Page) {
 
 fn environment(page: &mut Page) {
     page.section("ENVIRONMENT")
-        .text("An invalid value causes one warning, and the default applies. The default is in brackets.")
-        .text("Sizes may have the unit K, M or G (by 1024), times s, m, h or d; a number without unit is in bytes or seconds.")
-        .text("Switches take 1, true, yes or on, and 0, false, no or off.");
+        .text("For an invalid value, one warning is printed and the default is used. The default is in brackets.")
+        .text("Sizes accept the units K, M and G (powers of 1024), and times s, m, h and d; a number without a unit is in bytes or seconds.")
+        .text("Switches accept 1, true, yes or on, and 0, false, no or off.");
     for row in TABLE {
         page.item(row.name, &format!("{} [{}].", sentence(&row.text()), row.default_text()));
     }
     page.paragraph("`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, `AWS_CA_BUNDLE`, `SSL_CERT_FILE`,")
         .text("and the AWS SDKs' variables for credentials, region and endpoints are honoured.")
-        .text("`AWS_CA_BUNDLE`, or the profile's ca_bundle, replaces the certificates that are trusted, as in the AWS CLI.");
+        .text("`AWS_CA_BUNDLE`, or the profile's ca_bundle, replaces the trusted certificates, as in the AWS CLI.");
 }
 
 fn files(page: &mut Page) {
@@ -98,31 +98,35 @@ fn files(page: &mut Page) {
         .item(EXAMPLE_FILE, "The same settings in TOML, under their full names, or without SSM_PLUGIN_, in upper or lower case,")
         .text("such as `restart = true`. A list may be an array.")
         .text("`--help` prints the path on this system.")
-        .more("A section `[[match]]` holds settings for some sessions only. Its conditions are patterns (* for any text,")
-        .text("? for one character), or arrays of patterns, that are compared with the session's arguments:")
+        .more("A `[[match]]` section holds settings for matching sessions only. Its conditions are patterns (* matches any text,")
+        .text("? one character), or arrays of patterns, for the session's arguments:")
         .text("profile, target, region, document, host and port (of the destination), and caller (aws for the AWS CLI,")
         .text("otherwise the name of the program that started the plugin).")
-        .text("All conditions must match; a value that is absent matches no pattern. As in ssh_config, the first")
-        .text("section that matches wins for each setting. The environment wins over all sections, and the sections win over")
-        .text("the settings at the top of the file.")
+        .text("All conditions must match; a session without that value does not match. For each setting, the first matching")
+        .text("section wins, as in ssh_config. Environment variables override all sections, and sections override the")
+        .text("settings at the top of the file. Version 1 of the AWS CLI passes --profile, but not AWS_PROFILE.")
         .example("[[match]]\nprofile = \"prod-*\"\nhost = \"db.internal\"\nrestart = true\nforward = [\"16379:cache.internal:6379\"]")
-        .more("The file is ignored if another user owns it or can write to it or to a directory on the way to it.")
-        .more(&format!("Its directory is XDG_CONFIG_HOME if that is set. {}", settings::FILE_RULE))
-        .more("A file's name may begin with ~/, the home directory; ~user/ is not expanded.")
-        .item("~/.local/state/session-manager-plugin/", "Diagnostics, one file a day, when SSM_PLUGIN_LOG asks for them.");
+        .more("A `[tunnels.NAME]` section holds arguments of the command `forward`, which is then started with")
+        .text("`session-manager-plugin forward NAME`. The keys are target (required), forwards (an array of SPECs), profile,")
+        .text("region, socks (a port) and sessions. Options on the command line override them; SPECs are added.")
+        .example("[tunnels.db]\ntarget = \"tag:Name=bastion\"\nprofile = \"prod-eu\"\nforwards = [\"15432:db.internal:5432\"]\nsocks = 1080")
+        .more("The file is ignored if another user owns it, or can write to it or to any directory in its path.")
+        .more(&format!("The directory of the file is in XDG_CONFIG_HOME if that is set. {}", settings::FILE_RULE))
+        .more("In settings that name a file, ~/ is expanded to the home directory; ~user/ is not expanded.")
+        .item("~/.local/state/session-manager-plugin/", "Log files, one per day, if SSM_PLUGIN_LOG is set.");
 }
 
 fn exit_status(page: &mut Page) {
     page.section("EXIT STATUS")
-        .text("0 under the AWS CLI, always: it would otherwise print the arguments, a token among them. To other callers, with")
-        .text("SSM_PLUGIN_EXIT_CODE=1, the remote command's status, and 255 when the plugin itself has failed; without it, 0.")
+        .text("Under the AWS CLI, always 0: with any other status the AWS CLI prints the arguments, including the session's token.")
+        .text("For other callers, 0; or with SSM_PLUGIN_EXIT_CODE=1 the remote command's status, and 255 if the plugin fails.")
         .paragraph("The agent sends a command's status only in sessions whose document has separate output streams:")
-        .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and documents of your own of the type")
-        .text("NonInteractiveCommands with that property. A command that could not be started is 1 with and without it.")
+        .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and your own documents of the type")
+        .text("NonInteractiveCommands with that property. If the command cannot be started, the status is 1, with or without that property.")
         .text("Shells (SSM-SessionManagerRunShell, Standard_Stream), AWS-StartInteractiveCommand, port forwarding, SSH and")
         .text("aws ecs execute-command never return a status.")
         .text("`session-manager-plugin run` uses such a document and returns the command's status without the AWS CLI.")
-        .paragraph("`doctor` exits with 1 if a check has failed, and with 2 if its arguments are not understood.");
+        .paragraph("`doctor` exits with 1 if a check failed, and with 2 for invalid arguments.");
 }
 
 /// The escapes and their meanings, from the text that a session prints for `~?`.
@@ -168,7 +172,8 @@ mod tests {
         assert!(events().iter().all(|(name, ..)| shown(name)));
         assert_eq!(escapes().map(|(escape, _)| escape).collect::<String>(), "~?~~~-~.~#");
         assert!(OPTIONS.iter().all(|(option, ..)| shown(option)));
-        for name in ["shell", "ssh", "ssh-config", "forward", "run", "start-session", "completions"] {
+        for name in ["shell", "ssh", "ssh-config", "forward", "run", "start-session", "completions", "doctor"]
+        {
             assert!(shown(&format!("{PROGRAM} {name}")), "{name}");
         }
     }

@@ -73,7 +73,7 @@ pub(crate) enum Style {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     /// Its reader has gone, and needs no message: a closed pipe or connection, a terminal that hung up.
-    #[error("the reader of stdout has gone")]
+    #[error("stdout was closed by its reader")]
     ReaderGone,
     /// Writing failed, and output is lost: a full disk, for example.
     #[error("cannot write to stdout: {0}")]

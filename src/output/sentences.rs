@@ -14,17 +14,17 @@ pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends i
     commands work; for a shell, prefix the command with winpty or use Windows Terminal";
 
 /// Printed after the agent's message to the customer in an encrypted session, unless it is the usual one.
-pub(crate) const UNPROTECTED: &str = "the message above is outside the session's encryption";
+pub(crate) const UNPROTECTED: &str = "the message above was not encrypted by the session";
 
 /// The reason for which the channel was closed, in one line for stderr, where stdout carries the remote's bytes alone.
 pub(crate) fn closed_because(output: &str) -> String {
     let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("the session has ended: {}", one_line(&words))
+    format!("the session ended: {}", one_line(&words))
 }
 
 /// An SSH session that the other side closed before its first byte and without a reason.
 pub(crate) const NOTHING_CAME: &str =
-    "the session has ended before the remote sent anything; is there a server at that port?";
+    "the session ended before the remote sent anything; check that an SSH server listens on that port";
 
 /// Returns advice on the agent's reason for closing the channel, for stderr; `None` if the reason needs none.
 pub(crate) fn advice(output: &str) -> Option<&'static str> {
@@ -50,7 +50,7 @@ pub(crate) fn connection_closed(name: &str, lived: Duration, sent: u64, received
 
 /// Status: a proxy variable that is read by neither the AWS CLI nor the official plugin does not count.
 pub(crate) fn proxy_ignored(name: &str) -> String {
-    format!("{name} is ignored: it is not a proxy URL (http, https or socks5)")
+    format!("{name} is ignored: it is not an http, https or socks5 URL")
 }
 
 /// Progress: a websocket is being opened; with the time from the second line on.
@@ -65,16 +65,17 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 }
 
 /// Status: a slow local client blocks its session.
-pub(crate) const READER_STALLS: &str = "a client is not reading; its session is paused until it does";
+pub(crate) const READER_STALLS: &str =
+    "a local client is not reading; its session is paused until the client reads again";
 
 /// Status: an additional session behind a port could not be started, or has ended.
 pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
-    format!("continuing with fewer sessions: {reason}")
+    format!("an additional session failed, continuing with fewer: {reason}")
 }
 
 /// Status: a session behind a port that outlives it has ended.
 pub(crate) fn session_ended(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("the session{} ended ({reason}); a new one will start with the next connection", to(destination))
+    format!("the session{} ended ({reason}); the next connection starts a new one", to(destination))
 }
 
 /// Status: a session has started because a connection needs it.
@@ -109,7 +110,7 @@ pub(crate) fn stranger_refused(stranger: Stranger) -> String {
 
 /// Another process listens on an address that clients of `localhost` may try first.
 pub(crate) fn address_taken(address: std::net::SocketAddr) -> String {
-    format!("another process listens on {address}; clients that connect to that address reach that process")
+    format!("another process listens on {address}; clients that connect to it do not reach the tunnel")
 }
 
 /// Status: the agent could not reach a destination that is not argv's.
@@ -119,20 +120,19 @@ pub(crate) fn destination_refused(destination: &str) -> String {
 
 /// Status: a session that a connection waits for could not be started.
 pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("could not start a session{} for a local connection: {reason}", to(destination))
+    format!("cannot start a session{} for a local connection: {reason}", to(destination))
 }
 
 /// Status: a client requested something that the proxy does not support.
 pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
-    format!("proxy request refused: {reason}")
+    format!("refused a proxy request: {reason}")
 }
 
 /// Status: a proxy client requested a destination beyond the limit.
-pub(crate) const TOO_MANY_DESTINATIONS: &str = "proxy request refused: too many destinations in use";
+pub(crate) const TOO_MANY_DESTINATIONS: &str = "refused a proxy request: too many destinations in use";
 
 /// Status: session starts wait because the run has reached its limit for now.
-pub(crate) const STARTS_WAIT: &str =
-    "many session starts: the next ones wait, two per second, to spare the account's StartSession quota";
+pub(crate) const STARTS_WAIT: &str = "too many session starts: limiting new sessions to two per second, to protect the account's StartSession quota";
 
 /// The state of a destination without a session.
 pub(crate) fn no_session(connections: usize) -> String {
@@ -171,14 +171,14 @@ pub(crate) const COMMANDS: &str = "the commands are ssh, ssh-config, forward, sh
 
 /// Status: settings of forwarded ports on a session of another kind.
 pub(crate) fn without_effect(names: &[&str]) -> String {
-    format!("no effect on this session, which forwards no port: {}", names.join(", "))
+    format!("ignored in a session without port forwarding: {}", names.join(", "))
 }
 
 /// The AWS CLI gets the exit status 0 in the place of `status`.
 pub(crate) fn status_withheld(status: u8) -> String {
     format!(
-        "SSM_PLUGIN_EXIT_CODE: exit status {status} is replaced by 0, because the AWS CLI prints the session's token when \
-         the plugin fails; to get the status, use session-manager-plugin run, or start this program without the AWS CLI"
+        "SSM_PLUGIN_EXIT_CODE: returning 0 instead of {status}, because the AWS CLI prints the session's token when the \
+         plugin fails; for the real status, use session-manager-plugin run, or start this program without the AWS CLI"
     )
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn port_taken(port: u16, owner: &str) -> String {
 }
 
 /// Status: the service has ended the session of a tunnel, and with it the tunnel.
-pub(crate) const RESTART_HINT: &str = "the service ended the session; SSM_PLUGIN_RESTART=1 keeps the port open and starts a new one with the next connection";
+pub(crate) const RESTART_HINT: &str = "the service ended the session; with SSM_PLUGIN_RESTART=1 the port stays open, and the next connection starts a new session";
 
 /// The command that investigates a failure, as a line for a person at a terminal. An empty region is left out.
 pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&str>) -> String {
@@ -203,7 +203,8 @@ pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&s
 
 /// Failure: lines for stderr were dropped because its reader was not reading.
 pub(crate) fn lines_dropped(count: u64) -> String {
-    format!("{count} lines for stderr were dropped because it was not read")
+    let verb = if count == 1 { "line for stderr was" } else { "lines for stderr were" };
+    format!("{count} {verb} dropped because stderr was not read")
 }
 
 /// Failure: there is no data key.
@@ -272,8 +273,8 @@ fn quoted(word: &str) -> String {
     if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents reject the instance itself as a remote host; to reach one of its \
-    own ports, use AWS-StartPortForwardingSession without a host";
+const USE_THE_DOCUMENT_WITHOUT_HOST: &str = "newer agents do not accept the instance itself as the remote host; to reach \
+    one of its ports, use AWS-StartPortForwardingSession without a host";
 
 /// A wait that has been reported before has lasted longer.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -297,7 +298,7 @@ mod tests {
         let output = "----ERROR----\nUnable to \x1b[31mconnect:\r\n dial\ttcp\n";
         assert_eq!(
             closed_because(output),
-            "the session has ended: ----ERROR---- Unable to \\x1b[31mconnect: dial tcp"
+            "the session ended: ----ERROR---- Unable to \\x1b[31mconnect: dial tcp"
         );
     }
 

@@ -47,7 +47,7 @@ events! {
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
     }
-    /// The connection to the service is lost and is being opened again.
+    /// The connection to the service was lost; reconnecting.
     Lost {
         #[serde(flatten)]
         of: Subject,
@@ -68,7 +68,7 @@ events! {
         #[serde(flatten)]
         of: Subject,
     }
-    /// An additional session behind a port has started.
+    /// An additional session for a port has started.
     SessionStarted {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ events! {
         #[serde(skip)]
         is_told: bool,
     }
-    /// All sessions that SSM_PLUGIN_SESSIONS asks for share the port. Reported once.
+    /// All sessions requested with SSM_PLUGIN_SESSIONS now share the port. Reported once.
     SessionsReady { sessions: usize, }
     /// A session ended; its port stays open.
     SessionEnded {
@@ -86,14 +86,14 @@ events! {
         destination: Option<String>,
         reason: String,
     }
-    /// A local connection was accepted. Its number is in connection.
+    /// A local connection was accepted; connection is its number.
     ConnectionOpened {
         connection: u64,
         from: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
     }
-    /// A local connection was closed. Bytes to the remote are in sent, those back in received.
+    /// A local connection was closed; sent and received count the bytes to and from the remote.
     ConnectionClosed { connection: u64, seconds: f64, sent: u64, received: u64, }
     /// The agent could not reach a destination.
     DestinationRefused {
@@ -105,7 +105,7 @@ events! {
         #[serde(flatten)]
         of: Subject,
     }
-    /// Any other message for people.
+    /// Any other message meant for people.
     Message {
         #[serde(flatten)]
         of: Subject,
@@ -115,7 +115,7 @@ events! {
     Log { text: String, }
     /// An error.
     Failure { text: String, }
-    /// The end of the program. The reason may be empty.
+    /// The program is ending. The reason may be empty.
     End { cause: Cause, reason: String, }
 }
 

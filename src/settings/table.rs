@@ -114,7 +114,7 @@ settings! {
             "smp#55, smp#135: tunnels drop when idle, on reboot and on failover";
         forward: ForwardList = ForwardList,
             "SSM_PLUGIN_FORWARD",
-            "additional ports, each as [<bind>:]<local port>:<host>:<port>",
+            "additional ports, separated by commas or spaces, each as [<bind>:]<local port>:<host>:<port>",
             "smp#24: one terminal for each port; each is a StartSession in the audit log";
         socks: Socks = Socks,
             "SSM_PLUGIN_SOCKS",
@@ -126,7 +126,7 @@ settings! {
             "the service's limit of messages per second counts per session";
         any_user: Flag = Flag,
             "SSM_PLUGIN_ANY_USER",
-            "1: SOCKS, FORWARD and RESTART ports accept clients of other local users",
+            "1: let other local users connect to SOCKS, FORWARD and RESTART ports",
             "what such a port starts and reaches is in your name";
         status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
             "SSM_PLUGIN_STATUS",
@@ -138,7 +138,7 @@ settings! {
             "smp#139: so that you can see afterwards what a tunnel did; SSM_PLUGIN_LOG=info always includes it";
         quiet: Flag = Flag,
             "SSM_PLUGIN_QUIET",
-            "1: no plugin notices on stdout, only the session's bytes",
+            "1: print only the session's output on stdout, no plugin notices",
             "agent#358, smp#94";
         exit_code: Flag = Flag,
             "SSM_PLUGIN_EXIT_CODE",
@@ -152,7 +152,7 @@ settings! {
             "smp#139: logs are needed, but off by default";
         log_file: File = File("in the state directory"),
             "SSM_PLUGIN_LOG_FILE",
-            "file for the diagnostics; ~/ is the home directory",
+            "log file; ~/ is expanded",
             "the official plugin's log folder needs root";
         wire_log: File = File("none"),
             "SSM_PLUGIN_WIRE_LOG",
@@ -160,11 +160,11 @@ settings! {
             "reports without a trace cannot be reproduced (smp#135)";
         wire_log_payloads: Flag = Flag,
             "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
-            "1: also record what was typed and shown, not only its length",
+            "1: also record input and output, not only their length",
             "off: a recording should be safe to share";
         core_dumps: Flag = Flag,
             "SSM_PLUGIN_CORE_DUMPS",
-            "1: let a crash leave a core dump, as the system is set up",
+            "1: allow core dumps after a crash, as the system is configured",
             "off: the memory holds the token, credentials and what was typed";
     }
     "Connection" {
@@ -174,7 +174,7 @@ settings! {
             "smp#68: a blocked network looks like a hang";
         handshake_timeout: Seconds = Seconds(protocol::Config::HANDSHAKE_TIMEOUT),
             "SSM_PLUGIN_HANDSHAKE_TIMEOUT",
-            "time for the agent to answer, and again to finish the handshake",
+            "time allowed for the agent's first message, and again for the rest of the handshake",
             "agent#636";
         reconnect_timeout: Seconds = Seconds(link::Config::RECONNECT_TIMEOUT),
             "SSM_PLUGIN_RECONNECT_TIMEOUT",
@@ -186,7 +186,7 @@ settings! {
             "smp#15: 5 minutes is too slow for proxies";
         stream_host: Text = Text("none"),
             "SSM_PLUGIN_STREAM_HOST",
-            "connect to this host instead of the stream URL's",
+            "connect to this host instead of the host in the stream URL",
             "private vpce hosts (smp#122)";
         allow_stream_host: Text = Text("none"),
             "SSM_PLUGIN_ALLOW_STREAM_HOST",
@@ -208,27 +208,27 @@ settings! {
             "the service stops sessions near 1000";
         max_payload: Bytes = Bytes { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
             "SSM_PLUGIN_MAX_PAYLOAD",
-            "data in one message",
+            "bytes of data in one message",
             "the official plugin's StreamDataPayloadSize";
         window: Bytes = Bytes { default: protocol::Config::MAX_WINDOW, least: MAX_PAYLOAD, most: MAX_WINDOW },
             "SSM_PLUGIN_WINDOW",
-            "data that may be unacknowledged",
+            "bytes of data that may be unacknowledged",
             "measured: an agent without a window stalls";
         buffer: Bytes = Bytes { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
             "SSM_PLUGIN_BUFFER",
-            "memory for one slow reader; 4x that in total",
+            "memory for one slow reader; the total limit is four times this",
             "smp#139: a reader that pauses must not stop the others of its session";
         keep_alive_without_parent: Flag = Flag,
             "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-            "1: keep running after the AWS CLI that started this has died",
+            "1: keep running after the AWS CLI that started it exits or is killed",
             "orphaned plugins keep a port open (cli#5149)";
         columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
             "COLUMNS",
-            "columns to report if the size of the terminal is unknown",
+            "columns to report if the terminal size is unknown",
             "the official plugin's fallback, smp#48";
         lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
             "LINES",
-            "lines to report if the size of the terminal is unknown",
+            "lines to report if the terminal size is unknown",
             "the official plugin's fallback, smp#48";
     }
 }

@@ -124,7 +124,7 @@ fn four_hundred_clients_before_the_first_session_is_ready() {
             std::thread::spawn(move || get(proxy, "host0.internal", web, &format!("/{number}")))
         })
         .collect();
-    proxy.plugin.stderr.wait_for("could not start a session");
+    proxy.plugin.stderr.wait_for("cannot start a session");
     std::thread::sleep(Duration::from_secs(2));
     sim.refuse_starts(None);
     let answers: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a client")).collect();

@@ -175,7 +175,7 @@ fn the_reply_says_why_there_is_no_session() {
         }
         sim.refuse_starts(None);
         let errors = proxy.end();
-        let name = format!("could not start a session to db.internal:{} for a local connection", echo.port());
+        let name = format!("cannot start a session to db.internal:{} for a local connection", echo.port());
         assert_eq!(errors.matches(&name).count(), 1, "{errors}");
     }
 }
