@@ -18,7 +18,12 @@ pub fn main() -> ExitCode {
     panics::install_hook();
     let mut words = std::env::args_os().skip(1).peekable();
     if words.peek().is_some_and(|word| commands::is_command(word)) {
-        return commands::main(words.collect());
+        let words: Vec<_> = words.collect();
+        if words == ["help", "doctor"] {
+            print(&help::doctor());
+            return ExitCode::SUCCESS;
+        }
+        return commands::main(words);
     }
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);

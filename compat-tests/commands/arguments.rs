@@ -1,9 +1,9 @@
 //! Arguments: what is understood, and one line for what is not.
 
 use super::{plugin, world};
-use crate::harness::World;
 use crate::harness::process::run;
 use crate::harness::sim::sim;
+use crate::harness::{TARGET, World};
 
 /// Each is one line that shows the intended form, with status 2, and no session is started.
 #[test]
@@ -51,10 +51,41 @@ fn each_mistake_is_one_line_and_starts_no_session() {
     assert_eq!(sim.requests().start, 0);
 }
 
+/// Before a port is opened or a session is started.
+#[test]
+fn a_profile_that_does_not_exist_is_one_line() {
+    let sim = sim();
+    let mut world = world(&sim);
+    std::fs::create_dir(world.home().join(".aws")).expect("folder");
+    std::fs::write(world.home().join(".aws/config"), "[profile work]\n[profile other]\n").expect("config");
+    for words in [
+        &["forward", TARGET, "0:80", "--profile", "nope"][..],
+        &["shell", TARGET, "--profile", "nope"],
+        &["ssh", "web", "--profile", "nope"],
+        &["run", TARGET, "--profile", "nope", "--", "true"],
+        &["start-session", "--target", TARGET, "--profile", "nope"],
+    ] {
+        let finished = run(&mut plugin(&world, words));
+        let line = format!(
+            "session-manager-plugin: {}: profile \"nope\" does not exist; available profiles: other, work\n",
+            words[0]
+        );
+        assert_eq!(finished.errors(), line);
+        assert_eq!((finished.status.code(), finished.text().as_str()), (Some(255), ""), "{words:?}");
+    }
+    world.set("AWS_PROFILE", "nope");
+    let errors = run(&mut plugin(&world, &["shell", TARGET])).errors();
+    assert!(errors.contains("shell: profile \"nope\" does not exist; "), "{errors}");
+    assert_eq!(sim.requests().start, 0);
+}
+
 #[test]
 fn help_version_and_completion_go_to_stdout() {
     for (words, part) in [
         (&["help"][..], "start-session"),
+        (&["help"], "\n  doctor "),
+        (&["help", "doctor"], "session-manager-plugin doctor [OPTION]..."),
+        (&["help", "forward"], "[tunnels.NAME]"),
         (&["help", "ssh"], "ProxyCommand session-manager-plugin ssh %h %p"),
         (&["ssh", "--help"], "ProxyCommand session-manager-plugin ssh %h %p"),
         (&["run", "-h"], "-- COMMAND"),

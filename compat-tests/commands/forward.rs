@@ -94,6 +94,7 @@ fn when_one_port_cannot_be_opened_none_is_and_its_owner_is_named() {
         "{errors}"
     );
     if cfg!(target_os = "linux") {
+        assert!(errors.contains(&format!("already in use; port {port} is in use by ")), "{errors}");
         assert!(errors.contains(&format!("(process {})", std::process::id())), "{errors}");
     }
     assert_eq!(errors.matches('\n').count(), 1, "{errors}");

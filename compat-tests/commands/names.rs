@@ -53,7 +53,7 @@ fn one_instance_is_found_by_name_tag_and_computer_name() {
 fn several_that_match_are_listed() {
     let sim = fleet();
     let errors = refused(&sim, &world(&sim), "web").errors();
-    assert!(errors.contains("\"web\" matches 2 instances; name one by its id\n"), "{errors}");
+    assert!(errors.contains("\"web\" matches 2 instances; use the id of one instance\n"), "{errors}");
     let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("  ")).collect();
     assert!(
         lines.len() == 2 && lines[0].contains("i-web1") && lines[1].contains("ConnectionLost"),
@@ -66,10 +66,10 @@ fn several_that_match_are_listed() {
 fn when_none_matches_all_are_listed() {
     let sim = fleet();
     let errors = refused(&sim, &world(&sim), "nonesuch").errors();
-    assert!(errors.contains("\"nonesuch\" matches none of the 6 managed instances\n"), "{errors}");
+    assert!(errors.contains("no managed instance matches \"nonesuch\"; managed instances: 6\n"), "{errors}");
     assert_eq!(errors.lines().filter(|line| line.starts_with("  ")).count(), 6, "{errors}");
     let errors = refused(&sim, &world(&sim), "tag:Env=test").errors();
-    assert!(errors.contains("matches none"), "{errors}");
+    assert!(errors.contains("no managed instance matches"), "{errors}");
 }
 
 #[test]

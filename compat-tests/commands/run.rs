@@ -169,7 +169,10 @@ fn input_is_not_passed_and_that_is_reported() {
     let finished = run_with_input(&mut plugin(&world(&sim), &["run", TARGET, "--", "cat"]), b"input\n\x03");
     finished.assert_ok();
     assert_eq!(finished.text(), "");
-    assert_eq!(finished.errors(), "session-manager-plugin: run: stdin is not passed to the command\n");
+    assert_eq!(
+        finished.errors(),
+        "session-manager-plugin: run: stdin is ignored; it is not passed to the command\n"
+    );
     let finished = run_with_input(&mut plugin(&world(&sim), &["run", "-q", TARGET, "--", "cat"]), b"input\n");
     assert_eq!(finished.errors(), "");
 }

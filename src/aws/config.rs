@@ -145,6 +145,14 @@ pub async fn profiles(profile: Option<&str>) -> Result<ProfileSet, String> {
     panics::contain(read_profiles(profile)).await.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
+/// Returns the names of the configured profiles in order, at most [`MAX_PROFILES`].
+pub fn profile_names(files: &ProfileSet) -> Vec<&str> {
+    let mut names: Vec<&str> = files.profiles().collect();
+    names.sort_unstable();
+    names.truncate(MAX_PROFILES);
+    names
+}
+
 /// Returns the profile that is named on the command line, or else by the environment.
 pub fn profile_name(named: Option<String>) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
@@ -203,6 +211,7 @@ const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// 
 /// gone dead, and the connection with it.
 const IDLE_CONNECTION: Duration = Duration::from_secs(2);
 const PEM_LINE: usize = 64;
+const MAX_PROFILES: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use super::target::{self, Found};
 use crate::aws::{self, AwsContext, AwsError, ErrorKind, StartSessionOutput};
 use crate::cli::StartSession;
 use crate::output::Style;
+use crate::printable::one_line;
 use crate::process::{Signal, Signals};
 use crate::session::{self, Access, Outcome, Ports, Run, Script};
 use crate::settings::Settings;
@@ -41,6 +42,9 @@ impl<'a> Connection<'a> {
     ) -> Result<Connection<'a>, Failure> {
         let url = stream_host(common)?;
         let profile = aws::profile_name(common.profile.clone());
+        if let Some(profile) = &profile {
+            check_profile(profile).await?;
+        }
         let bundle = if url.scheme() == "wss" { aws::ca_bundle(profile.as_deref()).await } else { None };
         let known = target::known(target)?;
         let context = AwsContext {
@@ -193,6 +197,21 @@ impl<'a> Connection<'a> {
     }
 }
 
+/// Checks that a profile exists. Files that cannot be read are reported by the first call.
+async fn check_profile(name: &str) -> Result<(), Failure> {
+    let Ok(files) = aws::profiles(Some(name)).await else { return Ok(()) };
+    if name == DEFAULT_PROFILE || files.get_profile(name).is_some() {
+        return Ok(());
+    }
+    let known = aws::profile_names(&files);
+    let advice = if known.is_empty() {
+        "no profiles are configured; run aws configure".to_owned()
+    } else {
+        format!("available profiles: {}", known.join(", "))
+    };
+    Err(Failure::new(format!("profile {name:?} does not exist")).with_advice(one_line(&advice)))
+}
+
 /// The address by which the proxy for calls to AWS is chosen: the endpoint's if there is one, else the region's.
 fn stream_host(common: &Common) -> Result<Url, Failure> {
     let Some(endpoint) = &common.endpoint_url else {
@@ -204,7 +223,7 @@ fn stream_host(common: &Common) -> Result<Url, Failure> {
     let url = Url::parse(endpoint).ok().filter(is_wanted);
     let mut url = url.ok_or_else(|| {
         Failure::usage(format!(
-            "--endpoint-url {endpoint:?} is not a URL such as https://ssm.eu-west-1.amazonaws.com"
+            "--endpoint-url {endpoint:?} is not an http or https URL such as https://ssm.eu-west-1.amazonaws.com"
         ))
     })?;
     let scheme = if url.scheme() == "http" { "ws" } else { "wss" };
@@ -241,6 +260,8 @@ pub(super) fn signal_status(outcome: &Outcome) -> Option<u8> {
     outcome.signal.and_then(signal_number).map(|number| SIGNAL_BASE + number)
 }
 
+/// Needs no file: keys may come from the environment or from the instance.
+const DEFAULT_PROFILE: &str = "default";
 /// Time that the answer to StartSession may still take after a signal.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 /// Between the first two attempts to start a session on a target that is not connected; doubled from one to the next.

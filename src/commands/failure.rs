@@ -41,7 +41,8 @@ impl Failure {
 
     /// The same with the next step to take.
     pub(super) fn with_advice(mut self, advice: impl Display) -> Failure {
-        self.reason = format!("{}; {advice}", self.reason);
+        // AWS's messages end with a full stop.
+        self.reason = format!("{}; {advice}", self.reason.trim_end_matches('.'));
         self
     }
 
@@ -65,8 +66,8 @@ pub(super) fn refused(error: &AwsError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error.kind {
         ErrorKind::NoCredentials => failure.with_advice(
-            "sign in (aws sso login, aws login), set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with \
-             --profile",
+            "sign in (aws sso login, aws login), set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or select a profile \
+             with --profile",
         ),
         ErrorKind::BadCredentials => {
             failure.with_advice("sign in again, for example with aws sso login, or check the clock")
@@ -76,10 +77,11 @@ pub(super) fn refused(error: &AwsError) -> Failure {
             error.call()
         )),
         ErrorKind::TargetNotConnected => failure.with_advice(
-            "check the region, that the instance runs, and that its SSM Agent may reach the service; --wait waits for it",
+            "check the region, that the instance is running, and that its SSM Agent can reach the service; --wait waits for the \
+             instance",
         ),
         ErrorKind::Unreachable => {
-            failure.with_advice("session-manager-plugin doctor shows what is in the way")
+            failure.with_advice("run session-manager-plugin doctor to find out what blocks the connection")
         }
         _ => failure,
     }

@@ -227,10 +227,10 @@ pub(super) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help(
-            "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, the value of a Name tag, a computer's \
-             name,\nor tag:KEY=VALUE. Options for all of them: session-manager-plugin help COMMAND.",
+            "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, a Name tag, a computer name,\nor \
+             tag:KEY=VALUE. Options of a command: session-manager-plugin help COMMAND.",
         )
-        .subcommands([shell(), ssh(), ssh_config(), forward(), run(), start_session(), completions()])
+        .subcommands([shell(), ssh(), ssh_config(), forward(), run(), start_session(), completions(), doctor()])
 }
 
 fn shell() -> Command {
@@ -243,8 +243,8 @@ fn shell() -> Command {
 fn ssh() -> Command {
     with_common(sub("ssh", "TARGET [PORT]", "Connect stdin and stdout to the SSH server of a target."))
         .long_about(
-            "Connects stdin and stdout to the SSH server of a target. For ProxyCommand in ~/.ssh/config; nothing but the \
-             connection's bytes goes to stdout.",
+            "Connects stdin and stdout to the SSH server of a target, for use as ProxyCommand in ~/.ssh/config. Prints \
+             nothing else on stdout.",
         )
         .arg(target())
         .arg(
@@ -259,7 +259,7 @@ fn ssh() -> Command {
                 .long("user")
                 .value_name("NAME")
                 .value_parser(not_empty)
-                .help("The instance's user for --push-key, %r in ProxyCommand [default: ec2-user]"),
+                .help("User on the instance for whom --push-key sends the key (%r in ProxyCommand) [default: ec2-user]"),
         )
         .arg(
             Arg::new("identity-agent")
@@ -278,13 +278,13 @@ fn ssh() -> Command {
 }
 
 fn ssh_config() -> Command {
-    with_common(sub("ssh-config", "[PATTERN]...", "Print the block for ~/.ssh/config."))
+    with_common(sub("ssh-config", "[PATTERN]...", "Print a Host block for ~/.ssh/config."))
         .arg(
             Arg::new("pattern")
                 .value_name("PATTERN")
                 .num_args(0..)
                 .value_parser(not_empty)
-                .help("The hosts it is for [default: i-* mi-*]"),
+                .help("Host patterns of the block [default: i-* mi-*]"),
         )
         .arg(push_key_arg())
         .after_help(
@@ -301,17 +301,19 @@ fn push_key_arg() -> Arg {
         .require_equals(true)
         .default_missing_value("")
         .help(
-            "Send a public key to EC2 Instance Connect first, which the instance accepts for a minute [without FILE: the ssh \
-             agent's first, ~/.ssh/id_ed25519.pub, or one made for this run]",
+            "First send a public key to EC2 Instance Connect; the instance accepts it for a minute [default FILE: the \
+             first key of the ssh agent, ~/.ssh/id_ed25519.pub, or one made for this run]",
         )
 }
 
 fn forward() -> Command {
     with_common(sub("forward", "TARGET [SPEC]... [-D PORT] [-- COMMAND [ARGUMENT]...]", "Forward local ports."))
         .long_about(
-            "Forwards local ports to hosts that the target reaches, or to the target itself. Ports outlive their sessions: \
-             the next connection starts another. With a COMMAND, runs it while the ports are open, with PORT, PORT_1, … \
-             in its environment and {port} replaced in its arguments, and exits with its status.",
+            "Forwards local ports to hosts that the target reaches, or to the target itself. The ports stay open when a \
+             session ends; the next connection starts a new session. With COMMAND, opens the ports, runs COMMAND, closes \
+             them and exits with its status. COMMAND gets the port numbers as PORT, PORT_1, … in its environment and as \
+             {port}, {port_1}, … in its arguments. TARGET may be the NAME of a [tunnels.NAME] section of config.toml, which \
+             holds target, forwards, profile, region, socks and sessions.",
         )
         .arg(target())
         .arg(
@@ -319,7 +321,8 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .num_args(0..)
                 .value_parser(not_empty)
-                .help("[BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT; PORT 0: any free port"),
+                .help("[BIND:]PORT:HOST:HOSTPORT for a host behind the target, PORT:HOSTPORT for the target itself, \
+                     SOCKET:HOST:HOSTPORT for a local socket file; PORT 0 picks a free port"),
         )
         .arg(
             Arg::new("local")
@@ -327,20 +330,20 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .action(ArgAction::Append)
                 .value_parser(not_empty)
-                .help("Another SPEC, as with ssh"),
+                .help("SPEC, as in ssh -L; may be repeated"),
         )
         .arg(
             Arg::new("dynamic")
                 .short('D')
                 .value_name("[BIND:]PORT")
                 .value_parser(not_empty)
-                .help("A SOCKS and HTTP proxy to everything that the target reaches"),
+                .help("Also open a SOCKS and HTTP proxy on this loopback port"),
         )
         .arg(
             Arg::new("eager")
                 .long("eager")
                 .action(ArgAction::SetTrue)
-                .help("Start the sessions of all SPECs at once, and fail if they cannot start"),
+                .help("Start the sessions of all SPECs immediately, and exit if one cannot start"),
         )
         .arg(
             Arg::new("sessions")
@@ -351,7 +354,7 @@ fn forward() -> Command {
         )
         .arg(
             trailing_command()
-                .help("A program to run while the ports are open"),
+                .help("Program to run while the ports are open"),
         )
         .after_help(
             "Examples:\n  session-manager-plugin forward web-1 15432:db.internal:5432 8080:80\n  session-manager-plugin \
@@ -368,15 +371,14 @@ fn trailing_command() -> Arg {
 fn run() -> Command {
     with_common(sub("run", "TARGET -- COMMAND [ARGUMENT]...", "Run a command and exit with its status."))
         .long_about(
-            "Runs a command on a Linux or macOS target, with its arguments exactly as given, and exits with its status; 255 \
-             is a failure of our own. Its stdout and stderr stay separate, with SSM Agent 3.1.1511.0 or later. It gets no \
-             stdin.",
+            "Runs a command on a Linux or macOS target and exits with its status, or with 255 if the plugin fails. Arguments \
+             are passed unchanged; stdout and stderr stay separate (SSM Agent 3.1.1511.0 or later); stdin is not passed on.",
         )
         .arg(target())
         .arg(
             trailing_command()
                 .required(true)
-                .help("The program and its arguments"),
+                .help("Program and its arguments"),
         )
         .after_help(
             "Examples:\n  session-manager-plugin run web-1 -- uptime\n  session-manager-plugin run web-1 -- sh -c \
@@ -386,14 +388,14 @@ fn run() -> Command {
 
 fn start_session() -> Command {
     let usage = "--target TARGET [--document-name NAME] [--parameters PARAMETERS]";
-    with_common(sub("start-session", usage, "Start a session as `aws ssm start-session` does."))
+    with_common(sub("start-session", usage, "Start a session with any document, like aws ssm start-session."))
         .arg(
             Arg::new("target")
                 .long("target")
                 .value_name("TARGET")
                 .required(true)
                 .value_parser(not_empty)
-                .help("The managed instance or task"),
+                .help(TARGET_HELP),
         )
         .args(document_args())
         .after_help(
@@ -403,15 +405,20 @@ fn start_session() -> Command {
 }
 
 fn completions() -> Command {
-    sub("completions", "SHELL", "Print the completion script of a shell.")
+    sub("completions", "SHELL", "Print a completion script for a shell.")
         .arg(
             Arg::new("shell")
                 .value_name("SHELL")
                 .required(true)
                 .value_parser(["bash", "zsh", "fish", "powershell"])
-                .help("The shell"),
+                .help("Shell to print the script for"),
         )
         .after_help("Example:\n  session-manager-plugin completions bash >>~/.bash_completion")
+}
+
+/// For the lists and completions: [`crate::doctor`] reads its arguments itself.
+fn doctor() -> Command {
+    sub("doctor", "[OPTION]...", "Find out why sessions do not work.")
 }
 
 fn sub(name: &'static str, usage: &str, about: &'static str) -> Command {
@@ -422,11 +429,7 @@ fn sub(name: &'static str, usage: &str, about: &'static str) -> Command {
 }
 
 fn target() -> Arg {
-    Arg::new("target")
-        .value_name("TARGET")
-        .required(true)
-        .value_parser(not_empty)
-        .help("An instance id (i-…, mi-…), ecs:…, a Name tag, a computer's name, or tag:KEY=VALUE")
+    Arg::new("target").value_name("TARGET").required(true).value_parser(not_empty).help(TARGET_HELP)
 }
 
 fn document_args() -> [Arg; 2] {
@@ -435,12 +438,12 @@ fn document_args() -> [Arg; 2] {
             .long("document-name")
             .value_name("NAME")
             .value_parser(not_empty)
-            .help("The session document instead of the account's default for shells"),
+            .help("Session document [default: the account's shell document]"),
         Arg::new("parameters")
             .long("parameters")
             .value_name("PARAMETERS")
             .value_parser(not_empty)
-            .help("The document's parameters: name=value,name=value or JSON"),
+            .help("Parameters of the document, as NAME=VALUE,NAME=VALUE or JSON"),
     ]
 }
 
@@ -454,10 +457,10 @@ pub(super) fn common_args() -> [Arg; 8] {
         Arg::new(name).long(name).value_name(value).value_parser(not_empty).help(help)
     };
     [
-        option("profile", "PROFILE", "The profile of the AWS files instead of the environment's"),
-        option("region", "REGION", "The region instead of the environment's or the profile's"),
-        option("endpoint-url", "URL", "Another endpoint for the calls to AWS"),
-        option("reason", "REASON", "The reason that appears in the session's history"),
+        option("profile", "PROFILE", "AWS profile [default: AWS_PROFILE]"),
+        option("region", "REGION", "AWS region [default: from the environment or the profile]"),
+        option("endpoint-url", "URL", "Endpoint URL for calls to SSM"),
+        option("reason", "REASON", "Reason to record in the session history"),
         Arg::new("wait")
             .long("wait")
             .value_name("SECONDS")
@@ -465,16 +468,16 @@ pub(super) fn common_args() -> [Arg; 8] {
             .require_equals(true)
             .default_missing_value("300")
             .value_parser(value_parser!(u64).range(1..=86_400))
-            .help("Wait for a target that is not connected yet [without SECONDS: 300]"),
+            .help("Wait up to SECONDS until the target is connected [default: 300]"),
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
-            .help("Report on stderr as JSON, a line per event"),
+            .help("Report events on stderr, one JSON object per line"),
         Arg::new("quiet")
             .short('q')
             .long("quiet")
             .action(ArgAction::SetTrue)
-            .help("Report nothing on stderr but failures"),
+            .help("Report only failures on stderr"),
         Arg::new("verbose")
             .short('v')
             .long("verbose")
@@ -484,9 +487,10 @@ pub(super) fn common_args() -> [Arg; 8] {
 }
 
 fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+    if text.is_empty() { Err("the value is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// The program's name in usage lines.
 pub(super) const PROGRAM: &str = "session-manager-plugin";
+const TARGET_HELP: &str = "Instance id (i-…, mi-…), ecs:…, Name tag, computer name, or tag:KEY=VALUE";
 const SSH_PORT: u16 = 22;

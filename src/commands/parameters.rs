@@ -42,7 +42,7 @@ fn from_json(text: &str) -> Result<Value, String> {
             Value::Array(values) if values.iter().all(Value::is_string) => values.clone(),
             _ => {
                 return Err(format!(
-                    "--parameters: the value of {name} is not a text or a list of texts; {JSON_FORM}"
+                    "--parameters: the value of {name} is not a string or a list of strings; {JSON_FORM}"
                 ));
             }
         };

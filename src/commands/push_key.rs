@@ -43,11 +43,11 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
         return Identity::generate().map(Key::Made);
     }
     let advice = if cfg!(windows) {
-        "make one with ssh-keygen -t ed25519"
+        "create one with ssh-keygen -t ed25519"
     } else {
-        "make one with ssh-keygen -t ed25519, or use the block of session-manager-plugin ssh-config --push-key"
+        "create one with ssh-keygen -t ed25519, or use the block of session-manager-plugin ssh-config --push-key"
     };
-    Err(Failure::new("no key to push: the ssh agent has none, and neither has ~/.ssh").with_advice(advice))
+    Err(Failure::new("no key to push: none in the ssh agent or in ~/.ssh").with_advice(advice))
 }
 
 /// Returns a path in which `~/` is the home folder.
@@ -91,7 +91,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     let text = String::from_utf8(bytes).unwrap_or_default();
     let key = text.trim();
     let is_key = KINDS.iter().any(|kind| key.starts_with(&format!("{kind} "))) && key.lines().count() == 1;
-    if is_key { Ok(key.to_owned()) } else { Err(cannot("it is not an ed25519 or RSA public key".to_owned())) }
+    if is_key { Ok(key.to_owned()) } else { Err(cannot("not an ed25519 or RSA public key".to_owned())) }
 }
 
 /// The kinds of keys that EC2 Instance Connect accepts.

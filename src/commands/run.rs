@@ -36,7 +36,7 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
             .with_advice("use session-manager-plugin shell, or aws ssm send-command"));
     }
     if settings.status != When::Never && has_input() {
-        report(settings, "run: stdin is not passed to the command");
+        report(settings, "run: stdin is ignored; it is not passed to the command");
     }
     let mark = Uuid::new_v4().simple().to_string();
     let parameters = json!({ "command": [command_line(&mark, &words)], "separateOutputStream": ["True"] });
@@ -58,8 +58,13 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
 
 fn words(options: &Run) -> Result<Vec<&str>, Failure> {
     let words = options.command.iter().map(|word| {
-        let word = word.to_str().ok_or_else(|| Failure::usage("an argument of the command is not UTF-8"))?;
-        if word.contains('\0') { Err(Failure::usage("an argument holds a NUL")) } else { Ok(word) }
+        let word =
+            word.to_str().ok_or_else(|| Failure::usage("an argument of COMMAND is not valid UTF-8"))?;
+        if word.contains('\0') {
+            Err(Failure::usage("an argument of COMMAND contains a NUL character"))
+        } else {
+            Ok(word)
+        }
     });
     words.collect()
 }

@@ -31,7 +31,7 @@ pub(super) async fn run(options: &Ssh, settings: &Settings) -> Result<u8, Failur
 /// Sends a public key to EC2 Instance Connect. The instance accepts it for a minute.
 async fn push(connection: &Connection<'_>, options: &Ssh, file: Option<&str>) -> Result<Key, Failure> {
     if !connection.target.starts_with("i-") {
-        return Err(Failure::usage("--push-key works with EC2 instances only, whose ids begin with i-"));
+        return Err(Failure::usage("--push-key works only with EC2 instances (ids that begin with i-)"));
     }
     let key = push_key::find(file, options.identity_agent.is_some()).await?;
     let user = options.user.as_deref().unwrap_or(USER);

@@ -37,7 +37,7 @@ pub(super) fn block(options: &SshConfig) -> Result<String, Failure> {
     words.extend(["%h", "%p"].map(str::to_owned));
     let command = format!("{} {}", program(), quote::join(words.iter().map(String::as_str)));
     if [&patterns, &command].iter().any(|text| text.chars().any(char::is_control)) {
-        return Err(Failure::usage("a control character cannot stand in ssh's configuration"));
+        return Err(Failure::usage("a control character is not allowed in ssh's configuration"));
     }
     // A key made for the run is in no file that IdentitiesOnly could name.
     let agent = socket.map(|socket| format!("    IdentityAgent \"{socket}\"\n    IdentitiesOnly no\n"));

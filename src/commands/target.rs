@@ -28,7 +28,7 @@ impl<'a> Target<'a> {
         let Some(tag) = text.strip_prefix("tag:") else { return Ok(Target::Name(text)) };
         match tag.split_once('=') {
             Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Target::Tag(key, value)),
-            _ => Err(Failure::usage(format!("{text:?} is not a tag; the form is tag:KEY=VALUE"))),
+            _ => Err(Failure::usage(format!("{text:?} is not a valid tag; use tag:KEY=VALUE"))),
         }
     }
 }
@@ -76,11 +76,14 @@ pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<Found, Fail
     }
     if all.is_empty() {
         return Err(Failure::new(format!(
-            "{text:?} matches no instance, and there are no managed instances"
+            "{text:?} matches no instance: this account and region have no managed instances"
         ))
-        .with_advice("check the region, the profile, and that the instance's role allows Systems Manager"));
+        .with_advice(
+            "check the region and the profile, and that the instance's role allows Systems Manager",
+        ));
     }
-    let failure = Failure::new(format!("{text:?} matches none of the {} managed instances", all.len()));
+    let failure =
+        Failure::new(format!("no managed instance matches {text:?}; managed instances: {}", all.len()));
     Err(failure.with_details(list(&all, SystemTime::now())))
 }
 
@@ -97,9 +100,11 @@ pub(super) async fn state(id: &str, aws: &aws::Client) -> Option<String> {
     };
     let since = instance.last_ping.map(|ping| format!(", last seen {}", ago(ping, SystemTime::now())));
     let step = match instance.state.as_str() {
-        "Online" => "try again, or wait with --wait",
-        "Inactive" => "start the instance; --wait waits for it",
-        _ => "check that the instance runs and that its SSM Agent may reach the service; --wait waits for it",
+        "Online" => "try again, or use --wait",
+        "Inactive" => "start the instance; --wait waits until it is connected",
+        _ => {
+            "check that the instance is running and that its SSM Agent can reach the service; --wait waits until it is connected"
+        }
     };
     Some(format!("its state is {}{}: {step}", instance.state, since.unwrap_or_default()))
 }
@@ -112,7 +117,9 @@ fn only(text: &str, found: Vec<ManagedInstance>) -> Result<Found, Failure> {
         }
         _ => {
             let failure = Failure::new(format!("{text:?} matches {} instances", found.len()));
-            Err(failure.with_advice("name one by its id").with_details(list(&found, SystemTime::now())))
+            Err(failure
+                .with_advice("use the id of one instance")
+                .with_details(list(&found, SystemTime::now())))
         }
     }
 }

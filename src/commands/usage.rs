@@ -31,11 +31,14 @@ pub(super) fn parse(words: Vec<OsString>) -> Result<Request, Answer> {
     let separator = words.iter().position(|word| word == "--");
     let has_empty_command = separator.is_some_and(|at| at + 1 == words.len());
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let subject = words.iter().find(|word| *word != "help").cloned().unwrap_or_default();
     let all = std::iter::once(OsString::from(PROGRAM)).chain(words);
-    let found = grammar::command().try_get_matches_from(all).map_err(|error| answer(&error, &name))?;
+    let found = grammar::command()
+        .try_get_matches_from(all)
+        .map_err(|error| answer(&error, &name, &subject.to_string_lossy()))?;
     match found.subcommand() {
         Some((name, _)) if has_empty_command => {
-            Err(Answer::Mistake(mistake(name, "there is no command after --")))
+            Err(Answer::Mistake(mistake(name, "missing COMMAND after --")))
         }
         Some(("completions", found)) => {
             let shell = found.get_one::<String>("shell").map(String::as_str).unwrap_or_default();
@@ -67,8 +70,15 @@ fn joined_wait(words: Vec<OsString>) -> Vec<OsString> {
     joined
 }
 
-fn answer(error: &clap::Error, name: &str) -> Answer {
+/// The text for `error`, in arguments that begin with the word `name`. A help is about the command `subject`, if there is
+/// such a command.
+fn answer(error: &clap::Error, name: &str, subject: &str) -> Answer {
     let rendered = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelp
+        && let Some(command) = grammar::command().find_subcommand(subject)
+    {
+        return Answer::Text(help(command.clone()));
+    }
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -80,21 +90,27 @@ fn answer(error: &clap::Error, name: &str) -> Answer {
     Answer::Mistake(mistake(name, &reason(&rendered)))
 }
 
+/// The help of a command in the compact layout, which clap would leave for a command with a long description.
+fn help(command: Command) -> String {
+    let about = command.get_long_about().or(command.get_about()).cloned().unwrap_or_default();
+    command.about(about).long_about(None).render_help().to_string()
+}
+
 /// The reason of a rendered error in one line: its paragraphs before the usage.
 fn reason(rendered: &str) -> String {
     let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let mut reason = String::new();
-    // The usage that follows says more than a pointer to it.
+    // The usage that follows is more specific than a pointer to it.
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")) {
-        let separator = match reason.chars().last() {
-            None => "",
-            Some(':') => " ",
-            Some(_) if line.starts_with(['<', '-']) => ", ",
-            Some(_) => "; ",
+        let values = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+        reason += &match (reason.chars().last(), values) {
+            (None, _) => line.to_owned(),
+            (_, Some(values)) => format!(" ({values})"),
+            (Some(':'), _) => format!(" {line}"),
+            (Some(_), _) if line.starts_with(['<', '-']) => format!(", {line}"),
+            (Some(_), _) => format!("; {}", line.trim_start_matches("tip: ")),
         };
-        reason += separator;
-        reason += line.trim_start_matches("tip: ");
     }
     // Whatever the arguments hold, it is one line.
     reason.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
@@ -236,10 +252,11 @@ mod tests {
             ("run i-1 --", "COMMAND"),
             ("start-session i-1", "'i-1'"),
             ("start-session --target i-1 --colour red", "--colour"),
-            ("completions tcsh", "tcsh"),
+            ("completions tcsh", "'tcsh' for '<SHELL>' (possible values: bash, "),
         ] {
             let text = mistake_in(line);
             assert!(text.contains(part) && !text.contains('\n'), "{line}: {text}");
+            assert!(!text.contains("For more information"), "{line}: {text}");
             let name = line.split(' ').next().unwrap();
             assert!(text.contains(&format!("; usage: {PROGRAM} {name} ")), "{line}: {text}");
         }
@@ -251,14 +268,17 @@ mod tests {
 
     #[test]
     fn help_has_examples() {
-        for name in ["ssh", "shell", "run", "start-session", "completions"] {
+        for name in ["ssh", "shell", "run", "forward", "start-session", "completions"] {
             for line in [format!("{name} --help"), format!("help {name}")] {
                 let Err(Answer::Text(text)) = read(&line) else { panic!("{line}") };
                 assert!(text.contains(PROGRAM) && text.contains("Example") || name == "ssh", "{text}");
+                assert!(text.ends_with('\n') && !text.contains("see a summary with"), "{text}");
+                assert!(text.contains("  -h, --help"), "{text}");
             }
         }
         let Err(Answer::Text(text)) = read("help") else { panic!("help") };
-        assert!(text.contains("start-session") && text.lines().all(|line| line.len() <= 120), "{text}");
+        assert!(["start-session", "doctor", "forward"].iter().all(|name| text.contains(name)), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
     }
 
     #[test]

@@ -55,9 +55,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
     if let Some(from) = identity.profile_from
         && files.get_profile(&identity.profile).is_none()
     {
-        let mut known: Vec<&str> = files.profiles().collect();
-        known.sort_unstable();
-        known.truncate(MAX_PROFILES);
+        let known = aws::profile_names(files);
         return Check::failure(
             NAME,
             format!("{from} names a profile that does not exist: {}", identity.profile),
@@ -213,8 +211,6 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the container's role"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's role"),
 ];
-/// Profiles that are listed.
-const MAX_PROFILES: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -201,7 +201,7 @@ pub(super) fn log(settings: &Settings) -> Check {
     let state = if settings.log.is_some() { "on" } else { "off" };
     let place = logging::place(settings).map(|path| path.display().to_string());
     let check = match logging::check(settings) {
-        Ok(path) => Check::ok("log", format!("{state}; the log file {} is writable", path.display())),
+        Ok(path) => Check::ok("log", format!("{state}; the log path {} is writable", path.display())),
         Err(error) => Check::warning("log", format!("{state}; {error:#}"))
             .advice("set SSM_PLUGIN_LOG_FILE to a writable path"),
     };

@@ -30,7 +30,9 @@ impl Running {
     pub(super) fn start(words: &[OsString], bound: &[Bound]) -> Result<Running, String> {
         let variables = variables(bound);
         let words: Vec<OsString> = words.iter().map(|word| filled(word, &variables)).collect();
-        let Some((program, arguments)) = words.split_first() else { return Err("no command".to_owned()) };
+        let Some((program, arguments)) = words.split_first() else {
+            return Err("missing COMMAND".to_owned());
+        };
         let mut command = Command::new(program);
         command.args(arguments).kill_on_drop(true);
         command.envs(variables.iter().map(|(name, value)| (name, value)));

@@ -1,7 +1,6 @@
 //! `forward`: local ports that outlive their sessions, by themselves or for as long as a command runs.
 
 mod command;
-mod owner;
 mod spec;
 
 use std::io::{self, IsTerminal as _};
@@ -55,7 +54,7 @@ fn with_tunnel(options: &Forward) -> Result<Forward, Failure> {
     let Some(tunnel) = tunnel else { return Ok(options) };
     if let Some(count) = tunnel.sessions.filter(|count| !(1..=MAX_SESSIONS).contains(count)) {
         return Err(Failure::usage(format!(
-            "tunnels.{}: sessions is {count}, not 1 to {MAX_SESSIONS}",
+            "tunnels.{}: sessions is {count}, but must be 1 to {MAX_SESSIONS}",
             options.target
         )));
     }
@@ -99,12 +98,12 @@ fn forwarding(options: &Forward) -> Result<Forwarding, Failure> {
         ports.push(spec::parse(text).map_err(mistake)?);
     }
     if ports.len() > MAX_SPECS {
-        return Err(mistake(format!("{} ports are more than {MAX_SPECS}", ports.len())));
+        return Err(mistake(format!("{} ports, but at most {MAX_SPECS} are allowed", ports.len())));
     }
     let socks = options.dynamic.as_deref().map(spec::parse_dynamic).transpose().map_err(mistake)?;
     if ports.is_empty() && socks.is_none() {
         return Err(mistake(
-            "nothing to forward: name a SPEC such as 15432:db.internal:5432, or -D 1080".to_owned(),
+            "nothing to forward; add a SPEC such as 15432:db.internal:5432, or -D 1080".to_owned(),
         ));
     }
     if options.is_eager && ports.is_empty() {
@@ -121,9 +120,7 @@ fn cannot_listen(options: &Forward, failure: &ListenFailure) -> Failure {
         (None, Some(dynamic)) if failure.port.is_some() => format!("-D {dynamic}: "),
         _ => String::new(),
     };
-    let owner = failure.port.filter(|port| *port != 0).and_then(owner::of_port);
-    let owner = owner.map(|owner| format!(" by {owner}")).unwrap_or_default();
-    Failure::new(format!("{of}{}{owner}", failure.reason))
+    Failure::new(format!("{of}{}", failure.reason))
 }
 
 /// A listener and its sessions each.

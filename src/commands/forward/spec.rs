@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Forwarded, String> {
 /// # Errors
 /// A phrase about it.
 pub(super) fn parse_dynamic(text: &str) -> Result<u16, String> {
-    let form = || format!("{:?} is not [BIND:]PORT, such as 1080", shown(text));
+    let form = || format!("{:?} is not a valid [BIND:]PORT, for example 1080", shown(text));
     let parts = split(text).ok_or_else(form)?;
     match parts.as_slice() {
         [port] => number_or_any(port).ok_or_else(form),
@@ -154,6 +154,6 @@ mod tests {
             }
         }
         assert!(parse_dynamic("0.0.0.0:1080").unwrap_err().contains("loopback only"));
-        assert!(parse_dynamic("x").unwrap_err().contains("such as 1080"));
+        assert!(parse_dynamic("x").unwrap_err().contains("for example 1080"));
     }
 }

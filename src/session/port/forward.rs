@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::core::DestinationId;
-use super::listen::{Listener, Ports, SocksListener};
+use super::listen::{ListenError, Listener, Ports, SocksListener};
 use super::mux::{self, Run};
 use super::pump::PumpEvent;
 use super::signals::SignalEffect;
@@ -104,9 +104,14 @@ impl Forwarded {
                 ListenOn::Port(_, port) => Some(port),
                 ListenOn::File(_) => None,
             };
-            ListenFailure { index: None, port, reason: error.to_string() }
+            ListenFailure { index: None, port, reason: with_owner(&error) }
         })
     }
+}
+
+/// The error, with the process that has the port if it is in use.
+fn with_owner(error: &ListenError) -> String {
+    error.owner().map_or_else(|| error.to_string(), |owner| format!("{error}; {owner}"))
 }
 
 impl fmt::Display for Bound {
@@ -138,7 +143,7 @@ impl PortForwarder {
             Some(port) => {
                 let socks = SocksListener::bind(&Ports::System, port, !settings.any_user).await;
                 let failure = |reason: String| ListenFailure { index: None, port: Some(port), reason };
-                Some(socks.map_err(|error| failure(error.to_string()))?)
+                Some(socks.map_err(|error| failure(with_owner(&error)))?)
             }
             None => None,
         };

@@ -10,7 +10,7 @@ mod socks;
 mod unix;
 
 pub(crate) use self::accept_pause::AcceptPause;
-pub(crate) use self::listener::Listener;
+pub(crate) use self::listener::{ListenError, Listener};
 pub(crate) use self::listeners::{Accepted, Listeners};
 #[cfg(test)]
 pub(crate) use self::memory::MemoryPorts;
