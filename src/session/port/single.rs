@@ -130,9 +130,9 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
 /// The one connection there is.
 struct Current {
     connection: Connection,
-    /// The connection waits to be asked for more.
+    /// Its next chunk is not requested yet.
     must_grant: bool,
-    /// The agent is told of the end of the local input when the remote has been quiet for a while, since it closes the
+    /// The end of the local input is reported to the agent when the remote has been quiet for a while, since it closes the
     /// whole connection to the destination on that.
     answers: LastAnswers,
 }

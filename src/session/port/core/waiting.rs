@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::api::{CHUNK, Report};
+use super::api::{Action, CHUNK, ConnectionId, Report};
 
 /// A connection without a session.
 #[derive(Debug)]
@@ -14,17 +14,6 @@ pub(super) struct Waiting {
     is_reading: bool,
     has_ended: bool,
     until: Instant,
-}
-
-/// Effect of a report on a connection that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// It waits on.
-    Wait,
-    /// It waits on, and its next chunk is wanted.
-    Read,
-    /// It wants nothing any more.
-    Leave,
 }
 
 impl Waiting {
@@ -43,28 +32,33 @@ impl Waiting {
         (self.early.freeze(), self.is_reading, self.has_ended)
     }
 
-    /// Takes a report about the connection.
-    pub(super) fn handle_report(&mut self, now: Instant, report: Report) -> Effect {
+    /// Takes a report about the connection. [`Action::Dismiss`] if it wants nothing any more.
+    pub(super) fn handle_report(
+        &mut self,
+        now: Instant,
+        number: ConnectionId,
+        report: Report,
+    ) -> Option<Action> {
         match report {
             Report::Data(bytes) => {
                 self.early.extend_from_slice(&bytes);
                 self.is_reading = self.early.len() <= MAX_EARLY - CHUNK;
                 if self.is_reading {
-                    return Effect::Read;
+                    return Some(Action::Read(number));
                 }
                 self.until = self.until.min(now + WAIT_FULL);
             }
             Report::HungUp => self.until = self.until.min(now + WAIT_HALF_CLOSED),
             // A client that has sent nothing and sends no more is a probe, most likely.
-            Report::InputEnded if self.early.is_empty() => return Effect::Leave,
+            Report::InputEnded if self.early.is_empty() => return Some(Action::Dismiss(number)),
             Report::InputEnded => {
                 self.is_reading = false;
                 self.has_ended = true;
                 self.until = self.until.min(now + WAIT_HALF_CLOSED);
             }
-            Report::Reset | Report::Closed => return Effect::Leave,
+            Report::Reset | Report::Closed => return Some(Action::Dismiss(number)),
         }
-        Effect::Wait
+        None
     }
 }
 

@@ -5,12 +5,11 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::accept_pause::AcceptPause;
+use super::accepted::Accepted;
 use super::listener::Listener;
-use super::socks::{Client, SocksListener};
-use crate::process::{PeerOwner, Stranger};
+use super::socks::SocksListener;
+use crate::process::PeerOwner;
 use crate::session::port::core::DestinationId;
-use crate::session::port::local::LocalStream;
-use crate::session::port::proxy::{Refusal, Request};
 
 /// All listeners of a run.
 #[derive(Debug, Default)]
@@ -30,21 +29,6 @@ struct Port {
     is_guarded: bool,
     /// Its destination takes connections.
     is_wanted: bool,
-}
-
-/// An accepted connection.
-#[derive(Debug)]
-pub(crate) enum Accepted {
-    /// A connection of a port.
-    Port(DestinationId, LocalStream),
-    /// A proxy client's connection, which waits for the reply.
-    Socks(Request, LocalStream),
-    /// A SOCKS client was refused: why.
-    Refused(Refusal),
-    /// A client of another user, by number, was refused.
-    Stranger(Stranger),
-    /// None could be accepted; what to say of that, once.
-    Failed(Option<String>),
 }
 
 impl Listeners {
@@ -80,11 +64,7 @@ impl Listeners {
             };
             let accepted = tokio::select! {
                 accepted = poll_fn(|cx| poll_ports(ports, cx)), if may_accept => accepted,
-                accepted = socks => accepted.map(|client| match client {
-                    Client::Connect(stream, to) => Accepted::Socks(to, stream),
-                    Client::Refused(refusal) => Accepted::Refused(refusal),
-                    Client::Stranger(stranger) => Accepted::Stranger(stranger),
-                }),
+                accepted = socks => accepted,
                 () = pause.wait() => continue,
             };
             return match accepted {

@@ -1,6 +1,7 @@
 //! Sources of connections: ports, socket files, clients of the proxy.
 
 mod accept_pause;
+mod accepted;
 mod bind;
 mod listener;
 mod listeners;
@@ -10,8 +11,9 @@ mod socks;
 mod unix;
 
 pub(crate) use self::accept_pause::AcceptPause;
+pub(crate) use self::accepted::Accepted;
 pub(crate) use self::listener::{ListenError, Listener};
-pub(crate) use self::listeners::{Accepted, Listeners};
+pub(crate) use self::listeners::Listeners;
 #[cfg(test)]
 pub(crate) use self::memory::MemoryPorts;
 pub(crate) use self::memory::Ports;

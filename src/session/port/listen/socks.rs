@@ -17,9 +17,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::accepted::Accepted;
 use super::listener::{ListenError, Listener};
 use super::memory::Ports;
-use crate::process::{PeerOwner, Stranger, descriptor_limit};
+use crate::process::{PeerOwner, descriptor_limit};
 use crate::session::port::local::LocalStream;
 use crate::session::port::proxy::{Handshake, Refusal, Request, Step};
 
@@ -29,23 +30,12 @@ pub(crate) struct SocksListener {
     listener: Listener,
     /// Only this user's clients may come.
     is_guarded: bool,
-    handshakes: JoinSet<Option<Client>>,
+    handshakes: JoinSet<Option<Accepted>>,
     /// The same with their beginnings, oldest first, without those that were aborted.
     begun: VecDeque<(Instant, AbortHandle)>,
     max_handshakes: usize,
     /// [`MIN_PATIENCE`], but in tests.
     patience: Duration,
-}
-
-/// A client after its handshake.
-#[derive(Debug)]
-pub(crate) enum Client {
-    /// Its connection, which waits for its reply, and its request.
-    Connect(LocalStream, Request),
-    /// It was refused, and has its answer.
-    Refused(Refusal),
-    /// It is another user's, by number, and was refused.
-    Stranger(Stranger),
 }
 
 impl SocksListener {
@@ -87,11 +77,11 @@ impl SocksListener {
         self.listener.socket()
     }
 
-    /// The next client. New ones are accepted only with `may_accept`. Cancel-safe.
+    /// Returns the next client after its request. New ones are accepted only with `may_accept`. Cancel-safe.
     ///
     /// # Errors
     /// As the system's `accept`.
-    pub(crate) async fn accept(&mut self, may_accept: bool) -> io::Result<Client> {
+    pub(crate) async fn accept(&mut self, may_accept: bool) -> io::Result<Accepted> {
         loop {
             let room = self.room();
             tokio::select! {
@@ -100,7 +90,7 @@ impl SocksListener {
                     match self.is_guarded.then(|| stream.owner()) {
                         Some(PeerOwner::Other(stranger)) => {
                             stream.reset();
-                            return Ok(Client::Stranger(stranger));
+                            return Ok(Accepted::Stranger(stranger));
                         }
                         // It has not waited for its reply.
                         Some(PeerOwner::Gone) => {}
@@ -162,7 +152,7 @@ impl Room {
 }
 
 /// `None` for a client that did not get so far.
-async fn handshake(stream: LocalStream) -> Option<Client> {
+async fn handshake(stream: LocalStream) -> Option<Accepted> {
     match stream {
         LocalStream::Tcp(stream) => shake_hands(stream, LocalStream::Tcp).await,
         #[cfg(unix)]
@@ -174,10 +164,10 @@ async fn handshake(stream: LocalStream) -> Option<Client> {
 async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     wrap: impl FnOnce(S) -> LocalStream,
-) -> Option<Client> {
+) -> Option<Accepted> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, request(&mut stream)).await {
-        Ok(Ok(Ok(request))) => Some(Client::Connect(wrap(stream), request)),
-        Ok(Ok(Err(refusal))) => Some(Client::Refused(refusal)),
+        Ok(Ok(Ok(request))) => Some(Accepted::Socks(request, wrap(stream))),
+        Ok(Ok(Err(refusal))) => Some(Accepted::Refused(refusal)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a proxy client has gone");
             None
@@ -247,7 +237,7 @@ mod tests {
 
     async fn connect(listener: &mut SocksListener) -> Destination {
         match listener.accept(true).await.unwrap() {
-            Client::Connect(_, request) => request.destination,
+            Accepted::Socks(request, _) => request.destination,
             other => panic!("{other:?}"),
         }
     }

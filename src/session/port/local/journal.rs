@@ -45,7 +45,7 @@ impl Journal {
         Entry { journal: Arc::clone(self), connection, name, since: Instant::now(), counts: Arc::default() }
     }
 
-    /// Says on stderr what has become of connections since the last call, where that is asked for.
+    /// Prints on stderr which connections have begun and ended since the last call, where that is requested.
     pub(crate) fn show(&self, console: &mut Console) {
         let Some(lines) = &self.lines else { return };
         for (status, text) in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {

@@ -32,7 +32,7 @@ use super::retry::{Plan, Retry};
 use super::seats::Need;
 use super::session::Session;
 use super::tables::Tables;
-use super::waiting::{Effect, Waiting};
+use super::waiting::Waiting;
 use crate::destination::Destination as Address;
 use crate::output::{Status, Subject, sentences};
 use crate::session::port::proxy::Reply;
@@ -187,17 +187,14 @@ impl Destination {
         tables: &mut Tables,
     ) {
         let Some(waiting) = self.waiting.get_mut(&number) else { return };
-        match waiting.handle_report(now, report) {
-            Effect::Wait => {}
-            Effect::Read => tables.out.push_back(Action::Read(number)),
-            Effect::Leave => {
-                self.waiting.remove(&number);
-                tables.connections.remove(&number);
-                // A probe that waits for the end sees it.
-                tables.out.push_back(Action::Dismiss(number));
-                self.limit_wanted();
-            }
+        let action = waiting.handle_report(now, number, report);
+        if matches!(action, Some(Action::Dismiss(_))) {
+            // A probe that waits for the end sees it.
+            self.waiting.remove(&number);
+            tables.connections.remove(&number);
+            self.limit_wanted();
         }
+        tables.out.extend(action);
     }
 
     /// Ends a session that another destination needs more.

@@ -144,7 +144,7 @@ impl Streams {
     }
 
     /// Takes what was read from a connection before it had a stream. Unless the connection `is_reading` already, the next
-    /// chunk is asked for when there is room.
+    /// chunk is requested when there is room.
     pub(super) fn handle_early_input(&mut self, id: StreamId, bytes: &[u8], is_reading: bool) {
         if !bytes.is_empty() {
             self.handle_input(id, bytes);
@@ -156,11 +156,11 @@ impl Streams {
         }
     }
 
-    /// Takes a chunk of a connection's input; the next is asked for with [`Event::Read`].
+    /// Takes a chunk of a connection's input; the next is requested with [`Event::Read`].
     pub(super) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_ended {
-            // Read and dropped: nobody listens at the other side.
+            // Read and dropped: the other side does not listen any more.
             return self.events.push_back(Event::Read(stream.connection));
         }
         stream.is_http |= !stream.has_traffic && http::is_http(bytes);
@@ -371,7 +371,7 @@ impl Streams {
 const MAX_STREAMS: usize = 1024;
 /// Quiet time of the remote, after the end of the local input, until the FIN is sent. A server may think for
 /// that long about a request whose client has half-closed; a client that has closed altogether looks the same
-/// to us. It costs a descriptor here and a connection there, for nobody waits: the next client has a stream of
+/// to us. It costs a descriptor here and a connection there, and delays no client: the next one has a stream of
 /// its own.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
 /// Time that a connection of HTTP must have waited for its next request to count as idle. Servers close such
@@ -379,7 +379,7 @@ const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
 const KEPT_ALIVE: Duration = Duration::from_secs(5);
 /// Time that a session waits for a local reader before that is reported.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
-/// With more half-closed streams than this, the agent is told of the oldest at once.
+/// With more half-closed streams than this, the oldest is reported to the agent at once.
 const MAX_HALF_CLOSED: usize = 256;
 
 #[cfg(test)]

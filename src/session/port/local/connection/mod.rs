@@ -40,7 +40,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is asked for already.
+    /// Starts a connection's task, which reports with `tag` on `reports`. Its first chunk is requested already.
     pub(crate) fn start<T: Copy + Send + 'static>(
         stream: LocalStream,
         preface: Preface,
