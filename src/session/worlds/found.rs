@@ -11,6 +11,7 @@ fn world(destination: Destination, clients: &[Client], events: &[(u64, Event)]) 
     World {
         seed: 0,
         agent: Generation::V3_3,
+        payload: 1024,
         restart: false,
         sessions: 1,
         link: LinkQuality::default(),

@@ -8,6 +8,7 @@
 //! - a connection that ends without an error was complete; in a gentle world each client of a good destination gets all;
 //! - each client ends, and so does the program;
 //! - each session that was started has been ended at the service, and its limit of messages was kept;
+//! - on a calm link hardly a message comes twice;
 //! - no task is left;
 //! - a second run of the seed gives the same events.
 //!

@@ -48,6 +48,7 @@ async fn play(world: &World, log: &Log) {
     let agent = AgentOptions {
         generation: world.agent,
         pacing: false,
+        payload: world.payload,
         destinations: remote::network(&world.destinations, log, &served),
         ..AgentOptions::default()
     };
@@ -102,15 +103,19 @@ async fn play(world: &World, log: &Log) {
     events.abort();
     let is_served = |number| served.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
     local::judge(world, &fates, is_served, log);
-    look_back(&cloud, has_trouble, log).await;
+    look_back(world, &cloud, has_trouble, log).await;
 }
 
 /// Checks the service and the runtime after the end of the program.
-async fn look_back(cloud: &Cloud, has_trouble: bool, log: &Log) {
+async fn look_back(world: &World, cloud: &Cloud, has_trouble: bool, log: &Log) {
     sleep(Duration::from_secs(3)).await;
     for session in cloud.inside.sessions() {
         if session.state != SessionState::Ended && !cloud.may_leave_sessions() && !has_trouble {
             log.fault(format_args!("session {} is left open: {:?}", session.id, session.state));
+        }
+        let agent = session.agent;
+        if world.is_calm() && agent.duplicates_received > agent.messages_up / 4 + FEW {
+            log.fault(format_args!("{agent:?}: too many messages come twice on a calm link"));
         }
         if session.limit_exceeded {
             log.fault(format_args!("session {} has exceeded the service's rate of messages", session.id));
@@ -221,5 +226,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Virtual time for what is left to end.
 const AFTERWARDS: Duration = Duration::from_secs(200);
+/// Messages that come twice although nothing was lost: those that the agent did not take yet.
+const FEW: u64 = 20;
 /// Events that are shown of a world with a fault.
 const LAST_EVENTS: usize = 60;

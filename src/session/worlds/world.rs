@@ -12,6 +12,8 @@ use ssm_sim::agent::Generation;
 pub(super) struct World {
     pub seed: u64,
     pub agent: Generation,
+    /// Bytes in one message of the agent's; real ones send 1,024.
+    pub payload: usize,
     pub restart: bool,
     pub sessions: usize,
     pub link: LinkQuality,
@@ -139,7 +141,9 @@ impl World {
         let mut events: Vec<_> =
             (0..events).map(|_| (Duration::from_millis(rng.u64(0..40_000)), Event::draw(rng))).collect();
         events.sort_by_key(|(at, _)| *at);
-        World { seed, agent, restart, sessions, link: LinkQuality::draw(rng), destinations, clients, events }
+        let link = LinkQuality::draw(rng);
+        let payload = *pick(rng, &[1024, 1024, 1024, 30_000]);
+        World { seed, agent, payload, restart, sessions, link, destinations, clients, events }
     }
 
     /// Returns whether the agent carries one connection at a time.
@@ -158,6 +162,12 @@ impl World {
                 true
             }
         })
+    }
+
+    /// Returns whether nothing makes a message come twice.
+    pub(super) fn is_calm(&self) -> bool {
+        let LinkQuality { loss, duplicate, reorder, jitter_ms, cut_every_s, .. } = self.link;
+        self.events.is_empty() && loss + duplicate + reorder == 0.0 && jitter_ms + cut_every_s == 0
     }
 
     /// Worlds with one thing less each, for finding what a failure needs.
@@ -343,8 +353,11 @@ fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
 
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let World { seed, agent, restart, sessions, link, destinations, clients, events } = self;
-        writeln!(f, "world {seed}: agent {agent:?}, restart {restart}, sessions {sessions}")?;
+        let World { seed, agent, payload, restart, sessions, link, destinations, clients, events } = self;
+        writeln!(
+            f,
+            "world {seed}: agent {agent:?}, payload {payload}, restart {restart}, sessions {sessions}"
+        )?;
         writeln!(f, "  {link:?}")?;
         for (number, destination) in destinations.iter().enumerate() {
             writeln!(f, "  destination {number}: {destination:?}")?;
