@@ -61,7 +61,9 @@ fn three_lines_of_the_readme_open_a_shell_a_tunnel_and_an_ssh() {
     );
     std::fs::write(folder.join("config"), settings).expect("config");
     let ssh = line("session-manager-plugin ssh-config ").replace("ec2-user@", &format!("{}@", user()));
-    let finished = run(&mut world.shell(&format!("{ssh} echo in")));
-    assert_eq!(finished.assert_ok().text(), "in\n");
+    let running = Running::spawn_without_stdin(&mut world.shell(&format!("{ssh} echo in")));
+    running.stdout.wait_for("in\n");
+    // ssh does not wait for its ProxyCommand, which would be killed with the group before it has ended the session.
     assert_all_ended(&sim);
+    running.finish().assert_ok();
 }

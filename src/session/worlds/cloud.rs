@@ -202,7 +202,7 @@ impl Connector for Cloud {
     }
 }
 
-/// Time in which the program may take a dead path for one that works.
-const UNNOTICED: Duration = Duration::from_secs(4);
+/// Time in which the program may take a dead path for one that works, and then end by it.
+const UNNOTICED: Duration = Duration::from_secs(8);
 /// Time after which a call or a connection to a service that does not answer fails.
 const NO_ANSWER: Duration = Duration::from_secs(5);
