@@ -32,10 +32,10 @@ pub(crate) use self::forward::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
 use self::listen::Listener;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) use self::listen::MemoryPorts;
 pub(crate) use self::listen::Ports;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) use self::local::MemoryStream;
 use super::ending::{End, Shutdown};
 use super::state::Session;
