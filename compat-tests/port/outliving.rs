@@ -32,6 +32,19 @@ impl Port {
         Port { plugin, port, first: started.id().to_owned() }
     }
 
+    /// A port whose destination is this server.
+    #[track_caller]
+    fn to(server: &Server, world: &mut World, sim: &Sim) -> Port {
+        Port::start(world, &Started::port(&sim.endpoint(), server.port(), 0))
+    }
+
+    /// Ends the first session at the service, and waits until that is reported.
+    #[track_caller]
+    fn end_session(&self, sim: &Sim) {
+        sim.close_session(&self.first, "");
+        self.plugin.stderr.wait_for(" ended (");
+    }
+
     /// Ends the port; its stdout and stderr.
     #[track_caller]
     fn end(self) -> (String, String) {
@@ -67,8 +80,7 @@ fn assert_closed(stream: &mut TcpStream) {
 fn three_ends(sessions: usize) {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", &sessions.to_string());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     assert_eq!(echo_through(port.port, b"first"), b"first");
     let mut starts = sim.requests().start;
     // Idle; terminated from outside; the agent gone, and back after a while.
@@ -142,8 +154,7 @@ fn three_ends(sessions: usize) {
 fn a_waiting_connection_reaches_an_agent_that_listens_late() {
     let (mut world, sim, echo) =
         (World::new(), sim_that_listens_after(Duration::from_millis(10)), Server::echo());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     for round in 0..3 {
         for session in sim.sessions().iter().filter(|session| session.state != SessionState::Ended) {
             sim.close_session(&session.id, "idle");
@@ -161,8 +172,7 @@ fn a_waiting_connection_reaches_an_agent_that_listens_late() {
 fn further_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", "2");
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     let first = echoed(port.port);
     sim.refuse_starts(Some("AccessDeniedException"));
     let second = echoed(port.port);
@@ -180,8 +190,7 @@ fn further_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
 fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", "2");
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     let open = [echoed(port.port), echoed(port.port), echoed(port.port)];
     eventually("a second session", || {
         sim.sessions().iter().filter(|session| session.state == SessionState::Connected).count() == 2
@@ -202,8 +211,7 @@ fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
 #[test]
 fn a_connection_too_many_is_served_when_another_has_gone() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     let mut open: Vec<_> = (0..MAX_STREAMS).map(|_| echoed(port.port)).collect();
     let mut late = connect(port.port);
     late.write_all(b"z").expect("write");
@@ -293,10 +301,8 @@ fn a_download_that_is_complete_ends_as_one() {
 #[test]
 fn probes_start_no_session() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
-    sim.close_session(&port.first, "");
-    port.plugin.stderr.wait_for("ended (");
+    let port = Port::to(&echo, &mut world, &sim);
+    port.end_session(&sim);
     for _ in 0..20 {
         drop(connect(port.port));
     }
@@ -305,10 +311,8 @@ fn probes_start_no_session() {
     // A server that speaks first has a client that says nothing.
     let greeting = Server::greeting("220 ready\n");
     port.end();
-    let started = Started::port(&sim.endpoint(), greeting.port(), 0);
-    let port = Port::start(&mut world, &started);
-    sim.close_session(&port.first, "");
-    port.plugin.stderr.wait_for("ended (");
+    let port = Port::to(&greeting, &mut world, &sim);
+    port.end_session(&sim);
     let mut line = String::new();
     connect(port.port).read_to_string(&mut line).expect("read");
     assert_eq!(line, "220 ready\n");
@@ -320,8 +324,7 @@ fn probes_start_no_session() {
 #[test]
 fn a_session_that_cannot_be_resumed() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
+    let port = Port::to(&echo, &mut world, &sim);
     assert_eq!(echo_through(port.port, b"before"), b"before");
     sim.set_resume(ResumePolicy::TimedOut);
     sim.cut(&port.first);
@@ -345,8 +348,7 @@ fn the_request_of_argv_is_repeated() {
     let document = "AWS-StartPortForwardingSessionToRemoteHost";
     let started = Started::at(&sim.endpoint(), Some(document), parameters);
     let port = Port::start(&mut world, &started);
-    sim.close_session(&port.first, "");
-    port.plugin.stderr.wait_for(" ended (");
+    port.end_session(&sim);
     assert_eq!(echo_through(port.port, b"again"), b"again");
     let last = sim.sessions().pop().expect("a session");
     assert_eq!(last.document, document);
@@ -363,10 +365,8 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
         ("InvalidDocument", "InvalidDocument"),
     ] {
         let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-        let started = Started::port(&sim.endpoint(), echo.port(), 0);
-        let port = Port::start(&mut world, &started);
-        sim.close_session(&port.first, "");
-        port.plugin.stderr.wait_for(" ended (");
+        let port = Port::to(&echo, &mut world, &sim);
+        port.end_session(&sim);
         sim.refuse_starts(Some(kind));
         let before = sim.requests().start;
         let begin = Instant::now();
@@ -393,10 +393,8 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
 #[test]
 fn a_client_that_goes_away_is_not_waited_for() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
-    sim.close_session(&port.first, "");
-    port.plugin.stderr.wait_for(" ended (");
+    let port = Port::to(&echo, &mut world, &sim);
+    port.end_session(&sim);
     sim.refuse_starts(Some("ThrottlingException"));
     let before = sim.requests().start;
     let waiting = connect(port.port);
@@ -418,10 +416,8 @@ fn a_client_that_goes_away_is_not_waited_for() {
 fn a_client_that_goes_away_after_it_has_sent_much_is_not_waited_for() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
-    let started = Started::port(&sim.endpoint(), echo.port(), 0);
-    let port = Port::start(&mut world, &started);
-    sim.close_session(&port.first, "");
-    port.plugin.stderr.wait_for(" ended (");
+    let port = Port::to(&echo, &mut world, &sim);
+    port.end_session(&sim);
     sim.refuse_starts(Some("ThrottlingException"));
     let before = sim.requests().start;
     let mut waiting = connect(port.port);
