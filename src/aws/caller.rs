@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use aws_smithy_types::retry::RetryConfig;
-
-use super::client::{Client, contained, timeouts};
+use super::client::{Client, contained};
 use super::error::{AwsError, ErrorKind};
 
 /// The account and principal that credentials belong to.
@@ -24,14 +22,8 @@ impl Client {
     pub async fn caller(&self) -> Result<Caller, AwsError> {
         const CALL: &str = "sts:GetCallerIdentity";
         let answer = contained(CALL, async {
-            let (config, credentials) = self.config(CALL).await?;
-            let key = credentials.access_key_id().to_owned();
-            let sts = aws_sdk_sts::config::Builder::from(config)
-                .credentials_provider(credentials)
-                .retry_config(RetryConfig::disabled())
-                .timeout_config(timeouts(TIMEOUT))
-                .build();
-            let answer = aws_sdk_sts::Client::from_conf(sts).get_caller_identity().send().await;
+            let (config, key) = self.config(CALL, TIMEOUT).await?;
+            let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
             self.answer(CALL, &key, answer).await
         })
         .await?;

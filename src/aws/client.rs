@@ -8,6 +8,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -305,10 +306,21 @@ impl Client {
         Ok(DataKey { plaintext, ciphertext })
     }
 
-    /// The SDK's configuration and the credentials to sign a call with.
-    pub(super) async fn config(&self, call: &'static str) -> Result<(&SdkConfig, Credentials), AwsError> {
-        let (loaded, found) = self.ready(call, CALL_LOOK_UP).await?;
-        Ok((&loaded.config, found.credentials))
+    /// The SDK's configuration for a single attempt at a call, with the access key that it signs with.
+    pub(super) async fn config(
+        &self,
+        call: &'static str,
+        wait: Duration,
+    ) -> Result<(SdkConfig, String), AwsError> {
+        let (loaded, CachedCredentials { credentials, .. }) = self.ready(call, CALL_LOOK_UP).await?;
+        let key = credentials.access_key_id().to_owned();
+        let config = loaded.config.to_builder();
+        let config = config
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(wait))
+            .build();
+        Ok((config, key))
     }
 
     /// The profile that the caller named.
@@ -412,7 +424,7 @@ pub(super) async fn contained<T>(
     }
 }
 
-pub(super) fn timeouts(whole: Duration) -> TimeoutConfig {
+fn timeouts(whole: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(whole).build()
 }
 

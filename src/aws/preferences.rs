@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
 use aws_sdk_kms::types::DataKeySpec;
 use serde_json::Value;
 
-use super::client::{Client, contained, timeouts};
+use super::client::{Client, contained};
 use super::error::AwsError;
 
 impl Client {
@@ -39,14 +38,8 @@ impl Client {
     pub async fn check_data_key(&self, key_id: &str, target: Option<&str>) -> Result<(), AwsError> {
         const CALL: &str = "kms:GenerateDataKey";
         contained(CALL, async {
-            let (config, credentials) = self.config(CALL).await?;
-            let key = credentials.access_key_id().to_owned();
-            let kms = aws_sdk_kms::config::Builder::from(config)
-                .credentials_provider(credentials)
-                .retry_config(RetryConfig::disabled())
-                .timeout_config(timeouts(TIMEOUT))
-                .build();
-            let generate = aws_sdk_kms::Client::from_conf(kms)
+            let (config, key) = self.config(CALL, TIMEOUT).await?;
+            let generate = aws_sdk_kms::Client::new(&config)
                 .generate_data_key()
                 .dry_run(true)
                 .key_id(key_id)
