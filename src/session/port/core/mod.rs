@@ -49,7 +49,7 @@ mod tables;
 mod tests;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -346,7 +346,7 @@ impl Forwarder {
     fn start_sessions(&mut self, now: Instant) -> bool {
         self.next_start = None;
         let mut needs = self.needs(now);
-        while let Some((_, number)) = needs.pop_first() {
+        while let Some((.., number)) = needs.pop_first() {
             while let Some(need) = self.destinations.get(&number).and_then(|it| it.need(now, &self.tables)) {
                 if let Some(at) = self.quota.ready_at(now) {
                     self.next_start = Some(self.next_start.map_or(at, |other| other.min(at)));
@@ -366,11 +366,11 @@ impl Forwarder {
     }
 
     /// The destinations that need sessions: those whose clients have none before others, then by how long they have waited.
-    fn needs(&self, now: Instant) -> BTreeMap<(bool, ConnectionId, DestinationId), DestinationId> {
+    fn needs(&self, now: Instant) -> BTreeSet<(bool, ConnectionId, DestinationId)> {
         let needs = self.destinations.iter().filter_map(|(number, destination)| {
             let is_further = destination.need(now, &self.tables)? == Need::Further;
             let oldest = destination.oldest_waiting().unwrap_or(ConnectionId(0));
-            Some(((is_further, oldest, *number), *number))
+            Some((is_further, oldest, *number))
         });
         needs.collect()
     }

@@ -197,9 +197,8 @@ impl Session {
         connections: &mut Connections,
         out: &mut Outputs,
     ) -> Option<Bytes> {
-        let bytes = self.ready.as_mut()?.streams.poll_transmit(max)?;
-        self.drain(now, connections, out);
-        Some(bytes)
+        let bytes = self.ready.as_mut()?.streams.poll_transmit(max);
+        bytes.inspect(|_| self.drain(now, connections, out))
     }
 
     /// At most `max` bytes for an agent that may not listen yet ([`Streams::poll_tentative`]).
@@ -210,9 +209,8 @@ impl Session {
         connections: &mut Connections,
         out: &mut Outputs,
     ) -> Option<Bytes> {
-        let bytes = self.ready.as_mut()?.streams.poll_tentative(max)?;
-        self.drain(now, connections, out);
-        Some(bytes)
+        let bytes = self.ready.as_mut()?.streams.poll_tentative(max);
+        bytes.inspect(|_| self.drain(now, connections, out))
     }
 
     /// The agent listens from now on.

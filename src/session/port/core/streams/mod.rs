@@ -220,21 +220,13 @@ impl Streams {
     /// At most `max` bytes for the channel, filled from the streams in turns.
     #[must_use]
     pub(super) fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
-        let bytes = self.smux.poll_transmit(max);
-        if bytes.is_some() {
-            self.feed();
-        }
-        bytes
+        self.smux.poll_transmit(max).inspect(|_| self.feed())
     }
 
     /// A message of at most `max` bytes for an agent that may not listen yet ([`smux::Session::poll_tentative`]).
     #[must_use]
     pub(super) fn poll_tentative(&mut self, max: usize) -> Option<Bytes> {
-        let bytes = self.smux.poll_tentative(max);
-        if bytes.is_some() {
-            self.feed();
-        }
-        bytes
+        self.smux.poll_tentative(max).inspect(|_| self.feed())
     }
 
     /// The agent listens: what was tentative is to be repeated.
