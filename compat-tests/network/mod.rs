@@ -9,6 +9,7 @@ mod bad_link;
 #[cfg(unix)]
 mod clients;
 mod dead_paths;
+mod destinations;
 #[cfg(unix)]
 mod lookup;
 mod malformed;
@@ -30,6 +31,8 @@ use crate::harness::{World, wire};
 
 const SERVICE: &str = "ssmmessages.us-east-1.amazonaws.com";
 const API: &str = "ssm.us-east-1.amazonaws.com";
+const STS: &str = "sts.us-east-1.amazonaws.com";
+const CONNECT: &str = "ec2-instance-connect.us-east-1.amazonaws.com";
 const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
 const SOMEBODYS_API: &str = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
 const ELSEWHERE: &str = "gateway.example";
@@ -61,7 +64,7 @@ impl Site {
 
     fn with(config: Config, authority: impl FnOnce(u16) -> String) -> Site {
         let sim = start(config);
-        let names = [SERVICE, API, ENDPOINT, ELSEWHERE, "localhost", HERE];
+        let names = [SERVICE, API, STS, CONNECT, ENDPOINT, ELSEWHERE, "localhost", HERE];
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, sim.port()));
         let front = TlsFront::start(to, &names).expect("start the TLS front");
         sim.set_stream_base(&format!("wss://{}", authority(front.port())));
