@@ -16,7 +16,7 @@ CHART = {
     "echo under a bulk upload in the same session, p99": "Echo under a bulk upload, p99",
     "exec to port open": "Start until the port is open",
     "exec to port open, TLS": "… over TLS",
-    "idle forward: private dirty memory": "Memory of its own, one idle forward",
+    "idle forward: private dirty memory": "Private memory, one idle forward",
     "idle forward: context switches in 30 s": "Wake-ups of an idle forward in 30 s",
     "4 MB echo, websocket cut every 0.45 s": "4 MB echo, websocket cut every 0.45 s",
     "1 MB echo, 1 % lost each way": "1 MB echo, 1 % of messages lost",
