@@ -1,9 +1,8 @@
-//! The texts of `--help` and `doctor --help`, for terminals of 80 columns.
+//! The text of `--help`, for terminals of 80 columns.
 
 use std::path::Path;
 
 use crate::commands;
-use crate::doctor::OPTIONS;
 use crate::settings::TABLE;
 use crate::version::COMPATIBLE_VERSION;
 
@@ -54,23 +53,6 @@ pub(crate) fn help(files: Files<'_>) -> String {
     text
 }
 
-/// Returns the text of `doctor --help`.
-pub(crate) fn doctor() -> String {
-    let mut text = "Finds out why sessions do not work, and tells you what to do. Starts no session.\n\n\
-         Usage: session-manager-plugin doctor [OPTION]...\n\nOptions:\n"
-        .to_owned();
-    for (option, value, meaning) in OPTIONS {
-        let name = if value.is_empty() { (*option).to_owned() } else { format!("{option} <{value}>") };
-        text += &row(&name, meaning, OPTION_WIDTH);
-    }
-    text += &row("-h, --help", "Print this help.", OPTION_WIDTH);
-    text += "\nExit status: 0 if no check failed, 1 if any failed, 2 for invalid arguments.\n\n\
-         Examples:\n  \
-         session-manager-plugin doctor\n  \
-         session-manager-plugin doctor --profile work --target i-0123456789abcdef0\n";
-    text
-}
-
 /// A name and its meaning in two columns, the second of which begins after `width` characters.
 fn row(name: &str, meaning: &str, width: usize) -> String {
     let mut lines = wrapped(meaning, COLUMNS - width - 4).into_iter();
@@ -103,7 +85,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const COLUMNS: usize = 80;
 const COMMAND_WIDTH: usize = 14;
-const OPTION_WIDTH: usize = 19;
 /// Characters of most names; longer ones have a line to themselves.
 const SETTING_WIDTH: usize = 28;
 const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or G (64M); times accept s, m, h
@@ -134,7 +115,7 @@ mod tests {
     #[test]
     fn help_fits_80_columns_and_is_complete() {
         let files = Files { settings: Some(Path::new("/a/config.toml")), diagnostics: Some(Path::new("/b")) };
-        for text in [help(files), help(Files::default()), doctor()] {
+        for text in [help(files), help(Files::default())] {
             for line in text.lines() {
                 assert!(line.chars().count() <= COLUMNS, "{} is too long: {line}", line.len());
                 assert_eq!(line.trim_end(), line, "{line:?}");
@@ -157,7 +138,6 @@ mod tests {
         let place = |heading: &str| text.find(heading).unwrap_or_else(|| panic!("no {heading}"));
         let headings = ["SETTINGS: EVERYDAY", "SETTINGS: TUNING", "EXAMPLES", "FILES"].map(place);
         assert!(headings.is_sorted(), "{text}");
-        assert!(OPTIONS.iter().all(|(option, ..)| doctor().contains(option)));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! ```text
 //! program
 //! help  manual
-//! commands  doctor
+//! commands
+//! doctor
 //! session
 //! cli  output  logging
 //! settings

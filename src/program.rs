@@ -10,7 +10,7 @@ use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
 use crate::session::{Ports, Run};
 use crate::settings::{self, LoadedSettings, Settings, Subject};
-use crate::{aws, commands, doctor, help, logging, manual, panics, process, session, wire_log};
+use crate::{commands, help, logging, manual, panics, process, session, wire_log};
 
 /// Runs `session-manager-plugin` with the arguments, environment and standard streams of this process, and returns its
 /// exit status. Call this first, before any thread exists.
@@ -18,12 +18,7 @@ pub fn main() -> ExitCode {
     panics::install_hook();
     let mut words = std::env::args_os().skip(1).peekable();
     if words.peek().is_some_and(|word| commands::is_command(word)) {
-        let words: Vec<_> = words.collect();
-        if words == ["help", "doctor"] {
-            print(&help::doctor());
-            return ExitCode::SUCCESS;
-        }
-        return commands::main(words);
+        return commands::main(words.collect());
     }
     // Before any thread exists: the response is taken out of the environment here.
     let invocation = cli::parse(std::env::args_os(), process::take_var);
@@ -43,8 +38,6 @@ pub fn main() -> ExitCode {
             official::unknown_operation(&word)
         }
         Ok(Invocation::InvalidOperation) => official::INVALID_OPERATION.to_owned(),
-        Ok(Invocation::DoctorHelp) => help::doctor(),
-        Ok(Invocation::Doctor(words)) => return examine(&words, &loaded),
         Ok(Invocation::StartSession(start)) => {
             if start.response_is_argument {
                 process::hide_argument(RESPONSE);
@@ -114,14 +107,7 @@ fn help_text(settings: &Settings) -> String {
 
 /// The session of argv, for the sections of the settings file.
 fn subject(invocation: &Result<Invocation, cli::CliError>, parent: Option<&Parent>) -> Subject {
-    let start = match invocation {
-        Ok(Invocation::StartSession(start)) => start,
-        Ok(Invocation::Doctor(words)) => {
-            let doctor::Options { profile, region, .. } = doctor::Options::parse(words).unwrap_or_default();
-            return Subject { profile: aws::profile_name(profile), region, ..Subject::default() };
-        }
-        _ => return Subject::default(),
-    };
+    let Ok(Invocation::StartSession(start)) = invocation else { return Subject::default() };
     Subject {
         profile: start.profile.clone(),
         target: start.target.clone(),
@@ -155,45 +141,6 @@ fn started<T>(outcome: Result<Option<T>, String>, settings: &Settings) -> Option
 fn runtime() -> io::Result<Runtime> {
     process::check_descriptors()?;
     Builder::new_current_thread().enable_all().build()
-}
-
-/// `doctor`: 0 when no check has failed, 1 when one has, 2 for unknown arguments.
-fn examine(words: &[String], loaded: &LoadedSettings) -> ExitCode {
-    let options = match doctor::Options::parse(words) {
-        Ok(options) => options,
-        Err(reason) => {
-            let _ = writeln!(io::stderr(), "session-manager-plugin doctor: {reason}");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(err) => return fail(&official::cannot_start(err), &loaded.settings, &Parent::find()),
-    };
-    let look = doctor_look();
-    if !options.json {
-        print(&doctor::Report::title());
-    }
-    let show = |check: &doctor::Check| {
-        if !options.json {
-            print(&check.to_text(look));
-        }
-    };
-    let report = runtime.block_on(doctor::examine(&options, loaded, show));
-    runtime.shutdown_background();
-    print(&if options.json { report.to_json() } else { report.summary() });
-    ExitCode::from(u8::from(report.has_failed()))
-}
-
-/// Marks at a terminal, and colours unless `NO_COLOR` (no-color.org) is set.
-fn doctor_look() -> doctor::Look {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = cfg!(unix) && std::env::var("TERM").is_ok_and(|term| term == "dumb");
-    match (io::stdout().is_terminal(), is_set("NO_COLOR") || is_dumb) {
-        (false, _) => doctor::Look::Plain,
-        (true, true) => doctor::Look::Marks,
-        (true, false) => doctor::Look::Colors,
-    }
 }
 
 /// Prints a failure on stdout, where callers look for it. The status is 0, as the official plugin's, unless the settings

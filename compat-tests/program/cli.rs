@@ -91,7 +91,8 @@ fn version_starts_no_runtime() {
         let close = (3..10).map(|number| format!("{number}>&- ")).collect::<String>();
         let plugin = crate::harness::plugin();
         let line = format!("exec {close}; ulimit -n 4 && exec '{}' {word}", plugin.display());
-        run(&mut World::new().shell(&line)).text()
+        let finished = run(&mut World::new().shell(&line));
+        finished.text() + &finished.errors()
     };
     assert_eq!(with_one_descriptor("--version"), format!("{OFFICIAL}\n"));
     let runtime = with_one_descriptor("doctor");

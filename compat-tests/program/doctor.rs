@@ -579,7 +579,7 @@ fn its_help() {
         let finished = run(world.plugin().args(words));
         finished.assert_ok();
         let text = finished.text();
-        assert!(text.contains("--profile <profile>") && text.contains("Exit status:"), "{text}");
+        assert!(text.contains("--profile <PROFILE>") && text.contains("Exit status:"), "{text}");
         assert!(!text.contains("SSM_PLUGIN_RESTART"), "it is about doctor alone: {text}");
     }
 }
@@ -590,7 +590,8 @@ fn words_it_does_not_know() {
     assert_eq!(finished.status.code(), Some(2));
     assert_eq!(
         finished.errors(),
-        "session-manager-plugin doctor: unknown argument \"--fix\"; see doctor --help\n"
+        "session-manager-plugin doctor: unexpected argument '--fix' found; \
+         usage: session-manager-plugin doctor [OPTION]...\n"
     );
     assert_eq!(finished.text(), "");
 }

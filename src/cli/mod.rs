@@ -4,10 +4,9 @@
 //! |---|---|
 //! | none | say that the plugin is installed |
 //! | `--version`, `--help` or `-h`, `--man` | print a text |
-//! | `doctor` … | look for what is wrong |
 //! | one or two others | unknown operation |
 //! | response, region, operation | legacy start: KMS needs a newer caller |
-//! | … profile, request JSON, endpoint | the same with up to three more words; any further ones are ignored |
+//! | … profile, request JSON, endpoint | the same with up to three more words; additional ones are ignored |
 //!
 //! [`parse`] is pure; only its `take_env` argument touches the environment.
 
@@ -41,10 +40,6 @@ pub enum Invocation {
     UnknownOperation(String),
     /// Three or more words whose third is not `StartSession`.
     InvalidOperation,
-    /// `doctor` and the words after it.
-    Doctor(Vec<String>),
-    /// `doctor --help` or `doctor -h`.
-    DoctorHelp,
     /// Run a session.
     StartSession(Box<StartSession>),
 }
@@ -63,7 +58,7 @@ pub struct StartSession {
     pub profile: Option<String>,
     /// `Target` of the request: part of the KMS encryption context.
     pub target: Option<String>,
-    /// The StartSession request as the CLI made it, for starting further sessions like it.
+    /// The StartSession request as the CLI made it, for starting additional sessions like it.
     pub request: Option<Value>,
     /// The endpoint of the service that made the session. Of ECS, not SSM, under `ecs execute-command`.
     pub endpoint: Option<String>,
@@ -122,14 +117,6 @@ pub fn parse(
         [] => return Ok(Invocation::Installed),
         [word] if word == "--version" => return Ok(Invocation::Version),
         [word] if is_help(word) => return Ok(Invocation::Help),
-        [word, rest @ ..] if word == "doctor" && rest.iter().any(is_help) => {
-            return Ok(Invocation::DoctorHelp);
-        }
-        [word, rest @ ..] if word == "doctor" => {
-            return Ok(Invocation::Doctor(
-                rest.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            ));
-        }
         [word] if word == "--man" => return Ok(Invocation::Manual),
         [word] | [word, _] => return Ok(Invocation::UnknownOperation(printable(word))),
         _ => {}

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::doctor;
+
 /// First arguments that mean a command of ours.
 pub(super) const NAMES: &[&str] =
-    &["ssh", "ssh-config", "forward", "shell", "run", "start-session", "completions", "help", "-V"];
+    &["ssh", "ssh-config", "forward", "shell", "run", "start-session", "doctor", "completions", "help", "-V"];
 
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,7 +232,7 @@ pub(super) fn command() -> Command {
             "A TARGET is an instance id (i-… or mi-…), ecs:CLUSTER_TASK_RUNTIME, a Name tag, a computer name,\nor \
              tag:KEY=VALUE. Options of a command: session-manager-plugin help COMMAND.",
         )
-        .subcommands([shell(), ssh(), ssh_config(), forward(), run(), start_session(), completions(), doctor()])
+        .subcommands([shell(), ssh(), ssh_config(), forward(), run(), start_session(), doctor(), completions()])
 }
 
 fn shell() -> Command {
@@ -416,9 +418,15 @@ fn completions() -> Command {
         .after_help("Example:\n  session-manager-plugin completions bash >>~/.bash_completion")
 }
 
-/// For the lists and completions: [`crate::doctor`] reads its arguments itself.
 fn doctor() -> Command {
     sub("doctor", "[OPTION]...", "Find out why sessions do not work.")
+        .long_about("Finds out why sessions do not work, and tells you what to do. Starts no session.")
+        .args(doctor::args())
+        .after_help(
+            "Exit status: 0 if no check failed, 1 if any failed, 2 for invalid arguments.\n\nExamples:\n  \
+             session-manager-plugin doctor\n  session-manager-plugin doctor --profile work --target \
+             i-0123456789abcdef0",
+        )
 }
 
 fn sub(name: &'static str, usage: &str, about: &'static str) -> Command {

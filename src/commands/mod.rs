@@ -7,6 +7,7 @@
 //! | `ssh-config` | `ssh_config` |
 //! | `run` | `run` |
 //! | `forward` | `forward` |
+//! | `doctor` | `report` |
 //! | `completions`, `help`, `-V` | `usage` |
 //!
 //! ```text
@@ -27,6 +28,7 @@ mod identity;
 mod parameters;
 mod push_key;
 mod quote;
+mod report;
 mod run;
 mod shell;
 mod ssh;
@@ -72,7 +74,11 @@ pub(crate) fn common_options() -> Vec<(String, String)> {
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let request = match usage::parse(words) {
         Ok(request) => request,
-        Err(usage::Answer::Text(text)) => return print(&text),
+        Err(usage::Answer::Text(text)) => {
+            report::print(&text);
+            return ExitCode::SUCCESS;
+        }
+        Err(usage::Answer::Report(options)) => return report::run(options),
         Err(usage::Answer::Mistake(line)) => {
             let _ = writeln!(io::stderr(), "{line}");
             return ExitCode::from(USAGE);
@@ -120,7 +126,7 @@ async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Fail
         Request::Shell(options) => shell::shell(options, settings).await,
         Request::Ssh(options) => ssh::run(options, settings).await,
         Request::SshConfig(options) => {
-            print(&ssh_config::block(options)?);
+            report::print(&ssh_config::block(options)?);
             Ok(0)
         }
         Request::Run(options) => run::run(options, settings).await,
@@ -147,10 +153,4 @@ fn settings(common: &Common, target: Option<&str>) -> LoadedSettings {
     // Additional ports are `forward`'s to open.
     (settings.forward, settings.socks, settings.restart) = (Forwards::default(), None, false);
     loaded
-}
-
-fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    ExitCode::SUCCESS
 }

@@ -7,6 +7,7 @@ use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use super::grammar::{self, PROGRAM, Request};
+use crate::doctor;
 use crate::version::COMPATIBLE_VERSION;
 
 /// An answer instead of a request.
@@ -14,6 +15,8 @@ use crate::version::COMPATIBLE_VERSION;
 pub(super) enum Answer {
     /// For stdout.
     Text(String),
+    /// The report of `doctor`.
+    Report(doctor::Options),
     /// One line about arguments that are not understood, with the form that was expected.
     Mistake(String),
 }
@@ -44,6 +47,7 @@ pub(super) fn parse(words: Vec<OsString>) -> Result<Request, Answer> {
             let shell = found.get_one::<String>("shell").map(String::as_str).unwrap_or_default();
             Err(Answer::Text(completions(shell)))
         }
+        Some(("doctor", found)) => Err(Answer::Report(doctor::Options::from_matches(found))),
         Some((name, found)) => Request::from_matches(name, found)
             .ok_or_else(|| Answer::Mistake(mistake(name, "unknown command"))),
         None => Err(Answer::Mistake(mistake(&name, "unknown command"))),
@@ -141,7 +145,8 @@ pub(crate) struct CommandManual {
 
 /// Returns the commands for the manual page.
 pub(super) fn manual() -> Vec<CommandManual> {
-    let is_common = |arg: &Arg| grammar::common_args().iter().any(|common| common.get_id() == arg.get_id());
+    let common = grammar::common_args();
+    let is_common = |arg: &Arg| common.contains(arg);
     let described = |command: &Command| {
         let usage = command.clone().render_usage().to_string();
         let about = command.get_long_about().or(command.get_about());
@@ -237,6 +242,25 @@ mod tests {
     }
 
     #[test]
+    fn arguments_of_doctor() {
+        let report = |line: &str| match read(line) {
+            Err(Answer::Report(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(report("doctor"), doctor::Options::default());
+        let text = |text: &str| Some(text.to_owned());
+        let options = doctor::Options {
+            json: true,
+            region: text("eu-west-1"),
+            profile: text("p"),
+            target: text("i-1"),
+            url: text("wss://h/x?a=b"),
+        };
+        let line = "doctor --json --region eu-west-1 --profile=p --target i-1 --url wss://h/x?a=b";
+        assert_eq!(report(line), options);
+    }
+
+    #[test]
     fn each_mistake_is_one_line_with_the_form() {
         for (line, part) in [
             ("ssh", "<TARGET>"),
@@ -251,6 +275,11 @@ mod tests {
             ("run i-1", "COMMAND"),
             ("run i-1 --", "COMMAND"),
             ("start-session i-1", "'i-1'"),
+            ("doctor --fix", "'--fix'"),
+            ("doctor i-1", "'i-1'"),
+            ("doctor --json=1", "'1'"),
+            ("doctor --region", "--region"),
+            ("doctor --url=", "--url"),
             ("start-session --target i-1 --colour red", "--colour"),
             ("completions tcsh", "'tcsh' for '<SHELL>' (possible values: bash, "),
         ] {
@@ -268,7 +297,7 @@ mod tests {
 
     #[test]
     fn help_has_examples() {
-        for name in ["ssh", "shell", "run", "forward", "start-session", "completions"] {
+        for name in ["ssh", "shell", "run", "forward", "start-session", "completions", "doctor"] {
             for line in [format!("{name} --help"), format!("help {name}")] {
                 let Err(Answer::Text(text)) = read(&line) else { panic!("{line}") };
                 assert!(text.contains(PROGRAM) && text.contains("Example") || name == "ssh", "{text}");

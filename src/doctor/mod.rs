@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use self::identity::Identity;
 use self::network::Route;
-pub(crate) use self::options::{OPTIONS, Options};
+pub(crate) use self::options::{Options, args};
 pub(crate) use self::report::{Check, Look, Report};
 use crate::panics;
 use crate::settings::LoadedSettings;

@@ -3,7 +3,6 @@
 mod page;
 
 use self::page::Page;
-use crate::doctor::OPTIONS;
 use crate::output::{events, official};
 use crate::settings::TABLE;
 use crate::version::COMPATIBLE_VERSION;
@@ -34,19 +33,11 @@ pub(crate) fn manual() -> String {
 }
 
 fn introduction(page: &mut Page) {
-    let doctor: String = OPTIONS
-        .iter()
-        .map(|(option, value, _)| match *value {
-            "" => format!(" [{option}]"),
-            value => format!(" [{option} <{value}>]"),
-        })
-        .collect();
     page.section("NAME")
         .text("session-manager-plugin - shells, port forwarding and SSH over AWS Systems Manager")
         .section("SYNOPSIS")
         .text("`session-manager-plugin` response region `StartSession` [profile [request [endpoint]]]")
         .line("`session-manager-plugin` COMMAND [ARGUMENT]...")
-        .line(&format!("`session-manager-plugin doctor`{doctor}"))
         .line("`session-manager-plugin` `--version` | `--help` | `--man`")
         .section("DESCRIPTION")
         .text("The AWS CLI starts this program for `aws ssm start-session` and `aws ecs execute-command`")
@@ -70,13 +61,6 @@ fn commands(page: &mut Page) {
     page.section("COMMAND OPTIONS");
     for (option, meaning) in commands::common_options() {
         page.item(&option, &meaning);
-    }
-    page.section("DOCTOR OPTIONS");
-    for (option, value, meaning) in OPTIONS {
-        page.item(
-            &if value.is_empty() { (*option).to_owned() } else { format!("{option} {value}") },
-            meaning,
-        );
     }
 }
 
@@ -171,7 +155,7 @@ mod tests {
         assert!(TABLE.iter().all(|row| shown(row.name)));
         assert!(events().iter().all(|(name, ..)| shown(name)));
         assert_eq!(escapes().map(|(escape, _)| escape).collect::<String>(), "~?~~~-~.~#");
-        assert!(OPTIONS.iter().all(|(option, ..)| shown(option)));
+        assert!(["--target TARGET", "--url URL"].iter().all(|option| shown(option)));
         for name in ["shell", "ssh", "ssh-config", "forward", "run", "start-session", "completions", "doctor"]
         {
             assert!(shown(&format!("{PROGRAM} {name}")), "{name}");
