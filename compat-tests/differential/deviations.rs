@@ -1,52 +1,35 @@
-//! The committed list of intended differences, `compat-tests/deviations`.
+//! The committed list of intended differences, `compat-tests/deviations.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+
+use serde::Deserialize;
 
 use super::scripts;
 use crate::harness::process::run;
 use crate::harness::{World, read};
 
 /// One intended difference.
-#[derive(Debug, Default)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Deviation {
     official: String,
     ours: String,
     reason: String,
     /// The tests that prove what is ours, by the names that `cargo test --test compat` shows.
+    #[serde(default)]
     tests: Vec<String>,
     /// The tests that `scripts/windows` runs: ignored ones of this program, or the library's.
+    #[serde(default)]
     windows: Vec<String>,
 }
 
 /// The list, by name.
 #[track_caller]
 pub fn all() -> BTreeMap<String, Deviation> {
-    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/deviations"));
-    let mut all = BTreeMap::<String, Deviation>::new();
-    let mut name = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if let Some(heading) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            assert!(
-                all.insert(heading.to_owned(), Deviation::default()).is_none(),
-                "deviations: {heading} twice"
-            );
-            name = Some(heading.to_owned());
-            continue;
-        }
-        let entry = name.as_ref().and_then(|name| all.get_mut(name));
-        let entry = entry.unwrap_or_else(|| panic!("deviations: {line:?} belongs to no entry"));
-        match line.split_once(": ") {
-            Some(("official", text)) => entry.official = text.to_owned(),
-            Some(("ours", text)) => entry.ours = text.to_owned(),
-            Some(("reason", text)) => entry.reason = text.to_owned(),
-            Some(("test", text)) => entry.tests.push(text.to_owned()),
-            Some(("windows", text)) => entry.windows.push(text.to_owned()),
-            _ => panic!("deviations: {line:?} is neither official, ours, reason, test nor windows"),
-        }
-    }
-    all
+    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/deviations.toml"));
+    toml::from_str(&text).unwrap_or_else(|error| panic!("deviations.toml: {error}"))
 }
 
 #[test]
