@@ -72,7 +72,7 @@ fn each_leads_to_its_destination_by_a_session_of_its_own_when_it_is_used() {
 
 /// The whole command ends with the session of argv, unless its port outlives it.
 #[test]
-fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
+fn an_additional_session_that_ends_is_replaced_for_the_next_connection() {
     let (mut world, sim, echo) = network();
     world.set("SSM_PLUGIN_FORWARD", &format!("0:db.internal:{}", echo.port()));
     world.set("SSM_PLUGIN_STATUS", "always");

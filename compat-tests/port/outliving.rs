@@ -169,7 +169,7 @@ fn a_waiting_connection_reaches_an_agent_that_listens_late() {
 
 /// Connections that have a session do not keep another one being asked for.
 #[test]
-fn further_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
+fn additional_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", "2");
     let port = Port::to(&echo, &mut world, &sim);
@@ -187,7 +187,7 @@ fn further_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
 
 /// The end of a session whose connections were its own starts no other.
 #[test]
-fn a_further_session_that_ends_is_replaced_for_the_next_connection() {
+fn an_additional_session_that_ends_is_replaced_for_the_next_connection() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", "2");
     let port = Port::to(&echo, &mut world, &sim);

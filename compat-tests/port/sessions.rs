@@ -174,7 +174,7 @@ fn one_that_cannot_be_started_is_done_without() {
 
 /// An agent that carries one connection at a time has no use for them.
 #[test]
-fn an_old_agent_gets_no_further_sessions() {
+fn an_old_agent_gets_no_additional_sessions() {
     let agent = AgentOptions { generation: Generation::V3_0, ..AgentOptions::default() };
     let (sim, echo) = (start(Config { agent, ..Config::default() }), Server::echo());
     let forward = Forward::start(&mut World::new(), &sim, echo.port(), 4);
@@ -184,7 +184,7 @@ fn an_old_agent_gets_no_further_sessions() {
     assert_all_ended(&sim);
 }
 
-/// Lines begin with the first session's id, as all of a process's do; those of a further one name it as well.
+/// Lines begin with the first session's id, as all of a process's do; those of an additional one name it as well.
 #[test]
 fn the_log_tells_the_sessions_apart() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());

@@ -144,7 +144,7 @@ fn forwards_proxies_and_mistakes_are_objects_too() {
 
 /// Events of an additional session name it, so that tools can tell whose connections are concerned.
 #[test]
-fn events_of_a_further_session_name_it_and_its_destination() {
+fn events_of_an_additional_session_name_it_and_its_destination() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     sim.set_host("db.internal", "127.0.0.1");
     sim.set_host("web.internal", "127.0.0.1");

@@ -210,7 +210,7 @@ impl Client {
         .await
     }
 
-    /// Starts a further session with the request of the first, as the AWS CLI made it.
+    /// Starts an additional session with the request of the first, as the AWS CLI made it.
     ///
     /// # Errors
     /// See [`AwsError`].

@@ -5,7 +5,7 @@
 //! | [`Client::sign`] | each opening of the websocket | SigV4, service `ssmmessages` |
 //! | [`Client::resume`] | a lost websocket | SSM ResumeSession: new token, new stream URL |
 //! | [`Client::terminate`] | an end that cannot be sent to the agent | SSM TerminateSession |
-//! | [`Client::start`] | further sessions like the first | SSM StartSession |
+//! | [`Client::start`] | additional sessions like the first | SSM StartSession |
 //! | [`Client::push_key`] | `ssh --push-key` | EC2 Instance Connect SendSSHPublicKey |
 //! | [`Client::instances`] | a target by its name | SSM DescribeInstanceInformation |
 //! | [`Client::caller`] | a refused websocket, `doctor` | STS GetCallerIdentity |

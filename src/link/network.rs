@@ -38,7 +38,7 @@ impl Network {
         Network::new(StreamHosts::default(), None)
     }
 
-    /// As [`Network::from_env`], with further hosts. `ca_bundle` is the profile's; `AWS_CA_BUNDLE` overrides it, as in
+    /// As [`Network::from_env`], with additional hosts. `ca_bundle` is the profile's; `AWS_CA_BUNDLE` overrides it, as in
     /// the AWS CLI.
     pub fn new(hosts: StreamHosts, ca_bundle: Option<PathBuf>) -> Network {
         let bundle = std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -73,9 +73,9 @@ events! {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
-        // A sentence for people is wanted, too.
+        // Set if the event is also printed as a sentence.
         #[serde(skip)]
-        is_told: bool,
+        has_sentence: bool,
     }
     /// All sessions requested with SSM_PLUGIN_SESSIONS now share the port. Reported once.
     SessionsReady { sessions: usize, }
@@ -176,7 +176,7 @@ impl Status {
             Status::Resumed { .. } => Some(sentences::RESUMED.to_owned()),
             Status::Paused { .. } => Some(sentences::AGENT_AWAY.to_owned()),
             Status::Unpaused { .. } => Some(sentences::AGENT_BACK.to_owned()),
-            Status::SessionStarted { destination, is_told: true, .. } => {
+            Status::SessionStarted { destination, has_sentence: true, .. } => {
                 Some(sentences::session_started(destination.as_deref()))
             }
             Status::SessionsReady { sessions } => Some(sentences::sessions_ready(*sessions)),
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn fields_that_are_absent_are_left_out() {
-        let status = Status::SessionStarted { session: "s".into(), destination: None, is_told: true };
+        let status = Status::SessionStarted { session: "s".into(), destination: None, has_sentence: true };
         assert_eq!(fields(&status), ["event", "session", "time"]);
         assert_eq!(fields(&Status::message("text")), ["event", "text", "time"]);
         let of = Subject { session: Some("s".into()), destination: Some("db:1".into()) };
@@ -338,7 +338,11 @@ mod tests {
             Status::Resumed { of: of.clone() },
             Status::Paused { of: of.clone() },
             Status::Unpaused { of: of.clone() },
-            Status::SessionStarted { session: id.clone(), destination: destination.clone(), is_told: true },
+            Status::SessionStarted {
+                session: id.clone(),
+                destination: destination.clone(),
+                has_sentence: true,
+            },
             Status::SessionsReady { sessions: 4 },
             Status::SessionEnded { session: id, destination: destination.clone(), reason: reason.clone() },
             Status::ConnectionOpened { connection: 1, from: "x".into(), destination: destination.clone() },

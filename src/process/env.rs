@@ -6,7 +6,7 @@ use std::ffi::OsString;
 /// Returns the variable and removes it, so that no child process (a `credential_process`) inherits
 /// it; its bytes are wiped in place, so that `/proc/<pid>/environ` does not show them either.
 ///
-/// For the start of `main`: while the process has further threads the variable is only read. (Where
+/// For the start of `main`: while the process has other threads the variable is only read. (Where
 /// threads cannot be counted, outside Linux, calling it in time is up to the caller.)
 pub(crate) fn take_var(name: &str) -> Option<OsString> {
     if name.is_empty() || name.contains(['=', '\0']) {

@@ -41,7 +41,7 @@ impl Acks {
         }
     }
 
-    /// Returns true while too many wait to be written: no further frames should be read, since the peer sends and does not read.
+    /// Returns true while too many wait to be written: no more frames should be read, since the peer sends and does not read.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= MAX_WAITING
     }

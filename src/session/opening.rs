@@ -117,7 +117,7 @@ pub(super) fn may_be_port(start: &StartSession, parent: Option<&Parent>) -> bool
         || request.keys().any(|key| key.eq_ignore_ascii_case("DocumentName"))
 }
 
-/// For further sessions, on the same way. `None` where there can be none: a caller that did not pass its request.
+/// For additional sessions, by the same route. `None` where there can be none: a caller that did not pass its request.
 fn starter(
     first: &link::Target,
     aws: &Arc<aws::Client>,

@@ -23,7 +23,7 @@ pub(super) struct Session {
     pub watch: Watch,
     /// The remote command's status, once the agent has sent it.
     pub exit_code: Option<i32>,
-    /// Starts further sessions like this one, where the caller has passed what that takes.
+    /// Starts additional sessions like this one, where the caller has passed what that takes.
     pub starter: Option<Starter>,
     /// The ports that it listens on.
     pub ports: Ports,

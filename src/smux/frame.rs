@@ -73,7 +73,7 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// See [`FrameError`]. The same error is then returned by every further call.
+    /// See [`FrameError`]. The same error is then returned by every later call.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Frame>, FrameError> {
         loop {
             if let Some((id, left)) = self.payload {

@@ -187,7 +187,7 @@ impl Sim {
         self.service.set_host(name, address);
     }
 
-    /// A further long-term key pair that is accepted, beside the configured one.
+    /// An additional long-term key pair that is accepted alongside the configured one.
     pub fn add_credentials(&self, access_key: &str, secret_key: &str) -> Credentials {
         self.service.identities.add(access_key, secret_key)
     }

@@ -149,7 +149,7 @@ impl Reconnect {
             // The loss has been reported already.
             warning
         } else {
-            // Said once, while there is time for further attempts; the warning is a part of it.
+            // Reported once, while there is time for more attempts; the warning is a part of it.
             let is_over = self.deadline.is_some_and(|at| at <= now + NEARLY_OVER);
             let is_news = self.last_failure.is_none() && !is_over;
             is_news.then(|| format!("not connected yet: {reason}"))

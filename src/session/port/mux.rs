@@ -23,7 +23,7 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Shutdown)
     pump.add_session(main, first);
     pump.listeners.add(main, listener, policy.plan == Plan::OnDemand && !front.settings.any_user);
     let mut run = Run { front, pump, main: Some(main), has_accepted: false, sessions: 1 };
-    run.listen_further().await;
+    run.listen_additional().await;
     let on_signal = |signal, console: &mut Console| SignalEffect::of(signal, console);
     let end = run.run(on_signal, std::future::pending()).await;
     (end, run.close())
@@ -92,7 +92,7 @@ impl Run {
     }
 
     /// Opens the additional ports and the SOCKS listener. One that cannot be opened is reported; the others work.
-    async fn listen_further(&mut self) {
+    async fn listen_additional(&mut self) {
         let Run { front: Front { console, settings, starter, ports, .. }, pump, .. } = self;
         settings.forward.mistakes.iter().for_each(|mistake| console.report_failure(mistake));
         let forwards = settings.forward.list.clone();

@@ -93,7 +93,7 @@ enum Step {
 }
 
 impl Pump {
-    /// A pump without listeners and destinations. `starter`: for further sessions; `proxied`: the policy for the destinations
+    /// A pump without listeners and destinations. `starter`: for additional sessions; `proxied`: the policy for the destinations
     /// of proxies' clients.
     pub(super) fn new(settings: &Settings, starter: Option<Starter>, proxied: Policy) -> Pump {
         let (reports, received) = mpsc::channel(REPORTS);
@@ -345,7 +345,7 @@ impl Carrier {
                 Stage::Starting(starting) => match ready!(starting.as_mut().poll(cx)) {
                     Ok(session) => {
                         // At the level that no filter leaves out, so that each line of the session has it.
-                        self.span = tracing::error_span!("further", id = %session.id);
+                        self.span = tracing::error_span!("additional", id = %session.id);
                         self.stage = Stage::Live { session: Box::new(session), is_ready: false };
                     }
                     Err(error) => return Poll::Ready(Step::Ended(SessionEnd::not_started(error))),
@@ -387,7 +387,7 @@ impl Carrier {
 fn opening_step(opening: Opening, is_multiplexing: bool) -> Option<Step> {
     match opening {
         Opening::Ready(SessionKind::Port(port)) if port.is_forwarding() => Some(if is_multiplexing {
-            tracing::info!("a further session is ready");
+            tracing::info!("an additional session is ready");
             Step::Ready
         } else {
             Step::Ended(SessionEnd::given_up("its agent forwards one connection at a time"))

@@ -65,7 +65,7 @@ impl Identities {
         issued
     }
 
-    /// Accepts a further long-term pair.
+    /// Accepts an additional long-term pair.
     pub fn add(&self, access_key: &str, secret_key: &str) -> Credentials {
         let pair = Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() };
         self.lock().added.push(pair.clone());

@@ -368,9 +368,9 @@ impl Forwarder {
     /// The destinations that need sessions: those whose clients have none before others, then by how long they have waited.
     fn needs(&self, now: Instant) -> BTreeSet<(bool, ConnectionId, DestinationId)> {
         let needs = self.destinations.iter().filter_map(|(number, destination)| {
-            let is_further = destination.need(now, &self.tables)? == Need::Further;
+            let is_additional = destination.need(now, &self.tables)? == Need::Additional;
             let oldest = destination.oldest_waiting().unwrap_or(ConnectionId(0));
-            Some((is_further, oldest, *number))
+            Some((is_additional, oldest, *number))
         });
         needs.collect()
     }

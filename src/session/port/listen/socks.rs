@@ -2,7 +2,7 @@
 //! after that.
 //!
 //! On loopback only, whatever the port listens on: whoever reaches it reaches what the instance reaches. A client has
-//! [`HANDSHAKE_TIMEOUT`] for its handshake. When there are [`MAX_HANDSHAKES`] of them, a further one takes the place of the
+//! [`HANDSHAKE_TIMEOUT`] for its handshake. When there are [`MAX_HANDSHAKES`] of them, a new one takes the place of the
 //! oldest, as soon as that has had [`MIN_PATIENCE`]: clients that come in a burst wait for each other in the system's
 //! queue.
 
@@ -131,7 +131,7 @@ impl SocksListener {
     }
 }
 
-/// When there is room for a further handshake.
+/// When there is room for another handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Now,

@@ -266,7 +266,7 @@ impl Destination {
         if self.retry.has_failed && (is_in_vain || is_trying) {
             return None;
         }
-        Some(if usable == 0 { Need::First } else { Need::Further })
+        Some(if usable == 0 { Need::First } else { Need::Additional })
     }
 
     /// The session and destination of an event, for the user.

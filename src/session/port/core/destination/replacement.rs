@@ -16,12 +16,12 @@ impl Destination {
     pub(in crate::session::port::core) fn handle_ready(&mut self, session: &str, tables: &mut Tables) {
         self.retry.has_failed = false;
         self.refusal = Refusal::default();
-        let is_told = self.is_on_demand();
-        if is_told {
+        let has_sentence = self.is_on_demand();
+        if has_sentence {
             self.reported = None;
         }
         let (session, destination) = (session.to_owned(), self.name());
-        tables.out.push_back(Action::Report(Status::SessionStarted { session, destination, is_told }));
+        tables.out.push_back(Action::Report(Status::SessionStarted { session, destination, has_sentence }));
     }
 
     /// Drops a session that is over, and plans the next attempt.
@@ -44,7 +44,7 @@ impl Destination {
             self.policy.can_start = false;
             return tables.out.push_back(Action::Over(end.end));
         }
-        tracing::warn!(reason = end.reason, "a further session has ended");
+        tracing::warn!(reason = end.reason, "an additional session has ended");
         if age.is_some_and(|age| age >= STEADY_AFTER) {
             self.retry.backoff.reset();
         } else {

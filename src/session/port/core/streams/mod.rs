@@ -359,7 +359,7 @@ impl Streams {
     }
 }
 
-/// The agent's smux lets this many streams wait for its accept loop; further connections wait in the listener.
+/// The agent's smux lets this many streams wait for its accept loop; additional connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
 /// Quiet time of the remote, after the end of the local input, until the FIN is sent. A server may think for
 /// that long about a request whose client has half-closed; a client that has closed altogether looks the same
