@@ -7,8 +7,8 @@ use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use super::grammar::{self, PROGRAM, Request};
-use crate::doctor;
 use crate::version::COMPATIBLE_VERSION;
+use crate::{doctor, printable};
 
 /// An answer instead of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,8 +116,7 @@ fn reason(rendered: &str) -> String {
             (Some(_), _) => format!("; {}", line.trim_start_matches("tip: ")),
         };
     }
-    // Whatever the arguments hold, it is one line.
-    reason.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    printable::one_line(&reason)
 }
 
 /// One line about a mistake in the arguments of the command `name`, with its form.
