@@ -136,7 +136,7 @@ fn one_that_dies_is_said_once_and_replaced() {
     assert_up(&sim, 2);
     let second = sim.sessions().into_iter().find(|session| session.id != forward.first).expect("a second");
     sim.close_session(&second.id, "ended by the administrator");
-    forward.plugin.stderr.wait_for("continuing with fewer: ");
+    forward.plugin.stderr.wait_for("continuing with 1 of 2 sessions: ");
     assert!(echo_through(forward.port, b"with one session") == b"with one session");
     assert_up(&sim, 2);
     assert_eq!(sim.sessions().len(), 3, "a third takes its place");
@@ -161,7 +161,7 @@ fn one_that_cannot_be_started_is_done_without() {
     let plugin = Running::spawn_without_stdin(&mut Started::of(&gateway).command(&world));
     let port = opened_port(&plugin.stdout);
     let line = plugin.stderr.wait_for("\n");
-    assert!(line.contains("continuing with fewer: "), "{line}");
+    assert!(line.contains("continuing with 1 of 3 sessions: "), "{line}");
     drop(connect(port));
     plugin.stdout.wait_for("Connection accepted for session [");
     eventually("each has been tried", || {
@@ -254,7 +254,7 @@ fn one_that_was_started_and_cannot_be_opened_is_ended() {
     world.set("SSM_PLUGIN_HANDSHAKE_TIMEOUT", "1");
     let plugin = Running::spawn_without_stdin(&mut Started::of(&gateway).command(&world));
     opened_port(&plugin.stdout);
-    plugin.stderr.wait_for("continuing with fewer: ");
+    plugin.stderr.wait_for("continuing with 1 of 2 sessions: ");
     eventually("it is ended", || count(&gateway, ".TerminateSession") == 1);
 }
 

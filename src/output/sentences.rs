@@ -68,9 +68,9 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 pub(crate) const READER_STALLS: &str =
     "a local client is not reading; its session is paused until the client reads again";
 
-/// Status: an additional session behind a port could not be started, or has ended.
-pub(crate) fn fewer_sessions(reason: impl std::fmt::Display) -> String {
-    format!("an additional session failed, continuing with fewer: {reason}")
+/// Status: additional sessions behind a port could not be started, or have ended.
+pub(crate) fn fewer_sessions(ready: usize, requested: usize, reason: impl std::fmt::Display) -> String {
+    format!("continuing with {ready} of {requested} sessions: {reason}")
 }
 
 /// Status: a session behind a port that outlives it has ended.

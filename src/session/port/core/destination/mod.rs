@@ -70,6 +70,8 @@ pub(super) struct Destination {
     refusal: Refusal,
     /// The last failure that was reported: on demand until a session is ready, otherwise for good (it is reported once).
     reported: Option<String>,
+    /// Reason of a failed additional session that is not reported yet: others are still being started ([`Plan::Fixed`]).
+    shortfall: Option<String>,
 }
 
 impl Destination {
@@ -95,6 +97,7 @@ impl Destination {
             retry: Retry::new(policy.plan, seed),
             refusal: Refusal::default(),
             reported: None,
+            shortfall: None,
         }
     }
 

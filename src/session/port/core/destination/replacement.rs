@@ -22,6 +22,7 @@ impl Destination {
         }
         let (session, destination) = (session.to_owned(), self.name());
         tables.out.push_back(Action::Report(Status::SessionStarted { session, destination, has_sentence }));
+        self.report_shortfall(tables);
     }
 
     /// Drops a session that is over, and plans the next attempt.
@@ -51,11 +52,8 @@ impl Destination {
             self.retry.pause_after_failure(now);
         }
         if self.policy.plan == Plan::Fixed {
-            let text = sentences::fewer_sessions(&end.reason);
-            if self.reported.is_none() {
-                self.report_message(text.clone(), tables);
-            }
-            self.reported.get_or_insert(text);
+            self.shortfall.get_or_insert(end.reason);
+            self.report_shortfall(tables);
         } else if let Some(id) = session.id() {
             // The agent may not forward there. A proxy's client gets a reply, instead of a session each.
             if self.policy.is_proxied && !is_reached && self.retry.pause.is_some() {
@@ -82,6 +80,17 @@ impl Destination {
         } else if !self.policy.can_start {
             self.handle_ended(now, number, SessionEnd::given_up(SPENT), tables);
         }
+    }
+
+    /// Reports once, when no session is being started any more, how many of those requested there are.
+    fn report_shortfall(&mut self, tables: &mut Tables) {
+        if self.reported.is_some() || !self.sessions(tables).all(Session::is_ready) {
+            return;
+        }
+        let Some(reason) = self.shortfall.take() else { return };
+        let text = sentences::fewer_sessions(self.sessions.len(), self.policy.sessions, &reason);
+        self.report_message(text.clone(), tables);
+        self.reported = Some(text);
     }
 
     /// A session that connections wait for could not be started.

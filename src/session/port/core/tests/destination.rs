@@ -89,6 +89,22 @@ fn a_session_without_stream_ids_is_followed_by_another() {
 }
 
 #[test]
+fn fixed_sessions_that_fail_are_reported_once_with_the_number_that_is_left() {
+    let mut world = World::fixed(4);
+    world.add_ready();
+    world.run();
+    world.fail(ErrorKind::Denied);
+    let second = world.succeed();
+    assert_eq!(world.messages(), [""; 0], "one is still being started");
+    world.fail(ErrorKind::Denied);
+    assert_eq!(world.messages(), ["continuing with 2 of 4 sessions: ssm:StartSession failed: no"]);
+    world.until_next_start();
+    world.fail(ErrorKind::Denied);
+    world.close(second, "idle");
+    assert_eq!(world.messages().len(), 1, "{:?}", world.messages());
+}
+
+#[test]
 fn fixed_sessions_start_all_at_once_and_end_with_the_first() {
     let mut world = World::fixed(3);
     let first = world.add_ready();
