@@ -108,7 +108,13 @@ impl Link {
 
     /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
     pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
-        poll_fn(|cx| match self.poll(cx, true) {
+        self.next_unless_drained(true).await
+    }
+
+    /// The next event as [`Link::next`] returns it, or `None` as soon as all that was sent has been acknowledged.
+    /// Cancel-safe.
+    pub(crate) async fn next_unless_drained(&mut self, deliver: bool) -> Option<LinkEvent> {
+        poll_fn(|cx| match self.poll(cx, deliver) {
             Poll::Ready(event) => Poll::Ready(Some(event)),
             Poll::Pending if self.is_drained() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,

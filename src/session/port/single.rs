@@ -1,7 +1,9 @@
 //! Port forwarding with agents up to 3.0.196.0: one connection at a time, the channel's bytes are its bytes.
 //!
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
-//! `DisconnectToPort`. It never says that the destination has closed.
+//! `DisconnectToPort`. It never says that the destination has closed. For a moment after the flag it refuses bytes, and it
+//! keeps those for ever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
+//! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -13,7 +15,7 @@ use super::local::Journal;
 use super::local::{Budget, Gauge, Limits};
 use super::proxy::Preface;
 use super::signals::SignalEffect;
-use crate::link::LinkEvent;
+use crate::link::{Link, LinkEvent};
 use crate::output::{Status, official, sentences};
 use crate::protocol::{Event, Flag, Input};
 use crate::queue::ByteQueue;
@@ -27,55 +29,35 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let (reports, mut from_connections) = mpsc::channel(1);
     let gauge = Gauge::new(Budget::new(Limits::new(session.settings.buffer)));
     let journal = Journal::new(&session.settings);
-    let mut current: Option<Current> = None;
-    let mut accepted = 0_u64;
-    // A destination that speaks first does so before anybody is here to listen.
-    let mut early = ByteQueue::default();
+    let mut seat = Seat::default();
     let mut accept_pause = AcceptPause::default();
     let end = loop {
         journal.show(&mut session.console);
         let Session { live: LiveSession { link, .. }, watch, console, .. } = session;
-        let may_deliver = gauge.has_room() && early.held() < MAX_EARLY;
-        let disconnect_at = current.as_ref().and_then(|current| current.answers.over_at(link.stats().rtt));
-        let may_ask = link.wants_input();
-        if let Some(current) = current.as_mut().filter(|current| current.must_grant && may_ask) {
-            current.must_grant = false;
-            current.connection.grant();
-        }
+        let may_deliver = gauge.has_room() && seat.early.held() < MAX_EARLY;
+        let disconnect_at =
+            seat.current.as_ref().and_then(|current| current.answers.over_at(link.stats().rtt));
+        seat.grant(link);
         tokio::select! {
-            event = link.next(may_deliver) => match event {
-                LinkEvent::Channel(Event::Output(bytes)) => match &mut current {
-                    Some(current) => current.deliver(&bytes),
-                    None if accepted == 0 => _ = early.push(&bytes),
-                    None => tracing::debug!("dropped what the last connection left behind"),
-                },
-                LinkEvent::Channel(Event::PortRefused) => {
+            event = seat.next_event(link, may_deliver) => match event {
+                // All has been acknowledged.
+                None => seat.is_disconnecting = false,
+                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(&bytes),
+                Some(LinkEvent::Channel(Event::PortRefused)) => {
                     console.repeat(official::DESTINATION_FAILED);
                     console.report(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
-                    current.take().into_iter().for_each(|refused| refused.connection.dismiss());
+                    seat.current.take().into_iter().for_each(|refused| refused.connection.dismiss());
                 }
-                other => if let Some(end) = session.handle(other) { break end },
+                Some(other) => if let Some(end) = session.handle(other) { break end },
             },
-            Some((number, report)) = from_connections.recv() => {
-                let Some(reporting) = current.as_mut().filter(|_| number == accepted) else { continue };
-                match report {
-                    Report::Data(bytes) => {
-                        link.send(Input::Bytes(bytes));
-                        reporting.must_grant = true;
-                    }
-                    Report::HungUp => {}
-                    Report::InputEnded => reporting.answers.handle_input_end(Instant::now()),
-                    Report::Reset | Report::Closed => {
-                        link.send(Input::Flag(Flag::DisconnectToPort));
-                        current = None;
-                    }
+            Some((number, report)) = from_connections.recv(), if !seat.is_disconnecting => {
+                if number == seat.accepted {
+                    seat.handle_report(report, link);
                 }
             },
-            accepted_now = listener.accept(), if accept_pause.is_over()
-                && current.as_ref().is_none_or(Current::is_half_closed) =>
-            {
-                let stream = match accepted_now {
+            accepted = listener.accept(), if accept_pause.is_over() && seat.is_free() => {
+                let stream = match accepted {
                     Ok(stream) => stream,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -84,35 +66,26 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                     }
                 };
                 accept_pause.handle_success();
-                if current.take().is_some() {
-                    link.send(Input::Flag(Flag::DisconnectToPort));
-                }
-                if accepted == 0 {
+                seat.disconnect(link);
+                if seat.accepted == 0 {
                     console.print(&official::connection_accepted_basic(&session.live.id));
                 }
-                accepted += 1;
                 let entry = journal.open(&stream, None);
-                let connection = Connection::start(stream, Preface::default(), accepted, reports.clone(), entry);
+                let number = seat.accepted + 1;
+                let connection = Connection::start(stream, Preface::default(), number, reports.clone(), entry);
                 connection.join(&gauge);
-                let mut new = Current { connection, must_grant: false, answers: LastAnswers::on_basic() };
-                while !early.is_empty() {
-                    early.take().slices().iter().for_each(|bytes| new.deliver(bytes));
-                }
-                current = Some(new);
+                seat.take(connection);
             },
             () = accept_pause.wait() => {}
-            () = sleep_until(disconnect_at) => match &mut current {
+            () = sleep_until(disconnect_at) => match &mut seat.current {
                 // The request, or the answer to it, is still on its way.
                 Some(current) if !link.is_drained() || !link.is_open() => current.answers.restart(Instant::now()),
-                _ => {
-                    link.send(Input::Flag(Flag::DisconnectToPort));
-                    current = None;
-                }
+                _ => seat.disconnect(link),
             },
             () = gauge.progress(), if !gauge.has_room() => {}
             signal = watch.recv() => match SignalEffect::of(signal, console) {
                 SignalEffect::Report => {
-                    let count = usize::from(current.is_some());
+                    let count = usize::from(seat.current.is_some());
                     let line = sentences::report(&session.live.id, link.is_open(), &link.stats(), Some(count));
                     console.report_failure(&line);
                 }
@@ -122,9 +95,87 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
             _ = console.drive() => {}
         }
     };
-    drop(current);
+    drop(seat);
     journal.show(&mut session.console);
     end
+}
+
+/// The place of the one connection that the agent carries.
+#[derive(Default)]
+struct Seat {
+    current: Option<Current>,
+    /// Number of connections so far, which is the current one's.
+    accepted: u64,
+    /// A destination that speaks first does so before there is a client.
+    early: ByteQueue,
+    /// The flag that ended the last connection is not acknowledged yet.
+    is_disconnecting: bool,
+}
+
+impl Seat {
+    /// The link's next event, or `None` when the end of the last connection has been acknowledged. Cancel-safe.
+    async fn next_event(&self, link: &mut Link, may_deliver: bool) -> Option<LinkEvent> {
+        if self.is_disconnecting {
+            link.next_unless_drained(may_deliver).await
+        } else {
+            Some(link.next(may_deliver).await)
+        }
+    }
+
+    /// Asks the current connection for its next chunk, if that can be sent.
+    fn grant(&mut self, link: &Link) {
+        if let Some(current) =
+            self.current.as_mut().filter(|current| current.must_grant && link.wants_input())
+        {
+            current.must_grant = false;
+            current.connection.grant();
+        }
+    }
+
+    fn handle_output(&mut self, bytes: &[u8]) {
+        match &mut self.current {
+            Some(current) if current.is_dialed => current.deliver(bytes),
+            None if self.accepted == 0 => _ = self.early.push(bytes),
+            _ => tracing::debug!("dropped what the last connection left behind"),
+        }
+    }
+
+    fn handle_report(&mut self, report: Report, link: &mut Link) {
+        let Some(current) = &mut self.current else { return };
+        match report {
+            Report::Data(bytes) => {
+                link.send(Input::Bytes(bytes));
+                current.must_grant = true;
+                current.is_dialed = true;
+            }
+            Report::HungUp => {}
+            Report::InputEnded => current.answers.handle_input_end(Instant::now()),
+            Report::Reset | Report::Closed => self.disconnect(link),
+        }
+    }
+
+    /// Returns whether a client that waits in the listener may have the place.
+    fn is_free(&self) -> bool {
+        self.current.as_ref().is_none_or(|current| current.answers.has_input_ended())
+    }
+
+    /// Ends the current connection, here and at the agent.
+    fn disconnect(&mut self, link: &mut Link) {
+        if self.current.take().is_some() {
+            link.send(Input::Flag(Flag::DisconnectToPort));
+            self.is_disconnecting = true;
+        }
+    }
+
+    /// Gives the place to a new connection.
+    fn take(&mut self, connection: Connection) {
+        self.accepted += 1;
+        let (is_dialed, answers) = (self.accepted == 1, LastAnswers::on_basic());
+        let current = self.current.insert(Current { connection, must_grant: false, is_dialed, answers });
+        while !self.early.is_empty() {
+            self.early.take().slices().iter().for_each(|bytes| current.deliver(bytes));
+        }
+    }
 }
 
 /// The one connection there is.
@@ -132,6 +183,9 @@ struct Current {
     connection: Connection,
     /// Its next chunk is not requested yet.
     must_grant: bool,
+    /// The agent has connected to the destination for it, or will with what was sent. Until then output is that of the
+    /// connection before.
+    is_dialed: bool,
     /// The end of the local input is reported to the agent when the remote has been quiet for a while, since it closes the
     /// whole connection to the destination on that.
     answers: LastAnswers,
@@ -141,11 +195,6 @@ impl Current {
     fn deliver(&mut self, bytes: &[u8]) {
         self.answers.handle_output(Instant::now(), bytes);
         self.connection.write(bytes);
-    }
-
-    /// Returns whether somebody who waits in the listener may have its place.
-    fn is_half_closed(&self) -> bool {
-        self.answers.has_input_ended()
     }
 }
 

@@ -55,3 +55,38 @@ fn an_answer_after_half_close_arrives_although_the_link_was_down() {
     let world = world(destination, &clients, &events);
     assert_rules("an_answer_after_half_close_arrives_although_the_link_was_down", &world);
 }
+
+/// World 3698: with an agent that carries one connection at a time, the flag that ends a connection came after the next
+/// client's data. The agent, which acknowledges early messages, refused that data for a moment after the flag, and never
+/// looked at it again.
+#[test]
+fn a_client_after_another_is_served_although_the_flag_between_them_was_late() {
+    let clients = [client(0, 387, Ending::Complete), client(60_000, 1, Ending::Complete)];
+    let world = world(
+        Destination::Echo { late_ms: 3 },
+        &[Client { piece: 6, pause_ms: 1000, ..clients[0] }, clients[1]],
+        &[],
+    );
+    let (loss, reorder) = (0.013_637_544_083_660_523, 0.082_562_049_888_197_1);
+    assert_rules(
+        "a_client_after_another_is_served_although_the_flag_between_them_was_late",
+        &World {
+            seed: 3698,
+            agent: Generation::V3_0,
+            link: LinkQuality { loss, reorder, ..LinkQuality::default() },
+            ..world
+        },
+    );
+}
+
+/// With an agent that carries one connection at a time: bytes under way to a client that has left are not the next one's.
+#[test]
+fn a_client_reads_nothing_that_was_meant_for_the_one_before_it() {
+    let clients = [client(2000, 100, Ending::Reset { after_ms: 100 }), client(2110, 100, Ending::Complete)];
+    let world = world(Destination::Answer { think_ms: 0, bytes: 500_000, closes: false }, &clients, &[]);
+    let link = LinkQuality { delay_ms: 75, ..LinkQuality::default() };
+    assert_rules(
+        "a_client_reads_nothing_that_was_meant_for_the_one_before_it",
+        &World { agent: Generation::V3_0, link, ..world },
+    );
+}
