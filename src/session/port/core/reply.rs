@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | with a stream | succeeded | the destination is known to be there, something comes from it, or no refusal has come in time |
 //! | | host unreachable | the agent reports a refusal before the stream ends, or the session ends |
-//! | without | by the last failure ([`for_start_error`]) | no session can be started, or none is ready in time |
-//! | | general failure | all sessions that proxies may have are in use, or too many clients wait |
+//! | without | by the failure ([`for_start_error`]) | no session can be started, now or soon after a failure |
+//! | | timed out | no session was ready, or free for its destination, in time |
+//! | | general failure | too many clients wait, or the run ends |
 //!
 //! The agent reports refusals only: nothing tells that a destination is there which waits for the client to speak.
 
@@ -135,8 +136,8 @@ impl Refusal {
         self.until.filter(|until| now < *until).map(|_| self.reply)
     }
 
-    /// Returns the reply to a client that has waited.
-    pub(super) fn after_waiting(&self) -> Reply {
+    /// Returns the reply to the clients that wait when a start fails for good.
+    pub(super) fn by_failure(&self) -> Reply {
         self.reply
     }
 }
@@ -195,7 +196,7 @@ mod tests {
         assert_eq!(refusal.at_once(now + DIAL), None);
         refusal.handle_start_failed(Some(&StartError::Aws(AwsError::new("call", ErrorKind::Denied, "no"))));
         assert_eq!(
-            (refusal.at_once(now), refusal.after_waiting()),
+            (refusal.at_once(now), refusal.by_failure()),
             (Some(Reply::NotAllowed), Reply::NotAllowed)
         );
     }

@@ -17,6 +17,7 @@ pub(super) fn reply(reply: Reply) -> Vec<u8> {
         Reply::Succeeded => return b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec(),
         Reply::HostUnreachable => ("502 Bad Gateway", "The target cannot connect to this destination."),
         Reply::NetworkUnreachable => ("504 Gateway Timeout", "AWS is unreachable, or limits the requests."),
+        Reply::TimedOut => ("504 Gateway Timeout", "No session became ready in time."),
         Reply::NotAllowed => ("503 Service Unavailable", "The credentials do not allow the session."),
         Reply::GeneralFailure | Reply::CommandNotSupported | Reply::AddressNotSupported => {
             ("503 Service Unavailable", "No session is available for this destination.")
@@ -178,6 +179,7 @@ mod tests {
             (Reply::GeneralFailure, "503"),
             (Reply::NotAllowed, "503"),
             (Reply::NetworkUnreachable, "504"),
+            (Reply::TimedOut, "504"),
         ] {
             let (line, fields, body) = parts(&reply(code));
             assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{line}");

@@ -72,6 +72,8 @@ pub(crate) enum Reply {
     NotAllowed = 2,
     NetworkUnreachable = 3,
     HostUnreachable = 4,
+    /// "TTL expired": the code that proxies such as Tor send for a timeout.
+    TimedOut = 6,
     CommandNotSupported = 7,
     AddressNotSupported = 8,
 }

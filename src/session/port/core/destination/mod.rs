@@ -247,13 +247,9 @@ impl Destination {
         }
         self.limit_wanted();
         let had_no_place = self.policy.is_proxied && self.sessions.is_empty() && !self.retry.has_failed;
-        let (text, reply) = if had_no_place {
-            (sentences::TOO_MANY_DESTINATIONS, NO_PLACE)
-        } else {
-            (sentences::WAITED_IN_VAIN, self.refusal.after_waiting())
-        };
+        let text = if had_no_place { sentences::TOO_MANY_DESTINATIONS } else { sentences::WAITED_IN_VAIN };
         self.report_message(text.to_owned(), tables);
-        over.into_iter().for_each(|(number, _)| self.refuse(number, reply, tables));
+        over.into_iter().for_each(|(number, _)| self.refuse(number, Reply::TimedOut, tables));
     }
 
     /// Returns the present need for a session, if any.

@@ -100,7 +100,7 @@ impl Destination {
         let is_permanent = error.is_some_and(|error| !error.is_transient());
         if is_permanent {
             self.refusal.refuse_until(self.retry.pause);
-            let reply = self.refusal.after_waiting();
+            let reply = self.refusal.by_failure();
             for number in std::mem::take(&mut self.waiting).into_keys() {
                 self.refuse(number, reply, tables);
             }
