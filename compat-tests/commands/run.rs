@@ -113,6 +113,34 @@ fn windows_is_refused_by_name() {
     assert_eq!(sim.requests().start, 0);
 }
 
+/// An id is looked up when PowerShell has answered, not before each session.
+#[test]
+fn windows_is_named_for_an_id_too() {
+    let windows = || vec![format!("{TARGET},platform=Windows").parse().expect("an instance")];
+    let agent = || AgentOptions { is_windows: true, ..AgentOptions::default() };
+    let line = "\nsession-manager-plugin: run: the target is Windows, where there is no POSIX shell; use \
+                session-manager-plugin shell, or aws ssm send-command\n";
+    let sim = start(Config { instances: windows(), agent: agent(), ..Config::default() });
+    let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "hostname"]));
+    assert_eq!(finished.status.code(), Some(255), "{}", finished.errors());
+    assert!(finished.errors().ends_with(line), "{}", finished.errors());
+    assert_all_ended(&sim);
+
+    // In a shell, PowerShell would wait for more input.
+    let missing_documents = vec!["AWS-StartNonInteractiveCommand".to_owned()];
+    let sim = start(Config { instances: windows(), agent: agent(), missing_documents, ..Config::default() });
+    let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "hostname"]));
+    assert_eq!(format!("\n{}", finished.errors()), line);
+    assert!(sim.sessions().is_empty(), "no shell is opened");
+
+    // Without the permission to look it up, the status is the command's.
+    let denied = vec!["ssm:DescribeInstanceInformation".to_owned()];
+    let sim = start(Config { instances: windows(), agent: agent(), denied, ..Config::default() });
+    let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "hostname"]));
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.errors());
+    assert!(finished.errors().ends_with("CommandNotFoundException\r\n"), "{}", finished.errors());
+}
+
 #[test]
 fn an_interrupt_reaches_the_command() {
     let sim = sim();

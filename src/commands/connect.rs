@@ -26,8 +26,8 @@ pub(super) struct Connection<'a> {
     access: Access,
     /// As StartSession takes it.
     pub target: String,
-    /// True if it is known to be Windows: if it was looked up.
-    pub is_windows: bool,
+    /// True for Windows; `None` if it was not looked up.
+    pub is_windows: Option<bool>,
 }
 
 impl<'a> Connection<'a> {
@@ -54,7 +54,7 @@ impl<'a> Connection<'a> {
             target: known.map(str::to_owned),
             ..AwsContext::default()
         };
-        let mut found = Found { id: known.unwrap_or_default().to_owned(), is_windows: false };
+        let mut found = Found { id: known.unwrap_or_default().to_owned(), is_windows: None };
         let access = Access::new(settings, context, bundle, &url, async |aws: aws::Client| {
             if known.is_some() {
                 return Ok(aws);
@@ -84,6 +84,18 @@ impl<'a> Connection<'a> {
             request["Reason"] = reason.as_str().into();
         }
         request
+    }
+
+    /// Looks up whether the target is Windows. False if that cannot be found out.
+    pub(super) async fn look_up_windows(&self) -> bool {
+        match self.is_windows {
+            Some(is_windows) => is_windows,
+            None if self.target.starts_with("ecs:") => false,
+            None => {
+                let found = self.access.aws.instances(Some(("InstanceIds", &self.target))).await;
+                found.is_ok_and(|found| found.first().is_some_and(|instance| instance.is_windows))
+            }
+        }
     }
 
     /// Starts a session and runs it to its end.
@@ -198,7 +210,7 @@ impl<'a> Connection<'a> {
 }
 
 /// Checks that a profile exists. Files that cannot be read are reported by the first call.
-async fn check_profile(name: &str) -> Result<(), Failure> {
+pub(super) async fn check_profile(name: &str) -> Result<(), Failure> {
     let Ok(files) = aws::profiles(Some(name)).await else { return Ok(()) };
     if name == DEFAULT_PROFILE || files.get_profile(name).is_some() {
         return Ok(());

@@ -31,9 +31,8 @@ use crate::settings::{Settings, When};
 pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failure> {
     let words = words(options)?;
     let connection = Connection::to(&options.target, &options.common, settings).await?;
-    if connection.is_windows {
-        return Err(Failure::new("the target is Windows, where there is no POSIX shell")
-            .with_advice("use session-manager-plugin shell, or aws ssm send-command"));
+    if connection.is_windows == Some(true) {
+        return Err(windows());
     }
     if settings.status != When::Never && has_input() {
         report(settings, "run: stdin is ignored; it is not passed to the command");
@@ -44,6 +43,10 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
     let outcome = match connection.try_run(request, Script::untyped(&mark)).await? {
         Ok(outcome) => outcome,
         Err(error) if error.kind == ErrorKind::UnknownDocument => {
+            // Its shell would take the line for input, and wait for more.
+            if connection.look_up_windows().await {
+                return Err(windows());
+            }
             let line = typed_line(&mark, &words)?;
             if settings.status != When::Never {
                 report(settings, &format!("run: {error}; using a shell, which does not separate stderr"));
@@ -53,7 +56,16 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
         }
         Err(error) => return Err(refused(&error)),
     };
+    // An id is not looked up before the session, which would cost each run a call and a permission.
+    if outcome.has_powershell_error && outcome.exit_code != Some(0) && connection.look_up_windows().await {
+        return Err(windows());
+    }
     Ok(status(&outcome))
+}
+
+fn windows() -> Failure {
+    Failure::new("the target is Windows, where there is no POSIX shell")
+        .with_advice("use session-manager-plugin shell, or aws ssm send-command")
 }
 
 fn words(options: &Run) -> Result<Vec<&str>, Failure> {
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn statuses() {
-        let outcome = |exit_code, signal| Outcome { is_well: true, exit_code, signal, is_reader_gone: false };
+        let outcome = |exit_code, signal| Outcome { is_well: true, exit_code, signal, ..Outcome::default() };
         for (code, signal, expected) in [
             (Some(0), None, 0),
             (Some(3), None, 3),

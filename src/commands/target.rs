@@ -37,7 +37,8 @@ impl<'a> Target<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub id: String,
-    pub is_windows: bool,
+    /// True for Windows; `None` for an id, which is not looked up.
+    pub is_windows: Option<bool>,
 }
 
 /// The target as StartSession takes it, if no call is needed for that.
@@ -57,7 +58,7 @@ pub(super) fn known(text: &str) -> Result<Option<&str>, Failure> {
 /// When there is not exactly one: with the list of those that match, or of all there are.
 pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<Found, Failure> {
     let (key, value) = match Target::parse(text)? {
-        Target::Id(id) => return Ok(Found { id: id.to_owned(), is_windows: false }),
+        Target::Id(id) => return Ok(Found { id: id.to_owned(), is_windows: None }),
         Target::Tag(key, value) => (key, value),
         Target::Name(name) => ("Name", name),
     };
@@ -113,7 +114,7 @@ fn only(text: &str, found: Vec<ManagedInstance>) -> Result<Found, Failure> {
     match found.as_slice() {
         [instance] => {
             tracing::info!("{text} is {}", instance.id);
-            Ok(Found { id: instance.id.clone(), is_windows: instance.is_windows })
+            Ok(Found { id: instance.id.clone(), is_windows: Some(instance.is_windows) })
         }
         _ => {
             let failure = Failure::new(format!("{text:?} matches {} instances", found.len()));

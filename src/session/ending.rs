@@ -89,6 +89,8 @@ pub(crate) struct Outcome {
     pub signal: Option<Signal>,
     /// Nothing reads our stdout any more.
     pub is_reader_gone: bool,
+    /// A script's output has an error of PowerShell.
+    pub has_powershell_error: bool,
 }
 
 impl Outcome {

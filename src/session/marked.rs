@@ -14,25 +14,53 @@ use bytes::Bytes;
 pub(crate) struct Script {
     /// Typed into the shell as soon as it is there; `None` for a command that the document starts.
     pub(super) line: Option<Bytes>,
-    pub(super) output: MarkedOutput,
+    output: MarkedOutput,
+    powershell: Search,
 }
 
 impl Script {
     /// A command that a shell runs, whose output is between two marks.
     pub(crate) fn typed(line: String, mark: &str) -> Script {
         let output = MarkedOutput::new(Some(format!("{mark}<")), format!("{mark}>"));
-        Script { line: Some(line.into()), output }
+        Script { line: Some(line.into()), output, powershell: Search::new(POWERSHELL_ERROR) }
     }
 
     /// A command that may print its status behind its output.
     pub(crate) fn untyped(mark: &str) -> Script {
-        Script { line: None, output: MarkedOutput::new(None, format!("{mark}>")) }
+        let output = MarkedOutput::new(None, format!("{mark}>"));
+        Script { line: None, output, powershell: Search::new(POWERSHELL_ERROR) }
+    }
+
+    /// Takes a piece of stdout. Returns the bytes of the command that are complete.
+    pub(super) fn handle_output(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.powershell.handle(bytes);
+        self.output.handle(bytes)
+    }
+
+    /// Takes a piece of stderr.
+    pub(super) fn handle_error(&mut self, bytes: &[u8]) {
+        self.powershell.handle(bytes);
+    }
+
+    /// Returns the bytes that were held back, at the end of the output.
+    pub(super) fn finish(&mut self) -> Vec<u8> {
+        self.output.finish()
+    }
+
+    /// Returns the command's status, once it has come.
+    pub(super) fn status(&self) -> Option<u8> {
+        self.output.status()
+    }
+
+    /// Returns whether PowerShell has printed an error, instead of a POSIX shell.
+    pub(super) fn has_powershell_error(&self) -> bool {
+        self.powershell.is_found
     }
 }
 
 /// Output with marks in it.
 #[derive(Debug)]
-pub(super) struct MarkedOutput {
+struct MarkedOutput {
     /// The first mark, until it has come.
     begin: Option<Vec<u8>>,
     end: Vec<u8>,
@@ -58,7 +86,7 @@ impl MarkedOutput {
     }
 
     /// Returns the bytes of the command that are complete.
-    pub(super) fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
         if matches!(self.stage, Stage::Over(_)) {
             return Vec::new();
         }
@@ -94,18 +122,43 @@ impl MarkedOutput {
     }
 
     /// Returns the bytes that were held back, at the end of the output.
-    pub(super) fn finish(&mut self) -> Vec<u8> {
+    fn finish(&mut self) -> Vec<u8> {
         let is_output = self.begin.is_none() && self.stage == Stage::Output;
         let held = std::mem::take(&mut self.held);
         if is_output { held } else { Vec::new() }
     }
 
     /// Returns the command's status, once it has come.
-    pub(super) fn status(&self) -> Option<u8> {
+    fn status(&self) -> Option<u8> {
         match self.stage {
             Stage::Over(status) => Some(status),
             _ => None,
         }
+    }
+}
+
+/// A search for a text in a stream, across its pieces.
+#[derive(Debug)]
+struct Search {
+    text: &'static [u8],
+    /// The end of the stream so far, in which the text may begin.
+    tail: Vec<u8>,
+    is_found: bool,
+}
+
+impl Search {
+    fn new(text: &'static str) -> Search {
+        Search { text: text.as_bytes(), tail: Vec::new(), is_found: false }
+    }
+
+    fn handle(&mut self, bytes: &[u8]) {
+        if self.is_found {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        self.is_found = find(&self.tail, self.text).is_some();
+        let kept = self.tail.len().min(self.text.len() - 1);
+        self.tail.drain(..self.tail.len() - kept);
     }
 }
 
@@ -118,6 +171,9 @@ fn beginning(text: &[u8], mark: &[u8]) -> usize {
     let longest = text.len().min(mark.len() - 1);
     (1..=longest).rev().find(|length| text.ends_with(&mark[..*length])).unwrap_or_default()
 }
+
+/// The line of an error record that Windows PowerShell does not translate.
+const POWERSHELL_ERROR: &str = "FullyQualifiedErrorId";
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +214,23 @@ mod tests {
             assert_eq!(play(behind(), b"x M>4", piece), (b"x ".to_vec(), None), "cut in the status");
         }
         assert_eq!(play(behind(), b"M>300;", 9).1, Some(255), "not a status");
+    }
+
+    #[test]
+    fn an_error_of_powershell_is_found_across_pieces() {
+        let error = b"sh : The term 'sh' is not recognized ...\r\n + FullyQualifiedErrorId : CommandNotFoundException";
+        for piece in [1, 7, 500] {
+            let mut script = Script::untyped("M");
+            error.chunks(piece).for_each(|part| script.handle_error(part));
+            assert!(script.has_powershell_error());
+            let mut script = Script::untyped("M");
+            let printed: Vec<u8> = error.chunks(piece).flat_map(|part| script.handle_output(part)).collect();
+            assert!(script.has_powershell_error() && error.starts_with(&printed));
+        }
+        let mut script = Script::untyped("M");
+        script.handle_error(b"Fully");
+        script.handle_error(b" QualifiedErrorId");
+        assert!(!script.has_powershell_error());
     }
 
     proptest! {

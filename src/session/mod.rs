@@ -44,7 +44,7 @@ pub(crate) use self::port::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, Ports, StartFailure,
 };
 use self::progress::{LOOK, StartProgress, Wait};
-use self::state::Session;
+use self::state::{CommandEnd, Session};
 use self::watch::Watch;
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
@@ -98,12 +98,13 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let (id, aws) = (session.live.id.clone(), Arc::clone(&session.live.aws));
             let has_credentials = session.live.has_credentials;
             let run = async {
-                let (end, exit_code, closing) = drive(session, may_be_port).await;
+                let (end, command, closing) = drive(session, may_be_port).await;
                 tracing::info!(id = %closing.id, end = end.status().log_line(), "session ends");
-                let exit_code = exit_code.or(end.implied_exit_code());
+                let exit_code = command.exit_code.or(end.implied_exit_code());
                 let is_reader_gone = matches!(end, End::ReaderGone);
                 let (is_well, signal) = closing.finish(end).await;
-                Outcome { is_well, exit_code, signal, is_reader_gone }
+                let has_powershell_error = command.has_powershell_error;
+                Outcome { is_well, exit_code, signal, is_reader_gone, has_powershell_error }
             };
             match panics::catch_last(run).await {
                 Ok(outcome) => outcome,
@@ -149,7 +150,7 @@ fn log_start(start: &StartSession) {
 }
 
 /// Runs the loop of the session's kind.
-async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Shutdown) {
+async fn drive(mut session: Session, may_be_port: bool) -> (End, CommandEnd, Shutdown) {
     let kind = match wait_until_ready(&mut session).await {
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,
@@ -180,20 +181,20 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, Option<i32>, Sh
         }
         Ok(SessionKind::Port(port)) if port.is_forwarding() => {
             let (end, closing) = port::run(session, &port).await;
-            return (end, None, closing);
+            return (end, CommandEnd::default(), closing);
         }
         Ok(SessionKind::Port(_)) => {
             tell_ready(&mut session, Kind::Ssh);
             let end = stdio::run(&mut session).await.unwrap_or_else(End::from);
             let closing = session.into_shutdown(&end);
-            return (end, None, closing);
+            return (end, CommandEnd::default(), closing);
         }
         Err(end) => Ok(end),
     };
     let end = end.unwrap_or_else(End::from);
-    let exit_code = session.exit_code.or(session.finish_script());
+    let command = session.finish_command();
     let closing = session.into_shutdown(&end);
-    (end, exit_code, closing)
+    (end, command, closing)
 }
 
 fn tell_ready(session: &mut Session, kind: Kind) {

@@ -73,10 +73,15 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
         tokio::select! {
             event = link.next(console.has_room()) => match event {
                 LinkEvent::Channel(Event::Output(bytes)) => match script {
-                    Some(script) => console.write(&script.output.handle(&bytes)),
+                    Some(script) => console.write(&script.handle_output(&bytes)),
                     None => console.write(&bytes),
                 },
-                LinkEvent::Channel(Event::Stderr(bytes)) => console.write_error(&bytes),
+                LinkEvent::Channel(Event::Stderr(bytes)) => {
+                    if let Some(script) = script {
+                        script.handle_error(&bytes);
+                    }
+                    console.write_error(&bytes);
+                }
                 // `outage` shows it, each second.
                 LinkEvent::Connecting { .. } => {}
                 other => if let Some(end) = session.handle(other) { break end },

@@ -31,6 +31,15 @@ pub(super) struct Session {
     pub script: Option<Script>,
 }
 
+/// End of the remote command.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CommandEnd {
+    /// Its status, if the agent or its output has named it.
+    pub exit_code: Option<i32>,
+    /// PowerShell has printed an error in a [`Script`].
+    pub has_powershell_error: bool,
+}
+
 impl Session {
     /// Handles an event that the kind of session does not handle itself.
     pub(super) fn handle(&mut self, event: LinkEvent) -> Option<End> {
@@ -49,11 +58,15 @@ impl Session {
         }
     }
 
-    /// Prints what a script has held back of its output. Returns the script's status.
-    pub(super) fn finish_script(&mut self) -> Option<i32> {
-        let script = self.script.as_mut()?;
-        self.console.write(&script.output.finish());
-        script.output.status().map(i32::from)
+    /// Prints what a script has held back of its output. Returns the end of the remote command.
+    pub(super) fn finish_command(&mut self) -> CommandEnd {
+        let mut end = CommandEnd { exit_code: self.exit_code, has_powershell_error: false };
+        if let Some(script) = &mut self.script {
+            self.console.write(&script.finish());
+            end.exit_code = end.exit_code.or(script.status().map(i32::from));
+            end.has_powershell_error = script.has_powershell_error();
+        }
+        end
     }
 
     /// Prints the state of the session on stderr, as SIGUSR1 and `~#` ask for.

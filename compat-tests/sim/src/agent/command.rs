@@ -57,6 +57,14 @@ impl Input {
                 return Ok(Input { pid: 0, exited });
             }
         };
+        if options.is_windows {
+            tasks.spawn(async move {
+                let _ = streams.stderr.bytes(POWERSHELL_ERROR.as_bytes()).await;
+                let _ = streams.exit_code.bytes(b"EXIT_CODE: 1").await;
+                String::new()
+            });
+            return Ok(Input { pid: 0, exited });
+        }
         let (program, arguments) = words.split_first().ok_or("missing command")?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(process::environment());
@@ -189,6 +197,11 @@ fn collect(command: &mut Command) -> io::Result<File> {
     command.stdout(file.try_clone()?).stderr(file.try_clone()?);
     Ok(file)
 }
+
+/// Error record of Windows PowerShell 5.1.
+const POWERSHELL_ERROR: &str = "sh : The term 'sh' is not recognized as the name of a cmdlet, function, script file, or \
+    operable program.\r\nAt line:1 char:1\r\n    + CategoryInfo          : ObjectNotFound: (sh:String) [], \
+    CommandNotFoundException\r\n    + FullyQualifiedErrorId : CommandNotFoundException\r\n";
 
 /// Go's words for a program that cannot be started.
 fn not_started(program: &str, error: &io::Error) -> String {

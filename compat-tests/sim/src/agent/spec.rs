@@ -73,6 +73,8 @@ pub struct AgentOptions {
     pub deaf_after_handshake: Duration,
     /// The network of port sessions' destinations.
     pub destinations: Destinations,
+    /// Commands without a terminal are started by Windows PowerShell, which reports that there is no `sh`.
+    pub is_windows: bool,
     /// The rule that is not kept.
     pub broken: Option<Broken>,
 }
@@ -90,6 +92,7 @@ impl Default for AgentOptions {
             shell_delay: Duration::ZERO,
             deaf_after_handshake: Duration::ZERO,
             destinations: Destinations::default(),
+            is_windows: false,
             broken: None,
         }
     }
