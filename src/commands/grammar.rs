@@ -476,7 +476,7 @@ pub(super) fn common_args() -> [Arg; 8] {
             .require_equals(true)
             .default_missing_value("300")
             .value_parser(value_parser!(u64).range(1..=86_400))
-            .help("Wait up to SECONDS until the target is connected [default: 300]"),
+            .help("Wait up to SECONDS until the target is connected [default: 300 s]"),
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
