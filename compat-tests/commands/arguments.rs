@@ -5,6 +5,42 @@ use crate::harness::process::run;
 use crate::harness::sim::sim;
 use crate::harness::{TARGET, World};
 
+/// Sections of the settings file are matched with the profile and the region that a command uses, from wherever they come.
+#[test]
+fn sections_match_the_profile_and_the_region_in_effect() {
+    let mut world = World::new();
+    let (settings, aws) = (world.home().join(".config/session-manager-plugin"), world.home().join(".aws"));
+    std::fs::create_dir_all(&settings).expect("folder");
+    std::fs::create_dir(&aws).expect("folder");
+    let file = "[[match]]\nregion = 'eu-*'\nstatus = 'json'\n[[match]]\nprofile = 'prod-*'\nstatus = 'json'\n\
+                [tunnels.eu]\ntarget = 'i-1'\nregion = 'eu-west-1'\nforwards = ['x']\n\
+                [tunnels.us]\ntarget = 'i-1'\nregion = 'us-east-1'\nforwards = ['x']\n\
+                [tunnels.prod]\ntarget = 'i-1'\nprofile = 'prod-us'\nforwards = ['x']\n";
+    std::fs::write(settings.join("config.toml"), file).expect("settings");
+    let profiles = "[profile work]\nregion = eu-north-1\n[profile prod-us]\nregion = us-west-2\n";
+    std::fs::write(aws.join("config"), profiles).expect("profiles");
+    // A mistake that is found before any call, reported in the form that the settings ask for.
+    let is_json = |world: &World, words: &[&str]| {
+        let finished = run(world.plugin().arg("forward").args(words));
+        assert_eq!(finished.status.code(), Some(2), "{}", finished.errors());
+        finished.errors().starts_with('{')
+    };
+    world.set("AWS_REGION", "");
+    world.set("AWS_DEFAULT_REGION", "");
+    assert!(!is_json(&world, &["i-1", "x"]), "no region");
+    assert!(is_json(&world, &["i-1", "x", "--region", "eu-west-1"]));
+    assert!(is_json(&world, &["i-1", "x", "--profile", "work"]), "the profile's region");
+    assert!(!is_json(&world, &["i-1", "x", "--profile", "work", "--region", "us-east-1"]));
+    assert!(is_json(&world, &["eu"]), "the tunnel's region");
+    assert!(is_json(&world, &["prod"]), "the tunnel's profile");
+    for variable in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        world.set(variable, "eu-central-1");
+        assert!(is_json(&world, &["i-1", "x"]), "{variable}");
+        assert!(!is_json(&world, &["us"]), "{variable}");
+        world.set(variable, "");
+    }
+}
+
 /// Each is one line that shows the intended form, with status 2, and no session is started.
 #[test]
 fn each_mistake_is_one_line_and_starts_no_session() {

@@ -174,11 +174,20 @@ fn the_printed_block_works_unedited() {
     let keys = config.split_once("Host *\n").expect("the test's keys").1;
     std::fs::write(&setup.config, format!("{text}Host *\n{keys}")).expect("config");
     run(setup.client("ssh").args([TARGET, "true"])).assert_ok();
-    let words = ["ssh-config", "prod-*", "--profile", "a b", "--push-key"];
+    let words = ["ssh-config", "prod-*", "--profile", "a%b", "--push-key"];
+    let unknown = run(&mut plugin(&setup.world, &words));
+    assert_eq!((unknown.status.code(), unknown.text().as_str()), (Some(255), ""));
+    assert_eq!(
+        unknown.errors(),
+        "session-manager-plugin: ssh-config: profile \"a%b\" does not exist; no profiles are configured; run aws configure\n"
+    );
+    let folder = setup.world.home().join(".aws");
+    std::fs::create_dir(&folder).expect("~/.aws");
+    std::fs::write(folder.join("config"), "[profile a%b]\nregion = eu-west-1\n").expect("profiles");
     let text = run(&mut plugin(&setup.world, &words)).text();
     let socket = setup.world.home().join(".ssh/session-manager-plugin-%r@%h").display().to_string();
     let line = format!(
-        "    ProxyCommand session-manager-plugin ssh --profile 'a b' --push-key --user %r --identity-agent {socket} %h %p\n    \
+        "    ProxyCommand session-manager-plugin ssh --profile a%%b --push-key --user %r --identity-agent {socket} %h %p\n    \
          IdentityAgent \"{socket}\"\n    IdentitiesOnly no\n"
     );
     assert!(text.contains("Host prod-*\n") && text.ends_with(&line), "{text}");

@@ -513,6 +513,11 @@ fn sections_of_the_settings_file_for_the_profile_of_the_environment() {
         assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", "config.toml: SSM_PLUGIN_QUIET");
         world.set(variable, "");
     }
+    let section = "[[match]]\nregion = 'eu-*'\nquiet = true\n";
+    std::fs::write(directory.join("config.toml"), section).expect("write the settings file");
+    assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", "all settings have their defaults");
+    world.set("AWS_REGION", "eu-west-1");
+    assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", "config.toml: SSM_PLUGIN_QUIET");
 }
 
 #[test]

@@ -123,10 +123,7 @@ pub(super) fn has_endpoint_for_ssm() -> bool {
 
 /// The caller's, or that of the environment or the profile. Not the metadata service's: the caller knew one.
 async fn region(context: &AwsContext) -> Option<Region> {
-    let environment =
-        ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| std::env::var(name).ok());
-    let known = Some(context.region.clone()).filter(|region| !region.is_empty()).or(environment);
-    match known.filter(|region| !region.is_empty()) {
+    match named_region(Some(context.region.clone())) {
         Some(region) => Some(Region::new(region)),
         None => {
             // Looked at already by who loads.
@@ -157,6 +154,21 @@ pub fn profile_names(files: &ProfileSet) -> Vec<&str> {
 pub fn profile_name(named: Option<String>) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     named.or_else(|| variable("AWS_PROFILE")).or_else(|| variable("AWS_DEFAULT_PROFILE"))
+}
+
+/// Returns the region of the calls that this process makes: the one that is `named` on the command line, or else by the
+/// environment or the profile.
+pub async fn region_in_effect(named: Option<String>, profile: Option<&str>) -> Option<String> {
+    if let Some(region) = named_region(named) {
+        return Some(region);
+    }
+    profiles(profile).await.ok()?.get("region").filter(|region| !region.is_empty()).map(str::to_owned)
+}
+
+fn named_region(named: Option<String>) -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let named = named.filter(|region| !region.is_empty());
+    named.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"))
 }
 
 /// As [`profiles`], of files that were checked.

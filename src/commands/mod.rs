@@ -30,6 +30,7 @@ mod push_key;
 mod quote;
 mod report;
 mod run;
+mod runtime;
 mod shell;
 mod ssh;
 #[cfg(unix)]
@@ -42,13 +43,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use tokio::runtime::Builder;
-
 use self::failure::{Failure, USAGE};
 use self::grammar::{Common, Request};
+use self::runtime::{Runtime, runtime, subject};
 pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, LoadedSettings, Settings, Subject, When};
-use crate::{aws, logging, output, process};
+use crate::{logging, output, process};
 
 /// Returns whether a first argument names one of these commands.
 pub(crate) fn is_command(word: &OsStr) -> bool {
@@ -84,9 +84,21 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let name = request.name();
-    let common = request.common();
-    let loaded = settings(common, request.target());
+    let (name, common) = (request.name(), request.common().clone());
+    let fail = |failure: Failure| failure.end(name, &settings(&common, &Subject::default()).settings);
+    process::raise_descriptor_limit();
+    match (with_tunnel(request), runtime()) {
+        (Ok(request), Ok(runtime)) => run_request(&request, runtime),
+        (Err(failure), _) => fail(failure),
+        (_, Err(error)) => fail(Failure::new(error.to_string())),
+    }
+}
+
+fn run_request(request: &Request, runtime: Runtime) -> ExitCode {
+    let (name, common) = (request.name(), request.common());
+    let target = request.target().map(str::to_owned);
+    let subject = subject(common.profile.clone(), common.region.clone(), target);
+    let loaded = settings(common, &runtime.block_on(subject));
     let settings = &loaded.settings;
     output::set_panic_form(settings);
     if !settings.core_dumps {
@@ -103,19 +115,20 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     for warning in loaded.warnings.iter().filter(|warning| !warning.is_minor) {
         failure::report(settings, &warning.to_string());
     }
-    process::raise_descriptor_limit();
-    let runtime =
-        process::check_descriptors().and_then(|()| Builder::new_current_thread().enable_all().build());
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::new(error.to_string()).end(name, settings),
-    };
-    let ended = runtime.block_on(dispatch(&request, &loaded));
+    let ended = runtime.block_on(dispatch(request, &loaded));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     match ended {
         Ok(status) => ExitCode::from(status),
         Err(failure) => failure.end(name, settings),
+    }
+}
+
+/// The request with the arguments of the tunnel that it names.
+fn with_tunnel(request: Request) -> Result<Request, Failure> {
+    match request {
+        Request::Forward(options) => forward::with_tunnel(options).map(Request::Forward),
+        request => Ok(request),
     }
 }
 
@@ -126,6 +139,10 @@ async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Fail
         Request::Shell(options) => shell::shell(options, settings).await,
         Request::Ssh(options) => ssh::run(options, settings).await,
         Request::SshConfig(options) => {
+            // A misspelt name would be found out by the first ssh only.
+            if let Some(profile) = &options.common.profile {
+                connect::check_profile(profile).await?;
+            }
             report::print(&ssh_config::block(options)?);
             Ok(0)
         }
@@ -135,14 +152,8 @@ async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Fail
 }
 
 /// The settings of the environment and the file, under the options of the command line.
-fn settings(common: &Common, target: Option<&str>) -> LoadedSettings {
-    let subject = Subject {
-        profile: aws::profile_name(common.profile.clone()),
-        region: common.region.clone(),
-        target: target.map(str::to_owned),
-        ..Subject::default()
-    };
-    let mut loaded = Settings::load(&subject);
+fn settings(common: &Common, subject: &Subject) -> LoadedSettings {
+    let mut loaded = Settings::load(subject);
     let settings = &mut loaded.settings;
     settings.status = match (common.json, common.quiet, common.verbose) {
         (true, _, _) => When::Json,

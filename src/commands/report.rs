@@ -3,29 +3,24 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use tokio::runtime::Builder;
-
 use super::failure::Failure;
+use super::runtime::{runtime, subject};
 use crate::doctor::{self, Check, Look, Options, Report};
+use crate::output;
 use crate::settings::{Settings, Subject};
-use crate::{aws, output, process};
 
 /// Makes all checks and prints the report. The status is 0 when no check has failed, and 1 when one has.
 pub(super) fn run(options: Options) -> ExitCode {
-    let subject = Subject {
-        profile: aws::profile_name(options.profile.clone()),
-        region: options.region.clone(),
-        target: options.target.clone(),
-        ..Subject::default()
-    };
-    let loaded = Settings::load(&subject);
-    output::set_panic_form(&loaded.settings);
-    let runtime =
-        process::check_descriptors().and_then(|()| Builder::new_current_thread().enable_all().build());
-    let runtime = match runtime {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::new(error.to_string()).end("doctor", &loaded.settings),
+        Err(error) => {
+            return Failure::new(error.to_string())
+                .end("doctor", &Settings::load(&Subject::default()).settings);
+        }
     };
+    let Options { profile, region, target, .. } = options.clone();
+    let loaded = Settings::load(&runtime.block_on(subject(profile, region, target)));
+    output::set_panic_form(&loaded.settings);
     let look = look();
     if !options.json {
         print(&Report::title());

@@ -15,7 +15,6 @@ use crate::settings::{Settings, Tunnel, When};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
 pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Failure> {
-    let options = &with_tunnel(options)?;
     let forwarding = forwarding(options)?;
     let connection = Connection::to(&options.target, &options.common, settings).await?;
     let mut settings = settings.clone();
@@ -48,9 +47,8 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
 }
 
 /// The options, with those of the tunnel of the settings file that the target names. The command line's come first.
-fn with_tunnel(options: &Forward) -> Result<Forward, Failure> {
+pub(super) fn with_tunnel(mut options: Forward) -> Result<Forward, Failure> {
     let tunnel = Tunnel::load(&options.target, |name| std::env::var_os(name)).map_err(Failure::usage)?;
-    let mut options = options.clone();
     let Some(tunnel) = tunnel else { return Ok(options) };
     if let Some(count) = tunnel.sessions.filter(|count| !(1..=MAX_SESSIONS).contains(count)) {
         return Err(Failure::usage(format!(
