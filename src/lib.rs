@@ -80,7 +80,7 @@
 //! *Printed.* Websocket → [`protocol::Channel::handle_frame`]: decoded without a copy, acknowledged, put in order
 //! (a duplicate is acknowledged again and dropped, an early one acknowledged and held), decrypted →
 //! [`protocol::Event::Output`] → the shell's loop → a bounded queue → stdout. While that queue is full no more frames
-//! is read, so the agent's sending stops; timers, pings and our own sending go on.
+//! is read, so the agent's sending stops; timers, pings and our own sending continue.
 //!
 //! *Forwarded.* A local connection has a task that owns its socket. Upwards the task hands over one chunk and waits to be
 //! asked for more → [`smux::Session::send`], a bounded queue per stream →

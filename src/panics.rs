@@ -1,4 +1,4 @@
-//! Panics: contained where the program can go on without what panicked, reported in one line where it cannot.
+//! Panics: contained where the program can continue without the code that panicked, reported in one line where it cannot.
 //!
 //! The AWS SDK's loaders panic on settings that they cannot read. A panic message may hold such a value, so only the
 //! place in the source is reported.
@@ -46,7 +46,7 @@ async fn catch<T>(future: impl Future<Output = T>, is_contained: bool) -> Result
     .await
 }
 
-/// Returns whether this thread is inside [`contain`], so that the program goes on after a panic.
+/// Returns whether this thread is inside [`contain`], so that the program continues after a panic.
 pub(crate) fn is_contained() -> bool {
     CONTAINED.get()
 }

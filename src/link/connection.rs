@@ -156,7 +156,7 @@ impl Connection {
 
     /// A message has arrived on the websocket.
     pub(super) fn handle_message(&mut self, now: Instant, message: Message) {
-        // The end of a silent websocket is not its recovery: the attempt under way goes on.
+        // The end of a silent websocket is not its recovery: the attempt under way continues.
         if !matches!(message, Message::Close(_)) {
             self.handle_sign_of_life(now);
         }

@@ -101,7 +101,7 @@ impl Link {
     }
 
     /// The next event. With `deliver` false, no frame is read and no channel event is returned, because the consumer of
-    /// the output is slow. Everything else goes on. Cancel-safe.
+    /// the output is slow. Everything else continues. Cancel-safe.
     pub async fn next(&mut self, deliver: bool) -> LinkEvent {
         poll_fn(|cx| self.poll(cx, deliver)).await
     }

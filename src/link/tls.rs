@@ -43,7 +43,7 @@ pub enum TrustError {
 
 /// A TLS configuration that trusts the certificates of `bundle`, a PEM file, and without one the system's store (or
 /// `SSL_CERT_FILE`, `SSL_CERT_DIR`). A bundle replaces the store, as in the AWS CLI: its user may have named it to trust
-/// nobody else. Reads files: a few milliseconds.
+/// no other CA. Reads files: a few milliseconds.
 ///
 /// # Errors
 /// When the bundle cannot be read or holds no certificate, and when there is no certificate at all. A system store

@@ -139,7 +139,7 @@ fn config() -> WebSocketConfig {
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Part of the opening time that is left when an attempt is given up.
 const ATTEMPT_RESERVE: Duration = Duration::from_millis(50);
-/// When there is no time left at all, whoever waits for the attempt gives it up first.
+/// When there is no time left at all, the caller gives the attempt up first.
 const MIN_ATTEMPT: Duration = Duration::from_millis(100);
 const READ_BUFFER: usize = 64 << 10;
 /// Written out when this much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.

@@ -2,6 +2,10 @@
 //!
 //! Written by a separate thread from a bounded queue: lines are lost rather than a session stopped, and their number is
 //! written. Each line names the session, since several plugins append to one file.
+//!
+//! The daily files and the queue are our own. tracing-appender creates files with the umask's mode, follows symbolic links,
+//! and bounds its queue in lines, not bytes. file-rotate accepts open options, but rotates by renaming, which several
+//! processes that append to one file would do against each other.
 
 mod form;
 mod queue;
@@ -102,8 +106,8 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     is_ours || *metadata.level() <= FOREIGN_LEVEL
 }
 
-/// The place of the log, whether or not the settings ask for one: its file, or the directory of the daily files.
-/// Makes and opens what a session would.
+/// Opens the log as a session would, whether or not the settings ask for one. Returns its file, or the directory of the
+/// daily files.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -188,7 +192,7 @@ impl Write for Daily {
         let day = today();
         if day != self.day {
             self.day = day;
-            // Without a new file the old one goes on.
+            // Without a new file the old one is used.
             if let Ok(file) = files::append_private(&self.dir.join(file_name(day))) {
                 self.file = file;
                 remove_old(&self.dir, day);

@@ -84,7 +84,7 @@ mod linux {
         // SAFETY: the kernel says that the arguments it put on the initial stack, mapped writable for the whole life
         // of the process, lie at `place`, which is as long as its copy of them; `argument` lies within. No reference
         // to that memory exists: the standard library reads it through raw pointers and copies. No other thread exists
-        // that could read it meanwhile. The terminating NUL is not touched, so that it stays a list of C strings.
+        // that could read it. The terminating NUL is not touched, so that it stays a list of C strings.
         unsafe {
             let pointer = std::ptr::with_exposed_provenance_mut::<u8>(start);
             std::ptr::write_bytes(pointer, b'x', argument.len());

@@ -15,7 +15,7 @@ pub(crate) fn take_var(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
     if is_single_threaded() {
         wipe(name);
-        // SAFETY: no other thread exists that could read the environment meanwhile.
+        // SAFETY: no other thread exists that could read the environment.
         unsafe { std::env::remove_var(name) };
     }
     Some(value)

@@ -132,7 +132,7 @@ pub(super) fn with_command_line<T>(change: impl FnOnce(&mut [u16]) -> T) -> Opti
     }
     // SAFETY: the system keeps the command line as a terminated string for the whole life of the process, in memory that
     // the process may write to (its parameters, which it gets at its start). Only the standard library and the C runtime
-    // read it, at the start of `main` or when asked for arguments, and copy it; no other thread does so meanwhile, since
+    // read it, at the start of `main` or when asked for arguments, and copy it; no other thread does so, since
     // this is called before any other exists. The terminator is not part of the slice.
     unsafe {
         let length = (0..MAX_COMMAND_LINE).take_while(|at| *start.add(*at) != 0).count();

@@ -1,7 +1,7 @@
 //! Outgoing acknowledgements: those still to be sent, and those that a lost socket may have dropped.
 //!
 //! An agent looks at its oldest unacknowledged message ten times a second and at no other. So a hundred
-//! acknowledgements lost with a socket hold it up for ten seconds, and nothing new moves meanwhile. We cannot know
+//! acknowledgements lost with a socket hold it up for ten seconds, and nothing new moves until then. We cannot know
 //! which were lost, but resending the latest costs nothing: agents ignore duplicates.
 //!
 //! A lone acknowledgement goes at once. Those that follow it within [`SHARED_FOR`] wait for each other, or for data that

@@ -139,7 +139,7 @@ pub enum CloseReason {
     /// Data was not acknowledged for too long.
     #[error("the agent has not taken any data for {0:?}")]
     GaveUp(Duration),
-    /// The encryption cannot go on.
+    /// The encryption cannot continue.
     #[error("encryption failed: {0}")]
     Encryption(String),
 }

@@ -29,7 +29,7 @@ pub(super) enum End {
     ReaderGone,
     /// A signal ended a port session, which has a separate message for that.
     Interrupted,
-    /// A signal, an escape or the death of our parent asked for it.
+    /// A signal, an escape or the death of our parent requested it.
     Terminated,
     /// It cannot be resumed: the service has ended it.
     TimedOut,
@@ -111,7 +111,7 @@ pub(super) enum LeftoverSession {
     Open(Box<LiveSession>),
     /// The service knows that it is over.
     Over(Box<LiveSession>),
-    /// It was asked for: when it comes, it must be ended.
+    /// It was requested: when it comes, it must be ended.
     Starting(Starting),
 }
 
@@ -192,7 +192,7 @@ pub(super) async fn end_all(ids: Vec<String>, terminate: impl AsyncFn(String) ->
 }
 
 /// Ends a session: through the agent if it understands that and takes it, else through the service. Only the agent's
-/// port sessions read the flag; others acknowledge it and go on.
+/// port sessions read the flag; others acknowledge it and continue.
 async fn terminate(session: &mut LiveSession) {
     let link = &mut session.link;
     let has_flag = session.reads_flags && link.is_open() && link.capabilities().terminate_flag;
@@ -213,7 +213,7 @@ async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
 /// Sends the flag when all before it is acknowledged, and waits for its acknowledgement. That wait is short, and no
 /// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it forever,
 /// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7). Unless the
-/// websocket has been silent before: then its path may be dead, and the service is asked on another one.
+/// websocket has been silent before: then its path may be dead, and the request to the service takes another one.
 async fn agent_has_taken_it(link: &mut Link) -> bool {
     let until = Instant::now() + FLAG_TIMEOUT;
     match acknowledged(link, until).await {
@@ -369,7 +369,7 @@ const MAX_LINKS: usize = 8;
 const MAX_ENDING: usize = 256;
 /// Time limit for ending all sessions.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// After that the service is asked instead of the agent, which may still be busy with what came before the flag.
+/// After that the request goes to the service instead of the agent, which may still be busy with what came before the flag.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// An acknowledgement takes one; the rest is for a variation as large as the round trip itself.
 const FLAG_ROUND_TRIPS: u32 = 4;
@@ -380,7 +380,7 @@ const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
 /// Time that output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
-/// For failures of our own, when a status is asked for: ssh's number.
+/// For failures of our own, when a status is requested: ssh's number.
 const OWN_FAILURE: u8 = 255;
 
 #[cfg(test)]

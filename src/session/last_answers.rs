@@ -1,11 +1,11 @@
-//! The wait for what the remote still says after an input has ended, sans-IO.
+//! The wait for the remote's output after an input has ended, sans-IO.
 //!
-//! The agent cannot be told that an input has ended without ending the output, too: a half-closed connection is closed
+//! The agent cannot be informed that an input has ended without ending the output, too: a half-closed connection is closed
 //! altogether. So its end is held back until the remote has been quiet for a while. How long differs:
 //!
 //! | input | quiet | reason |
 //! |---|---|---|
-//! | stdin, the remote speaks SSH | four round trips, at least [`MIN_QUIET`] | SSH has no half-close: who has ended the input reads nothing either, and sshd drops what it was about to say |
+//! | stdin, the remote speaks SSH | four round trips, at least [`MIN_QUIET`] | SSH has no half-close: a client that has ended its input does not read either, and sshd drops pending output |
 //! | stdin, any other remote | [`STDIN_QUIET`] | `printf … \| plugin`: the server may think before it answers |
 //! | a connection of an agent that carries one | [`BASIC_QUIET`] | the same; the next client takes the place at once |
 //!
@@ -45,7 +45,7 @@ impl LastAnswers {
         self.quiet_since = Some(now);
     }
 
-    /// The remote has said something.
+    /// The remote has sent something.
     pub(super) fn handle_output(&mut self, now: Instant, bytes: &[u8]) {
         let missing = SSH.len() - self.greeting.len();
         self.greeting.extend(bytes.iter().take(missing));
@@ -59,7 +59,7 @@ impl LastAnswers {
         }
     }
 
-    /// Returns whether the remote has said anything at all.
+    /// Returns whether the remote has sent anything at all.
     pub(super) fn has_begun(&self) -> bool {
         !self.greeting.is_empty()
     }

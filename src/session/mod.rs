@@ -1,7 +1,7 @@
 //! Sessions: one loop per kind of session, between its link and the standard streams.
 //!
-//! [`run`] opens the channel, waits until the agent says what kind of session it is, runs that kind's loop, and ends
-//! the session: the last words, what is still to be written, the exit status.
+//! [`run`] opens the channel, waits until the agent announces the kind of session, runs that kind's loop, and ends
+//! the session: the last messages, the pending output, the exit status.
 //!
 //! | kind | loop | standard streams |
 //! |---|---|---|
@@ -13,8 +13,7 @@
 //! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch ─▶ live
 //! ```
 //!
-//! Arrows mean "uses": each file uses some of those to its right. Only `shell` uses `escape`;
-//! it and [`run`] use `progress`. `marked` finds a command's status in the output.
+//! Each file uses some of those to its right. `shell` uses `escape`, too; it and [`run`] use `progress`. `marked` finds a command's status in the output.
 
 mod ending;
 pub(crate) mod escape;
@@ -131,7 +130,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
     }
 }
 
-/// Logs the session that was asked for. The request's parameters are the user's, and not logged.
+/// Logs the session that was requested. The request's parameters are the user's, and not logged.
 fn log_start(start: &StartSession) {
     let request = start.request.as_ref();
     let document = request.and_then(|request| request.get("DocumentName")?.as_str()).unwrap_or("default");

@@ -49,7 +49,7 @@ impl Access {
     }
 }
 
-/// Prepares a session; nothing is connected before its link is asked for events.
+/// Prepares a session; nothing is connected before its link is polled for events.
 ///
 /// # Errors
 /// What is wrong with the stream URL or the process, with the console to say it on.
@@ -108,7 +108,7 @@ pub(super) async fn open(
     })
 }
 
-/// Returns false for a request that starts a shell, whatever the agent says. Only the AWS CLI always passes on the
+/// Returns false for a request that starts a shell, whatever the agent announces. Only the AWS CLI always passes on the
 /// request that it made, and so does a command of ours, which has no `parent`; other tools are known to pass
 /// `{"Target":…}` for a port session, too (ecsta).
 pub(super) fn may_be_port(start: &StartSession, parent: Option<&Parent>) -> bool {

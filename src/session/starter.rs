@@ -1,4 +1,4 @@
-//! Start of additional sessions: StartSession with a request, up to a link that opens when it is asked for events.
+//! Start of additional sessions: StartSession with a request, up to a link that opens when it is polled for events.
 
 use std::pin::Pin;
 use std::sync::Arc;

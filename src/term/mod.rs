@@ -84,7 +84,7 @@ pub(crate) fn stdout_is_terminal() -> bool {
 
 /// Switches off what a remote program may have left on in the terminal when a session ends without it:
 /// bracketed paste, mouse reports, focus reports, application keys, a hidden cursor, colours. For stdout,
-/// if that is a terminal, after a shell that did not end by itself. (The alternate screen stays: leaving it
+/// if that is a terminal, after a shell that was cut off. (The alternate screen stays: leaving it
 /// would move the cursor where it was never entered.)
 pub(crate) const MODES_OFF: &[u8] =
     b"\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";

@@ -57,7 +57,7 @@ impl RawMode {
     }
 
     /// Enters raw mode again after [`Signal::Continue`](crate::process::Signal::Continue): the shell has set the
-    /// terminal as it likes meanwhile. Does nothing in the background.
+    /// terminal as it likes until then. Does nothing in the background.
     ///
     /// # Errors
     /// If the terminal does not take the mode.
@@ -80,7 +80,7 @@ impl Drop for RawMode {
 ///
 /// In the background only if it has not been set since: a shell that finds its job gone either sets the terminal for
 /// itself, and then it is the shell's, or takes it as it is, and then it must not stay raw. Bash does the latter when
-/// the job has ended by itself (`timeout --foreground … aws …`). Its line editor may be faster than we are: then we let it
+/// the job has ended (`timeout --foreground … aws …`). Its line editor may be faster than we are: then we let it
 /// finish its line first ([`settled`]).
 pub(super) fn restore() {
     if let Some(saved) = lock().take() {
@@ -213,7 +213,7 @@ pub(super) fn without<T>(signal: libc::c_int, change: impl FnOnce() -> T) -> T {
 fn restore_on_panic() {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        // The session goes on after a contained one.
+        // The session continues after a contained one.
         if !panics::is_contained() {
             restore();
         }

@@ -163,7 +163,7 @@ fn websockets_that_bring_nothing_are_not_opened_for_ever() {
     assert!(opened < 100, "{opened} attempts");
 }
 
-/// One that works for a moment each time: it goes on, at the backoff's pace.
+/// One that works for a moment each time: attempts continue at the pace of the backoff.
 #[test]
 fn a_flapping_connection_backs_off_and_never_gives_up() {
     let start = Instant::now();

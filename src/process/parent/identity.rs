@@ -22,7 +22,7 @@
 //! If the executable cannot be seen, as with another user's process, its first argument is used instead.
 //! Wrappers that `exec` the AWS CLI (shims of pyenv and asdf, `env`, `nice`, scripts that end with `exec aws`)
 //! have become one of these by the time we look, and wrappers that wait for it are its parents, not ours. A
-//! caller's own executable or Python script with exactly the name `aws` cannot be told from the AWS CLI, and
+//! caller's own executable or Python script with exactly the name `aws` cannot be distinguished from the AWS CLI, and
 //! counts.
 
 use std::borrow::Cow;

@@ -22,7 +22,7 @@ pub(super) fn command(id: Pid) -> Option<Command> {
     let arguments = line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     // That of another user's process cannot be read.
     let executable = std::fs::read_link(folder.join("exe")).ok().map(|path| {
-        // It may have been upgraded meanwhile.
+        // It may have been upgraded since.
         let bytes = path.as_os_str().as_bytes();
         PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
     });

@@ -40,7 +40,7 @@ mod system {
         let filter = EventFilter::Proc { pid: id, flags: ProcessEvents::EXIT };
         let change = Event::new(filter, EventFlags::ADD | EventFlags::ONESHOT, std::ptr::null_mut());
         let mut events: [Event; 0] = [];
-        // SAFETY: the change names a process, no descriptor that could be closed meanwhile.
+        // SAFETY: the change names a process, not a descriptor, which could be closed.
         unsafe { kevent(&queue, &[change], &mut events, None) }.ok()?;
         Some(queue)
     }

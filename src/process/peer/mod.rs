@@ -1,6 +1,6 @@
 //! The user at the other end of a loopback connection.
 //!
-//! Linux and macOS report the owner of each socket, Windows its process. A lookup that yields nothing refuses nobody: a
+//! Linux and macOS report the owner of each socket, Windows its process. A lookup without a result refuses no client: a
 //! client behind another namespace's forwarder (WSL's mirrored network), a system without the interface (gVisor), an owner
 //! that has no number in this user namespace. Of sockets that their process has closed, older kernels report no owner.
 

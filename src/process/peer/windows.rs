@@ -48,7 +48,7 @@ fn judge(process: u32) -> PeerOwner {
     };
     // SAFETY: takes no pointers.
     if opened.is_none() && unsafe { GetLastError() } == ERROR_INVALID_PARAMETER {
-        // It has ended meanwhile.
+        // It has ended.
         return PeerOwner::Gone;
     }
     match opened.and_then(|handle| User::of(handle.as_raw_handle())) {
@@ -138,7 +138,7 @@ fn session(process: u32) -> Option<u32> {
 const NOBODY: u32 = 0;
 /// Process of the kernel's own connections.
 const KERNEL: u32 = 4;
-/// Session in which nobody logs on.
+/// Session of services, in which users do not log on.
 const SERVICES: u32 = 0;
 /// Calls until the table fits.
 const ATTEMPTS: usize = 4;

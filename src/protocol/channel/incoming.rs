@@ -58,7 +58,7 @@ impl Channel {
     fn deliver(&mut self, now: Instant, message: Message) {
         match self.state {
             State::Closed => return,
-            // An agent that knows why there is no key closes the session. This one goes on.
+            // An agent that knows why there is no key closes the session. This one continues.
             State::Refusing { .. } => return self.refuse(),
             _ => self.stats.bytes_received += message.payload.len() as u64,
         }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A lost socket does not change the state: [`Channel::handle_lost`] stops transmissions, the next
-//! [`Channel::handle_open`] sends everything outstanding again, and numbering goes on.
+//! [`Channel::handle_open`] sends everything outstanding again, and numbering continues.
 //!
 //! Before `Ready` only handshake messages are sent, and one terminal size, which asks a silent agent whether it runs a
 //! session (`silent_agent`): the agent would acknowledge other input and ignore it. Nor is anything delivered before:
@@ -66,7 +66,7 @@ enum State {
 ///
 /// A `Channel` owns no socket, clock or task: its driver moves bytes and time. Its methods are of three kinds.
 ///
-/// **What happens** is told with `handle_*`: [`handle_open`](Self::handle_open) when a websocket is open,
+/// **Input** is passed to `handle_*`: [`handle_open`](Self::handle_open) when a websocket is open,
 /// [`handle_frame`](Self::handle_frame) for each binary frame on it, [`handle_lost`](Self::handle_lost) when it is gone,
 /// [`handle_timeout`](Self::handle_timeout) when a deadline has come, [`handle_data_key`](Self::handle_data_key) to
 /// answer [`Event::DataKeyNeeded`]. Open and lost alternate; there may be any number of websockets, one after another.
@@ -75,7 +75,7 @@ enum State {
 /// **What to do** is asked with `poll_*`, after every call above and after [`send`](Self::send), until each gives
 /// `None`, in this order:
 ///
-/// 1. [`poll_event`](Self::poll_event): what the session is told. Events wait without harm, but frames should not be
+/// 1. [`poll_event`](Self::poll_event): events for the session. Events wait without harm, but frames should not be
 ///    given to the channel while they do, since nothing else bounds them.
 /// 2. [`poll_transmit`](Self::poll_transmit): the next frame, asked for only when the websocket has room: what is
 ///    given is taken for sent. Text first, which opens the channel on this websocket.
@@ -143,9 +143,9 @@ pub struct Channel {
     is_connected: bool,
     /// Set while the agent is paused: when the pause began, or when the last probe was sent.
     paused: Option<Instant>,
-    /// When the session is told that the agent is not connected.
+    /// Time at which it is reported that the agent is not connected.
     pause_notice_at: Option<Instant>,
-    /// The session was told that the agent is not connected.
+    /// It was reported that the agent is not connected.
     pause_is_reported: bool,
     /// True if a size that was sent before the agent's first output is sent again: the agent may have ignored
     /// it.
@@ -155,7 +155,7 @@ pub struct Channel {
     /// State of an agent that has sent nothing yet.
     silent_agent: SilentAgent,
     settling: Settling,
-    /// True if the session was told that nothing is acknowledged.
+    /// True if it was reported that nothing is acknowledged.
     is_stalled: bool,
     handshake: Handshake,
     /// The part of the handshake's time that is left, while there is no websocket.

@@ -193,7 +193,7 @@ impl PortForwarder {
     /// `wait`.
     ///
     /// # Errors
-    /// The reason why one could not be started, or the signal that came meanwhile. All are ended then.
+    /// The reason why one could not be started, or the signal that came while they started. All are ended then.
     pub(crate) async fn start_sessions(
         mut self,
         wait: Option<Duration>,
@@ -224,7 +224,7 @@ impl PortForwarder {
                     signal => break StartFailure::Signal(signal),
                 },
             };
-            // Without a connection that waits, no other attempt is made by itself.
+            // Without a connection that waits, no other attempt is made.
             pump.start_all();
             if let Some(reason) = reason {
                 break StartFailure::Reason(reason);

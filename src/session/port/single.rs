@@ -1,8 +1,8 @@
 //! Port forwarding with agents up to 3.0.196.0: one connection at a time, the channel's bytes are its bytes.
 //!
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
-//! `DisconnectToPort`. It never says that the destination has closed. For a moment after the flag it refuses bytes, and it
-//! keeps those for ever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
+//! `DisconnectToPort`. It never reports that the destination has closed. For a moment after the flag it refuses bytes, and it
+//! keeps those forever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
 //! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged.
 
 use tokio::sync::mpsc;

@@ -43,7 +43,7 @@ pub struct Counters {
 ///
 /// A `Session` owns no socket, clock or task. Its methods are of three kinds.
 ///
-/// **What comes** is told with [`handle_bytes`](Self::handle_bytes), the carrier's bytes in their order and cut
+/// **Input** is passed to [`handle_bytes`](Self::handle_bytes), the carrier's bytes in their order and cut
 /// anywhere, and with [`handle_timeout`](Self::handle_timeout). After each call the events are drained with
 /// [`poll_event`](Self::poll_event): nothing else bounds them.
 ///

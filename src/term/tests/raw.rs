@@ -81,7 +81,7 @@ fn a_panic_in_any_thread_restores() {
     drop(raw);
 }
 
-/// The session goes on after it, and still needs raw mode.
+/// The session continues after it, and still needs raw mode.
 #[test]
 fn a_contained_panic_leaves_raw_mode() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +98,7 @@ fn a_contained_panic_leaves_raw_mode() {
     drop(raw);
 }
 
-/// Runs [`child`] on a terminal of its own, as a shell would, and returns whether it was raw meanwhile
+/// Runs [`child`] on a separate terminal, as a shell would, and returns whether the terminal was raw while it ran
 /// and whether its modes came back.
 fn on_a_terminal(ending: &str) -> (bool, bool) {
     let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
@@ -129,7 +129,7 @@ fn on_a_terminal(ending: &str) -> (bool, bool) {
         writer.write_all(b"for the shell").unwrap();
     }
     screen.wait_for(DONE);
-    // Looked at while it still runs: the end of a session resets a pseudo terminal by itself.
+    // Looked at while it still runs: the end of a session resets a pseudo terminal.
     let restored = modes(master) == before;
     child.kill().unwrap();
     child.wait().unwrap();

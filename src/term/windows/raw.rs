@@ -97,7 +97,7 @@ struct SavedMode {
 fn restore_on_panic() {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        // The session goes on after a contained one.
+        // The session continues after a contained one.
         if !panics::is_contained() {
             restore();
         }

@@ -139,5 +139,5 @@ const PAYLOAD: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(1);
 /// The agent's first retransmission timeout.
 const RESEND_AFTER: Duration = Duration::from_millis(200);
-/// Kept small beside the agent's 100,000: a model may be slower than the thing.
+/// Small compared with the agent's 100,000: a model may be slower than the real agent.
 const MAX_UNACKNOWLEDGED: usize = 2_000;

@@ -18,7 +18,7 @@ pub(crate) enum Packet {
 pub(crate) trait Client {
     /// The channel inside, for its input and its counters.
     fn channel(&mut self) -> &mut Channel;
-    /// Returns whether it opens a websocket now; it is told at once what came of that.
+    /// Returns whether it opens a websocket now; the outcome is reported to it at once.
     fn poll_attempt(&mut self, now: Instant) -> bool;
     /// Returns whether the attempt is still wanted.
     fn is_opening(&self) -> bool {
@@ -30,7 +30,7 @@ pub(crate) trait Client {
     fn handle_refused(&mut self, _now: Instant) {}
     /// The websocket is gone, and that shows.
     fn handle_cut(&mut self, now: Instant);
-    /// The machine was asleep until now: the wall clock goes on by so much.
+    /// The machine was asleep until now: the wall clock advances by that much.
     fn handle_sleep(&mut self, _length: Duration) {}
     /// Something has come.
     fn handle_packet(&mut self, now: Instant, packet: Packet);
@@ -48,7 +48,7 @@ pub(crate) trait Client {
     }
 }
 
-/// A channel that is told of each socket as soon as there is one.
+/// A channel to which each socket is reported as soon as it exists.
 pub(crate) struct BareChannel {
     channel: Channel,
     is_open: bool,

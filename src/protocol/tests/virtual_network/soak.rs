@@ -36,7 +36,7 @@ fn a_day_of_a_session() {
     );
     assert_eq!(outcome.policed, 0);
     assert!(outcome.took > 23 * HOUR && outcome.took < 24 * HOUR + HOUR / 2, "{:?}", outcome.took);
-    // An idle session wakes nobody: what happens is what is sent.
+    // An idle session has no timers of its own accord: every event is a send.
     let messages = outcome.arrivals.len() + down_bytes.len() / 1024 + 24 * 60 * 8;
     assert!(outcome.steps < messages * 10, "{} steps for some {messages} messages", outcome.steps);
 }

@@ -15,7 +15,7 @@ pub(crate) struct Wire {
     pub repeat: f64,
     /// One way.
     pub delay: Duration,
-    /// Added to the delay of each frame by itself: frames overtake each other.
+    /// Added to the delay of each frame separately: frames overtake each other.
     pub jitter: Duration,
     pub bottleneck: Option<Bottleneck>,
     /// When the socket is gone, and for how long.

@@ -1,4 +1,4 @@
-//! Clients, told apart from probes of whether a port is open (`nc -z`, wait loops, load balancers).
+//! Clients, distinguished from probes of whether a port is open (`nc -z`, wait loops, load balancers).
 //!
 //! A connection needs a session when it has sent a byte, or when it is still there after [`PROBE_TIME`]: in many protocols
 //! the server speaks first. One that has gone by then wanted to know whether the port is open, and it is.

@@ -8,7 +8,7 @@
 //! | | timed out | no session was ready, or free for its destination, in time |
 //! | | general failure | too many clients wait, or the run ends |
 //!
-//! The agent reports refusals only: nothing tells that a destination is there which waits for the client to speak.
+//! The agent reports refusals only. A destination that accepts and waits for the client to speak looks like no answer yet.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

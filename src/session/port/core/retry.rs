@@ -56,7 +56,7 @@ impl Retry {
         self.pause = self.pause.filter(|until| *until > now);
     }
 
-    /// A session whose destination was refused is replaced: if that is in vain, the next lives longer.
+    /// A session whose destination was refused is replaced: if that fails as well, the next one is kept longer.
     pub(crate) fn age_more(&mut self) {
         self.refresh_age = self.refresh.delay_after_failure();
     }

@@ -22,7 +22,7 @@ impl Waiting {
         Waiting { early: BytesMut::new(), is_reading: true, has_ended: false, until }
     }
 
-    /// Time at which it has waited in vain.
+    /// Time at which it gives up waiting.
     pub(super) fn until(&self) -> Instant {
         self.until
     }

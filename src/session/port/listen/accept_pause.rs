@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::session::state::sleep_until;
 
-/// Pause after a failed accept, which fails for long when there are no descriptors: all else goes on meanwhile.
+/// Pause after a failed accept, which keeps failing while there are no descriptors; everything else continues.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptPause {
     until: Option<Instant>,
@@ -20,7 +20,7 @@ impl AcceptPause {
         self.until.is_none()
     }
 
-    /// Waits for its end; for ever while there is none. Cancel-safe.
+    /// Waits for its end; forever while there is none. Cancel-safe.
     pub(crate) async fn wait(&mut self) {
         sleep_until(self.until).await;
         self.until = None;

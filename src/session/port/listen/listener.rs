@@ -2,7 +2,7 @@
 //!
 //! Listening says nothing about the destination. The agent looks its name up once, when the session begins, and dials
 //! the addresses it found for every later connection, one after the other inside its accept loop: a record that
-//! changes meanwhile wants a new session, and a dial that hangs keeps the session's later connections waiting.
+//! changes needs a new session, and a dial that hangs keeps the session's later connections waiting.
 
 use std::future::poll_fn;
 use std::io;
@@ -192,7 +192,7 @@ impl Listener {
         }
     }
 
-    /// The line that says where we listen.
+    /// The line that names the local address.
     pub(crate) fn notice(&self, session_id: &str) -> String {
         match self {
             Listener::Tcp { port, .. } => official::port_opened(*port, session_id),
@@ -317,7 +317,7 @@ pub(crate) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> 
     for socket in sockets {
         if let Poll::Ready(accepted) = socket.poll_accept(cx) {
             return Poll::Ready(accepted.map(|(stream, _)| {
-                // Some systems refuse that for a client that has gone meanwhile, which its connection will find.
+                // Some systems refuse that for a client that has already left; the connection will notice that itself.
                 let _ = stream.set_nodelay(true);
                 stream
             }));

@@ -1,7 +1,7 @@
 //! The proxy's listener: its clients name their destination in a request (SOCKS or HTTP CONNECT), and are connections only
 //! after that.
 //!
-//! On loopback only, whatever the port listens on: whoever reaches it reaches what the instance reaches. A client has
+//! On loopback only, whatever the port listens on: its clients reach everything that the instance reaches. A client has
 //! [`HANDSHAKE_TIMEOUT`] for its handshake. When there are [`MAX_HANDSHAKES`] of them, a new one takes the place of the
 //! oldest, as soon as that has had [`MIN_PATIENCE`]: clients that come in a burst wait for each other in the system's
 //! queue.
@@ -142,7 +142,7 @@ enum Room {
 }
 
 impl Room {
-    /// Ends when there may be room by itself.
+    /// Ends when there may be room.
     async fn wait(self) {
         match self {
             Room::At(at) => sleep_until(at).await,
@@ -151,7 +151,7 @@ impl Room {
     }
 }
 
-/// `None` for a client that did not get so far.
+/// Returns `None` if the handshake did not complete.
 async fn handshake(stream: LocalStream) -> Option<Accepted> {
     match stream {
         LocalStream::Tcp(stream) => shake_hands(stream, LocalStream::Tcp).await,

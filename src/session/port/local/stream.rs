@@ -127,7 +127,7 @@ impl LocalStream {
             if ready.map_or(true, |ready| ready.is_read_closed()) {
                 return;
             }
-            // There are bytes to read, of which nothing tells that they are the last.
+            // There are unread bytes, so the end of the stream behind them cannot be seen yet.
             tokio::time::sleep(HANG_UP_POLL).await;
         }
     }

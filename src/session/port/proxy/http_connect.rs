@@ -32,7 +32,7 @@ pub(super) fn parse(held: &mut BytesMut) -> Option<Step> {
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(held) {
         Ok(httparse::Status::Complete(length)) => length,
-        // The method tells enough.
+        // The method is enough.
         Ok(httparse::Status::Partial) if head.method.is_some_and(|method| method != CONNECT) => 0,
         Ok(httparse::Status::Partial) => return None,
         Err(httparse::Error::TooManyHeaders) => return Some(too_long()),

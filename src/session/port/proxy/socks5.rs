@@ -33,7 +33,7 @@ pub(crate) fn reply(reply: Reply) -> [u8; 10] {
 }
 
 impl Handshake {
-    /// Takes the bytes that were asked for, or goes on after an answer was sent (no bytes).
+    /// Takes the bytes that were requested, or continues after an answer was sent (no bytes).
     pub(crate) fn handle(&mut self, bytes: &[u8]) -> Step {
         self.bytes.extend_from_slice(bytes);
         if self.is_greeted { self.request() } else { self.greeting() }
@@ -60,7 +60,7 @@ impl Handshake {
     fn request(&mut self) -> Step {
         let refuse = |code, why| Step::Refuse(reply(code).to_vec(), why);
         let [version, command, _, kind, first, rest @ ..] = self.bytes.as_slice() else {
-            // The shortest part that tells the length of the rest.
+            // The shortest part that includes the length of the rest.
             return Step::Read(REQUEST_HEAD - self.bytes.len());
         };
         if *version != VERSION {

@@ -12,9 +12,9 @@
 //! A destination has a [`need`](Destination::need); the [`Forwarder`](super::Forwarder) has it met when the limits of the
 //! run allow. A connection that may be a probe ([`Probes`]) needs nothing.
 //!
-//! After a failure one session at a time is tried, with backoff, and on demand only while a connection waits. A cause that
-//! does not pass by itself (denied, no sign-in) closes the waiting connections at once; those of the next seconds are
-//! refused without another request to the service.
+//! After a failure one session at a time is tried, with backoff, and on demand only while a connection waits. A lasting cause
+//! (denied, no sign-in) closes the waiting connections at once; those of the next seconds are refused without another
+//! request to the service.
 //!
 //! The agent resolves the name once for each session. So on demand a session is given up whose destination was refused and
 //! that has no living connection, for the next connection to find a database that has moved.
@@ -157,7 +157,7 @@ impl Destination {
         self.refresh(now, tables);
         let wait = if self.policy.is_proxied { WAIT_PROXIED } else { WAIT };
         let is_full = !self.policy.is_proxied && self.waiting.len() >= self.max_waiting;
-        // Those that came before are served before.
+        // First come, first served.
         let is_next = self.waiting.is_empty() && self.sessions(tables).any(Session::may_open);
         let refusal = self.refusal.at_once(now).filter(|_| !is_next);
         if let Some(reply) = refusal.or((!is_next && (is_full || !self.is_on_demand())).then_some(NO_PLACE)) {
@@ -260,9 +260,9 @@ impl Destination {
             return None;
         }
         // After a failure, one session shows if it is over; on demand only if a connection waits for it.
-        let is_in_vain = self.is_on_demand() && self.clients_waiting() == 0;
+        let nothing_waits = self.is_on_demand() && self.clients_waiting() == 0;
         let is_trying = self.sessions(tables).any(|session| !session.is_ready());
-        if self.retry.has_failed && (is_in_vain || is_trying) {
+        if self.retry.has_failed && (nothing_waits || is_trying) {
             return None;
         }
         Some(if usable == 0 { Need::First } else { Need::Additional })
@@ -349,5 +349,5 @@ impl Destination {
 const MAX_WAITING: usize = 256;
 /// Time that a connection waits for a session: longer than an instance takes to boot.
 const WAIT: Duration = Duration::from_secs(300);
-/// The same for a proxy's client, which gives up itself before long.
+/// The same for a proxy's client, which soon gives up itself.
 const WAIT_PROXIED: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@
 //! Time is a parameter and never runs backwards. After each `handle_*` the events are drained.
 //!
 //! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
-//! way is lost. So the FIN waits until the destination has been quiet while the link was up; a probe that never said anything
-//! need not wait.
+//! way is lost. So the FIN waits until the destination has been quiet while the link was up; a client that
+//! has exchanged no data need not wait.
 //!
 //! In scope: the bookkeeping of streams. Out of scope: which of several sessions takes a connection (`destination`),
 //! sockets and queues (`local`).
@@ -52,7 +52,7 @@ pub(super) struct Streams {
     down_since: Option<Instant>,
     /// Events that do not come from smux.
     events: VecDeque<Event>,
-    /// Since when the session waits for a local reader, and whether that was told.
+    /// Since when the session waits for a local reader, and whether that was reported.
     held_up: Option<(Instant, bool)>,
 }
 
@@ -198,7 +198,7 @@ impl Streams {
     /// Takes bytes from the channel.
     ///
     /// # Errors
-    /// When the agent does not speak smux (any more). The events before that are there to be had.
+    /// When the agent does not speak smux (any more). Earlier events remain available.
     pub(super) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
         let handled = self.smux.handle_bytes(now, bytes);
         while let Some(event) = self.smux.poll_event() {
@@ -271,7 +271,7 @@ impl Streams {
         }
     }
 
-    /// Returns whether a local reader held up the session when that was said last.
+    /// Returns whether a local reader held up the session at the last report.
     pub(super) fn is_held_up(&self) -> bool {
         self.held_up.is_some()
     }

@@ -98,7 +98,7 @@ fn what_was_read_early_is_sent_and_reading_goes_on_once() {
     }
 }
 
-/// A keystroke does not wait for the uploads beside it.
+/// A keystroke does not wait for concurrent uploads.
 #[test]
 fn streams_take_turns() {
     let mut world = World::new();

@@ -150,7 +150,7 @@ async fn the_remote_end_closes_after_what_was_queued_and_loses_nothing_of_it() {
     let connection = start(stream, (), reports);
     connection.write(&vec![2; 1 << 20]);
     connection.end();
-    // What the client says to somebody who has hung up must not reset the connection.
+    // Data that the client sends after the remote has hung up must not reset the connection.
     client.write_all(b"too late").await.unwrap();
     let mut all = Vec::new();
     client.read_to_end(&mut all).await.unwrap();
