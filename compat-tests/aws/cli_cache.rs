@@ -83,7 +83,7 @@ impl Cloud {
 const HOSTS: [&str; 3] =
     ["sts.amazonaws.com", "sts.us-east-1.amazonaws.com", "portal.sso.us-east-1.amazonaws.com"];
 
-/// The files of the CLI's cache. CLI 2 keeps a session id beside them.
+/// The files of the CLI's cache. CLI 2 keeps a session id in the same directory.
 fn cache(world: &World) -> Vec<PathBuf> {
     let Ok(files) = std::fs::read_dir(world.home().join(".aws/cli/cache")) else { return Vec::new() };
     let files = files.map(|file| file.expect("a file").path());

@@ -90,7 +90,7 @@ fn half_open_socket_is_found_by_its_silence() {
     eventually("a second websocket", || sim.requests().resume > 0);
 }
 
-/// Keys that were renewed in the profile meanwhile, as `aws sso login` or a rotation does it.
+/// Keys that have been renewed in the profile, as `aws sso login` or a rotation does it.
 #[test]
 fn credentials_are_read_again() {
     let (world, sim, echo) = (world_without_credentials(), strict_sim(), Server::echo());

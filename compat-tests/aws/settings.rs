@@ -79,7 +79,7 @@ fn doctor_names_retry_settings_that_cannot_be_used() {
     assert!(text.contains("AKIA...MPLE") && !text.contains("AWS_MAX_ATTEMPTS"), "{text}");
 }
 
-/// A profile that the key completes: with the keys beside it that make the SDK look at it.
+/// A profile that the key completes: together with the keys that make the SDK look at it.
 fn profile(key: &str) -> String {
     let beside = match key {
         "role_arn" | "credential_process" => "",

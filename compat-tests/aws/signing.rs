@@ -32,7 +32,7 @@ fn open_is_signed_for_the_message_gateway() {
 #[test]
 fn certificates_are_read_only_for_tls() {
     let (mut world, sim, echo) = (World::new(), strict_sim(), Server::echo());
-    // Whoever opens it waits for ever.
+    // Opening it blocks forever.
     let certificates = world.home().join("certificates.pem");
     named_pipe(&certificates);
     world.set("SSL_CERT_FILE", certificates.to_str().expect("a path"));

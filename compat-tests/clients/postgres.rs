@@ -125,7 +125,7 @@ fn pgbench_with_20_connections() {
     assert!(text.contains("number of transactions actually processed: 200/200"), "{text}");
 }
 
-/// A PostgreSQL program, started as somebody else when the tests run as root.
+/// A PostgreSQL program, started as another user when the tests run as root.
 fn server_command(world: &World, program: &str, dir: &Path) -> Command {
     let program = postgres_program(program);
     let mut command = if is_root() {
@@ -150,7 +150,7 @@ fn postgres_program(name: &str) -> PathBuf {
     found.pop().unwrap_or_else(|| panic!("PostgreSQL's {name} is missing: run scripts/setup tests"))
 }
 
-/// User and group to run a server as: the package's, or nobody.
+/// User and group to run a server as: the package's, or `nobody`.
 fn unprivileged() -> (u32, u32) {
     let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
     let of = |name: &str| {
@@ -162,7 +162,7 @@ fn unprivileged() -> (u32, u32) {
 }
 
 /// smp#24, smp#88: one command for the whole VPC. Two forwards and, by SOCKS, three destinations by name, all at once, and
-/// a thousand short requests beside them.
+/// a thousand short requests at the same time.
 #[test]
 fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
     let (mut world, sim, web) = (World::new(), unpaced_sim(), web());
@@ -211,7 +211,7 @@ fn a_database_and_a_web_server_by_forwards_and_by_socks_at_once() {
         finished.assert_ok();
         assert_eq!(finished.text(), expected);
     }
-    // argv's, which nobody has used, one for each forward, one for each destination by SOCKS.
+    // argv's, which is unused, one for each forward, one for each destination by SOCKS.
     assert_eq!(sim.requests().start, 1 + 2 + 3);
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();

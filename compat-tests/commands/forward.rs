@@ -228,7 +228,7 @@ fn when_the_plugin_is_killed_the_command_is_gone() {
     });
 }
 
-/// The command goes on, and its next connection has another session.
+/// The command continues, and its next connection has another session.
 #[test]
 fn a_session_that_ends_while_the_command_runs() {
     let (sim, echo) = (named(sim()), Server::echo());

@@ -229,7 +229,7 @@ fn a_key_made_for_the_run_opens_an_instance() {
     let block = run(&mut plugin(&setup.world, &["ssh-config", "--push-key"])).text();
     std::fs::write(&setup.config, format!("{block}Host *\n{rest}")).expect("config");
     let ssh = format!("ssh -F '{}'", setup.config.display());
-    // What ssh leaves running has to end by itself before the script does.
+    // Processes that ssh leaves running must end before the script does.
     let nothing_is_left =
         format!("until rmdir '{0}' 2>/dev/null; do sleep 0.05; done; mkdir '{0}'", folder.display());
     let finished = run(&mut setup.world.shell(&format!("{ssh} {TARGET} echo in && {nothing_is_left}")));

@@ -79,7 +79,7 @@ impl Started {
     }
 }
 
-/// A well-formed signature of nobody: the simulator looks at its form only, unless told otherwise.
+/// A well-formed signature by an unknown key: the simulator checks only its form, unless configured otherwise.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/us-east-1/ssm/aws4_request, \
     SignedHeaders=host;x-amz-date, Signature=0000000000000000000000000000000000000000000000000000000000000000";
 

@@ -307,7 +307,7 @@ impl Socket {
         self.send(&wire::closed(SESSION, output));
     }
 
-    /// Closes the websocket alone, with a reason of at most 123 bytes. The session goes on.
+    /// Closes the websocket alone, with a reason of at most 123 bytes. The session continues.
     pub fn close_websocket(&mut self, reason: &str) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: reason.to_owned().into() };
         let _ = self.ws.close(Some(frame));

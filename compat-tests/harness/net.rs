@@ -62,7 +62,7 @@ impl Server {
         })
     }
 
-    /// Sends `line` as soon as somebody connects, then closes.
+    /// Sends `line` as soon as a client connects, then closes.
     pub fn greeting(line: &'static str) -> Server {
         Server::start(move |mut stream| {
             let _ = stream.write_all(line.as_bytes());
@@ -86,9 +86,9 @@ impl Drop for Server {
     }
 }
 
-/// A port of 127.0.0.1 on which nobody listens yet: whoever connects is refused.
+/// A port of 127.0.0.1 without a listener: connections are refused.
 ///
-/// While it lives, the system gives the port to nobody who asks for a free one. Whoever asks for this very one gets it,
+/// While it lives, the system does not hand the port out as a free one. A program that asks for this number gets it,
 /// if with SO_REUSEADDR, as servers do: two sockets may share an address as long as at most one of them listens.
 pub struct FreePort {
     _socket: Socket,

@@ -187,7 +187,7 @@ fn unencrypted_output_of_an_encrypted_session_is_not_printed() {
     }
 }
 
-/// The agent asks for encryption, the user may not use the key, and the gateway goes on as if nothing had been asked.
+/// The agent asks for encryption, the user may not use the key, and the gateway continues as if nothing had been requested.
 #[test]
 fn without_the_key_a_session_ends_and_nothing_is_sent_or_printed() {
     for goes_on_with in [wire::PAYLOAD_HANDSHAKE_COMPLETE, wire::PAYLOAD_OUTPUT, wire::PAYLOAD_CHALLENGE] {

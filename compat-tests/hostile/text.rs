@@ -217,7 +217,7 @@ fn a_log_on_the_terminal_stays_on_its_lines() {
     assert!(errors.lines().all(|line| !line.contains(char::is_control)), "{errors:?}");
 }
 
-/// Names that whoever runs an instance gives it.
+/// Names that the owner of an instance chooses.
 #[test]
 fn names_of_instances_are_shown_on_their_line() {
     let names = json!({"InstanceInformationList": [

@@ -118,7 +118,7 @@ fn a_network_that_stays_away() {
     }
 }
 
-/// The same on a terminal: nobody needs to ask for the lines, and the terminal is as before.
+/// The same on a terminal: the lines come without being requested, and the terminal is as before.
 #[test]
 fn a_network_that_stays_away_from_a_terminal() {
     let (mut world, sim, far) = (World::new(), sim(), greeter());

@@ -87,7 +87,7 @@ fn a_terminal_that_takes_no_raw_mode_after_a_stop_costs_a_line() {
     world.set("SSM_PLUGIN_STATUS", "always");
     let started =
         interactive(&sim, &format!("echo {UP}; while [ ! -e go ]; do sleep 0.1; done; echo two-$((1+1))"));
-    // Not the controlling terminal, so that nobody hangs up on us when it goes.
+    // Not the controlling terminal, so that we get no hangup when it goes.
     let pair = native_pty_system()
         .openpty(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 })
         .expect("a pty");

@@ -179,7 +179,7 @@ fn another_caller_that_died_before_we_could_look_is_survived() {
 fn an_idle_forward_sleeps_between_its_pings() {
     let forward = Forward::new();
     let cli = Running::spawn_without_stdin(&mut under_the_cli(&forward.world, &forward.command()));
-    // Without a connection: the end of one is told to the agent when it has been quiet for a while, and wakes us for that.
+    // Without a connection: the end of one is reported to the agent when it has been quiet for a while, and wakes us for that.
     opened_port(&cli.stdout);
     std::thread::sleep(Duration::from_secs(1));
     let plugin = forward.plugin();

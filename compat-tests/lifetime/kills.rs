@@ -43,7 +43,7 @@ fn twenty_dead_aws_clis() {
     many(20, 5, aws);
 }
 
-/// Runs `attempt` so many times, some at once. All failures are told together.
+/// Runs `attempt` that many times, some concurrently. All failures are reported together.
 #[track_caller]
 fn many(count: usize, seed: u64, attempt: fn(&mut fastrand::Rng) -> Result<(), String>) {
     let (next, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));

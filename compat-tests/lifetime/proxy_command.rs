@@ -1,4 +1,4 @@
-//! OpenSSH with the plugin itself as its ProxyCommand: ssh goes to the background, its proxy goes on.
+//! OpenSSH with the plugin itself as its ProxyCommand: ssh goes to the background, its proxy continues.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

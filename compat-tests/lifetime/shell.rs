@@ -105,7 +105,7 @@ fn escapes_are_answered_on_stderr() {
     let mut terminal = Terminal::spawn(&shell);
     let shown = || std::fs::read_to_string(world.home().join("out")).unwrap_or_default();
     crate::harness::net::eventually("the prompt", || shown().ends_with(prompt()));
-    // Stdout is not this terminal, so that it makes a return of a newline by itself, besides ours.
+    // Stdout is not this terminal, so that it adds a return to a newline, besides ours.
     let screen = terminal.screen.clone();
     let answered = |words: &str| {
         screen.wait_until(words, |shown| String::from_utf8_lossy(shown).replace('\r', "").contains(words));
@@ -331,7 +331,7 @@ fn binary_output_passes_unbroken() {
     }
 }
 
-/// A slow reader of stdout: a pager, or a terminal somebody has stopped.
+/// A slow reader of stdout: a pager, or a terminal that the user has stopped.
 #[test]
 fn a_flood_waits_for_a_slow_reader_and_can_be_ended() {
     let (world, sim) = (World::new(), unpaced_sim());

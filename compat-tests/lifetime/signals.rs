@@ -157,7 +157,7 @@ fn sigtstp_stops_the_remote_job_and_not_us() {
     terminal.assert_restored();
 }
 
-/// As after `kill -STOP` and `fg`: the shell has set the terminal to its liking meanwhile.
+/// As after `kill -STOP` and `fg`: the shell has changed the terminal's modes in between.
 #[test]
 fn sigcont_brings_raw_mode_and_size_back() {
     let (world, sim) = (World::new(), sim());
@@ -272,7 +272,7 @@ fn death_of_the_parent(kind: Kind) {
 fn the_parents_death_restores_the_terminal() {
     let (world, sim) = (World::new(), sim());
     let started = Started::at(&sim.endpoint(), None, json!({}));
-    // The terminal's session has a leader of its own, whose life goes on.
+    // The terminal's session has its own leader, which lives on.
     let inner = under_the_cli(&world, &started.command(&world));
     let terminal = Terminal::spawn(&under(&world, &inner, "exec sleep 1000"));
     terminal.wait_for(prompt());
@@ -360,7 +360,7 @@ fn a_reader_that_has_gone_ends_quietly() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start");
         let mut stdout = child.stdout.take().expect("piped stdout");
-        // The first line, and then nobody reads on.
+        // The first line is read, and nothing after it.
         std::io::Read::read_exact(&mut stdout, &mut [0; 20]).expect("the first bytes");
         drop(stdout);
         let begin = Instant::now();
@@ -394,7 +394,7 @@ fn chatter() -> u16 {
     port
 }
 
-/// A tunnel whose notices nobody reads is still a tunnel, and costs nothing.
+/// A tunnel whose notices are not read still works, and costs nothing.
 #[test]
 fn a_tunnel_goes_on_without_a_reader() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());

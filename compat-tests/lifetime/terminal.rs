@@ -12,7 +12,7 @@ use crate::harness::pty::builder;
 use crate::lifetime::processes;
 
 /// A program that leads a session on a pty. The other end stays open until this is dropped: the kernel resets the
-/// modes of a pty that nobody has open.
+/// modes of a pty that is not open.
 pub struct Terminal {
     master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,

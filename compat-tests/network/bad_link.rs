@@ -97,7 +97,7 @@ fn echo_over_ten_cuts() {
     forward.end();
 }
 
-/// Sends `size` bytes to whoever asks by one byte, and counts those who ask with another.
+/// Sends `size` bytes to each client that sends one kind of byte, and counts the clients that send another.
 fn flood(size: usize) -> Server {
     Server::start(move |mut stream| {
         let mut first = [0; 1];
@@ -133,7 +133,7 @@ fn a_stalled_reader_beside_a_running_transfer() {
     forward.end();
 }
 
-/// Past the bounds the session waits; when the slow reader is gone, it goes on.
+/// Past the bounds the session waits; when the slow reader is gone, it continues.
 #[test]
 fn a_reader_that_never_reads_and_leaves_frees_the_others() {
     const SIZE: usize = 24_000_000;

@@ -10,7 +10,7 @@ use super::{SERVICE, Site};
 use crate::harness::net::Server;
 use crate::harness::retry::uninterrupted;
 
-/// The `credential_process` waits until the service has answered the TLS handshake, which the session makes meanwhile.
+/// The `credential_process` waits until the service has answered the TLS handshake, which the session starts at the same time.
 #[test]
 fn credentials_are_looked_up_while_the_connection_is_being_made() {
     for is_proxied in [false, true] {

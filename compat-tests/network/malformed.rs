@@ -28,7 +28,7 @@ fn finish(gateway: &Gateway) -> Finished {
     finished
 }
 
-/// A shell session with something malformed in the middle must go on and end as if nothing had come.
+/// A shell session with something malformed in the middle must continue and end as if nothing had come.
 #[track_caller]
 fn dropped(malformed: impl Fn(&mut Socket) + Send + Sync + 'static) {
     let gateway = Gateway::scripted(move |socket| {

@@ -315,7 +315,7 @@ fn one_stalled_reader_does_not_stop_the_others() {
     let forward = Forward::to(&world, &sim, server.port());
     let mut stalled = connect(forward.port);
     stalled.write_all(b"F").expect("write");
-    // Some of it has come: the flood is under way, and nobody reads on.
+    // Some of it has come: the flood is under way, and the reader stops.
     await_byte(&stalled);
     for round in 0..10u64 {
         let mut bytes = random_bytes(round, 5000);
@@ -327,7 +327,7 @@ fn one_stalled_reader_does_not_stop_the_others() {
     assert!(flood == random_bytes(9, FLOOD), "the flood differs");
 }
 
-/// smp#139: a paused pager beside a database GUI. Two readers that take nothing of what they have asked for, and a third
+/// smp#139: a paused pager alongside a database GUI. Two readers that take nothing of what they have asked for, and a third
 /// connection of the same session that downloads.
 #[test]
 fn readers_that_never_read_leave_the_others_their_pace() {

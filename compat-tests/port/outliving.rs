@@ -55,7 +55,7 @@ impl Port {
     }
 }
 
-/// The session that is not over, beside the first.
+/// The session that is not over, other than the first.
 #[track_caller]
 fn living(sim: &Sim, first: &str) -> String {
     let is_living = |session: &SessionReport| session.state != SessionState::Ended && session.id != first;
@@ -389,7 +389,7 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
     }
 }
 
-/// Causes that pass are waited out by whoever waits, and by nobody else.
+/// Passing causes are waited out by the connections that wait, and by no others.
 #[test]
 fn a_client_that_goes_away_is_not_waited_for() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());

@@ -147,7 +147,7 @@ fn one_that_dies_is_said_once_and_replaced() {
     assert_all_ended(&sim);
 }
 
-/// StartSession is refused (the user may start one session and no more): said once, and the first goes on.
+/// StartSession is refused (the user may start one session and no more): reported once, and the first continues.
 #[test]
 fn one_that_cannot_be_started_is_done_without() {
     let gateway = Gateway::scripted(|socket: &mut Socket| {
@@ -229,7 +229,7 @@ fn first_is_fine(script: impl Fn(&mut Socket) + Send + Sync + 'static) -> Gatewa
     })
 }
 
-/// StartSession was sent, so there will be a session, whoever is still there to hear of it.
+/// StartSession was sent, so there will be a session, even if no one waits for it any more.
 #[test]
 fn one_that_is_being_started_at_the_end_is_ended_too() {
     let gateway = first_is_fine(|_| {});

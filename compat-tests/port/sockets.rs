@@ -125,7 +125,7 @@ fn a_path_that_is_no_file_s_name_is_refused() {
     }
 }
 
-/// Somebody has put another in its place meanwhile.
+/// Another has been put in its place.
 #[test]
 fn another_s_socket_of_the_same_name_is_left_at_the_end() {
     let (world, echo) = (World::new(), Server::echo());

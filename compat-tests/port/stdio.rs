@@ -84,7 +84,7 @@ fn end_of_input_does_not_lose_the_answer() {
 
 #[test]
 fn end_of_input_with_a_silent_remote_ends_in_the_end() {
-    // A remote that neither answers nor closes must not keep us for ever.
+    // A remote that neither answers nor closes must not keep us waiting forever.
     let server = Server::start(|mut stream| {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });

@@ -102,7 +102,7 @@ fn the_folder_it_makes_is_the_user_s_alone() {
     assert_eq!(mode(&world.home().join(".local/state/session-manager-plugin")), 0o700);
 }
 
-/// smp#91, agent#646: the session goes on, whatever becomes of its log. One line at most says so.
+/// smp#91, agent#646: the session continues, whatever happens to its log. At most one line reports it.
 #[test]
 fn a_full_or_unwritable_disk_stops_nothing() {
     let mut world = World::new();
@@ -117,7 +117,7 @@ fn a_full_or_unwritable_disk_stops_nothing() {
         (PathBuf::from("/proc/nowhere/log"), 1),
         (file.join("log"), 1),
         (world.path(""), 1),
-        // A pipe that nobody reads keeps whoever opens it waiting.
+        // Opening a pipe without a reader blocks.
         (pipe, 1),
     ] {
         world.set("SSM_PLUGIN_LOG_FILE", &path.display().to_string());

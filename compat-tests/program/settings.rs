@@ -1,4 +1,4 @@
-//! Settings from outside: the file, warnings, and that nobody is warned who only asks for the version.
+//! Settings from outside: the file, warnings, and no warning for a caller that only asks for the version.
 
 use std::io::Write;
 use std::time::Duration;
@@ -165,7 +165,7 @@ fn relaxed_safeguards_are_named_at_a_terminal_only() {
     let screen = |started: &Started, last: &str| {
         let mut pty = Pty::spawn(&started.command(&world));
         pty.wait_for(last);
-        // Ends the port; the command has ended by itself.
+        // Ends the port; the command has ended already.
         pty.send("\x03");
         pty.finish();
         String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned()
@@ -192,7 +192,7 @@ fn settings_of_forwarded_ports_have_no_effect_on_a_shell() {
     assert_eq!(errors.matches(LINE).count(), 1, "{errors}");
 }
 
-/// It would keep whoever opens it waiting.
+/// Opening it would block.
 #[test]
 fn a_file_that_is_a_pipe_is_not_opened() {
     let world = world("");
@@ -368,7 +368,7 @@ fn a_shell_that_ends_by_itself_is_left_alone() {
     assert!(screen.contains("hello") && !screen.contains('\x1b'), "{screen:?}");
 }
 
-/// systemd and others set COLUMNS=0, which is nobody's mistake: the log and `doctor` say it, not each start.
+/// systemd and others set COLUMNS=0, which is not the user's mistake: the log and `doctor` report it, not each start.
 #[test]
 fn systemd_columns_0_is_not_worth_a_line() {
     let mut world = World::new();

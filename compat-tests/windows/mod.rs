@@ -194,7 +194,7 @@ impl Remote {
     }
 }
 
-/// The driver, with the plugin's command under it. Callers are told apart by their programs' names: `name`.
+/// The driver, with the plugin's command under it. Callers are distinguished by their programs' names: `name`.
 fn driver(world: &World, name: &str, how: &str, plugin: &Command) -> Command {
     let program = world.path(name);
     std::fs::copy(required(variable("CONSOLE_DRIVER")), &program).expect("copy the driver");

@@ -234,7 +234,7 @@ def sessions(case, up):
     for count in (1, 4):
         size = case.size(1.0 * count)
         with case.forward("sink" if up else "source", {"SSM_PLUGIN_SESSIONS": str(count)}, STALL_LIMIT) as forward:
-            # The further sessions take a moment to open; connections go to what is there.
+            # The additional sessions take a moment to open; connections go to what is there.
             time.sleep(1.5 if count > 1 else 0)
             failures = []
 

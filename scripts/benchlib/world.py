@@ -73,7 +73,7 @@ def call(url, operation, request, ca=None):
     headers = {
         "X-Amz-Target": f"AmazonSSM.{operation}",
         "Content-Type": "application/x-amz-json-1.1",
-        # Well-formed, of nobody: the simulator looks at its form only.
+        # Well-formed, but of an unknown key: the simulator checks only its form.
         "Authorization": "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/ssm/aws4_request, "
         f"SignedHeaders=host;x-amz-date, Signature={'0' * 64}",
     }

@@ -215,7 +215,7 @@ fn control_event(child: &Child, event: usize) {
     // SAFETY: the process is our child, whose handle is open; CtrlRoutine is in it, too.
     let thread = unsafe { CreateRemoteThread(process, null(), 0, Some(routine), argument, 0, null_mut()) };
     assert!(!thread.is_null(), "no thread: {}", std::io::Error::last_os_error());
-    // SAFETY: the handle is open and nobody else's.
+    // SAFETY: the handle is open and not shared.
     drop(unsafe { OwnedHandle::from_raw_handle(thread) });
 }
 
@@ -264,7 +264,7 @@ fn named_pipe(name: &str) -> (File, File) {
         )
     };
     assert!(handle != INVALID_HANDLE_VALUE && !handle.is_null(), "{}", std::io::Error::last_os_error());
-    // SAFETY: the handle is open and nobody else's.
+    // SAFETY: the handle is open and not shared.
     let ours = File::from(unsafe { OwnedHandle::from_raw_handle(handle) });
     let theirs = {
         use std::os::windows::fs::OpenOptionsExt;

@@ -67,7 +67,7 @@ fn clients_that_do_not_read_together() {
     assert_all([victim.check_memory("five clients", 330)]);
 }
 
-/// The destination speaks first, and nobody connects.
+/// The destination speaks first, and no client connects.
 #[test]
 fn a_basic_port_without_a_client() {
     assert_all(BYTES.iter().map(|bursts @ (name, ..)| {

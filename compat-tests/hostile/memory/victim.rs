@@ -24,7 +24,7 @@ pub(super) enum Session {
     Multiplexed,
 }
 
-/// The end of the plugin that nobody reads.
+/// The end of the plugin that is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,

@@ -200,7 +200,7 @@ fn an_http_status_says_why_there_is_no_connection() {
     }
 }
 
-/// A head that does not end keeps nobody out, and ends with its time.
+/// An endless head does not keep other clients out, and is cut off in time.
 #[test]
 fn endless_heads_are_bounded_in_time_and_bytes() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());

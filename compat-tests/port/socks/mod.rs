@@ -18,7 +18,7 @@ use crate::harness::retry::uninterrupted;
 use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, unpaced_sim};
 use crate::harness::{World, required};
 
-/// A plugin with a proxy beside its port.
+/// A plugin with a proxy in addition to its port.
 pub struct Proxy {
     pub plugin: Running,
     pub port: u16,
@@ -299,7 +299,7 @@ fn at_most_32_destinations() {
     assert_all_ended(&sim);
 }
 
-/// The oldest make room for somebody else before their time is over.
+/// The oldest make room for new clients before their time is over.
 #[test]
 fn silent_clients_keep_nobody_out() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());

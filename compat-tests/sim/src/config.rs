@@ -17,7 +17,7 @@ pub const DEFAULT_TARGET: &str = "i-0123456789abcdef0";
 /// AWS maintainer (amazon-ssm-agent#664) and as measured by Cyberax/gimlet.
 pub const SERVICE_MESSAGE_LIMIT: u32 = 1000;
 
-/// Everything a simulator can be told before it starts. Most of it can be changed later through [`crate::Sim`].
+/// Everything that can be configured before a simulator starts. Most of it can be changed later through [`crate::Sim`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The TCP port on 127.0.0.1; 0 takes a free one.
@@ -49,7 +49,7 @@ pub struct Config {
     pub authorized_keys: Option<PathBuf>,
     /// Lifetime of a pushed key.
     pub key_lifetime: Duration,
-    /// Session documents beside AWS's own, by name.
+    /// Session documents in addition to AWS's own, by name.
     pub documents: BTreeMap<String, CustomDocument>,
     /// Keys, and whether sessions are encrypted.
     pub kms: KmsOptions,
@@ -73,7 +73,7 @@ pub struct Config {
     /// Base of stream URLs, such as `wss://ssmmessages.us-east-1.amazonaws.com` behind a [`crate::TlsFront`].
     /// `None`: to this simulator's port.
     pub stream_base: Option<String>,
-    /// Lifetime of temporary credentials from STS, SSO and the metadata services. They are accepted beside
+    /// Lifetime of temporary credentials from STS, SSO and the metadata services. They are accepted alongside
     /// [`Config::credentials`].
     pub credential_lifetime: Duration,
     /// The SSO access token that is good at the start. New ones are given for the refresh token

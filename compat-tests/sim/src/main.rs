@@ -108,7 +108,7 @@ struct Args {
     /// Serve https and wss; the authority's certificate is written to this file.
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// End when nobody has used the simulator for this long.
+    /// End when the simulator has been unused for this long.
     #[arg(long, value_name = "SECONDS")]
     idle_exit: Option<u64>,
     /// End when stdin is closed.

@@ -55,7 +55,7 @@ impl Proxy {
     /// Starts a proxy on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is no port or no certificate to be had.
+    /// When no port or no certificate is available.
     pub fn start(options: ProxyOptions) -> anyhow::Result<Proxy> {
         let (ca_pem, acceptor) =
             if options.tls { Some(certificates(&["localhost", "127.0.0.1"])?) } else { None }.unzip();
@@ -226,7 +226,7 @@ async fn socks5(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let to = format!("{host}:{}", stream.read_u16().await?);
     let server = if shared.options.refuse.is_some() { None } else { shared.dial(&to).await.ok() };
     let number = shared.note(&to, server.is_some());
-    // 5: refused. The bound address that follows is nobody's business.
+    // 5: refused. The bound address that follows is not used.
     let status = if server.is_some() { 0 } else { 5 };
     stream.write_all(&[SOCKS5, status, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
     match server {

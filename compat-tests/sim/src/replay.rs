@@ -120,7 +120,7 @@ fn lines(text: &str) -> anyhow::Result<Vec<Line>> {
 enum Step {
     /// A data message of the agent's with its number.
     Send(i64, Bytes),
-    /// Another message, which nobody acknowledges.
+    /// Another message, which is not acknowledged.
     Tell(Bytes),
     /// Until so many messages have come from the client.
     Wait(usize),

@@ -101,12 +101,12 @@ impl Service {
         opening
     }
 
-    /// Remembers something that nobody may print.
+    /// Remembers something that must not be printed.
     pub fn note_secret(&self, secret: &[u8]) {
         self.lock().secrets.push(secret.to_vec());
     }
 
-    /// All that nobody may print: tokens, secret keys, data keys.
+    /// Everything that must not be printed: tokens, secret keys, data keys.
     pub fn secrets(&self) -> Vec<Vec<u8>> {
         let mut secrets = self.lock().secrets.clone();
         secrets.extend(self.identities.secrets());

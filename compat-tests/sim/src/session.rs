@@ -71,7 +71,7 @@ struct Client {
 }
 
 impl Session {
-    /// A session nobody has opened yet.
+    /// A session that has not been opened yet.
     pub fn new(spec: AgentSpec, document: &str, config: &Config) -> Session {
         let (to_agent, inbound) = mpsc::channel(TO_AGENT);
         let down_limit = if spec.options.pacing { config.message_limit } else { None };

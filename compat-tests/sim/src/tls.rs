@@ -34,7 +34,7 @@ impl TlsFront {
     /// Starts a front for `to` on a free port of 127.0.0.1. Its certificate is for `names`, host names or addresses.
     ///
     /// # Errors
-    /// When there is no port or no certificate to be had.
+    /// When no port or no certificate is available.
     pub fn start(to: SocketAddr, names: &[&str]) -> anyhow::Result<TlsFront> {
         let (ca_pem, acceptor) = certificates(names)?;
         let visits = Arc::<Mutex<Vec<Visit>>>::default();

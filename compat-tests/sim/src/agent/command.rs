@@ -50,7 +50,7 @@ impl Input {
             Err(error) => {
                 let reason = format!("Unable to start command: Failed to parse commands input: {error}\n\n");
                 tasks.spawn(async move {
-                    // Nobody is left to tell when this fails.
+                    // There is no receiver any more when this fails.
                     let _ = streams.stderr.bytes(reason.as_bytes()).await;
                     reason
                 });

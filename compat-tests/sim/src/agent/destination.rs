@@ -1,4 +1,4 @@
-//! Connections of port sessions to their destinations: TCP, or made by whoever runs the agent.
+//! Connections of port sessions to their destinations: TCP, or made by the program that runs the agent.
 
 use std::fmt;
 use std::io;

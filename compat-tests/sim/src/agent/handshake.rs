@@ -23,7 +23,7 @@ pub(super) struct Client {
 /// Reason that no session starts.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The channel was closed meanwhile.
+    /// The channel was closed during the handshake.
     Closed,
     /// In the agent's words.
     Failed(String),

@@ -94,7 +94,7 @@ pub async fn run(
 enum Over {
     /// By itself, with this output.
     Ended(String),
-    /// From outside: nobody is there to receive anything.
+    /// From outside: there is no receiver any more.
     Closed,
 }
 

@@ -159,7 +159,7 @@ async fn read(
 
 async fn close(stream: u32, frames: &mpsc::Sender<Bytes>, streams: &Streams) {
     streams.close(stream);
-    // Fails when the session is ending: nobody reads it then.
+    // Fails when the session is ending: it is not read then.
     let _ = frames.send(smux::control(smux::FIN, stream)).await;
 }
 

@@ -50,7 +50,7 @@ impl Receiver {
 
     /// The next data message in order; `None` when the session is over. Everything else is dealt with inside.
     ///
-    /// While nobody calls this, acknowledgements are not seen either: the real agent reads its websocket and
+    /// Until this is called, acknowledgements are not seen either: the real agent reads its websocket and
     /// handles input in one loop.
     pub(super) async fn next(&mut self) -> Option<Input> {
         loop {
@@ -72,7 +72,7 @@ impl Receiver {
         }
     }
 
-    /// The message was taken: acknowledge it and go on with the next.
+    /// The message was taken: acknowledge it and continue with the next.
     pub(super) async fn accept(&mut self, input: Input) -> Result<(), Gone> {
         self.expected += 1;
         self.look = true;

@@ -1,4 +1,4 @@
-//! A session as its agent is told about it: document, encryption, behaviour.
+//! A session as it is described to its agent: document, encryption, behaviour.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ impl Document {
     }
 }
 
-/// One session as the agent is told about it.
+/// One session as it is described to the agent.
 #[derive(Clone, Debug)]
 pub struct AgentSpec {
     /// The session's id.

@@ -2,7 +2,7 @@
 
 /// Keeps incomplete characters back until the rest of them comes.
 ///
-/// Like the agent it holds back anything invalid among the last three bytes, for ever if nothing follows, and it
+/// Like the agent it holds back anything invalid among the last three bytes, forever if nothing follows, and it
 /// sends only the first byte of a literal U+FFFD, which it takes for a decoding error.
 #[derive(Debug, Default)]
 pub(super) struct Boundaries {

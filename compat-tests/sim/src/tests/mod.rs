@@ -84,7 +84,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A client that does what it is told.
+/// A client that follows its instructions.
 struct Client {
     socket: WebSocketStream<TcpStream>,
     next: i64,

@@ -97,7 +97,7 @@ async fn a_blocked_destination_delays_the_acknowledgement() {
         command: "stty raw -echo; echo ready; sleep 1000".to_owned(),
     }));
     client.output_until("ready\n").await;
-    // A pty holds a few KiB that nobody reads.
+    // A pty holds a few KiB of unread output.
     let mut sent = 0;
     let blocked = loop {
         let number = client.send(1, &[b'x'; 1024]).await;

@@ -15,7 +15,7 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A port where nobody listens, and that nobody else is given while the socket lives.
+/// A port without a listener, which no other program is given while the socket lives.
 fn closed_port() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().unwrap();
     // So that a listener may join it later.
@@ -149,7 +149,7 @@ async fn an_unread_destination_stalls_the_session() {
         assert!(sent < 100 << 20, "never blocks");
     };
     assert!(sent >= 4 << 20, "{sent}");
-    // The destination reads again, and everything goes on.
+    // The destination reads again, and everything continues.
     let read = tokio::spawn(async move {
         let mut buffer = vec![0; 1 << 20];
         while connection.read(&mut buffer).await.unwrap() > 0 {}

@@ -25,7 +25,7 @@ async fn a_shell_starts_without_a_handshake_and_ends_with_exit() {
     assert_eq!(end.output, "");
 }
 
-/// A real agent's shells know nothing of whoever starts sessions.
+/// A real agent's shells know nothing about the user who starts sessions.
 #[tokio::test]
 async fn programs_do_not_inherit_the_simulators_environment() {
     // What starts this test has set it, and it is not for the instance.
