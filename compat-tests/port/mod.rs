@@ -5,6 +5,7 @@ pub mod additional;
 mod late_agents;
 #[cfg(unix)]
 mod limits;
+mod listener;
 #[cfg(unix)]
 mod outliving;
 mod sessions;
@@ -13,25 +14,22 @@ mod sockets;
 #[cfg(unix)]
 pub mod socks;
 mod stdio;
+mod streams;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use ssm_sim::agent::{AgentOptions, Generation};
-use ssm_sim::{Config, CustomDocument, Sim};
+use serde_json::json;
+use ssm_sim::Sim;
+use ssm_sim::agent::Generation;
 
+use crate::harness::World;
 use crate::harness::api::Started;
-use crate::harness::net::{
-    FreePort, Server, await_byte, connect, echo_through, eventually, opened_port, random_bytes,
-};
+use crate::harness::net::{FreePort, Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Running, Signal, run};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{
-    assert_all_ended, sim, sim_that_forbids_loopback, sim_with_agent, start, unpaced_sim,
-};
-use crate::harness::{PATIENCE, World};
+use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, sim_with_agent};
 
 /// A running port session.
 struct Forward {
@@ -67,59 +65,6 @@ fn text_of_a_session_is_exact() {
     finished.assert_ok();
     assert_eq!(finished.text(), expected);
     assert_all_ended(&sim);
-}
-
-/// A document of one's own may leave it out.
-#[test]
-fn without_a_local_port_any_free_one_is_taken() {
-    let (world, echo) = (World::new(), Server::echo());
-    for local in [None, Some("")] {
-        let mut properties = json!({"type": "LocalPortForwarding", "portNumber": echo.port().to_string()});
-        if let Some(local) = local {
-            properties["localPortNumber"] = json!(local);
-        }
-        let Value::Object(properties) = properties else { unreachable!("an object") };
-        let documents = [("Own".to_owned(), CustomDocument::Port { properties })].into();
-        let sim = start(Config { documents, ..Config::default() });
-        let started = Started::at(&sim.endpoint(), Some("Own"), json!({}));
-        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-        let port = opened_port(&plugin.stdout);
-        assert_ne!(port, 0);
-        assert_eq!(echo_through(port, b"any"), b"any");
-    }
-}
-
-#[test]
-fn port_in_use_fails_at_once_and_ends_the_session() {
-    let (world, sim, echo) = (World::new(), sim(), Server::echo());
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    let port = taken.local_addr().expect("address").port();
-    let started = Started::port(&sim.endpoint(), echo.port(), port);
-    let begin = Instant::now();
-    let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
-    finished.assert_ok();
-    let line =
-        format!("Cannot perform start session: listen tcp 127.0.0.1:{port}: bind: address already in use\n");
-    assert!(finished.text().contains(&line), "{:?}", finished.text());
-    assert_eq!(finished.errors(), "", "the owner is for people");
-    // A second on an idle machine; the tests share theirs.
-    assert!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
-    assert_all_ended(&sim);
-}
-
-/// Linux reports the process that has the port.
-#[cfg(target_os = "linux")]
-#[test]
-fn the_owner_of_a_taken_port_is_named() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_STATUS", "always");
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    let port = taken.local_addr().expect("address").port();
-    let started = Started::port(&sim.endpoint(), echo.port(), port);
-    let finished = Running::spawn_without_stdin(&mut started.command(&world)).finish();
-    let errors = finished.errors();
-    assert!(errors.contains(&format!("port {port} is in use by ")), "{errors}");
-    assert!(errors.contains(&format!("(process {})", std::process::id())), "{errors}");
 }
 
 /// A tunnel that the service ends names the setting by which the next one would stay.
@@ -197,181 +142,6 @@ fn destination_that_comes_up_later_is_reached() {
     connect(forward.port).read_to_string(&mut answer).expect("read");
     assert_eq!(answer, "late");
     server.join().expect("server");
-}
-
-#[test]
-fn two_hundred_connections_at_once() {
-    let (world, sim, echo) = (World::new(), sim(), Server::echo());
-    let forward = Forward::to(&world, &sim, echo.port());
-    let port = forward.port;
-    // All are open before the first byte goes.
-    let streams: Vec<TcpStream> = (0..200).map(|_| connect(port)).collect();
-    let threads: Vec<_> = streams
-        .into_iter()
-        .zip(0u64..)
-        .map(|(mut stream, seed)| {
-            std::thread::spawn(move || {
-                stream.set_read_timeout(Some(PATIENCE * 2)).expect("timeout");
-                let sent = random_bytes(seed, 4000 + usize::try_from(seed).unwrap_or_default());
-                stream.write_all(&sent).expect("write");
-                let mut answer = vec![0; sent.len()];
-                stream.read_exact(&mut answer).expect("read");
-                assert!(answer == sent, "connection {seed} got other bytes");
-            })
-        })
-        .collect();
-    for thread in threads {
-        thread.join().expect("a connection failed");
-    }
-}
-
-#[test]
-fn localhost_is_both_addresses() {
-    let (world, sim, echo) = (World::new(), sim(), Server::echo());
-    let forward = Forward::to(&world, &sim, echo.port());
-    assert_eq!(echo_through(forward.port, b"over IPv4"), b"over IPv4");
-    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, forward.port));
-    let mut names = ("localhost", forward.port).to_socket_addrs().expect("localhost");
-    if !names.any(|name| name == address) || TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        // Here `localhost` is 127.0.0.1 alone, and so must the listener be.
-        assert!(TcpStream::connect(address).is_err(), "listens on ::1, which is not localhost here");
-        return;
-    }
-    assert_eq!(echo_over(address), *b"over IPv6");
-}
-
-fn echo_over(address: impl std::net::ToSocketAddrs) -> [u8; 9] {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    stream.write_all(b"over IPv6").expect("write");
-    let mut answer = [0; 9];
-    stream.read_exact(&mut answer).expect("read");
-    answer
-}
-
-/// smp#14, smp#133.
-#[test]
-fn local_host_setting_names_the_address() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_LOCAL_HOST", "127.0.0.2");
-    let forward = Forward::to(&world, &sim, echo.port());
-    let mut stream = TcpStream::connect(("127.0.0.2", forward.port)).expect("connect to 127.0.0.2");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    stream.write_all(b"elsewhere").expect("write");
-    let mut answer = [0; 9];
-    stream.read_exact(&mut answer).expect("read");
-    assert_eq!(&answer, b"elsewhere");
-    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err(), "127.0.0.1 listens, too");
-}
-
-/// An IPv6 address as URLs have it.
-#[test]
-fn local_host_setting_may_have_brackets() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_LOCAL_HOST", "[::1]");
-    let forward = Forward::to(&world, &sim, echo.port());
-    assert_eq!(echo_over(("::1", forward.port)), *b"over IPv6");
-    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err(), "127.0.0.1 listens, too");
-}
-
-#[test]
-fn half_close_still_brings_the_answer() {
-    let (world, sim, server) = (World::new(), sim(), Server::late_answer());
-    let forward = Forward::to(&world, &sim, server.port());
-    let mut local = connect(forward.port);
-    local.write_all(b"request").expect("write");
-    local.shutdown(Shutdown::Write).expect("half-close");
-    let mut answer = String::new();
-    local.read_to_string(&mut answer).expect("read");
-    assert_eq!(answer, "the answer");
-}
-
-#[test]
-fn end_of_the_remote_ends_the_connection_with_all_its_bytes() {
-    let (world, sim, greeting) = (World::new(), sim(), Server::greeting("220 all of this\r\n"));
-    let forward = Forward::to(&world, &sim, greeting.port());
-    for _ in 0..20 {
-        let mut answer = String::new();
-        connect(forward.port).read_to_string(&mut answer).expect("read");
-        assert_eq!(answer, "220 all of this\r\n");
-    }
-}
-
-#[test]
-fn one_stalled_reader_does_not_stop_the_others() {
-    const FLOOD: usize = 1_000_000;
-    let server = Server::start(|mut stream| {
-        let mut first = [0; 1];
-        if stream.read_exact(&mut first).is_err() {
-            return;
-        }
-        if first == *b"F" {
-            let _ = stream.write_all(&random_bytes(9, FLOOD));
-        } else {
-            let _ = std::io::copy(&mut stream.try_clone().expect("clone"), &mut stream);
-        }
-    });
-    let (world, sim) = (World::new(), unpaced_sim());
-    let forward = Forward::to(&world, &sim, server.port());
-    let mut stalled = connect(forward.port);
-    stalled.write_all(b"F").expect("write");
-    // Some of it has come: the flood is under way, and the reader stops.
-    await_byte(&stalled);
-    for round in 0..10u64 {
-        let mut bytes = random_bytes(round, 5000);
-        bytes[0] = b'E';
-        assert!(echo_through_after_first(forward.port, &bytes) == bytes[1..], "round {round}");
-    }
-    let mut flood = vec![0; FLOOD];
-    stalled.read_exact(&mut flood).expect("the rest of the flood");
-    assert!(flood == random_bytes(9, FLOOD), "the flood differs");
-}
-
-/// smp#139: a paused pager alongside a database GUI. Two readers that take nothing of what they have asked for, and a third
-/// connection of the same session that downloads.
-#[test]
-fn readers_that_never_read_leave_the_others_their_pace() {
-    const SIZE: usize = 4_000_000;
-    let server = Server::start(|mut stream| {
-        let mut first = [0; 1];
-        if stream.read_exact(&mut first).is_ok() {
-            let megabytes = match first[0] {
-                b'A' => 16,
-                b'B' => 60,
-                _ => SIZE / 1_000_000,
-            };
-            let block = random_bytes(9, 1_000_000);
-            let _ = (0..megabytes).try_for_each(|_| stream.write_all(&block));
-        }
-    });
-    let agent = AgentOptions { pacing: false, payload: 16 << 10, ..AgentOptions::default() };
-    let sim = start(Config { agent, message_limit: None, ..Config::default() });
-    let world = World::new();
-    let forward = Forward::to(&world, &sim, server.port());
-    let mut stalled = [connect(forward.port), connect(forward.port)];
-    stalled[0].write_all(b"A").expect("write");
-    stalled[1].write_all(b"B").expect("write");
-    eventually("all has come that they have asked for", || {
-        sim.session(&forward.id).is_some_and(|session| session.down.bytes > 76_000_000)
-    });
-    let mut running = connect(forward.port);
-    running.write_all(b"C").expect("write");
-    let mut bytes = vec![0; SIZE];
-    running.read_exact(&mut bytes).expect("the download beside them");
-    assert!(bytes.chunks(1_000_000).all(|block| block == random_bytes(9, 1_000_000)));
-    let mut late = vec![0; 16_000_000];
-    stalled[0].read_exact(&mut late).expect("what was kept");
-    assert!(late.chunks(1_000_000).all(|block| block == random_bytes(9, 1_000_000)));
-}
-
-/// Sends all of `bytes`; the server keeps the first and sends the rest back.
-#[track_caller]
-fn echo_through_after_first(port: u16, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = connect(port);
-    stream.write_all(bytes).expect("write");
-    let mut answer = vec![0; bytes.len() - 1];
-    stream.read_exact(&mut answer).expect("read");
-    answer
 }
 
 /// smp#139: which connection was cut off, and after how much.
@@ -492,15 +262,4 @@ fn end_from_the_service_closes_the_port() {
     let line = format!("\n\nSessionId: {} : ended by the administrator\n\n", forward.id);
     assert!(finished.text().ends_with(&line), "{:?}", finished.text());
     eventually("the port is closed", || TcpStream::connect((Ipv4Addr::LOCALHOST, forward.port)).is_err());
-}
-
-#[test]
-fn defaults_stay_within_the_services_message_limit() {
-    let (world, sim, echo) = (World::new(), sim(), Server::echo());
-    let forward = Forward::to(&world, &sim, echo.port());
-    let bytes = random_bytes(11, 3_000_000);
-    assert!(echo_through(forward.port, &bytes) == bytes, "the echo differs");
-    let report = sim.session(&forward.id).expect("the session");
-    assert!(!report.limit_exceeded, "{report:#?}");
-    assert!(report.up.peak_2s < 2000, "{report:#?}");
 }

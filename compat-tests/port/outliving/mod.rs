@@ -1,8 +1,11 @@
 //! A forwarded port that outlives its session (`SSM_PLUGIN_RESTART`).
 
+mod cut_off;
+mod starts;
+
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -13,7 +16,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
 use crate::harness::process::{Running, has_usr1};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_that_listens_after, sim_with_agent};
+use crate::harness::sim::{assert_all_ended, sim, sim_with_agent};
 
 /// A port that outlives its sessions.
 struct Port {
@@ -149,82 +152,6 @@ fn three_ends(sessions: usize) {
     assert_all_ended(&sim);
 }
 
-/// A connection that waits for its session has bytes ready when the handshake is complete.
-#[test]
-fn a_waiting_connection_reaches_an_agent_that_listens_late() {
-    let (mut world, sim, echo) =
-        (World::new(), sim_that_listens_after(Duration::from_millis(10)), Server::echo());
-    let port = Port::to(&echo, &mut world, &sim);
-    for round in 0..3 {
-        for session in sim.sessions().iter().filter(|session| session.state != SessionState::Ended) {
-            sim.close_session(&session.id, "idle");
-        }
-        port.plugin.stderr.wait_for(" ended (");
-        let text = format!("round {round}");
-        assert_eq!(echo_through(port.port, text.as_bytes()), text.as_bytes());
-    }
-    port.end();
-    assert_all_ended(&sim);
-}
-
-/// Connections that have a session do not keep another one being asked for.
-#[test]
-fn additional_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_SESSIONS", "2");
-    let port = Port::to(&echo, &mut world, &sim);
-    let first = echoed(port.port);
-    sim.refuse_starts(Some("AccessDeniedException"));
-    let second = echoed(port.port);
-    port.plugin.stderr.wait_for("AccessDeniedException");
-    let starts = sim.requests().start;
-    // Longer than the first pauses between attempts.
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(sim.requests().start, starts);
-    drop((first, second));
-    port.end();
-}
-
-/// The end of a session whose connections were its own starts no other.
-#[test]
-fn an_additional_session_that_ends_is_replaced_for_the_next_connection() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_SESSIONS", "2");
-    let port = Port::to(&echo, &mut world, &sim);
-    let open = [echoed(port.port), echoed(port.port), echoed(port.port)];
-    eventually("a second session", || {
-        sim.sessions().iter().filter(|session| session.state == SessionState::Connected).count() == 2
-    });
-    // Connected is not yet ready: its handshake follows.
-    port.plugin.stderr.wait_for("a session has started");
-    sim.close_session(&living(&sim, &port.first), "idle");
-    port.plugin.stderr.wait_for(" ended (");
-    let starts = sim.requests().start;
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(sim.requests().start, starts);
-    drop(open);
-    port.end();
-    assert_all_ended(&sim);
-}
-
-/// One that came when all streams were taken gets the first that is free again.
-#[test]
-fn a_connection_too_many_is_served_when_another_has_gone() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let port = Port::to(&echo, &mut world, &sim);
-    let mut open: Vec<_> = (0..MAX_STREAMS).map(|_| echoed(port.port)).collect();
-    let mut late = connect(port.port);
-    late.write_all(b"z").expect("write");
-    // Reset, so that nothing waits for an answer.
-    let gone = open.pop().expect("one");
-    rustix::net::sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).expect("linger");
-    drop(gone);
-    late.read_exact(&mut [0; 1]).expect("it is served");
-    drop((open, late));
-    port.end();
-    assert_all_ended(&sim);
-}
-
 /// A connection that has its session.
 #[track_caller]
 fn echoed(port: u16) -> TcpStream {
@@ -242,82 +169,6 @@ fn three_ends_of_a_session() {
 #[test]
 fn three_ends_of_several_sessions() {
     three_ends(4);
-}
-
-/// 221,233 of 3,000,000 bytes were taken as complete.
-#[test]
-fn a_download_that_the_end_of_the_session_cuts_off_is_reset() {
-    for restart in ["1", "0"] {
-        let (mut world, sim) = (World::new(), sim());
-        let server = Server::start(|mut stream| {
-            while stream.write_all(&[7; 4096]).is_ok() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        world.set("SSM_PLUGIN_RESTART", restart);
-        let started = Started::port(&sim.endpoint(), server.port(), 0);
-        let plugin = Running::spawn_without_stdin(&mut started.command(&world));
-        let mut stream = connect(opened_port(&plugin.stdout));
-        stream.write_all(b"x").expect("write");
-        stream.read_exact(&mut [0; 8192]).expect("a part");
-        sim.close_session(started.id(), "over");
-        let end = uninterrupted(|| stream.read_to_end(&mut Vec::new()));
-        let error = end.expect_err("a part is not the whole");
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "SSM_PLUGIN_RESTART={restart}");
-        plugin.signal(Signal::INT);
-        plugin.finish().assert_ok();
-    }
-}
-
-/// Data that arrived completely stays complete, although the session ends before the client has read it.
-#[test]
-fn a_download_that_is_complete_ends_as_one() {
-    let (mut world, sim) = (World::new(), sim());
-    let server = Server::start(|mut stream| {
-        let mut size = [0];
-        let _ = stream
-            .read_exact(&mut size)
-            .and_then(|()| stream.write_all(&vec![7; usize::from(size[0]) * 10_000]));
-    });
-    let started = Started::port(&sim.endpoint(), server.port(), 0);
-    let port = Port::start(&mut world, &started);
-    let mut slow = connect(port.port);
-    let mut quick = connect(port.port);
-    slow.write_all(&[20]).expect("write");
-    slow.read_exact(&mut [0; 1000]).expect("read");
-    // Both get equal shares: when the longer one is there, so is the shorter.
-    quick.write_all(&[100]).expect("write");
-    let mut all = Vec::new();
-    quick.read_to_end(&mut all).expect("read");
-    sim.close_session(&port.first, "over");
-    port.plugin.stderr.wait_for("ended (");
-    let mut rest = Vec::new();
-    slow.read_to_end(&mut rest).expect("a clean end");
-    assert_eq!((all.len(), rest.len() + 1000), (1_000_000, 200_000));
-    port.end();
-}
-
-/// `nc -z`, wait loops, load balancers.
-#[test]
-fn probes_start_no_session() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let port = Port::to(&echo, &mut world, &sim);
-    port.end_session(&sim);
-    for _ in 0..20 {
-        drop(connect(port.port));
-    }
-    assert_eq!(echo_through(port.port, b"client"), b"client");
-    assert_eq!(sim.requests().start, 2, "one for the client that has something to say");
-    // A server that speaks first has a client that says nothing.
-    let greeting = Server::greeting("220 ready\n");
-    port.end();
-    let port = Port::to(&greeting, &mut world, &sim);
-    port.end_session(&sim);
-    let mut line = String::new();
-    connect(port.port).read_to_string(&mut line).expect("read");
-    assert_eq!(line, "220 ready\n");
-    port.end();
-    assert_all_ended(&sim);
 }
 
 /// smp#135, smp#136: the service has ended the session while we were away.
@@ -356,79 +207,6 @@ fn the_request_of_argv_is_repeated() {
     assert_all_ended(&sim);
 }
 
-/// Said once, closed at once, and no request for each attempt of an impatient client.
-#[test]
-fn a_denied_start_is_told_once_and_does_not_spin() {
-    for (kind, advice) in [
-        ("AccessDeniedException", "allow ssm:StartSession"),
-        ("ExpiredTokenException", "sign in again"),
-        ("InvalidDocument", "InvalidDocument"),
-    ] {
-        let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-        let port = Port::to(&echo, &mut world, &sim);
-        port.end_session(&sim);
-        sim.refuse_starts(Some(kind));
-        let before = sim.requests().start;
-        let begin = Instant::now();
-        for _ in 0..100 {
-            assert_closed(&mut connect(port.port));
-        }
-        let asked = sim.requests().start - before;
-        let most = 4 + u64::from(begin.elapsed() > Duration::from_secs(5)) * begin.elapsed().as_secs();
-        assert!((1..=most).contains(&asked), "{kind}: {asked} requests in {:?}", begin.elapsed());
-        sim.refuse_starts(None);
-        eventually("the port stays", || {
-            let mut stream = connect(port.port);
-            stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
-        });
-        let (_, errors) = port.end();
-        let told: Vec<_> =
-            errors.lines().filter(|line| line.contains("cannot start a session for a local")).collect();
-        assert!(told.len() == 1 && told[0].contains(advice), "{kind}: {errors}");
-        assert_all_ended(&sim);
-    }
-}
-
-/// Passing causes are waited out by the connections that wait, and by no others.
-#[test]
-fn a_client_that_goes_away_is_not_waited_for() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    let port = Port::to(&echo, &mut world, &sim);
-    port.end_session(&sim);
-    sim.refuse_starts(Some("ThrottlingException"));
-    let before = sim.requests().start;
-    let waiting = connect(port.port);
-    eventually("it is tried", || sim.requests().start > before);
-    drop(waiting);
-    // What is under way may still come.
-    std::thread::sleep(Duration::from_millis(1500));
-    let settled = sim.requests().start;
-    std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(sim.requests().start, settled, "a session is asked for that nobody needs");
-    sim.refuse_starts(None);
-    assert_eq!(echo_through(port.port, b"at last"), b"at last");
-    port.end();
-    assert_all_ended(&sim);
-}
-
-/// Its end stands behind what is read when there is a session for it.
-#[test]
-fn a_client_that_goes_away_after_it_has_sent_much_is_not_waited_for() {
-    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
-    let port = Port::to(&echo, &mut world, &sim);
-    port.end_session(&sim);
-    sim.refuse_starts(Some("ThrottlingException"));
-    let before = sim.requests().start;
-    let mut waiting = connect(port.port);
-    waiting.write_all(&[7; 64 << 10]).expect("write");
-    eventually("it is tried", || sim.requests().start > before);
-    drop(waiting);
-    port.plugin.stderr.wait_for(" closed after ");
-    port.end();
-    assert_all_ended(&sim);
-}
-
 /// agent#261: the agent resolves the destination once for each session.
 #[test]
 fn a_database_that_has_moved_is_found_again() {
@@ -451,26 +229,6 @@ fn a_database_that_has_moved_is_found_again() {
         stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
     });
     assert!(sim.requests().start <= 3, "{} sessions", sim.requests().start);
-    port.end();
-    assert_all_ended(&sim);
-}
-
-/// A destination that is away for long does not cost a session for each attempt.
-#[test]
-fn a_destination_that_stays_away_costs_few_sessions() {
-    let (mut world, sim) = (World::new(), sim());
-    let unused =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind").local_addr().expect("address").port();
-    let started = Started::port(&sim.endpoint(), unused, 0);
-    let port = Port::start(&mut world, &started);
-    let begin = Instant::now();
-    for _ in 0..30 {
-        let mut stream = connect(port.port);
-        let _ = stream.write_all(b"x");
-        assert_closed(&mut stream);
-    }
-    let most = 3 + begin.elapsed().as_secs() / 2;
-    assert!(sim.requests().start <= most, "{} in {:?}", sim.requests().start, begin.elapsed());
     port.end();
     assert_all_ended(&sim);
 }
@@ -512,6 +270,3 @@ fn where_it_cannot_be() {
     plugin.signal(Signal::INT);
     plugin.finish().assert_ok();
 }
-
-/// As many as the product gives a session.
-const MAX_STREAMS: usize = 1024;
