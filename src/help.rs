@@ -90,9 +90,10 @@ const SETTING_WIDTH: usize = 28;
 const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or G (64M); times accept s, m, h
   or d (30s); switches accept 1/0, true/false, yes/no or on/off. Environment
   variables override the settings file. A [[match]] section of the file applies
-  only to matching sessions; a [tunnels.NAME] section is for forward NAME (see
-  --man). AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the trusted
-  certificates; HTTPS_PROXY and NO_PROXY select the proxy, as in the AWS CLI.
+  only to matching sessions; a [tunnels.NAME] section defines the ports that
+  \"session-manager-plugin forward NAME\" opens (both: see --man). AWS_CA_BUNDLE,
+  or the profile's ca_bundle, replaces the trusted certificates; HTTPS_PROXY and
+  NO_PROXY select the proxy, as in the AWS CLI.
 ";
 const EXAMPLES: &str = "\
 EXAMPLES

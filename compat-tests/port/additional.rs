@@ -203,7 +203,7 @@ fn mistakes() {
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     for line in [
-        "SSM_PLUGIN_FORWARD: \"nonsense\" is not <local port>:<host>:<port>, such as 15432:db.internal:5432\n",
+        "SSM_PLUGIN_FORWARD: \"nonsense\" is not [BIND:]PORT:HOST:HOSTPORT, such as 15432:db.internal:5432\n",
         "SSM_PLUGIN_FORWARD: \"1:db.internal:0\": port 0 is not a valid destination port\n",
         "SSM_PLUGIN_FORWARD: \"5:a\\\"b.c:1\": the host has characters that the session document does not allow",
         "bind: address already in use\n",

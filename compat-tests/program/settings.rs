@@ -123,10 +123,7 @@ fn a_bad_forward_is_no_matter_of_a_shell() {
     let finished = greet(&world);
     assert!(!finished.errors().contains("nonsense"), "{}", finished.errors());
     let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();
-    assert!(
-        report.contains("SSM_PLUGIN_FORWARD: \"nonsense\" is not <local port>:<host>:<port>"),
-        "{report}"
-    );
+    assert!(report.contains("SSM_PLUGIN_FORWARD: \"nonsense\" is not [BIND:]PORT:HOST:HOSTPORT"), "{report}");
 }
 
 #[test]

@@ -269,8 +269,8 @@ fn ssh() -> Command {
                 .value_name("SOCKET")
                 .value_parser(not_empty)
                 .help(
-                    "Serve the ssh agent's keys on this socket, and a key made for this run where --push-key finds none; \
-                     the same path as IdentityAgent in ~/.ssh/config",
+                    "Create an ssh agent on this socket that offers the keys of your ssh agent, and a temporary key if \
+                     --push-key finds none. Set IdentityAgent in ~/.ssh/config to the same path",
                 ),
         )
         .after_help(
@@ -303,19 +303,20 @@ fn push_key_arg() -> Arg {
         .require_equals(true)
         .default_missing_value("")
         .help(
-            "First send a public key to EC2 Instance Connect; the instance accepts it for a minute [default FILE: the \
-             first key of the ssh agent, ~/.ssh/id_ed25519.pub, or one made for this run]",
+            "First send the public key in FILE to EC2 Instance Connect; the instance accepts it for a minute [default: \
+             the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, or a temporary key]",
         )
 }
 
 fn forward() -> Command {
     with_common(sub("forward", "TARGET [SPEC]... [-D PORT] [-- COMMAND [ARGUMENT]...]", "Forward local ports."))
         .long_about(
-            "Forwards local ports to hosts that the target reaches, or to the target itself. The ports stay open when a \
+            "Forwards local ports to hosts that the target can reach, or to the target itself. The ports stay open when a \
              session ends; the next connection starts a new session. With COMMAND, opens the ports, runs COMMAND, closes \
-             them and exits with its status. COMMAND gets the port numbers as PORT, PORT_1, … in its environment and as \
-             {port}, {port_1}, … in its arguments. TARGET may be the NAME of a [tunnels.NAME] section of config.toml, which \
-             holds target, forwards, profile, region, socks and sessions.",
+             them and exits with its status. COMMAND gets the port numbers as PORT_1, PORT_2, … in its environment and as \
+             {port_1}, {port_2}, … in its arguments; PORT and {port} are the first of them, SOCKS_PORT and {socks_port} that \
+             of -D. TARGET may also be the NAME of a [tunnels.NAME] section in config.toml, which sets target, forwards, \
+             profile, region, socks and sessions.",
         )
         .arg(target())
         .arg(
@@ -323,8 +324,8 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .num_args(0..)
                 .value_parser(not_empty)
-                .help("[BIND:]PORT:HOST:HOSTPORT for a host behind the target, PORT:HOSTPORT for the target itself, \
-                     SOCKET:HOST:HOSTPORT for a local socket file; PORT 0 picks a free port"),
+                .help("[BIND:]PORT:HOST:HOSTPORT for a host that the target can reach, PORT:HOSTPORT for the target itself, \
+                     SOCKET:HOST:HOSTPORT to listen on a local socket file; PORT 0 picks a free port"),
         )
         .arg(
             Arg::new("local")
@@ -332,7 +333,7 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .action(ArgAction::Append)
                 .value_parser(not_empty)
-                .help("SPEC, as in ssh -L; may be repeated"),
+                .help("A SPEC, in the notation of ssh -L; may be repeated"),
         )
         .arg(
             Arg::new("dynamic")
@@ -352,7 +353,7 @@ fn forward() -> Command {
                 .long("sessions")
                 .value_name("N")
                 .value_parser(value_parser!(u64).range(1..=8))
-                .help("Sessions that share a port [default: 1]"),
+                .help("Number of sessions that share each port, 1 to 8 [default: 1]"),
         )
         .arg(
             trailing_command()
@@ -476,7 +477,7 @@ pub(super) fn common_args() -> [Arg; 8] {
             .require_equals(true)
             .default_missing_value("300")
             .value_parser(value_parser!(u64).range(1..=86_400))
-            .help("Wait up to SECONDS until the target is connected [default: 300 s]"),
+            .help("Wait until the target's agent is connected to Systems Manager, for at most SECONDS [--wait alone: 300]"),
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
@@ -500,5 +501,6 @@ fn not_empty(text: &str) -> Result<String, String> {
 
 /// The program's name in usage lines.
 pub(super) const PROGRAM: &str = "session-manager-plugin";
-const TARGET_HELP: &str = "Instance id (i-…, mi-…), ecs:…, Name tag, computer name, or tag:KEY=VALUE";
+const TARGET_HELP: &str =
+    "Instance id (i-…, mi-…), ecs:CLUSTER_TASK_RUNTIME, Name tag, computer name, or tag:KEY=VALUE";
 const SSH_PORT: u16 = 22;

@@ -45,7 +45,7 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
     let advice = if cfg!(windows) {
         "create one with ssh-keygen -t ed25519"
     } else {
-        "create one with ssh-keygen -t ed25519, or use the block of session-manager-plugin ssh-config --push-key"
+        "create one with ssh-keygen -t ed25519, or add the Host block that session-manager-plugin ssh-config --push-key prints to ~/.ssh/config"
     };
     Err(Failure::new("no key to push: none in the ssh agent or in ~/.ssh").with_advice(advice))
 }

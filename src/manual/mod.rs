@@ -46,7 +46,7 @@ fn introduction(page: &mut Page) {
         ))
         .text("Run it yourself to use the commands below.")
         .text("`doctor` checks the installation, the AWS CLI, region and credentials, the clock, name resolution,")
-        .text("proxies, trust, the key of encrypted shells, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
+        .text("proxies, trusted certificates, the KMS key of encrypted shells, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
 }
 
 fn commands(page: &mut Page) {
@@ -79,23 +79,24 @@ fn environment(page: &mut Page) {
 
 fn files(page: &mut Page) {
     page.section("FILES")
-        .item(EXAMPLE_FILE, "The same settings in TOML, under their full names, or without SSM_PLUGIN_, in upper or lower case,")
-        .text("such as `restart = true`. A list may be an array.")
+        .item(EXAMPLE_FILE, "The same settings in TOML. Their names may be in upper or lower case, with or without SSM_PLUGIN_,")
+        .text("such as `restart = true`. A list may be a TOML array.")
         .text("`--help` prints the path on this system.")
         .more("A `[[match]]` section holds settings for matching sessions only. Its conditions are patterns (* matches any text,")
         .text("? one character), or arrays of patterns, for the session's arguments (for a tunnel, those of its section):")
         .text("profile and region (the ones in effect), target, document, host and port (of the destination), and caller (aws for the AWS CLI,")
         .text("otherwise the name of the program that started the plugin).")
-        .text("All conditions must match; a session without that value does not match. For each setting, the first matching")
-        .text("section wins, as in ssh_config. Environment variables override all sections, and sections override the")
-        .text("settings at the top of the file. Version 1 of the AWS CLI passes --profile, but not AWS_PROFILE.")
+        .text("All conditions must match. A condition does not match a session that lacks the argument, such as a session")
+        .text("without a profile. (Version 2 of the AWS CLI passes both --profile and AWS_PROFILE on to the plugin, version 1")
+        .text("only --profile.) For each setting, the first matching section wins, as in ssh_config. Environment variables")
+        .text("override all sections, and sections override the settings at the top of the file.")
         .example("[[match]]\nprofile = \"prod-*\"\nhost = \"db.internal\"\nrestart = true\nforward = [\"16379:cache.internal:6379\"]")
         .more("A `[tunnels.NAME]` section holds arguments of the command `forward`, which is then started with")
         .text("`session-manager-plugin forward NAME`. The keys are target (required), forwards (an array of SPECs), profile,")
         .text("region, socks (a port) and sessions. Options on the command line override them; SPECs are added.")
         .example("[tunnels.db]\ntarget = \"tag:Name=bastion\"\nprofile = \"prod-eu\"\nforwards = [\"15432:db.internal:5432\"]\nsocks = 1080")
         .more("The file is ignored if another user owns it, or can write to it or to any directory in its path.")
-        .more(&format!("The directory of the file is in XDG_CONFIG_HOME if that is set. {}", settings::FILE_RULE))
+        .more(&format!("The directory session-manager-plugin is in XDG_CONFIG_HOME if that is set. {}", settings::FILE_RULE))
         .more("In settings that name a file, ~/ is expanded to the home directory; ~user/ is not expanded.")
         .item("~/.local/state/session-manager-plugin/", "Log files, one per day, if SSM_PLUGIN_LOG is set.");
 }
@@ -103,13 +104,14 @@ fn files(page: &mut Page) {
 fn exit_status(page: &mut Page) {
     page.section("EXIT STATUS")
         .text("Under the AWS CLI, always 0: with any other status the AWS CLI prints the arguments, including the session's token.")
-        .text("For other callers, 0; or with SSM_PLUGIN_EXIT_CODE=1 the remote command's status, and 255 if the plugin fails.")
+        .text("For other callers of `session-manager-plugin` response region `StartSession`: 0, or with SSM_PLUGIN_EXIT_CODE=1 the remote")
+        .text("command's status, or 255 if the plugin fails. For the commands, see COMMANDS.")
         .paragraph("The agent sends a command's status only in sessions whose document has separate output streams:")
         .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and your own documents of the type")
         .text("NonInteractiveCommands with that property. If the command cannot be started, the status is 1, with or without that property.")
         .text("Shells (SSM-SessionManagerRunShell, Standard_Stream), AWS-StartInteractiveCommand, port forwarding, SSH and")
         .text("aws ecs execute-command never return a status.")
-        .text("`session-manager-plugin run` uses such a document and returns the command's status without the AWS CLI.")
+        .text("`session-manager-plugin run` uses AWS-StartNonInteractiveCommand and returns the command's status without the AWS CLI.")
         .paragraph("`doctor` exits with 1 if a check failed, and with 2 for invalid arguments.");
 }
 
@@ -131,10 +133,11 @@ const PROGRAM: &str = "session-manager-plugin";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const EVENTS: &str = "\
-    With SSM_PLUGIN_STATUS=json each line on stderr is a JSON object with `time` (UTC, as in RFC 3339) and `event`, which is \
-    one of these, with these fields. Fields in brackets may be absent: an event without a destination is about the one on \
-    the command line. When several sessions share a port, lost, resumed, paused and unpaused are reported for the oldest \
-    only. New events and fields may be added; existing ones are stable.";
+    With SSM_PLUGIN_STATUS=json, each line on stderr is a JSON object with the fields `time` (UTC, as in RFC 3339) and \
+    `event`. The events and their additional fields are listed below. Fields in brackets may be absent. An event without \
+    `destination` concerns the destination given on the command line. When several sessions share a port, the events `lost`, \
+    `resumed`, `paused` and `unpaused` are reported only for the oldest session. New events and fields may be added; existing \
+    ones are stable.";
 
 #[cfg(test)]
 mod tests {

@@ -47,18 +47,18 @@ events! {
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
     }
-    /// The connection to the service was lost; reconnecting.
+    /// The connection to the service was lost; the plugin is reconnecting.
     Lost {
         #[serde(flatten)]
         of: Subject,
         reason: String,
     }
-    /// The connection is back.
+    /// The connection to the service is back.
     Resumed {
         #[serde(flatten)]
         of: Subject,
     }
-    /// The service has paused the session, usually because the agent is not connected.
+    /// The service paused the session, usually because the agent is not connected.
     Paused {
         #[serde(flatten)]
         of: Subject,
@@ -68,7 +68,7 @@ events! {
         #[serde(flatten)]
         of: Subject,
     }
-    /// An additional session for a port has started.
+    /// An additional session for a port started.
     SessionStarted {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,14 +86,14 @@ events! {
         destination: Option<String>,
         reason: String,
     }
-    /// A local connection was accepted; connection is its number.
+    /// A local connection was accepted; `connection` is its number.
     ConnectionOpened {
         connection: u64,
         from: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
     }
-    /// A local connection was closed; sent and received count the bytes to and from the remote.
+    /// A local connection was closed; `sent` and `received` are the numbers of bytes sent to and received from the remote.
     ConnectionClosed { connection: u64, seconds: f64, sent: u64, received: u64, }
     /// The agent could not reach a destination.
     DestinationRefused {
@@ -111,11 +111,11 @@ events! {
         of: Subject,
         text: String,
     }
-    /// A line of the log that the option -v of a command requests.
+    /// A log line, printed because the command was given -v.
     Log { text: String, }
     /// An error.
     Failure { text: String, }
-    /// The program is ending. The reason may be empty.
+    /// The program is ending. `reason` may be empty.
     End { cause: Cause, reason: String, }
 }
 

@@ -36,7 +36,7 @@ impl Forwards {
 /// A forward that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum FormError {
-    #[error("SSM_PLUGIN_FORWARD: {0:?} is not <local port>:<host>:<port>, such as 15432:db.internal:5432")]
+    #[error("SSM_PLUGIN_FORWARD: {0:?} is not [BIND:]PORT:HOST:HOSTPORT, such as 15432:db.internal:5432")]
     Form(String),
     #[error("SSM_PLUGIN_FORWARD: {0:?}: {1}")]
     Destination(String, DestinationError),

@@ -236,7 +236,7 @@ impl Describe for ForwardList {
     }
 
     fn wanted(&self) -> String {
-        "a list of [<bind>:]<local port>:<host>:<port>, such as 15432:db.internal:5432".to_owned()
+        "a list of [BIND:]PORT:HOST:HOSTPORT, such as 15432:db.internal:5432".to_owned()
     }
 
     fn is_list(&self) -> bool {

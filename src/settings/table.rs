@@ -114,15 +114,15 @@ settings! {
             "smp#55, smp#135: tunnels drop when idle, on reboot and on failover";
         forward: ForwardList = ForwardList,
             "SSM_PLUGIN_FORWARD",
-            "additional ports, separated by commas or spaces, each as [<bind>:]<local port>:<host>:<port>",
+            "additional ports to forward, separated by commas or spaces, each as [BIND:]PORT:HOST:HOSTPORT",
             "smp#24: one terminal for each port; each is a StartSession in the audit log";
         socks: Socks = Socks,
             "SSM_PLUGIN_SOCKS",
-            "loopback port of a SOCKS and HTTP proxy (0: any free port), or unix:<path>",
+            "loopback port for a SOCKS and HTTP proxy (0: any free port), or unix:<path> for a socket file",
             "smp#88; each destination is a StartSession in the audit log";
         sessions: Number<usize> = Number { default: 1, least: 1, most: MAX_SESSIONS },
             "SSM_PLUGIN_SESSIONS",
-            "sessions that share a forwarded port",
+            "number of sessions that share a forwarded port",
             "the service's limit of messages per second counts per session";
         any_user: Flag = Flag,
             "SSM_PLUGIN_ANY_USER",
@@ -142,13 +142,13 @@ settings! {
             "agent#358, smp#94";
         exit_code: Flag = Flag,
             "SSM_PLUGIN_EXIT_CODE",
-            "1: exit with the remote command's status, 255 for the plugin's own failures",
+            "1: exit with the remote command's status, or 255 if the plugin fails (always 0 under the AWS CLI)",
             "smp#59; off, and without effect under the AWS CLI, which prints our arguments when the status is not 0 (smp#60)";
     }
     "Logs and recordings" {
         log: Filter = Filter,
             "SSM_PLUGIN_LOG",
-            "diagnostics: error, warn, info, debug, trace or a tracing filter",
+            "diagnostics: error, warn, info, debug, trace, or a filter such as session_manager_plugin::link=debug",
             "smp#139: logs are needed, but off by default";
         log_file: File = File("in the state directory"),
             "SSM_PLUGIN_LOG_FILE",
@@ -156,7 +156,7 @@ settings! {
             "the official plugin's log folder needs root";
         wire_log: File = File("none"),
             "SSM_PLUGIN_WIRE_LOG",
-            "file that records the session's frames, to attach to a report",
+            "file in which to record the session's websocket frames, for a bug report",
             "reports without a trace cannot be reproduced (smp#135)";
         wire_log_payloads: Flag = Flag,
             "SSM_PLUGIN_WIRE_LOG_PAYLOADS",
@@ -164,7 +164,7 @@ settings! {
             "off: a recording should be safe to share";
         core_dumps: Flag = Flag,
             "SSM_PLUGIN_CORE_DUMPS",
-            "1: allow core dumps after a crash, as the system is configured",
+            "1: allow core dumps after a crash, if the system is configured to write them",
             "off: the memory holds the token, credentials and what was typed";
     }
     "Connection" {
@@ -186,11 +186,11 @@ settings! {
             "smp#15: 5 minutes is too slow for proxies";
         stream_host: Text = Text("none"),
             "SSM_PLUGIN_STREAM_HOST",
-            "connect to this host instead of the host in the stream URL",
+            "connect to this host instead of the host in the websocket URL from StartSession",
             "private vpce hosts (smp#122)";
         allow_stream_host: Text = Text("none"),
             "SSM_PLUGIN_ALLOW_STREAM_HOST",
-            "additional host allowed in the stream URL",
+            "additional host allowed in the websocket URL from StartSession",
             "the official plugin refuses hosts other than AWS's since 1.2.889";
         skip_client_configure: Flag = Flag,
             "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
@@ -216,19 +216,19 @@ settings! {
             "measured: an agent without a window stalls";
         buffer: Bytes = Bytes { default: 64 << 20, least: MIN_BUFFER, most: MAX_BUFFER },
             "SSM_PLUGIN_BUFFER",
-            "memory for one slow reader; the total limit is four times this",
+            "memory for the unread data of one slow local client; for all clients together, four times this",
             "smp#139: a reader that pauses must not stop the others of its session";
         keep_alive_without_parent: Flag = Flag,
             "SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT",
-            "1: keep running after the AWS CLI that started it exits or is killed",
+            "1: keep running when the AWS CLI that started the plugin exits or is killed",
             "orphaned plugins keep a port open (cli#5149)";
         columns: Number<u16> = Number { default: protocol::Config::COLUMNS, least: 1, most: u16::MAX },
             "COLUMNS",
-            "columns to report if the terminal size is unknown",
+            "columns to report to the remote if the terminal size is unknown",
             "the official plugin's fallback, smp#48";
         lines: Number<u16> = Number { default: protocol::Config::LINES, least: 1, most: u16::MAX },
             "LINES",
-            "lines to report if the terminal size is unknown",
+            "lines to report to the remote if the terminal size is unknown",
             "the official plugin's fallback, smp#48";
     }
 }

@@ -106,7 +106,7 @@ fn forwarding(options: &Forward) -> Result<Forwarding, Failure> {
     }
     if options.is_eager && ports.is_empty() {
         return Err(mistake(
-            "--eager starts the sessions of SPECs; -D has no destination before its first client".to_owned(),
+            "--eager needs at least one SPEC: with -D alone, no session can start until a client names a destination".to_owned(),
         ));
     }
     Ok(Forwarding { ports, socks })
