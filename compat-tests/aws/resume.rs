@@ -162,10 +162,9 @@ fn connection_that_is_closed_at_once_is_not_opened_again_at_once() {
     let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
     sim.set_faults(Faults { cut_every: Some(Duration::from_millis(1)), ..Faults::default() });
     let begin = Instant::now();
-    eventually("some attempts", || sim.requests().resume >= 5);
-    let most = 8 + begin.elapsed().as_millis() / 150;
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(u128::from(sim.requests().resume) < most + 8, "{} calls", sim.requests().resume);
+    eventually("some attempts", || sim.requests().resume >= 6);
+    // A lower bound, which a busy machine does not break.
+    assert!(begin.elapsed() > Duration::from_secs(1), "6 calls in {:?}", begin.elapsed());
     sim.set_faults(Faults::default());
     assert_eq!(echo_through(forward.port, b"in the end"), b"in the end");
 }

@@ -6,6 +6,7 @@ use ssm_sim::agent::{AgentOptions, Generation};
 use ssm_sim::{Config, SessionState, Sim};
 
 use super::PATIENCE;
+use super::net::eventually;
 
 /// With the real agent's pacing and the service's message limit.
 pub fn sim() -> Sim {
@@ -41,6 +42,15 @@ pub fn unpaced_sim() -> Sim {
 #[track_caller]
 pub fn start(config: Config) -> Sim {
     Sim::start(config).expect("start the simulator")
+}
+
+/// Waits until the plugin has sent this many more pings on a session that is at rest. With `SSM_PLUGIN_PING_INTERVAL=1` they
+/// are seconds of its own time, so whatever it would do at rest within that time has happened.
+#[track_caller]
+pub fn await_pings(sim: &Sim, session: &str, count: u64) {
+    let pings = || sim.session(session).expect("the session").pings;
+    let enough = pings() + count;
+    eventually("pings", || pings() >= enough);
 }
 
 /// Waits until every session is over at the service: none may be left open at AWS.

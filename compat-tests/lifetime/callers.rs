@@ -281,4 +281,4 @@ fn firejail_2267_a_child_of_a_shell_in_a_pid_namespace() {
 }
 
 /// A dead parent was once noticed within half a second.
-pub(super) const STAYS: Duration = Duration::from_millis(1500);
+const STAYS: Duration = Duration::from_millis(1500);

@@ -11,6 +11,7 @@ use super::processes;
 use super::terminal::{Terminal, to_pid};
 use super::*;
 use crate::harness::net::eventually;
+use crate::harness::sim::await_pings;
 
 /// `aws … | sed -u 's/\r$//'`: the filter writes plain newlines, and the terminal has to make returns of them.
 #[test]
@@ -85,6 +86,7 @@ fn a_killed_aws_under_timeout_leaves_an_interactive_shell_its_terminal() {
 fn a_terminal_that_takes_no_raw_mode_after_a_stop_costs_a_line() {
     let (mut world, sim) = (World::new(), sim());
     world.set("SSM_PLUGIN_STATUS", "always");
+    world.set("SSM_PLUGIN_PING_INTERVAL", "1");
     let started =
         interactive(&sim, &format!("echo {UP}; while [ ! -e go ]; do sleep 0.1; done; echo two-$((1+1))"));
     // Not the controlling terminal, so that we get no hangup when it goes.
@@ -108,7 +110,7 @@ fn a_terminal_that_takes_no_raw_mode_after_a_stop_costs_a_line() {
     stderr.wait_for("cannot switch the terminal to raw mode: ");
     let id = child.id();
     eventually("it goes on", || processes::read(id).is_some());
-    std::thread::sleep(Duration::from_millis(300));
+    await_pings(&sim, started.id(), 2);
     let ended = child.try_wait().expect("its state");
     let _ = kill_process(pid, Signal::TERM);
     let status = child.wait().expect("its end");

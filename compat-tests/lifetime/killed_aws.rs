@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::callers::{Forward, STAYS};
+use super::callers::Forward;
 use super::processes;
 use super::terminal::{Terminal, to_pid};
 use super::*;
 use crate::harness::net::{connect, echo_through, opened_port};
 use crate::harness::process::Running;
+use crate::harness::sim::await_pings;
 use crate::harness::{Aws, TARGET};
 
 /// The real ones: the port is closed within a second.
@@ -122,14 +123,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 /// Its streams tell when it is over; ssh, behind them, lives on.
 #[test]
 fn an_ssh_session_outlives_the_aws_cli() {
-    let (world, sim, far) = (World::new(), sim(), Server::echo());
+    let (mut world, sim, far) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_PING_INTERVAL", "1");
     let started = Kind::Stdio.start(&sim, &far);
     let mut cli = Running::spawn(&mut under_the_cli(&world, &started.command(&world)));
     let mut stdin = cli.take_stdin();
     stdin.write_all(b"before\n").expect("write");
     cli.stdout.wait_for("before");
     cli.signal(Signal::KILL);
-    std::thread::sleep(STAYS);
+    await_pings(&sim, started.id(), 2);
     stdin.write_all(b"after\n").expect("write");
     cli.stdout.wait_for("after");
     drop(stdin);

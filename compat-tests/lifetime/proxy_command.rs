@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, kill_process};
 
-use super::callers::STAYS;
 use super::processes;
 use super::terminal::to_pid;
 use super::*;
 use crate::harness::net::eventually;
 use crate::harness::process::run;
+use crate::harness::sim::await_pings;
 use crate::harness::sshd::{Sshd, client_config};
 use crate::harness::{TARGET, required};
 
@@ -25,7 +25,8 @@ struct DirectSsh {
 impl DirectSsh {
     #[track_caller]
     fn new() -> DirectSsh {
-        let (world, sim) = (World::new(), sim());
+        let (mut world, sim) = (World::new(), sim());
+        world.set("SSM_PLUGIN_PING_INTERVAL", "1");
         let sshd = Sshd::start(&world);
         let port = sshd.port();
         let parameters = json!({"portNumber": [port.to_string()]});
@@ -96,7 +97,7 @@ fn ssh_control_persist_keeps_its_direct_proxy() {
         std::fs::read_to_string(out).expect("its output")
     };
     assert_eq!(say("one"), "one\n");
-    std::thread::sleep(STAYS);
+    await_pings(&ssh.sim, &ssh.sim.sessions()[0].id, 2);
     // The response is good for one connection only, so this goes through the first one.
     assert_eq!(say("two"), "two\n");
     run(&mut ssh.ssh(&["-o", &control, "-O", "exit", TARGET])).assert_ok();

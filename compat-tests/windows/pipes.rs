@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use super::*;
 use crate::harness::net::{Server, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Signal, run, run_with_input};
-use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::sim::{assert_all_ended, await_pings, sim};
 
 /// The port stayed open, into a database perhaps.
 #[test]
@@ -26,13 +26,14 @@ fn cli_5149_the_aws_cli_is_killed() {
 #[test]
 #[ignore = "run by scripts/windows"]
 fn another_caller_is_killed() {
-    let (world, sim, echo) = (World::new(), sim(), Server::echo());
+    let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    world.set("SSM_PLUGIN_PING_INTERVAL", "1");
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let plugin = started.command(&world);
     let running = Running::spawn(&mut driver(&world, DRIVER, "--no-console", &plugin));
     let port = opened_port(&running.stdout);
     running.signal(Signal::KILL);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    await_pings(&sim, started.id(), 2);
     assert_eq!(echo_through(port, b"open"), b"open");
     sim.close_session(started.id(), "");
     eventually("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err());

@@ -11,7 +11,8 @@ use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim};
+use crate::harness::sim::{assert_all_ended, await_pings, sim};
+use crate::port::additional::leads_to;
 
 /// Connections that have a session do not keep another one being asked for.
 #[test]
@@ -25,7 +26,7 @@ fn additional_sessions_that_cannot_be_started_are_not_asked_for_again_and_again(
     port.plugin.stderr.wait_for("AccessDeniedException");
     let starts = sim.requests().start;
     // Longer than the first pauses between attempts.
-    std::thread::sleep(Duration::from_secs(3));
+    await_pings(&sim, &port.first, 3);
     assert_eq!(sim.requests().start, starts);
     drop((first, second));
     port.end();
@@ -46,7 +47,7 @@ fn an_additional_session_that_ends_is_replaced_for_the_next_connection() {
     sim.close_session(&living(&sim, &port.first), "idle");
     port.plugin.stderr.wait_for(" ended (");
     let starts = sim.requests().start;
-    std::thread::sleep(Duration::from_secs(2));
+    await_pings(&sim, &port.first, 2);
     assert_eq!(sim.requests().start, starts);
     drop(open);
     port.end();
@@ -113,18 +114,25 @@ fn a_denied_start_is_told_once_and_does_not_spin() {
 #[test]
 fn a_client_that_goes_away_is_not_waited_for() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
+    // Another port, whose session counts the time.
+    world.set("SSM_PLUGIN_FORWARD", &format!("0:127.0.0.1:{}", echo.port()));
+    world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
     let port = Port::to(&echo, &mut world, &sim);
+    let other = leads_to(&port.plugin, &format!("127.0.0.1:{}", echo.port()));
+    assert_eq!(echo_through(other, b"other"), b"other");
+    let clock = living(&sim, &port.first);
     port.end_session(&sim);
     sim.refuse_starts(Some("ThrottlingException"));
     let before = sim.requests().start;
     let waiting = connect(port.port);
     eventually("it is tried", || sim.requests().start > before);
     drop(waiting);
+    port.plugin.stderr.wait_for(" closed after ");
     // What is under way may still come.
-    std::thread::sleep(Duration::from_millis(1500));
+    await_pings(&sim, &clock, 1);
     let settled = sim.requests().start;
-    std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(sim.requests().start, settled, "a session is asked for that nobody needs");
+    await_pings(&sim, &clock, 3);
+    assert_eq!(sim.requests().start, settled, "a session is requested that no client needs");
     sim.refuse_starts(None);
     assert_eq!(echo_through(port.port, b"at last"), b"at last");
     port.end();

@@ -125,7 +125,8 @@ fn four_hundred_clients_before_the_first_session_is_ready() {
         })
         .collect();
     proxy.plugin.stderr.wait_for("cannot start a session");
-    std::thread::sleep(Duration::from_secs(2));
+    let before = sim.requests().start;
+    eventually("more attempts", || sim.requests().start >= before + 2);
     sim.refuse_starts(None);
     let answers: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a client")).collect();
     let failed: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();

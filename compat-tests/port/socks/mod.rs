@@ -15,7 +15,7 @@ use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
 use crate::harness::process::{Running, run};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, unpaced_sim};
+use crate::harness::sim::{assert_all_ended, await_pings, sim, sim_that_forbids_loopback, unpaced_sim};
 use crate::harness::{World, required};
 
 /// A plugin with a proxy in addition to its port.
@@ -30,6 +30,7 @@ impl Proxy {
     pub fn start(world: &mut World, sim: &Sim, main: u16) -> Proxy {
         world.set("SSM_PLUGIN_SOCKS", "0");
         world.set("SSM_PLUGIN_STATUS", "always");
+        world.set("SSM_PLUGIN_PING_INTERVAL", "1");
         let started = Started::port(&sim.endpoint(), main, 0);
         let plugin = Running::spawn_without_stdin(&mut started.command(world));
         opened_port(&plugin.stdout);
@@ -222,7 +223,7 @@ fn a_client_that_goes_away_costs_one_session() {
     }
     eventually("a session", || sim.requests().start == 2);
     // Long enough for several.
-    std::thread::sleep(Duration::from_secs(2));
+    await_pings(&sim, &sim.sessions()[0].id, 2);
     assert_eq!(proxy.connect("db.internal", echo.port()).0, 0);
     assert_eq!(sim.requests().start, 2);
     proxy.end();

@@ -178,6 +178,7 @@ fn take(
                 session.lost(Way::Up);
             }
         }
+        Some(Ok(Message::Ping(_))) => session.note(|report| report.pings += 1),
         Some(Ok(_)) => {}
         Some(Err(_)) | None => return ControlFlow::Break(()),
     }

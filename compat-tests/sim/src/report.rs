@@ -23,6 +23,8 @@ pub struct SessionReport {
     pub resumes: u64,
     /// TerminateSession calls.
     pub terminates: u64,
+    /// Pings of the client's websockets.
+    pub pings: u64,
     /// The data channels opened for it, oldest first.
     pub opens: Vec<OpenReport>,
     /// Traffic from the client.
