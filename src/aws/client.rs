@@ -337,8 +337,11 @@ impl Client {
         let (loaded, CachedCredentials { credentials, .. }) = self.ready(call, CALL_LOOK_UP).await?;
         let key = credentials.access_key_id().to_owned();
         let AwsContext { endpoint, target, .. } = &self.context;
-        let endpoint =
-            endpoint::for_ssm(endpoint.as_deref(), target.as_deref(), config::has_endpoint_for_ssm());
+        let endpoint = endpoint::for_ssm(
+            endpoint.as_deref(),
+            target.as_deref(),
+            config::has_endpoint_for_ssm(&self.context),
+        );
         let mut config = aws_sdk_ssm::config::Builder::from(&loaded.config)
             .credentials_provider(credentials)
             .retry_config(RetryConfig::disabled())
@@ -358,7 +361,8 @@ impl Client {
             return Err(AwsError::new(call, ErrorKind::NoCredentials, "the program's own client has none"));
         }
         let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
-        if self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
+        let own = self.context.credentials.as_ref();
+        if own.is_none() && self.cached.lock().await.as_ref().filter(is_fresh).is_none() {
             // Each time: the files are read again below, and may have been fixed since. Not under the lock: an
             // opening that is given up is no longer polled, and its session still has to be ended.
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
@@ -369,6 +373,11 @@ impl Client {
         let mut cached = self.cached.lock().await;
         if let Some(fresh) = cached.as_ref().filter(is_fresh) {
             return Ok((loaded, fresh.clone()));
+        }
+        if let Some(own) = own {
+            let found = credentials::load_own(call, own, wait).await?;
+            *cached = Some(found.clone());
+            return Ok((loaded, found));
         }
         let sources = Sources {
             config: &loaded.config,

@@ -7,10 +7,13 @@ use anyhow::Context;
 use aws_config::profile::ProfileSet;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
 use aws_types::os_shim_internal::{Env, Fs};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -38,6 +41,9 @@ pub struct AwsContext {
     pub ca_bundle: Option<PathBuf>,
     /// For `https` endpoints.
     pub proxy: Option<HttpsProxy>,
+    /// The credentials to sign with. With these, the environment and the AWS CLI's files are not read, and the region above
+    /// counts alone.
+    pub credentials: Option<SharedCredentialsProvider>,
 }
 
 /// A proxy for `https` destinations.
@@ -63,7 +69,32 @@ pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
 /// # Errors
 /// When the certificates to trust cannot be read.
 pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
-    let profile = context.profile.as_deref();
+    let http = http_client(context)?;
+    if context.credentials.is_some() {
+        return Ok(SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(RetryConfig::standard())
+            .region(Region::new(context.region.clone()))
+            .build());
+    }
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .no_credentials()
+        // The loader would read the user's, and panics on what it cannot read.
+        .retry_config(RetryConfig::standard())
+        .region(region(context).await);
+    if let Some(profile) = &context.profile {
+        loader = loader.profile_name(profile);
+    }
+    Ok(loader.load().await)
+}
+
+/// The SDK's HTTP client, with the caller's trust and proxy.
+///
+/// # Errors
+/// When the certificates to trust cannot be read.
+fn http_client(context: &AwsContext) -> anyhow::Result<SharedHttpClient> {
     let trust = match &context.ca_bundle {
         Some(path) => trust_store(path)?,
         None => TrustStore::default(),
@@ -85,7 +116,7 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
     });
     // The library's client would read the trust store whenever one of the many credential providers is made.
-    let http_when_needed = http_client_fn(move |settings, components| {
+    Ok(http_client_fn(move |settings, components| {
         limited(match &route {
             Some(route) => SharedHttpConnector::new(RoutedConnector {
                 route: route.clone(),
@@ -95,30 +126,24 @@ pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
             }),
             None => http.http_connector(settings, components),
         })
-    });
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_when_needed)
-        .no_credentials()
-        // The loader would read the user's, and panics on what it cannot read.
-        .retry_config(RetryConfig::standard())
-        .region(region(context).await);
-    if let Some(profile) = profile {
-        loader = loader.profile_name(profile);
-    }
-    Ok(loader.load().await)
+    }))
 }
 
 /// The user's retry settings.
 pub(super) async fn retries(context: &AwsContext) -> Retries {
+    if context.credentials.is_some() {
+        return Retries::default();
+    }
     let profiles = read_profiles(context.profile.as_deref()).await.ok();
     Retries::read(|name| std::env::var_os(name), profiles.as_ref())
 }
 
-/// Returns whether the environment names an endpoint that SSM would use.
-pub(super) fn has_endpoint_for_ssm() -> bool {
-    ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// Returns whether the environment names an endpoint that SSM would use, where it counts.
+pub(super) fn has_endpoint_for_ssm(context: &AwsContext) -> bool {
+    context.credentials.is_none()
+        && ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// The caller's, or that of the environment or the profile. Not the metadata service's: the caller knew one.

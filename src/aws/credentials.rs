@@ -64,12 +64,31 @@ pub(super) async fn load(
         Ok(found(credentials, false))
     };
     match tokio::time::timeout(wait, look).await {
-        Ok(Ok(found)) if !is_access_key(found.credentials.access_key_id()) => {
-            Err(AwsError::new(call, ErrorKind::UnreadableFile, "the access key has characters that none has"))
+        Ok(found) => {
+            let found = found?;
+            check_access_key(call, &found.credentials)?;
+            Ok(found)
         }
-        Ok(found) => found,
         Err(_) => Err(AwsError::credentials(call, &CredentialsError::provider_timed_out(wait))),
     }
+}
+
+/// Asks the embedding program's own provider.
+///
+/// # Errors
+/// As [`load`].
+pub(super) async fn load_own(
+    call: &'static str,
+    provider: &SharedCredentialsProvider,
+    wait: Duration,
+) -> Result<CachedCredentials, AwsError> {
+    let credentials = match tokio::time::timeout(wait, provider.provide_credentials()).await {
+        Ok(credentials) => credentials,
+        Err(_) => Err(CredentialsError::provider_timed_out(wait)),
+    };
+    let credentials = credentials.map_err(|error| AwsError::credentials(call, &error))?;
+    check_access_key(call, &credentials)?;
+    Ok(CachedCredentials { credentials, is_from_cli: false, since: Instant::now() })
 }
 
 /// Credentials, and when they were looked up.
@@ -121,10 +140,14 @@ fn chain(sources: &Sources<'_>) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(chain)
 }
 
-/// Returns whether a signature can carry it: letters, digits and `_` (AWS's `accessKeyIdType`). A request that
+/// Checks that a signature can carry the access key: letters, digits and `_` (AWS's `accessKeyIdType`). A request that
 /// is signed with anything else is refused where an unsigned one may not be.
-fn is_access_key(id: &str) -> bool {
-    !id.is_empty() && id.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+fn check_access_key(call: &'static str, credentials: &Credentials) -> Result<(), AwsError> {
+    let id = credentials.access_key_id();
+    if !id.is_empty() && id.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
+        return Ok(());
+    }
+    Err(AwsError::new(call, ErrorKind::UnreadableFile, "the access key has characters that none has"))
 }
 
 /// The profile, unless it is the environment's default.

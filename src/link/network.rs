@@ -42,10 +42,16 @@ impl Network {
     /// the AWS CLI.
     pub fn new(hosts: StreamHosts, ca_bundle: Option<PathBuf>) -> Network {
         let bundle = std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let proxy = ProxySettings::from_env(|name| std::env::var_os(name));
+        Network { proxy, ..Network::direct(hosts, bundle.or(ca_bundle)) }
+    }
+
+    /// Without proxies; the environment is not read. `ca_bundle`: a PEM file of certificates to trust instead of the system's.
+    pub fn direct(hosts: StreamHosts, ca_bundle: Option<PathBuf>) -> Network {
         Network {
             tls: OnceLock::new(),
-            ca_bundle: bundle.or(ca_bundle),
-            proxy: ProxySettings::from_env(|name| std::env::var_os(name)),
+            ca_bundle,
+            proxy: ProxySettings::default(),
             hosts,
             changes: NetworkChanges::default(),
             connector: None,
