@@ -18,7 +18,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files  printable  queue  spool  destination
+//! files  printable  queue  spool  destination  quote
 //! version
 //! ```
 //!
@@ -48,6 +48,7 @@
 //! | [`doctor`] | checks for common problems, with advice |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`destination`] | the destination of a forwarded port, and the request for it |
+//! | [`quote`] | words for a POSIX shell |
 //! | [`printable`] | text from outside on one line, without control characters |
 //! | [`secret`], [`version`] | a string that is never printed; the versions that are reported |
 //!
@@ -190,6 +191,7 @@ mod process;
 mod program;
 pub mod protocol;
 mod queue;
+mod quote;
 mod secret;
 mod session;
 mod settings;

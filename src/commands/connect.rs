@@ -55,7 +55,7 @@ impl<'a> Connection<'a> {
             ..AwsContext::default()
         };
         let mut found = Found { id: known.unwrap_or_default().to_owned(), is_windows: None };
-        let access = Access::new(settings, context, bundle, &url, async |aws: aws::Client| {
+        let access = Access::new(settings.stream_hosts(), context, bundle, &url, async |aws: aws::Client| {
             if known.is_some() {
                 return Ok(aws);
             }
@@ -226,25 +226,13 @@ pub(super) async fn check_profile(name: &str) -> Result<(), Failure> {
 
 /// The address by which the proxy for calls to AWS is chosen: the endpoint's if there is one, else the region's.
 fn stream_host(common: &Common) -> Result<Url, Failure> {
-    let Some(endpoint) = &common.endpoint_url else {
-        let region = common.region.as_deref().filter(|region| is_region(region)).unwrap_or("us-east-1");
-        let url = Url::parse(&format!("wss://ssmmessages.{region}.amazonaws.com/"));
-        return url.map_err(|error| Failure::usage(error.to_string()));
-    };
-    let is_wanted = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    let url = Url::parse(endpoint).ok().filter(is_wanted);
-    let mut url = url.ok_or_else(|| {
+    let endpoint = common.endpoint_url.as_deref();
+    session::stream_host(endpoint, common.region.as_deref()).ok_or_else(|| {
         Failure::usage(format!(
-            "--endpoint-url {endpoint:?} is not an http or https URL such as https://ssm.eu-west-1.amazonaws.com"
+            "--endpoint-url {:?} is not an http or https URL such as https://ssm.eu-west-1.amazonaws.com",
+            endpoint.unwrap_or_default()
         ))
-    })?;
-    let scheme = if url.scheme() == "http" { "ws" } else { "wss" };
-    let _ = url.set_scheme(scheme);
-    Ok(url)
-}
-
-fn is_region(region: &str) -> bool {
-    region.chars().all(|char| char.is_ascii_alphanumeric() || char == '-')
+    })
 }
 
 /// The number of the next signal that ends a command. Cancel-safe.

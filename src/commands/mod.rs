@@ -27,7 +27,6 @@ mod grammar;
 mod identity;
 mod parameters;
 mod push_key;
-mod quote;
 mod report;
 mod run;
 mod runtime;

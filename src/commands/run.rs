@@ -16,15 +16,14 @@
 
 use std::io::IsTerminal as _;
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::connect::{Connection, signal_status};
 use super::failure::{Failure, OWN_FAILURE, refused, report};
 use super::grammar::Run;
-use super::quote;
 use crate::aws::ErrorKind;
-use crate::session::{Outcome, Script};
+use crate::quote;
+use crate::session::{self, Outcome, Script};
 use crate::settings::{Settings, When};
 
 /// Runs `run`. Returns the command's exit status.
@@ -38,8 +37,8 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
         report(settings, "run: stdin is ignored; it is not passed to the command");
     }
     let mark = Uuid::new_v4().simple().to_string();
-    let parameters = json!({ "command": [command_line(&mark, &words)], "separateOutputStream": ["True"] });
-    let request = connection.request(Some(DOCUMENT), Some(parameters));
+    let parameters = session::command_parameters(&mark, &words);
+    let request = connection.request(Some(session::COMMAND_DOCUMENT), Some(parameters));
     let outcome = match connection.try_run(request, Script::untyped(&mark)).await? {
         Ok(outcome) => outcome,
         Err(error) if error.kind == ErrorKind::UnknownDocument => {
@@ -81,11 +80,6 @@ fn words(options: &Run) -> Result<Vec<&str>, Failure> {
     words.collect()
 }
 
-/// The parameter of the document.
-fn command_line(mark: &str, words: &[&str]) -> String {
-    quote::join(["sh", "-c", WRAPPER, "sh", mark].into_iter().chain(words.iter().copied()))
-}
-
 /// A line for any shell. The mark is in two parts, so that the line's echo is not taken for it.
 ///
 /// # Errors
@@ -123,11 +117,7 @@ fn has_input() -> bool {
     crate::term::stdin_has_data()
 }
 
-const DOCUMENT: &str = "AWS-StartNonInteractiveCommand";
-/// Replaces itself by the program: status 127 when there is none, 126 when it cannot be run. Where both streams are one
-/// file, the agent reports no status: then it waits for the program and prints it.
-const WRAPPER: &str = r#"m=$1; shift; if [ /dev/fd/1 -ef /dev/fd/3 ] 3>&2 2>/dev/null; then "$@"; printf '%s>%d;' "$m" $?; else exec "$@"; fi"#;
-/// The same in a terminal, which passes bytes as they are from then on.
+/// Runs the program in a terminal, which passes bytes as they are from then on.
 const TYPED_WRAPPER: &str = r#"trap : INT; stty -echo -opost 2>/dev/null; m=$1$2; shift 2; printf "%s<" "$m"; "$@" </dev/null; printf "%s>%d;" "$m" $?"#;
 /// Bytes of a line that terminals take at once, MAX_CANON on macOS; Linux takes 4,095.
 const MAX_LINE: usize = 1024;
@@ -160,9 +150,6 @@ mod tests {
     #[test]
     fn each_argument_stays_one() {
         let words = ["printf", r"%s\n", "a b", "$c"];
-        let line = command_line("mark", &words);
-        assert!(line.starts_with("sh -c 'm=$1; "), "{line}");
-        assert!(line.ends_with(r" sh mark printf '%s\n' 'a b' '$c'"), "{line}");
         let line = typed_line("abcd", &words).unwrap();
         assert!(line.starts_with("exec sh -c 'trap "), "{line}");
         assert!(line.ends_with(" sh ab cd printf '%s\\n' 'a b' '$c'\n"), "{line}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use super::grammar::{PROGRAM, SshConfig};
-use super::quote;
+use crate::quote;
 
 /// The block, to be printed on stdout.
 ///

@@ -10,11 +10,12 @@
 //! | port forwarding | `port` | notices only |
 //!
 //! ```text
-//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch ─▶ live
+//! run ─▶ opening ─▶ loops (shell, stdio, port) ─▶ state ─▶ ending ─▶ starter, watch ─▶ access, live
 //! ```
 //!
 //! Each file uses some of those to its right. `shell` uses `escape`, too; it and [`run`] use `progress`. `marked` finds a command's status in the output.
 
+mod access;
 mod ending;
 pub(crate) mod escape;
 mod last_answers;
@@ -30,21 +31,24 @@ mod stdio;
 mod watch;
 #[cfg(all(test, target_os = "linux"))]
 mod worlds;
+mod wrapper;
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+pub(crate) use self::access::{Access, stream_host};
 pub(crate) use self::ending::Outcome;
 use self::ending::{End, Shutdown, ends_session};
 use self::live::Opening;
 pub(crate) use self::marked::Script;
-pub(crate) use self::opening::Access;
 pub(crate) use self::port::{
-    Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, Ports, StartFailure,
+    Bound, Forwarded, Forwarding, ListenFailure, ListenOn, MemoryStream,
+    PortForwarder, Ports, StartFailure,
 };
 use self::progress::{LOOK, StartProgress, Wait};
 use self::state::{CommandEnd, Session};
 use self::watch::Watch;
+pub(crate) use self::wrapper::{COMMAND_DOCUMENT, command_parameters};
 use crate::cli::StartSession;
 use crate::link::{GaveUp, LinkEvent};
 use crate::output::{Cause, Console, Kind, Status, Style, WriteError, official, sentences};

@@ -1,13 +1,12 @@
 //! From argv and settings to a session with a link.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use url::Url;
 
+use super::access::{Access, with_network};
 use super::live::LiveSession;
 use super::port::Ports;
 use super::starter::Starter;
@@ -22,32 +21,6 @@ use crate::protocol::{self, TerminalSize};
 use crate::settings::Settings;
 use crate::term::current_size;
 use crate::wire_log::Recording;
-
-/// A way to AWS: the network as the user has set it up, and calls through it.
-#[derive(Clone, Debug)]
-pub(crate) struct Access {
-    pub network: Arc<Network>,
-    pub aws: Arc<aws::Client>,
-}
-
-impl Access {
-    /// For a caller whose sessions are opened at `url`, or at another host of the same network. `finish` may still use
-    /// the client before sessions share it.
-    ///
-    /// # Errors
-    /// As `finish`.
-    pub(crate) async fn new<E>(
-        settings: &Settings,
-        context: AwsContext,
-        bundle: Option<PathBuf>,
-        url: &Url,
-        finish: impl AsyncFnOnce(aws::Client) -> Result<aws::Client, E>,
-    ) -> Result<Access, E> {
-        let network = Arc::new(Network::new(settings.stream_hosts(), bundle));
-        let aws = finish(aws::Client::new(with_network(context, &network, url))).await?;
-        Ok(Access { network, aws: Arc::new(aws) })
-    }
-}
 
 /// Prepares a session; nothing is connected before its link is polled for events.
 ///
@@ -135,15 +108,6 @@ fn aws_context(start: &StartSession) -> AwsContext {
         endpoint: start.endpoint.clone(),
         target: start.target.clone(),
         ..AwsContext::default()
-    }
-}
-
-/// Calls to AWS go through the network that the websocket goes through.
-fn with_network(context: AwsContext, network: &Arc<Network>, url: &Url) -> AwsContext {
-    AwsContext {
-        ca_bundle: network.ca_bundle().map(Path::to_owned),
-        proxy: link::https_proxy(network, url),
-        ..context
     }
 }
 
