@@ -53,6 +53,11 @@ impl Settings {
         all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
 
+    /// Returns whether the connections of a forwarded port are reported on stderr.
+    pub(crate) fn shows_connections(&self) -> bool {
+        self.log_connections || self.status == When::Json
+    }
+
     /// The hosts that stream URLs may lead to, in addition to AWS's.
     pub(crate) fn stream_hosts(&self) -> StreamHosts {
         StreamHosts { allowed: self.allow_stream_host.clone(), instead: self.stream_host.clone() }

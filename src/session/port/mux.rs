@@ -4,6 +4,7 @@
 
 use super::core::{DestinationId, Plan, Policy};
 use super::listen::{Listener, SocksListener};
+use super::local::Journal;
 use super::pump::{Pump, PumpEvent};
 use super::signals::SignalEffect;
 use crate::output::{Console, Kind, Status, official, sentences};
@@ -37,7 +38,8 @@ pub(super) fn policy(settings: &Settings) -> Policy {
 /// A pump for the user's settings.
 pub(super) fn new_pump(front: &Front) -> Pump {
     let proxied = Policy { is_proxied: true, ..policy(&front.settings) };
-    Pump::new(&front.settings, front.starter.clone(), proxied)
+    let journal = Journal::new(front.settings.shows_connections());
+    Pump::new(front.settings.buffer, journal, front.starter.clone(), proxied)
 }
 
 /// Reports another process that gets a part of the port's clients.

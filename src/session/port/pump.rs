@@ -28,7 +28,6 @@ use crate::session::ending::{End, LeftoverSession, Reaper};
 use crate::session::live::{LiveSession, Opening};
 use crate::session::starter::{Starter, Starting};
 use crate::session::state::sleep_until;
-use crate::settings::Settings;
 
 /// The moving parts of a run.
 pub(super) struct Pump {
@@ -93,20 +92,25 @@ enum Step {
 }
 
 impl Pump {
-    /// A pump without listeners and destinations. `starter`: for additional sessions; `proxied`: the policy for the destinations
-    /// of proxies' clients.
-    pub(super) fn new(settings: &Settings, starter: Option<Starter>, proxied: Policy) -> Pump {
+    /// A pump without listeners and destinations. `buffer`: bytes of memory that may wait for one slow reader; `starter`:
+    /// for additional sessions; `proxied`: the policy for the destinations of proxies' clients.
+    pub(super) fn new(
+        buffer: usize,
+        journal: Arc<Journal>,
+        starter: Option<Starter>,
+        proxied: Policy,
+    ) -> Pump {
         let (reports, received) = mpsc::channel(REPORTS);
         Pump {
             listeners: Listeners::default(),
-            journal: Journal::new(settings),
+            journal,
             core: Forwarder::new(now(), descriptor_limit(), fastrand::u64(..)),
             sessions: BTreeMap::new(),
             cursor: SessionId(0),
             connections: BTreeMap::new(),
             starter,
             proxied,
-            budget: Budget::new(Limits::new(settings.buffer)),
+            budget: Budget::new(Limits::new(buffer)),
             reaper: Reaper::default(),
             reports,
             received,

@@ -28,7 +28,7 @@ use crate::session::state::{Session, sleep_until};
 pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let (reports, mut from_connections) = mpsc::channel(1);
     let gauge = Gauge::new(Budget::new(Limits::new(session.settings.buffer)));
-    let journal = Journal::new(&session.settings);
+    let journal = Journal::new(session.settings.shows_connections());
     let mut seat = Seat::default();
     let mut accept_pause = AcceptPause::default();
     let end = loop {

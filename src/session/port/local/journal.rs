@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::stream::LocalStream;
 use crate::destination::Destination;
 use crate::output::{Console, Status, sentences};
-use crate::settings::{Settings, When};
 
 /// The connections of a run.
 #[derive(Debug)]
@@ -20,9 +19,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// No connection yet.
-    pub(crate) fn new(settings: &Settings) -> Arc<Journal> {
-        let is_shown = settings.log_connections || settings.status == When::Json;
+    /// No connection yet. `is_shown`: the lines are not for the log alone.
+    pub(crate) fn new(is_shown: bool) -> Arc<Journal> {
         Arc::new(Journal { lines: is_shown.then(Mutex::default), count: AtomicU64::new(0) })
     }
 
@@ -47,10 +45,13 @@ impl Journal {
 
     /// Prints on stderr which connections have begun and ended since the last call, where that is requested.
     pub(crate) fn show(&self, console: &mut Console) {
-        let Some(lines) = &self.lines else { return };
-        for (status, text) in std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner)) {
-            console.note(&status, &text);
-        }
+        self.take().iter().for_each(|(status, text)| console.note(status, text));
+    }
+
+    /// Takes what has happened since the last call, where that is wanted, with the text for people.
+    pub(crate) fn take(&self) -> Vec<(Status, String)> {
+        let Some(lines) = &self.lines else { return Vec::new() };
+        std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn note(&self, status: Status, text: String) {

@@ -6,7 +6,6 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::session::port::local::gauge::{Budget, Limits};
 use crate::session::port::local::journal::Journal;
-use crate::settings::Settings;
 
 async fn pair() -> (TcpStream, LocalStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -28,7 +27,7 @@ fn start_with<T: Copy + Send + 'static>(
     tag: T,
     reports: mpsc::Sender<(T, Report)>,
 ) -> Connection {
-    let entry = Journal::new(&Settings::default()).open(&stream, None);
+    let entry = Journal::new(false).open(&stream, None);
     Connection::start(stream, preface, tag, reports, entry)
 }
 
