@@ -7,7 +7,8 @@
 //! - [`port`]: forwarded ports, sockets and streams, persistent ports, several ports, SOCKS.
 //! - [`lifetime`]: signals, dead parents, deadlines, terminals, scripts.
 //! - [`network`]: bad links, malformed input, proxies, certificate authorities, dead paths.
-//! - [`project`]: the book, documents, scripts, the library.
+//! - [`library`]: ports and commands of programs that embed the crate.
+//! - [`project`]: the book, documents, scripts.
 //! - [`hostile`]: a peer that lies.
 //! - [`windows`]: the program for Windows, where `scripts/windows` runs it.
 //! - [`differential`]: the same scripts against the official plugin, or what it once printed.
@@ -30,6 +31,8 @@ mod commands;
 mod differential;
 #[cfg(unix)]
 mod hostile;
+#[cfg(unix)]
+mod library;
 #[cfg(unix)]
 mod lifetime;
 mod network;

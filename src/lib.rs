@@ -11,6 +11,8 @@
 //! help  manual
 //! commands
 //! doctor
+//! forward  remote_command
+//! embedding
 //! session
 //! cli  output  logging
 //! settings
@@ -45,6 +47,7 @@
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
 //! | [`commands`] | sessions without the AWS CLI: `ssh`, `shell`, `run`, `start-session` |
+//! | [`forward`], [`remote_command`], [`embedding`] | ports and commands for other programs: their builders, errors and thread |
 //! | [`doctor`] | checks for common problems, with advice |
 //! | [`logging`], [`wire_log`] | diagnostics and recorded frames, to files, off by default |
 //! | [`destination`] | the destination of a forwarded port, and the request for it |
@@ -179,7 +182,9 @@ pub mod cli;
 mod commands;
 mod destination;
 mod doctor;
+mod embedding;
 mod files;
+pub mod forward;
 mod help;
 pub mod link;
 mod logging;
@@ -192,6 +197,7 @@ mod program;
 pub mod protocol;
 mod queue;
 mod quote;
+pub mod remote_command;
 mod secret;
 mod session;
 mod settings;
@@ -201,6 +207,9 @@ mod term;
 mod version;
 mod wire_log;
 
+pub use embedding::Error;
+pub use forward::Forward;
 pub use program::main;
+pub use remote_command::Command;
 pub use secret::Secret;
 pub use version::COMPATIBLE_VERSION;

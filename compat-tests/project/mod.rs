@@ -1,7 +1,6 @@
-//! The project around the program: its book, documents, scripts and library.
+//! The project around the program: its book, documents and scripts.
 
 mod layers;
-mod library;
 #[cfg(unix)]
 mod link_places;
 #[cfg(unix)]

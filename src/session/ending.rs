@@ -20,7 +20,7 @@ use crate::term;
 
 /// Reason that a session's loop ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The service closed the channel; its reason, empty for none.
     Closed(String),
     /// Input and output have ended.

@@ -16,6 +16,8 @@
 //! Each file uses some of those to its right. `shell` uses `escape`, too; it and [`run`] use `progress`. `marked` finds a command's status in the output.
 
 mod access;
+mod embedded;
+mod embedded_command;
 mod ending;
 pub(crate) mod escape;
 mod last_answers;
@@ -36,16 +38,19 @@ mod wrapper;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-pub(crate) use self::access::{Access, stream_host};
-pub(crate) use self::ending::Outcome;
-use self::ending::{End, Shutdown, ends_session};
+pub(crate) use self::access::{Access, is_region, stream_host};
+pub(crate) use self::embedded::{EmbeddedError, end_started};
+pub(crate) use self::embedded_command::{CommandChunk, CommandOutcome, run_command};
+pub(crate) use self::ending::{End, Outcome};
+use self::ending::{Shutdown, ends_session};
 use self::live::Opening;
 pub(crate) use self::marked::Script;
 pub(crate) use self::port::{
-    Bound, Forwarded, Forwarding, ListenFailure, ListenOn, MemoryStream,
+    Bound, Door, EmbeddedConfig, EmbeddedPort, Forwarded, Forwarding, ListenFailure, ListenOn, MemoryStream,
     PortForwarder, Ports, StartFailure,
 };
 use self::progress::{LOOK, StartProgress, Wait};
+pub(crate) use self::starter::{StartError, Starter};
 use self::state::{CommandEnd, Session};
 use self::watch::Watch;
 pub(crate) use self::wrapper::{COMMAND_DOCUMENT, command_parameters};

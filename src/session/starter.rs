@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::access::Access;
 use super::live::LiveSession;
 use crate::aws::{self, AwsError, ErrorKind};
 use crate::link::stream_url::StreamUrlError;
@@ -15,7 +16,7 @@ pub(super) type Starting = Pin<Box<dyn Future<Output = Result<LiveSession, Start
 
 /// Starts sessions as the first was started: with the caller's request, credentials and network.
 #[derive(Clone, Debug)]
-pub(super) struct Starter {
+pub(crate) struct Starter {
     pub aws: Arc<aws::Client>,
     pub network: Arc<Network>,
     pub config: link::Config,
@@ -23,6 +24,11 @@ pub(super) struct Starter {
 }
 
 impl Starter {
+    /// The way to AWS of its sessions.
+    pub(crate) fn access(&self) -> Access {
+        Access { network: Arc::clone(&self.network), aws: Arc::clone(&self.aws) }
+    }
+
     /// The same with another request.
     pub(super) fn with(&self, request: Value) -> Starter {
         Starter { request: Arc::new(request), ..self.clone() }
@@ -57,7 +63,7 @@ impl Starter {
 
 /// Reason that a session was not started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(crate) enum StartError {
     /// StartSession failed.
     #[error(transparent)]
     Aws(#[from] AwsError),

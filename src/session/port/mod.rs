@@ -15,10 +15,12 @@
 //! | `listen` | where connections come from: ports, socket files, clients of the proxy |
 //! | `proxy` | requests of proxy clients and the answers to them, sans-IO |
 //! | `local` | one local connection: its task, what waits for its reader, its socket, the journal |
+//! | `embedded` | a port inside another program, for the library's `forward` |
 //! | `forward` | ports and a SOCKS proxy without a session of argv, for the command `forward` |
 //! | `signals` | effects of signals on a forwarded port |
 
 mod core;
+mod embedded;
 mod forward;
 mod listen;
 mod local;
@@ -28,14 +30,13 @@ mod pump;
 mod signals;
 mod single;
 
+pub(crate) use self::embedded::{Door, EmbeddedConfig, EmbeddedPort};
 pub(crate) use self::forward::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
-use self::listen::Listener;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use self::listen::MemoryPorts;
-pub(crate) use self::listen::Ports;
-#[cfg(all(test, target_os = "linux"))]
+pub(crate) use self::listen::{ListenError, Listener, Ports};
 pub(crate) use self::local::MemoryStream;
 use super::ending::{End, Shutdown};
 use super::state::Session;

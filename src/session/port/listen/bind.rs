@@ -26,12 +26,17 @@ pub(crate) fn error_text(error: &io::Error) -> String {
         return windows_text(code).map_or_else(|| without_code(&error.to_string(), code), str::to_owned);
     }
     match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".into(),
+        io::ErrorKind::AddrInUse => UNIX_IN_USE.into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         io::ErrorKind::AddrNotAvailable => "cannot assign requested address".into(),
         io::ErrorKind::NotFound => "no such file or directory".into(),
         _ => error.to_string(),
     }
+}
+
+/// Returns whether an error text of [`error_text`] is about an address that another socket has.
+pub(crate) fn is_in_use(text: &str) -> bool {
+    [UNIX_IN_USE, IN_USE].contains(&text)
 }
 
 /// Advice for an error text of [`error_text`].
@@ -75,6 +80,8 @@ mod windows {
     const BACKLOG: u32 = 128;
 }
 
+/// EADDRINUSE in Go's words.
+const UNIX_IN_USE: &str = "address already in use";
 /// WSAEACCES: another process holds the port exclusively, or the system has excluded it.
 const FORBIDDEN: &str =
     "An attempt was made to access a socket in a way forbidden by its access permissions.";

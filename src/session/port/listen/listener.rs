@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::bind::{advice, bind, error_text};
+use super::bind::{advice, bind, error_text, is_in_use};
 use super::memory::{MemoryListener, MemoryPorts, Ports};
 #[cfg(unix)]
 use super::unix;
@@ -169,6 +169,16 @@ impl Listener {
         }
     }
 
+    /// The first TCP address, if there is one.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp { sockets, .. } => sockets.first()?.local_addr().ok(),
+            #[cfg(unix)]
+            Listener::Unix { .. } => None,
+            Listener::Memory(_) => None,
+        }
+    }
+
     /// The socket file, if it is one.
     pub(crate) fn socket(&self) -> Option<String> {
         match self {
@@ -293,11 +303,16 @@ impl ListenError {
         ListenError::Bind(format!("tcp {address}"), error_text(error))
     }
 
+    /// Returns whether another socket has the address.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, ListenError::Bind(_, text) if is_in_use(text))
+    }
+
     /// A line about the process that has the port, where the system reports it.
     pub(crate) fn owner(&self) -> Option<String> {
-        let ListenError::Bind(address, text) = self else { return None };
+        let ListenError::Bind(address, _) = self else { return None };
         let port = address.strip_prefix("tcp ")?.rsplit_once(':')?.1.parse().ok()?;
-        if *text != error_text(&io::ErrorKind::AddrInUse.into()) {
+        if !self.is_in_use() {
             return None;
         }
         Some(sentences::port_taken(port, &process::port_owner(port)?))

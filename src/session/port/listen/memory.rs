@@ -14,7 +14,6 @@ pub(crate) enum Ports {
     #[default]
     System,
     /// Those of a process.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the program itself has clients in other processes"))]
     Memory(MemoryPorts),
 }
 
@@ -55,12 +54,13 @@ impl MemoryPorts {
     /// Connects to a port.
     ///
     /// # Errors
-    /// When nothing listens there, or too many connections wait.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the program itself has clients in other processes"))]
+    /// `ConnectionRefused` when nothing listens there, `WouldBlock` when too many connections wait.
     pub(crate) fn connect(&self, port: u16) -> io::Result<MemoryStream> {
         let mut bound = self.lock();
-        let backlog = bound.get_mut(&port).filter(|backlog| backlog.waiting.len() < MAX_WAITING);
-        let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let backlog = bound.get_mut(&port).ok_or(io::ErrorKind::ConnectionRefused)?;
+        if backlog.waiting.len() >= MAX_WAITING {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let (near, far) = MemoryStream::pair();
         backlog.waiting.push_back(near);
         backlog.waker.take().into_iter().for_each(Waker::wake);

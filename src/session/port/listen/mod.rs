@@ -14,7 +14,5 @@ pub(crate) use self::accept_pause::AcceptPause;
 pub(crate) use self::accepted::Accepted;
 pub(crate) use self::listener::{ListenError, Listener};
 pub(crate) use self::listeners::Listeners;
-#[cfg(all(test, target_os = "linux"))]
-pub(crate) use self::memory::MemoryPorts;
-pub(crate) use self::memory::Ports;
+pub(crate) use self::memory::{MemoryPorts, Ports};
 pub(crate) use self::socks::SocksListener;
