@@ -9,10 +9,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::connection::Connection;
 use super::network_changes::is_gone;
-use super::websocket::Socket;
+use super::websocket::{self, Socket};
 
-/// A websocket and what of it waits to be flushed. It is flushed when there is nothing more to read or to write and
-/// the session has been asked for more, not after each frame.
+/// A websocket that is flushed when there is nothing more to read or to write and the session waits for more, not after
+/// each frame.
 #[derive(Debug)]
 pub(super) struct OpenSocket {
     socket: Socket,
@@ -24,7 +24,7 @@ impl OpenSocket {
         OpenSocket { socket, must_flush: false }
     }
 
-    /// Writes what there is to write and reads one message. Gives the message, or why the websocket is gone.
+    /// Writes everything that can be written and reads one message. Returns the message, or the reason for the loss of the websocket.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -32,12 +32,12 @@ impl OpenSocket {
         reads: bool,
     ) -> Poll<Result<Message, String>> {
         if let Err(error) = self.poll_writes(cx, connection) {
-            return Poll::Ready(Err(error.to_string()));
+            return Poll::Ready(Err(websocket::reason(&error)));
         }
         if reads && connection.wants_frames() {
             match Pin::new(&mut self.socket).poll_next(cx) {
                 Poll::Ready(Some(message)) => {
-                    return Poll::Ready(message.map_err(|error| error.to_string()));
+                    return Poll::Ready(message.map_err(|error| websocket::reason(&error)));
                 }
                 Poll::Ready(None) => return Poll::Ready(Err("the connection was closed".into())),
                 Poll::Pending => {}
@@ -51,7 +51,7 @@ impl OpenSocket {
         if self.must_flush
             && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
         {
-            flushed.map_err(|error| error.to_string())?;
+            flushed.map_err(|error| websocket::reason(&error))?;
             self.must_flush = false;
         }
         Ok(())

@@ -75,7 +75,7 @@ async fn attempt(
     let signature = async { Ok(signature.await) };
     let (headers, stream) = tokio::try_join!(signature, reach(network, url, proxy))?;
     let upgrade_error =
-        |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: error.to_string() };
+        |error: tungstenite::Error| OpenError::Upgrade { host: host.clone(), reason: reason(&error) };
     let mut upgrade = url.as_str().into_client_request().map_err(upgrade_error)?;
     upgrade.headers_mut().extend(headers);
     let is_signed = upgrade.headers().contains_key(http::header::AUTHORIZATION);
@@ -120,6 +120,14 @@ fn log_path(url: &Url, proxy: Option<&Proxy>, stream: &Stream, is_signed: bool) 
 
 fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
+}
+
+/// Returns the reason of an error, without tungstenite's "IO error: " in front of the system's.
+pub(super) fn reason(error: &tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 fn refused(host: String, response: &Response<Option<Vec<u8>>>) -> OpenError {
