@@ -154,14 +154,14 @@
 //! | `MAX_FRAME` | one frame of the websocket | 4 MiB | the websocket is closed | `frames_that_are_too_large` |
 //! | `MAX_WRITE_BUFFER` | frames on their way to the websocket | 4.25 MiB | nothing more is sent | `a_peer_that_reads_nothing` |
 //! | `MAX_HELD_BYTES`, `MAX_HELD` | early messages of a channel | 16 MiB; 10,000 | they are refused, and come again | `bounds_refuse_without_acknowledging` |
-//! | `MAX_WAITING` | acknowledgements to be sent | 8,192 | messages are dropped, and come again | `acknowledgements_that_nobody_takes_are_bounded` |
+//! | `MAX_WAITING` | acknowledgements to be sent | 8,192 | messages are dropped, and come again | `acknowledgements_that_are_not_taken_are_bounded` |
 //! | `MAX_WINDOW`, `MAX_OUTSTANDING` | unacknowledged messages | 256 KiB (`SSM_PLUGIN_WINDOW`); 1,000 | nothing new is sent | `window_bounds_what_is_unacknowledged` |
-//! | `MAX_ANSWERS` | answers in the handshake | 16 | the newest are dropped | `answers_that_nobody_takes_are_bounded` |
-//! | `STDIN_CHUNKS` | read ahead from stdin | 4 of 64 KiB | stdin is not read | `the_thread_reads_no_further_than_its_bound` |
+//! | `MAX_ANSWERS` | answers in the handshake | 16 | the newest are dropped | `answers_that_are_not_taken_are_bounded` |
+//! | `STDIN_CHUNKS` | read ahead from stdin | 4 of 64 KiB | stdin is not read | `the_thread_stops_reading_at_its_bound` |
 //! | `OUTPUT_QUEUE` | waiting for stdout | 1 MiB of memory | the channel is not read; repeated notices are dropped | `stdout_of_a_shell_that_is_not_read` |
 //! | `ERR_QUEUE` | waiting for stderr | 1 MiB of memory for status, 2 MiB in all | lines are dropped and counted | `control_messages_while_json_on_stderr_is_not_read` |
 //! | `MAX_STREAMS` | connections of a session | 1,024 | the listener waits | `streams_are_bounded` |
-//! | `CHUNK` | read from one connection | 16 KiB | it is not read | `a_chunk_comes_only_when_asked_for` |
+//! | `CHUNK` | read from one connection | 16 KiB | it is not read | `a_chunk_comes_only_when_requested` |
 //! | `DEFAULT_SEND_BUFFER` | waiting for the agent, per stream | 32 KiB | the connection is not read | `streams_are_bounded_until_they_are_over` |
 //! | `ALL_PER_EACH` | waiting for slow clients | 64 MiB of memory each (`SSM_PLUGIN_BUFFER`), 4 times that in all | the session's channel is not read | `a_client_that_does_not_read`, `clients_that_do_not_read_together` |
 //! | `MAX_REQUEST` | the request of a proxy client | 8 KiB | it is refused | `endless_heads_are_bounded_in_time_and_bytes` |

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_becomes_an_error_and_the_thread_goes_on() {
+    async fn a_panic_becomes_an_error_and_the_thread_continues() {
         assert_eq!(contain(async { 1 }).await, Ok(1));
         let late = async {
             tokio::task::yield_now().await;

@@ -189,7 +189,7 @@ fn mfa_role_starts_sessions_and_gets_data_keys_with_the_cli_s_credentials() {
 }
 
 #[test]
-fn mfa_role_whose_credentials_others_can_write_says_so() {
+fn mfa_role_whose_credentials_others_can_write_is_reported() {
     let (cloud, echo) = (Cloud::start(Config { require_signed_open: false, ..strict() }), Server::echo());
     let mut world = home(&cloud.sim, MFA_ROLE);
     cloud.sign_in(&world, Aws::V1);
@@ -203,7 +203,7 @@ fn mfa_role_whose_credentials_others_can_write_says_so() {
 }
 
 #[test]
-fn mfa_role_without_credentials_of_the_cli_says_what_to_do_and_asks_nothing() {
+fn mfa_role_without_credentials_of_the_cli_gets_advice_and_no_prompt() {
     let echo = Server::echo();
     let cloud = Cloud::start(Config { require_signed_open: false, ..strict() });
     let sim = &cloud.sim;

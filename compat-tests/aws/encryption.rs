@@ -103,14 +103,14 @@ fn assert_reason(finished: &Finished, reason: &str) {
 }
 
 #[test]
-fn denied_key_is_told_to_agent_and_user() {
+fn denied_key_is_reported_to_agent_and_user() {
     let sim = encrypting(KmsOptions { deny: true, ..KmsOptions::default() });
     let finished = failure(&sim, &world_for(&sim), &Call::shell(&sim));
     assert_reason(&finished, "kms:GenerateDataKey failed: AccessDeniedException: User: ");
 }
 
 #[test]
-fn missing_credentials_are_told_to_agent_and_user() {
+fn missing_credentials_are_reported_to_agent_and_user() {
     let kms = KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), ..KmsOptions::default() };
     let sim = start(Config { kms, ..Config::default() });
     let mut world = world_without_credentials();
@@ -148,7 +148,7 @@ fn caller_that_names_another_target_gets_a_key_that_the_agent_cannot_open() {
 }
 
 #[test]
-fn caller_that_names_no_target_is_told_so() {
+fn missing_target_is_reported_to_the_caller() {
     let sim = encrypting(KmsOptions::default());
     let mut call = Call::shell(&sim);
     call.request = json!({});
@@ -157,7 +157,7 @@ fn caller_that_names_no_target_is_told_so() {
 }
 
 #[test]
-fn caller_too_old_to_name_a_profile_is_told_to_upgrade() {
+fn caller_too_old_to_name_a_profile_is_advised_to_upgrade() {
     let sim = encrypting(KmsOptions::default());
     let (world, call) = (world_for(&sim), Call::shell(&sim));
     let mut command = world.plugin();

@@ -45,7 +45,7 @@ fn escape_ends_a_plain_shell_by_the_api() {
 }
 
 #[test]
-fn agent_that_understands_it_is_told_itself() {
+fn agent_that_understands_the_flag_gets_it() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
     let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
     forward.plugin.signal(Signal::TERM);

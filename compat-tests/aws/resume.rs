@@ -111,7 +111,7 @@ fn credentials_are_read_again() {
 }
 
 #[test]
-fn denied_resume_keeps_the_old_token_and_says_what_is_missing() {
+fn denied_resume_keeps_the_old_token_and_names_the_permission() {
     let (mut world, echo) = (World::new(), Server::echo());
     world.set("SSM_PLUGIN_STATUS", "always");
     let sim = start(Config { resume: ResumePolicy::Deny, ..strict() });

@@ -140,7 +140,7 @@ fn without_credentials_it_opens_unsigned_and_soon() {
 }
 
 #[test]
-fn refused_for_the_missing_signature_says_so() {
+fn refusal_for_a_missing_signature_is_reported() {
     let world = world_without_credentials();
     let sim = start(Config { require_signed_open: true, ..Config::default() });
     let finished = Call::shell(&sim).spawn(&world).finish();

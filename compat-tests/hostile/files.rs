@@ -77,7 +77,7 @@ fn settings_behind_a_link_are_judged_where_they_are() {
 }
 
 #[test]
-fn doctor_shows_settings_in_use_beside_warnings() {
+fn doctor_shows_settings_in_use_next_to_warnings() {
     let (mut world, path) = world("quiet = true\n");
     set_mode(&path, 0o666);
     world.set("SSM_PLUGIN_WINDOW", "65536");

@@ -116,7 +116,7 @@ fn pending_frames(channel: &mut Channel, now: Instant) -> usize {
 }
 
 #[test]
-fn acknowledgements_that_nobody_takes_are_bounded() {
+fn acknowledgements_that_are_not_taken_are_bounded() {
     let now = Instant::now();
     let mut channel = open_channel(now);
     let repeated = fuzz::frame(MessageType::OutputStreamData, 0, PayloadType::Output, b"$ ");

@@ -49,7 +49,7 @@ fn a_gateway_that_never_answers() {
 }
 
 #[test]
-fn a_gateway_where_nobody_listens() {
+fn a_gateway_without_a_listener() {
     let gateway = Gateway::raw(never_answer);
     let mut started = Started::of(&gateway);
     let closed = FreePort::new();
@@ -155,7 +155,7 @@ fn a_network_that_comes_back() {
 }
 
 #[test]
-fn nothing_is_said_when_nobody_wants_it() {
+fn nothing_is_printed_unless_requested() {
     for status in ["never", "auto"] {
         let (mut world, sim, far) = (World::new(), sim(), greeter());
         world.set("SSM_PLUGIN_STATUS", status);

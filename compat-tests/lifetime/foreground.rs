@@ -83,7 +83,7 @@ fn a_killed_aws_under_timeout_leaves_an_interactive_shell_its_terminal() {
 
 /// After `fg` as at the start: what cannot be had costs a line, not the session.
 #[test]
-fn a_terminal_that_takes_no_raw_mode_after_a_stop_costs_a_line() {
+fn a_terminal_without_raw_mode_after_a_stop_is_reported() {
     let (mut world, sim) = (World::new(), sim());
     world.set("SSM_PLUGIN_STATUS", "always");
     world.set("SSM_PLUGIN_PING_INTERVAL", "1");

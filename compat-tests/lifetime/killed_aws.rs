@@ -167,7 +167,7 @@ fn an_aws_cli_that_died_before_we_could_look_ends_us() {
 }
 
 #[test]
-fn an_aws_cli_that_died_before_we_could_look_is_survived_when_asked_for() {
+fn an_aws_cli_that_died_before_we_could_look_is_survived_on_request() {
     an_orphan_from_the_start("/usr/bin/aws", "1", true);
 }
 

@@ -88,7 +88,7 @@ fn input_of_a_megabyte_by_pipe_arrives_whole() {
 /// `aws … "cat > file" < data`: an agent that skips the handshake says nothing before its command does, and that
 /// waits for us.
 #[test]
-fn a_command_that_says_nothing_gets_its_input() {
+fn a_silent_command_gets_its_input() {
     let (world, sim) = (World::new(), sim());
     let file = world.path("copied");
     let started = interactive(&sim, &format!("stty -echo; cat > {}", file.display()));
@@ -226,7 +226,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 
 /// The notices of a forwarded port are not what it is there for.
 #[test]
-fn a_tunnel_goes_on_when_its_notices_cannot_be_written() {
+fn a_tunnel_continues_when_its_notices_cannot_be_written() {
     for kind in [Kind::Mux, Kind::Basic] {
         let (mut world, sim, echo) = (World::new(), kind.sim(), Server::echo());
         world.set("SSM_PLUGIN_EXIT_CODE", "1");

@@ -286,7 +286,7 @@ fn the_parents_death_restores_the_terminal() {
 }
 
 #[test]
-fn the_parents_death_is_survived_when_asked_for() {
+fn the_parents_death_is_survived_on_request() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_KEEP_ALIVE_WITHOUT_PARENT", "1");
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
@@ -396,7 +396,7 @@ fn chatter() -> u16 {
 
 /// A tunnel whose notices are not read still works, and costs nothing.
 #[test]
-fn a_tunnel_goes_on_without_a_reader() {
+fn a_tunnel_continues_without_a_reader() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
     let free = FreePort::new();
     let port = free.number();

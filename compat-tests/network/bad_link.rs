@@ -120,7 +120,7 @@ fn stalled_and_running(forward: &Forward) -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn a_stalled_reader_beside_a_running_transfer() {
+fn a_stalled_reader_next_to_a_running_transfer() {
     const SIZE: usize = 6_000_000;
     let (sim, server) = (unpaced_sim(), flood(SIZE));
     let forward = Forward::start(&sim, server.port(), &[("SSM_PLUGIN_BUFFER", "8388608")]);

@@ -68,7 +68,7 @@ fn finish(site: &Site, plugin: Running) {
 }
 
 #[test]
-fn typing_goes_on_within_seconds() {
+fn typing_continues_within_seconds() {
     let (site, proxy) = site();
     let (plugin, mut stream) = forward(&site, &site.echo);
     proxy.silence();
@@ -78,7 +78,7 @@ fn typing_goes_on_within_seconds() {
 }
 
 #[test]
-fn typing_after_a_rest_goes_on_within_seconds() {
+fn typing_after_a_rest_continues_within_seconds() {
     let (site, proxy) = site();
     let (plugin, mut stream) = forward(&site, &site.echo);
     proxy.silence();
@@ -107,7 +107,7 @@ fn each_death_resumes_over_a_new_connection() {
 
 /// Slow, because an agent repeats only ten messages a second of those that a dead path has swallowed.
 #[test]
-fn a_download_goes_on_within_seconds() {
+fn a_download_continues_within_seconds() {
     const PIECE: usize = 1000;
     let (site, proxy) = site();
     let bytes = random_bytes(7, 200 * PIECE);

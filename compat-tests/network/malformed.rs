@@ -469,7 +469,7 @@ fn gateway_that_talks_nonsense() {
 }
 
 #[test]
-fn gateway_that_nobody_runs() {
+fn gateway_that_does_not_run() {
     let started = {
         let gateway = Gateway::raw(|_| ());
         Started::of(&gateway)

@@ -132,7 +132,7 @@ fn gnome_all_proxy_is_socks5() {
 
 #[test]
 #[cfg_attr(windows, ignore = "0.0.0.0 leads nowhere there, and all_proxy is ALL_PROXY")]
-fn an_all_proxy_that_nobody_can_use_costs_a_line() {
+fn an_unusable_all_proxy_is_reported_and_ignored() {
     let unusable = "ftp://user:swordfish@127.0.0.1:1";
     let site = || {
         let mut site = Site::here(HERE).trusting();

@@ -14,7 +14,7 @@ fn cpu_ticks(pid: u32) -> u64 {
 /// Found as a process that used a whole core: the end of stdout's reader was an event each time it was looked at.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_forward_goes_on_at_rest_without_a_reader_of_its_notices() {
+fn a_forward_without_a_reader_of_its_notices_stays_at_rest() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let mut command = started.command(&world);
@@ -56,7 +56,7 @@ fn more_connections_than_the_soft_limit_of_descriptors() {
 }
 
 #[test]
-fn out_of_descriptors_what_is_open_goes_on_and_what_ends_makes_room() {
+fn out_of_descriptors_open_connections_continue_and_ended_ones_make_room() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_STATUS", "always");
     let started = Started::port(&sim.endpoint(), echo.port(), 0);

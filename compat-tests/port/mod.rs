@@ -146,7 +146,7 @@ fn destination_that_comes_up_later_is_reached() {
 
 /// smp#139: which connection was cut off, and after how much.
 #[test]
-fn each_connection_is_told_when_asked_for() {
+fn each_connection_is_reported_on_request() {
     for generation in [Generation::default(), Generation::V3_0] {
         let (mut world, sim, echo) = (World::new(), sim_with_agent(generation), Server::echo());
         let log = world.path("log");
@@ -195,7 +195,7 @@ fn each_connection_is_told_when_asked_for() {
 }
 
 #[test]
-fn connections_are_not_told_unasked() {
+fn connections_are_not_reported_by_default() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_STATUS", "always");
     let forward = Forward::to(&world, &sim, echo.port());

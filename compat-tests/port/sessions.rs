@@ -69,7 +69,7 @@ fn connections(port: u16, count: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn one_session_unless_asked_for() {
+fn one_session_by_default() {
     let (world, sim, echo) = (World::new(), sim(), Server::echo());
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
@@ -130,7 +130,7 @@ fn four_sessions_move_more_than_one_may() {
 }
 
 #[test]
-fn one_that_dies_is_said_once_and_replaced() {
+fn one_that_dies_is_reported_once_and_replaced() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     let forward = Forward::start(&mut world, &sim, echo.port(), 2);
     assert_up(&sim, 2);
@@ -186,7 +186,7 @@ fn an_old_agent_gets_no_additional_sessions() {
 
 /// Lines begin with the first session's id, as all of a process's do; those of an additional one name it as well.
 #[test]
-fn the_log_tells_the_sessions_apart() {
+fn the_log_distinguishes_the_sessions() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     let log = world.path("log");
     world.set("SSM_PLUGIN_LOG", "info");

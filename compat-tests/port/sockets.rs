@@ -70,7 +70,7 @@ fn it_is_the_owner_s_and_removed_at_the_end() {
 
 /// Left behind by a process that was killed.
 #[test]
-fn one_that_nobody_listens_on_is_replaced() {
+fn one_without_a_listener_is_replaced() {
     let (world, echo) = (World::new(), Server::echo());
     let socket = world.path("db.sock");
     drop(UnixListener::bind(&socket).expect("bind"));

@@ -62,7 +62,7 @@ fn assert_one_clear_line(finished: &Finished) {
 }
 
 #[test]
-fn no_words_say_that_the_plugin_is_installed() {
+fn without_arguments_it_reports_that_it_is_installed() {
     assert_text(&run_words(&[]), INSTALLED);
 }
 
@@ -277,7 +277,7 @@ fn the_whole_output_of_the_cli_is_a_response() {
 }
 
 #[test]
-fn the_reported_version_is_said_everywhere() {
+fn the_reported_version_is_used_everywhere() {
     let sim = crate::harness::sim::sim();
     for (setting, expected) in [
         ("1.3.0.7", "1.3.0.7"),

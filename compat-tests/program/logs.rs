@@ -142,7 +142,7 @@ fn a_full_or_unwritable_disk_stops_nothing() {
 
 /// A pipe whose reader has stopped reading.
 #[test]
-fn a_log_that_nobody_reads_on_stops_nothing() {
+fn a_log_pipe_that_is_not_read_stops_nothing() {
     let mut world = World::new();
     let pipe = world.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());

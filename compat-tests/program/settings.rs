@@ -285,7 +285,7 @@ fn window_bounds_what_is_unacknowledged() {
 }
 
 #[test]
-fn each_thing_that_is_wrong_is_said_once_on_stderr() {
+fn each_mistake_is_reported_once_on_stderr() {
     let mut world = world("sessions = 99\nqiet = true\n");
     world.set("SSM_PLUGIN_MESAGE_RATE", "100");
     world.set("SSM_PLUGIN_WINDOW", "much");
@@ -304,7 +304,7 @@ fn each_thing_that_is_wrong_is_said_once_on_stderr() {
 }
 
 #[test]
-fn whoever_asks_for_the_version_is_told_nothing_else() {
+fn a_caller_that_asks_for_the_version_gets_nothing_else() {
     let mut world = world("not TOML at all");
     world.set("SSM_PLUGIN_NONSENSE", "1");
     for word in ["--version", "--help", "--man"] {

@@ -54,7 +54,7 @@ fn session_bytes(finished: &Finished) -> String {
 }
 
 #[test]
-fn a_recording_says_what_happened_but_not_what_was_said() {
+fn a_recording_has_the_events_but_not_the_contents() {
     let mut world = World::new();
     let path = world.path("wire.jsonl");
     world.set("SSM_PLUGIN_WIRE_LOG", &path.display().to_string());

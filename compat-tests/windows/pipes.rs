@@ -61,7 +61,7 @@ fn an_overlapped_pipe_is_stdin() {
 
 #[test]
 #[ignore = "run by scripts/windows"]
-fn git_bash_is_told_what_works() {
+fn git_bash_gets_advice() {
     let gateway = Gateway::scripted(|socket: &mut Socket| {
         socket.handshake(AGENT, "Standard_Stream", &json!({}));
         while let Some(frame) = socket.input_of(wire::PAYLOAD_OUTPUT) {

@@ -152,8 +152,8 @@ fn check_access_key(call: &'static str, credentials: &Credentials) -> Result<(),
 
 /// The profile, unless it is the environment's default.
 fn named(profile: Option<&str>) -> Option<&str> {
-    let says = |name: &str, profile: &str| std::env::var(name).is_ok_and(|value| value == profile);
-    profile.filter(|profile| !says("AWS_PROFILE", profile) && !says("AWS_DEFAULT_PROFILE", profile))
+    let is_set = |name: &str, profile: &str| std::env::var(name).is_ok_and(|value| value == profile);
+    profile.filter(|profile| !is_set("AWS_PROFILE", profile) && !is_set("AWS_DEFAULT_PROFILE", profile))
 }
 
 /// Configuration of the calls that credential providers (STS, SSO) make.

@@ -22,15 +22,15 @@ pub(super) async fn check() -> Result<(), String> {
     for file in FILES {
         let path = path_of(file);
         let origin = std::env::var(file.0).map_or_else(|_| String::new(), |_| format!(" (from {})", file.0));
-        let told = |reason: String| format!("{}{origin} {reason}", path.display());
+        let failure = |reason: String| format!("{}{origin} {reason}", path.display());
         let look = tokio::task::spawn_blocking({
             let path: PathBuf = path.clone();
             move || look_at(&path)
         });
         match tokio::time::timeout_at(deadline, look).await {
-            Ok(Ok(seen)) => seen.map_err(told)?,
-            Ok(Err(_)) => return Err(told("cannot be looked at".to_owned())),
-            Err(_) => return Err(told(format!("cannot be read within {LOOK:?}"))),
+            Ok(Ok(seen)) => seen.map_err(failure)?,
+            Ok(Err(_)) => return Err(failure("cannot be looked at".to_owned())),
+            Err(_) => return Err(failure(format!("cannot be read within {LOOK:?}"))),
         }
     }
     Ok(())

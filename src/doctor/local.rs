@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_configuration_of_the_official_plugin_is_told_not_to_be_read() {
+    fn a_log_configuration_of_the_official_plugin_is_reported_as_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seelog.xml");
         let check = || Check::ok("log", "off");

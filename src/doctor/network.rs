@@ -47,7 +47,7 @@ impl Route {
             .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
         let api = match (&options.url, configured, region) {
             (_, Some(url), _) => Some(url),
-            (Some(_), None, _) => stream.as_ref().ok().map(beside),
+            (Some(_), None, _) => stream.as_ref().ok().map(ping_url),
             (None, None, Some(region)) => {
                 Some(format!("https://{}/ping", endpoint("ssm", region, identity.variant)))
             }
@@ -310,7 +310,7 @@ fn advice(error: &OpenError) -> &'static str {
 }
 
 /// The HTTP origin of a websocket's server.
-fn beside(url: &Url) -> String {
+fn ping_url(url: &Url) -> String {
     let scheme = if url.scheme() == "ws" { "http" } else { "https" };
     match (url.host_str().unwrap_or_default(), url.port()) {
         (host, Some(port)) => format!("{scheme}://{host}:{port}/ping"),
@@ -367,9 +367,9 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        let beside = |url: &str| beside(&Url::parse(url).unwrap());
-        assert_eq!(beside("wss://h.example/x?a"), "https://h.example/ping");
-        assert_eq!(beside("ws://[::1]:80/x"), "http://[::1]/ping");
-        assert_eq!(beside("ws://127.0.0.1:8080/x"), "http://127.0.0.1:8080/ping");
+        let origin = |url: &str| ping_url(&Url::parse(url).unwrap());
+        assert_eq!(origin("wss://h.example/x?a"), "https://h.example/ping");
+        assert_eq!(origin("ws://[::1]:80/x"), "http://[::1]/ping");
+        assert_eq!(origin("ws://127.0.0.1:8080/x"), "http://127.0.0.1:8080/ping");
     }
 }

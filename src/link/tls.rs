@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_certificate_says_what_to_do() {
+    fn an_untrusted_certificate_is_reported_with_advice() {
         let error =
             |reason| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(reason));
         assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));

@@ -143,7 +143,7 @@ pub(crate) fn no_session(connections: usize) -> String {
 }
 
 /// Status: a connection was closed because no session became ready for it.
-pub(crate) const WAITED_IN_VAIN: &str = "closed a client connection: no session became ready in time";
+pub(crate) const NO_SESSION_IN_TIME: &str = "closed a client connection: no session became ready in time";
 
 /// Status: the session continues over a new connection.
 pub(crate) const RESUMED: &str = "connection resumed";

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_said_again_on_a_new_socket() {
+    fn the_latest_are_repeated_on_a_new_socket() {
         let start = Instant::now();
         let mut acks = Acks::default();
         acks.push(start, ack(0));

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_nobody_takes_are_bounded() {
+    fn answers_that_are_not_taken_are_bounded() {
         let mut outgoing = Outgoing::default();
         for _ in 0..1000 {
             outgoing.push_answer(PayloadType::HandshakeResponse, Bytes::new());

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_asked_once_and_its_answer_tells() {
+    fn it_is_probed_once_and_its_answer_decides() {
         let start = Instant::now();
         assert_eq!(SilentAgent::default().poll_timeout(), None);
         let mut agent = SilentAgent::Since(start);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_before_the_question_tells_nothing() {
+    fn an_acknowledgement_before_the_probe_proves_nothing() {
         let start = Instant::now();
         let mut agent = SilentAgent::Since(start);
         agent.handle_ack(start);

@@ -327,12 +327,12 @@ impl Shutdown {
         let written = tokio::select! {
             written = self.console.flush() => written,
             // A reader that takes nothing must not keep us from ending on request.
-            () = until_told_to_end(&mut self.watch) => Ok(()),
+            () = until_end_signal(&mut self.watch) => Ok(()),
             () = tokio::time::sleep(LAST_WRITES), if is_on_request => Ok(()),
         };
         tokio::select! {
             () = term::settled() => {}
-            () = until_told_to_end(&mut self.watch) => {}
+            () = until_end_signal(&mut self.watch) => {}
         }
         if let Err(error @ WriteError::Failed(_)) = written
             && !self.ignores_stdout_errors
@@ -352,7 +352,7 @@ impl Shutdown {
     }
 }
 
-async fn until_told_to_end(watch: &mut Watch) {
+async fn until_end_signal(watch: &mut Watch) {
     while !ends_session(watch.recv().await) {}
 }
 

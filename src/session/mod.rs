@@ -178,13 +178,13 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, CommandEnd, Shu
     }
     let end = match kind {
         Ok(SessionKind::Shell) => {
-            tell_ready(&mut session, Kind::Shell);
+            report_ready(&mut session, Kind::Shell);
             let line = session.script.as_mut().and_then(|script| script.line.take());
             let remote = line.map_or(shell::Remote::Terminal, shell::Remote::Typed);
             shell::run(&mut session, remote).await
         }
         Ok(SessionKind::Command) => {
-            tell_ready(&mut session, Kind::Command);
+            report_ready(&mut session, Kind::Command);
             shell::run(&mut session, shell::Remote::Streams).await
         }
         Ok(SessionKind::Port(port)) if port.is_forwarding() => {
@@ -192,7 +192,7 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, CommandEnd, Shu
             return (end, CommandEnd::default(), closing);
         }
         Ok(SessionKind::Port(_)) => {
-            tell_ready(&mut session, Kind::Ssh);
+            report_ready(&mut session, Kind::Ssh);
             let end = stdio::run(&mut session).await.unwrap_or_else(End::from);
             let closing = session.into_shutdown(&end);
             return (end, CommandEnd::default(), closing);
@@ -205,7 +205,7 @@ async fn drive(mut session: Session, may_be_port: bool) -> (End, CommandEnd, Shu
     (end, command, closing)
 }
 
-fn tell_ready(session: &mut Session, kind: Kind) {
+fn report_ready(session: &mut Session, kind: Kind) {
     let id = Some(session.live.id.clone());
     session.console.report(&Status::Ready { kind, session: id, port: None, socket: None, destination: None });
     let unused = session.settings.of_ports();

@@ -53,7 +53,7 @@ impl Session {
             }
             event => {
                 let of = Subject { session: Some(self.live.id.clone()), destination: None };
-                tell(&mut self.console, of, event)
+                report_event(&mut self.console, of, event)
             }
         }
     }
@@ -113,7 +113,7 @@ impl Front {
 }
 
 /// Reports an event to the user. Returns the end, if the event is one.
-pub(super) fn tell(console: &mut Console, of: Subject, event: LinkEvent) -> Option<End> {
+pub(super) fn report_event(console: &mut Console, of: Subject, event: LinkEvent) -> Option<End> {
     let message = |of, text: String| Status::Message { of, text };
     let status = match event {
         LinkEvent::Lost(reason) => Status::Lost { of, reason },

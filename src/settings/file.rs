@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_once_and_the_rest_counts() {
+    fn a_mistake_is_reported_once_and_the_rest_counts() {
         let (values, warnings) = read_text("mesage_rate = 1\nshells = 2\nwindow = [1]\n[quiet]\nx = 1\n");
         assert!(values.is_empty());
         assert_eq!(
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_fine_and_one_that_cannot_be_read_is_said() {
+    fn no_file_is_fine_and_an_unreadable_one_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let mut warnings = Vec::new();
         assert!(read(&dir.path().join("absent"), &Subject::default(), &mut warnings).is_empty());

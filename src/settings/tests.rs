@@ -251,7 +251,7 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
-fn a_bad_value_of_the_file_is_said_as_the_file_s() {
+fn a_bad_value_of_the_file_is_reported_as_the_file_s() {
     let loaded = load(&[], "sessions = 9\n");
     let texts: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["sessions = \"9\" in the settings file is not a number from 1 to 8, using 1"]);
@@ -259,7 +259,7 @@ fn a_bad_value_of_the_file_is_said_as_the_file_s() {
 }
 
 #[test]
-fn a_variable_nobody_knows_is_said() {
+fn an_unknown_variable_is_reported() {
     let loaded = load(&[("SSM_PLUGIN_MESAGE_RATE", "1"), ("SSM_PLUGIN_FROBNICATE", "1"), ("OTHER", "1")], "");
     let texts: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -16,7 +16,7 @@ use crate::port::additional::leads_to;
 
 /// Connections that have a session do not keep another one being asked for.
 #[test]
-fn additional_sessions_that_cannot_be_started_are_not_asked_for_again_and_again() {
+fn additional_sessions_that_cannot_be_started_are_not_requested_again_and_again() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_SESSIONS", "2");
     let port = Port::to(&echo, &mut world, &sim);
@@ -79,7 +79,7 @@ fn probes_start_no_session() {
 
 /// Said once, closed at once, and no request for each attempt of an impatient client.
 #[test]
-fn a_denied_start_is_told_once_and_does_not_spin() {
+fn a_denied_start_is_reported_once_and_does_not_spin() {
     for (kind, advice) in [
         ("AccessDeniedException", "allow ssm:StartSession"),
         ("ExpiredTokenException", "sign in again"),

@@ -177,7 +177,7 @@ fn other_methods_and_bad_requests_start_nothing() {
 }
 
 #[test]
-fn an_http_status_says_why_there_is_no_connection() {
+fn an_http_status_names_the_cause() {
     let status = |sim: &Sim, name: &str| {
         let (mut world, echo) = (World::new(), Server::echo());
         let proxy = Proxy::start(&mut world, sim, echo.port());

@@ -163,7 +163,7 @@ fn on_loopback_only_whatever_the_port_listens_on() {
 }
 
 #[test]
-fn the_reply_says_why_there_is_no_session() {
+fn the_reply_names_the_cause() {
     for (kind, reply) in [("AccessDeniedException", 2), ("ExpiredTokenException", 2), ("InvalidDocument", 1)]
     {
         let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
@@ -184,7 +184,7 @@ fn the_reply_says_why_there_is_no_session() {
 /// The agent tells of a refusal as soon as it has tried, so the reply can, too. The session has looked for it: another
 /// attempt does not need another one.
 #[test]
-fn a_destination_that_is_not_there_is_told_in_the_reply_and_costs_few_sessions() {
+fn a_missing_destination_is_named_in_the_reply_and_costs_few_sessions() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
     let proxy = Proxy::start(&mut world, &sim, echo.port());
     let unused =
@@ -302,7 +302,7 @@ fn at_most_32_destinations() {
 
 /// The oldest make room for new clients before their time is over.
 #[test]
-fn silent_clients_keep_nobody_out() {
+fn silent_clients_do_not_keep_others_out() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
     let proxy = Proxy::start(&mut world, &sim, echo.port());
     let begin = Instant::now();
@@ -371,7 +371,7 @@ fn resident_kib(plugin: &Running) -> u64 {
 }
 
 #[test]
-fn the_port_of_argv_works_beside_it() {
+fn the_port_of_argv_works_as_well() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
     world.set("SSM_PLUGIN_SOCKS", "0");
     let started = Started::port(&sim.endpoint(), echo.port(), 0);

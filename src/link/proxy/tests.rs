@@ -173,7 +173,7 @@ async fn tunnel_with(user: &str, answer: &'static str) -> (Result<String, ProxyE
 }
 
 #[tokio::test]
-async fn a_tunnel_is_asked_for_and_handed_over() {
+async fn a_tunnel_is_requested_and_handed_over() {
     let (outcome, request) = tunnel_with("", "HTTP/1.1 200 Connection established\r\n\r\n").await;
     assert_eq!(outcome.unwrap(), "ping");
     assert_eq!(request, "CONNECT gw.example:443 HTTP/1.1\r\nhost: gw.example:443\r\n\r\n");

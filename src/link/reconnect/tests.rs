@@ -73,7 +73,7 @@ fn only_the_first_attempt_ends_before_the_time_for_all() {
 }
 
 #[test]
-fn a_first_failure_is_told_once_with_its_warning() {
+fn a_first_failure_is_reported_once_with_its_warning() {
     let start = Instant::now();
     let mut reconnect = reconnect(start);
     assert!(reconnect.poll_attempt(start).is_some());
@@ -126,7 +126,7 @@ fn a_lost_connection_is_tried_at_once_then_at_growing_intervals_until_the_deadli
 }
 
 #[test]
-fn a_websocket_that_works_again_is_told_once_and_ends_the_deadline() {
+fn a_websocket_that_works_again_is_reported_once_and_ends_the_deadline() {
     let start = Instant::now();
     let mut reconnect = open(start);
     reconnect.handle_lost(start + SECOND, "cut".into());

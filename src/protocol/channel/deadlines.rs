@@ -21,7 +21,7 @@ impl Channel {
         self.step_with_silent_agent(now);
         let is_over = self.settling.handle_timeout(now);
         self.handle_listening(is_over);
-        self.tell_pause(now);
+        self.report_pause(now);
         let stalled = self.sender.unacknowledged_for(now);
         if stalled >= self.config.give_up_after {
             return self.close(CloseReason::GaveUp(stalled));

@@ -232,8 +232,8 @@ impl Channel {
         }
     }
 
-    /// Tells of a pause that has lasted.
-    pub(super) fn tell_pause(&mut self, now: Instant) {
+    /// Reports a pause that has lasted.
+    pub(super) fn report_pause(&mut self, now: Instant) {
         if self.pause_notice_at.is_some_and(|at| at <= now) {
             self.pause_notice_at = None;
             self.pause_is_reported = true;

@@ -29,7 +29,7 @@ fn control(message_type: MessageType) -> Bytes {
 
 /// An agent whose shell has exited disconnects before the service closes the channel.
 #[test]
-fn a_pause_right_before_the_end_is_not_told() {
+fn a_pause_right_before_the_end_is_not_reported() {
     let start = Instant::now();
     let mut channel = shell(start);
     channel.handle_frame(start, control(MessageType::PausePublication));
@@ -41,7 +41,7 @@ fn a_pause_right_before_the_end_is_not_told() {
 }
 
 #[test]
-fn a_pause_is_told_after_a_second_and_its_end_at_once() {
+fn a_pause_is_reported_after_a_second_and_its_end_at_once() {
     let start = Instant::now();
     let mut channel = shell(start);
     channel.handle_frame(start, control(MessageType::PausePublication));
@@ -59,7 +59,7 @@ fn a_pause_is_told_after_a_second_and_its_end_at_once() {
 }
 
 #[test]
-fn a_short_pause_is_not_told_at_all() {
+fn a_short_pause_is_not_reported_at_all() {
     let start = Instant::now();
     let mut channel = shell(start);
     channel.handle_frame(start, control(MessageType::PausePublication));

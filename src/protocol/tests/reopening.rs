@@ -84,7 +84,7 @@ fn after_an_outage_the_handshake_s_time_is_bounded_again() {
 
 /// The agent's first message may have been lost with the socket: it comes again, before anything is asked.
 #[test]
-fn after_an_outage_an_agent_has_its_time_again_before_it_is_asked() {
+fn after_an_outage_an_agent_has_its_time_again_before_it_is_probed() {
     let start = Instant::now();
     let mut channel = open(start);
     channel.handle_lost(start + SECOND);

@@ -10,7 +10,7 @@ use super::signals::SignalEffect;
 use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
 use crate::session::ending::{End, Shutdown};
-use crate::session::state::{Front, Session, tell};
+use crate::session::state::{Front, Session, report_event};
 use crate::settings::{Forward, Settings, SocksAddress};
 
 /// Runs until the main session ends for good or a signal arrives.
@@ -178,7 +178,7 @@ impl Run {
                 console.report(&status);
                 self.count_sessions(&status);
             }
-            PumpEvent::Link(of, event) => return tell(console, of, event),
+            PumpEvent::Link(of, event) => return report_event(console, of, event),
             PumpEvent::Over(end) => return Some(end),
         }
         None

@@ -411,7 +411,7 @@ fn keepalive_sends_nops_and_ends_in_silence() {
 }
 
 #[test]
-fn silence_does_not_count_while_nobody_listens() {
+fn silence_does_not_count_while_nothing_is_read() {
     let start = epoch();
     let at = |seconds| start + Duration::from_secs(seconds);
     let config = Config { keepalive: Some(KeepAlive::default()), ..Config::new(Role::Client) };

@@ -51,19 +51,19 @@ async fn fill_then_drain(mut out: Output, reader: impl Read + Send + 'static) {
 }
 
 #[tokio::test]
-async fn a_pipe_that_nobody_reads_blocks_nothing() {
+async fn an_unread_pipe_blocks_nothing() {
     let (reader, writer) = io::pipe().unwrap();
     fill_then_drain(output(writer), reader).await;
 }
 
 #[tokio::test]
-async fn a_socket_that_nobody_reads_blocks_nothing() {
+async fn an_unread_socket_blocks_nothing() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     fill_then_drain(output(ours), theirs).await;
 }
 
 #[tokio::test]
-async fn a_terminal_that_nobody_reads_blocks_nothing() {
+async fn an_unread_terminal_blocks_nothing() {
     let (master, slave) = pty();
     make_raw(&slave);
     fill_then_drain(output(slave), master).await;

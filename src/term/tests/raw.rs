@@ -183,7 +183,7 @@ fn in_the_background_the_terminal_is_the_shell_s() {
 
 /// A shell that takes the terminal as its job has left it.
 #[test]
-fn in_the_background_a_terminal_that_nobody_has_set_is_restored() {
+fn in_the_background_a_terminal_left_raw_is_restored() {
     assert_eq!(on_a_terminal("background"), (true, true));
 }
 

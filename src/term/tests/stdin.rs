@@ -90,7 +90,7 @@ async fn a_file_and_the_null_device() {
 
 /// smp#29: `read /dev/stdin: resource temporarily unavailable`.
 #[tokio::test]
-async fn a_terminal_even_if_somebody_made_it_nonblocking() {
+async fn a_terminal_even_if_another_program_made_it_nonblocking() {
     let (mut master, slave) = pty();
     let mut stdin = Stdin::on(slave.try_clone().unwrap()).unwrap();
     master.write_all(b"one\n").unwrap();
@@ -122,7 +122,7 @@ async fn a_dropped_source_takes_nothing_from_the_terminal() {
 
 /// A source that is not read holds back its writer.
 #[tokio::test]
-async fn the_thread_reads_no_further_than_its_bound() {
+async fn the_thread_stops_reading_at_its_bound() {
     let (mut master, slave) = pty();
     make_raw(&slave);
     set_nonblocking(&master);

@@ -92,7 +92,7 @@ async fn unknown_and_old_urls_are_refused() {
 }
 
 #[tokio::test]
-async fn a_cut_session_goes_on_where_it_was() {
+async fn a_cut_session_continues_where_it_was() {
     let sim = start(Config::default());
     let answer = start_session(&sim, None, json!({})).await;
     let mut client = Client::open(&answer).await;
@@ -141,7 +141,7 @@ async fn terminate_session_ends_it() {
 }
 
 #[tokio::test]
-async fn the_end_is_told_to_who_comes_late() {
+async fn a_late_client_learns_the_end() {
     let sim = start(Config::default());
     let answer = start_session(&sim, None, json!({})).await;
     let mut client = Client::open(&answer).await;

@@ -94,7 +94,7 @@ fn a_fifth_of_everything_lost_costs_seconds_not_minutes() {
 }
 
 #[test]
-fn an_agent_that_says_nothing_is_given_up() {
+fn a_silent_agent_is_given_up() {
     let wire = Wire::losing(1.0, Duration::ZERO);
     let outcome = run(1, config(), wire, b"", b"x", Duration::from_secs(100));
     assert_eq!(outcome.closed, Some(CloseReason::HandshakeTimeout(Duration::from_secs(60))));

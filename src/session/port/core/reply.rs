@@ -172,7 +172,7 @@ mod tests {
     use crate::aws::AwsError;
 
     #[test]
-    fn replies_say_why() {
+    fn replies_follow_the_cause() {
         for (kind, reply) in [
             (ErrorKind::Denied, Reply::NotAllowed),
             (ErrorKind::NoCredentials, Reply::NotAllowed),

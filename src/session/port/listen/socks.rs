@@ -286,7 +286,7 @@ mod tests {
 
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
     #[tokio::test]
-    async fn clients_that_come_and_say_nothing_cost_a_bounded_number_of_descriptors() {
+    async fn silent_clients_cost_a_bounded_number_of_descriptors() {
         let mut listener = SocksListener::bind(&Ports::System, 0, true).await.unwrap();
         (listener.max_handshakes, listener.patience) = (8, Duration::from_millis(2));
         let mut silent = Vec::new();

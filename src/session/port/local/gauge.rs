@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_that_comes_up_is_told() {
+    async fn new_room_is_reported() {
         let budget = budget();
         let gauge = Gauge::new(budget.clone());
         let slow = load(&gauge);

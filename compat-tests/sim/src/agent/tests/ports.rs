@@ -120,7 +120,7 @@ async fn megabytes_go_both_ways() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_and_its_stream_closed() {
+async fn a_refused_connection_is_reported_and_its_stream_closed() {
     let (_closed, port) = closed_port();
     let mut client = Client::start(forward(port, Generation::V3_3));
     client.handshake("1.2.896.0").await;

@@ -247,7 +247,8 @@ impl Destination {
         }
         self.limit_wanted();
         let had_no_place = self.policy.is_proxied && self.sessions.is_empty() && !self.retry.has_failed;
-        let text = if had_no_place { sentences::TOO_MANY_DESTINATIONS } else { sentences::WAITED_IN_VAIN };
+        let text =
+            if had_no_place { sentences::TOO_MANY_DESTINATIONS } else { sentences::NO_SESSION_IN_TIME };
         self.report_message(text.to_owned(), tables);
         over.into_iter().for_each(|(number, _)| self.refuse(number, Reply::TimedOut, tables));
     }

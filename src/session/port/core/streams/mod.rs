@@ -279,7 +279,9 @@ impl Streams {
     /// Returns true, once each time, when a local reader has held up the session for long enough to be reported.
     pub(super) fn take_stall(&mut self, now: Instant) -> bool {
         match &mut self.held_up {
-            Some((since, was_told)) if now >= *since + STALL_NOTICE => !std::mem::replace(was_told, true),
+            Some((since, was_reported)) if now >= *since + STALL_NOTICE => {
+                !std::mem::replace(was_reported, true)
+            }
             _ => false,
         }
     }
@@ -294,7 +296,8 @@ impl Streams {
             }
             self.down_since.is_none().then_some(*since + HALF_CLOSE_QUIET)
         });
-        let stall = self.held_up.filter(|(_, was_told)| !was_told).map(|(since, _)| since + STALL_NOTICE);
+        let stall =
+            self.held_up.filter(|(_, was_reported)| !was_reported).map(|(since, _)| since + STALL_NOTICE);
         [keepalive, quiet, stall].into_iter().flatten().min()
     }
 

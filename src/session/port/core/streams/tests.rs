@@ -72,7 +72,7 @@ fn has_fin(events: &[smux::Event], id: StreamId) -> bool {
 }
 
 #[test]
-fn a_chunk_is_asked_for_when_the_queue_has_room_for_it() {
+fn a_chunk_is_requested_when_the_queue_has_room_for_it() {
     let mut world = World::new();
     let id = world.add();
     world.streams.handle_input(id, &[1; CHUNK]);
@@ -86,7 +86,7 @@ fn a_chunk_is_asked_for_when_the_queue_has_room_for_it() {
 }
 
 #[test]
-fn what_was_read_early_is_sent_and_reading_goes_on_once() {
+fn early_data_is_sent_and_reading_continues_once() {
     let mut world = World::new();
     let (waiting, full) = (world.add(), world.add());
     world.streams.handle_early_input(waiting, b"hello", true);
@@ -135,7 +135,7 @@ fn streams_take_turns() {
 }
 
 #[test]
-fn the_end_of_a_request_is_told_when_the_answer_is_over() {
+fn the_end_of_a_request_is_sent_when_the_answer_is_over() {
     let mut world = World::new();
     let id = world.open(b"request");
     world.streams.handle_input_end(world.now, id);
@@ -220,7 +220,7 @@ fn streams_are_bounded() {
 }
 
 #[test]
-fn a_reader_that_stalls_is_told_once_each_time() {
+fn a_reader_that_stalls_is_reported_once_each_time() {
     let mut world = World::new();
     world.streams.set_room(world.now, false);
     assert!(world.streams.is_held_up());

@@ -95,7 +95,7 @@ async fn a_connection_that_is_released_delivers_what_is_queued_and_its_end() {
 }
 
 #[tokio::test]
-async fn a_chunk_comes_only_when_asked_for() {
+async fn a_chunk_comes_only_when_requested() {
     let (mut client, stream) = pair().await;
     let (reports, mut received) = mpsc::channel(8);
     let connection = start(stream, 7, reports);
