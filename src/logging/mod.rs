@@ -21,12 +21,12 @@ use bytes::Bytes;
 use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 use self::form::LineForm;
 use self::queue::QueueGuard;
@@ -79,7 +79,7 @@ pub(crate) fn to_stderr(verbosity: u8, form: Option<fn(&str) -> Bytes>) -> Resul
 }
 
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
-    let filter = EnvFilter::builder().parse(filter);
+    let filter = filter.parse::<Targets>();
     // Its text ends with its cause's.
     let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a filter: {error}"))?;
     let stamp = Stamp::new(id);

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::forward::{self, Forwards};
 
@@ -213,18 +213,19 @@ impl Kind for Filter {
         if filter.eq_ignore_ascii_case("off") || filter == "0" {
             return Some(None);
         }
-        let is_filter = EnvFilter::builder().parse(filter).is_ok() && filter.split(',').all(is_directive);
-        is_filter.then(|| Some(filter.to_owned()))
+        let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+        let directives: Vec<&str> = directives.collect();
+        let filter = directives.join(",");
+        let is_filter = filter.parse::<Targets>().is_ok() && directives.into_iter().all(is_directive);
+        is_filter.then_some(Some(filter))
     }
 }
 
 /// Returns whether a part of a filter is a level, or has one for a module. A lone word, such as `verbose`,
-/// would be the name of a module that does not exist, and log nothing.
+/// would be the name of a module that does not exist, and log nothing. So would a span in brackets.
 fn is_directive(directive: &str) -> bool {
-    let directive = directive.trim();
-    directive.parse::<LevelFilter>().is_ok()
-        || directive.contains(['=', '['])
-        || directive.starts_with(env!("CARGO_CRATE_NAME"))
+    let is_for_module = directive.contains('=') || directive.starts_with(env!("CARGO_CRATE_NAME"));
+    directive.parse::<LevelFilter>().is_ok() || (is_for_module && !directive.contains('['))
 }
 
 /// The additional local ports, see [`forward`].

@@ -367,7 +367,9 @@ fn filters_of_the_log() {
     {
         assert_eq!(read(&[("SSM_PLUGIN_LOG", good)]).1, [""; 0], "{good}");
     }
-    for bad in ["verbose", "a=b=c", "info,loud"] {
+    assert_eq!(read(&[("SSM_PLUGIN_LOG", "warn, hyper=info ")]).0.log.as_deref(), Some("warn,hyper=info"));
+    assert_eq!(read(&[("SSM_PLUGIN_LOG", "info,")]).0.log.as_deref(), Some("info"));
+    for bad in ["verbose", "a=b=c", "info,loud", "[lane]=debug", "session_manager_plugin[lane]"] {
         let (settings, warnings) = read(&[("SSM_PLUGIN_LOG", bad)]);
         assert_eq!((settings.log, warnings.len()), (None, 1), "{bad}");
         assert!(warnings[0].ends_with(", using off"), "{warnings:?}");
