@@ -53,6 +53,8 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+// Not a part of `main`'s frame, which everything else would pay for.
+#[inline(never)]
 fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) -> ExitCode {
     let LoadedSettings { settings, warnings, set, .. } = loaded;
     if !settings.core_dumps {
@@ -83,7 +85,7 @@ fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) ->
     let recording = wire_log.as_ref().map(wire_log::Guard::recording);
     let (is_under_cli, end_settings) = (parent.is_aws_cli(), settings.clone());
     let (access, parent, style) = (None, Some(parent), Style::Official);
-    let outcome = runtime.block_on(session::run(Run {
+    let outcome = runtime.block_on(Box::pin(session::run(Run {
         start,
         access,
         settings,
@@ -92,7 +94,7 @@ fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) ->
         style,
         ports: Ports::System,
         script: None,
-    }));
+    })));
     // A thread that still waits for the terminal or a resolver must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(passed_on(outcome.status(end_settings.exit_code), is_under_cli, &end_settings))

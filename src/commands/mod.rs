@@ -70,6 +70,7 @@ pub(crate) fn common_options() -> Vec<(String, String)> {
 }
 
 /// Runs the command that the arguments (without the program's name) ask for.
+#[inline(never)]
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let request = match usage::parse(words) {
         Ok(request) => request,

@@ -106,7 +106,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
             let (id, aws) = (session.live.id.clone(), Arc::clone(&session.live.aws));
             let has_credentials = session.live.has_credentials;
             let run = async {
-                let (end, command, closing) = drive(session, may_be_port).await;
+                // A frame that holds the states of all kinds of sessions would stay in memory as long as the process.
+                let (end, command, closing) = Box::pin(drive(session, may_be_port)).await;
                 tracing::info!(id = %closing.id, end = end.status().log_line(), "session ends");
                 let exit_code = command.exit_code.or(end.implied_exit_code());
                 let is_reader_gone = matches!(end, End::ReaderGone);
@@ -158,7 +159,7 @@ fn log_start(start: &StartSession) {
 }
 
 /// Runs the loop of the session's kind.
-async fn drive(mut session: Session, may_be_port: bool) -> (End, CommandEnd, Shutdown) {
+async fn drive(mut session: Box<Session>, may_be_port: bool) -> (End, CommandEnd, Shutdown) {
     let kind = match wait_until_ready(&mut session).await {
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,

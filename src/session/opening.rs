@@ -34,7 +34,7 @@ pub(super) async fn open(
     console: Console,
     watch: io::Result<Watch>,
     ports: Ports,
-) -> Result<Session, (Console, anyhow::Error)> {
+) -> Result<Box<Session>, (Console, anyhow::Error)> {
     let mut console = console;
     let is_bundle_wanted = access.is_none() && is_bundle_wanted(&start);
     let bundle = if is_bundle_wanted { aws::ca_bundle(start.profile.as_deref()).await } else { None };
@@ -68,17 +68,9 @@ pub(super) async fn open(
     let starter = starter(&target, &aws, start.request, &config);
     let mut live = LiveSession::new(start.session_id, Link::new(config, target), aws);
     (live.has_credentials, live.is_legacy) = (has_credentials, start.legacy);
-    Ok(Session {
-        live,
-        target: start.target,
-        starter,
-        settings,
-        console,
-        watch,
-        exit_code: None,
-        ports,
-        script: None,
-    })
+    let target = start.target;
+    let (exit_code, script) = (None, None);
+    Ok(Box::new(Session { live, target, starter, settings, console, watch, exit_code, ports, script }))
 }
 
 /// Returns false for a request that starts a shell, whatever the agent announces. Only the AWS CLI always passes on the

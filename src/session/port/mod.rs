@@ -45,8 +45,8 @@ use crate::protocol::PortProperties;
 use crate::settings::Settings;
 
 /// Listens, and runs until the session ends or a signal comes.
-pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (End, Shutdown) {
-    let Session { ports, settings, .. } = &session;
+pub(super) async fn run(mut session: Box<Session>, properties: &PortProperties) -> (End, Shutdown) {
+    let Session { ports, settings, .. } = &*session;
     let listener = match Listener::bind(ports, properties, settings.local_host.as_deref()).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -70,7 +70,7 @@ pub(super) async fn run(mut session: Session, properties: &PortProperties) -> (E
     });
     let is_restarted = session.settings.restart;
     let (end, mut closing) = if session.live.link.capabilities().multiplexing {
-        mux::run(session, listener).await
+        mux::run(*session, listener).await
     } else {
         let Settings { restart, socks, forward, .. } = &session.settings;
         if *restart || socks.is_some() || !forward.is_empty() {
