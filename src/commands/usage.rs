@@ -145,7 +145,10 @@ pub(crate) struct CommandManual {
 /// Returns the commands for the manual page.
 pub(super) fn manual() -> Vec<CommandManual> {
     let common = grammar::common_args();
-    let is_common = |arg: &Arg| common.contains(arg);
+    // doctor has options of the same names with other meanings.
+    let is_same =
+        |one: &Arg, other: &Arg| one.get_id() == other.get_id() && one.get_help() == other.get_help();
+    let is_common = |arg: &Arg| common.iter().any(|common| is_same(common, arg));
     let described = |command: &Command| {
         let usage = command.clone().render_usage().to_string();
         let about = command.get_long_about().or(command.get_about());

@@ -158,7 +158,11 @@ mod tests {
         assert!(TABLE.iter().all(|row| shown(row.name)));
         assert!(events().iter().all(|(name, ..)| shown(name)));
         assert_eq!(escapes().map(|(escape, _)| escape).collect::<String>(), "~?~~~-~.~#");
-        assert!(["--target TARGET", "--url URL"].iter().all(|option| shown(option)));
+        assert!(
+            ["--target TARGET:", "--url URL:", "--region REGION: AWS region to check", "--json: Print"]
+                .iter()
+                .all(|option| shown(option))
+        );
         for name in ["shell", "ssh", "ssh-config", "forward", "run", "start-session", "completions", "doctor"]
         {
             assert!(shown(&format!("{PROGRAM} {name}")), "{name}");
