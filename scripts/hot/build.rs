@@ -11,8 +11,10 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed={LIST}");
     println!("cargo::rerun-if-changed=scripts/hot/build.rs");
+    println!("cargo::rerun-if-env-changed={SWITCH}");
     let variable = |name: &str| env::var(name).unwrap_or_default();
-    if variable("CARGO_CFG_TARGET_OS") != "linux" || variable("PROFILE") != "release" {
+    let is_off = variable(SWITCH) == "off";
+    if is_off || variable("CARGO_CFG_TARGET_OS") != "linux" || variable("PROFILE") != "release" {
         return;
     }
     let folder = variable("OUT_DIR");
@@ -59,3 +61,5 @@ fn links(folder: &Path, argument: &str) -> bool {
 }
 
 const LIST: &str = "scripts/hot/functions.txt";
+/// `off` leaves the order to the compiler: valgrind finds functions in `.text` only.
+const SWITCH: &str = "HOT_FUNCTIONS";
