@@ -341,7 +341,7 @@ fn a_flood_waits_for_a_slow_reader_and_can_be_ended() {
     let mut child = command.spawn().expect("start");
     let mut stdout = child.stdout.take().expect("piped stdout");
     std::io::Read::read_exact(&mut stdout, &mut vec![0; 100_000]).expect("some of it");
-    // Nobody reads on; SIGTERM must still end it soon, whatever waits to be written.
+    // Nothing more is read; SIGTERM must still end it soon, whatever waits to be written.
     rustix::process::kill_process(super::terminal::to_pid(child.id()), Signal::TERM).expect("signal");
     let begin = Instant::now();
     while child.try_wait().expect("try_wait").is_none() {

@@ -79,7 +79,7 @@ fn end_on_terminal(kind: Kind, signal: Signal) {
 fn assert_words(kind: Kind, text: &str, id: &str) {
     let exiting = format!("\n\nExiting session with sessionId: {id}.\n\n");
     match kind {
-        // Nobody may parse more than the remote's own bytes; a line about the end does no harm.
+        // No caller parses more than the remote's own bytes; a line about the end does no harm.
         Kind::Shell | Kind::Command | Kind::Batch => {
             let rest = text.strip_suffix(&exiting).unwrap_or(text);
             let last = if kind == Kind::Shell { prompt() } else { UP };

@@ -83,7 +83,7 @@ fn one_without_a_listener_is_replaced() {
     assert!(!socket.exists(), "the socket is left behind");
 }
 
-/// Somebody's socket, or something else of this name: not ours to remove.
+/// Another program's socket, or something else of this name: not ours to remove.
 #[test]
 fn what_is_in_use_or_no_socket_stays() {
     let (world, echo) = (World::new(), Server::echo());

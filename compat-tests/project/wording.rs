@@ -22,6 +22,31 @@ fn doc_comments_begin_with_a_noun_or_a_verb() {
     assert!(wrong.is_empty(), "these doc comments begin with a clause:\n{}", wrong.join("\n"));
 }
 
+/// Comments and documents avoid words that make a native reader stop.
+#[test]
+fn comments_and_documents_use_plain_words() {
+    let mut wrong = Vec::new();
+    let contributing = root().join(".github/CONTRIBUTING.md");
+    for file in sources().into_iter().chain(documents()).filter(|file| *file != contributing) {
+        let is_source = file.extension().is_some_and(|extension| extension == "rs");
+        for (index, line) in read(&file).lines().enumerate() {
+            let text =
+                if is_source { line.split_once("//").map_or("", |(_, comment)| comment) } else { line };
+            if let Some((word, _)) = AVOIDED.iter().find(|(word, _)| has_words(text, word)) {
+                wrong.push(format!("{}:{}: {word}", file.display(), index + 1));
+            }
+        }
+    }
+    let instead: Vec<_> = AVOIDED.iter().map(|(word, instead)| format!("{word}: {instead}")).collect();
+    assert!(wrong.is_empty(), "{}\nBetter:\n{}", wrong.join("\n"), instead.join("\n"));
+}
+
+#[test]
+fn words_are_found() {
+    assert!(has_words("Nobody reads it", "nobody") && has_words("a pipe (for ever).", "for ever"));
+    assert!(!has_words("for everything", "for ever") && !has_words("user `nobody`", "nobody"));
+}
+
 #[test]
 fn openings_are_found() {
     let text = "//! Module.\n//!\n//! What else.\n\n    /// Whether so.\n    /// Where not.\n    fn f() {}\n";
@@ -88,6 +113,16 @@ fn openings(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
+/// Returns whether these words are in the text, in any case and outside backticks.
+fn has_words(text: &str, words: &str) -> bool {
+    let plain: String = text.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
+    let is_letter = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
+    plain.match_indices(words).any(|(at, _)| {
+        let after = plain[at + words.len()..].chars().next();
+        !is_letter(plain[..at].chars().next_back()) && !is_letter(after)
+    })
+}
+
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next())
 }
@@ -121,6 +156,17 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Words that are avoided, with better ones.
+const AVOIDED: [(&str, &str); 8] = [
+    ("nobody", "no client, no caller, unread, unused"),
+    ("somebody", "a client, another user"),
+    ("whoever", "the caller, the client, the user"),
+    ("for ever", "forever"),
+    ("in vain", "without success, until its time is over"),
+    ("is told", "is reported, is passed on"),
+    ("are told", "are reported, are passed on"),
+    ("was told", "was reported"),
+];
 /// First words of a clause that stands in the place of a name.
 const CLAUSES: [&str; 10] =
     ["What", "Whether", "Who", "Whose", "Whom", "How", "Where", "Why", "Which", "Whoever"];

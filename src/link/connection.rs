@@ -1,7 +1,7 @@
 //! A data channel over one websocket after another, without the websockets: all that a link decides.
 //!
-//! It composes the [`Channel`], [`Reconnect`] (when to open) and, for the open websocket, [`Liveness`]. Whoever
-//! owns sockets and clocks gives it what comes (`handle_*`), asks what to do (`poll_*`) until nothing is left, and
+//! It composes the [`Channel`], [`Reconnect`] (when to open) and, for the open websocket, [`Liveness`]. The owner
+//! of sockets and clocks passes input to it (`handle_*`), asks what to do (`poll_*`) until nothing is left, and
 //! calls again at [`Connection::poll_timeout`].
 
 use std::collections::VecDeque;

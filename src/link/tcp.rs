@@ -23,7 +23,7 @@ pub enum ConnectError {
         /// The resolver's error.
         error: io::Error,
     },
-    /// Nobody answers there.
+    /// No connection was accepted there.
     #[error("cannot connect to {host}:{port}: {error}")]
     Connect {
         /// The host asked for.

@@ -278,7 +278,7 @@ mod unix {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(count) => return Ok(count),
                     Err(Errno::INTR) => {}
-                    // Somebody else set O_NONBLOCK.
+                    // Another process has set O_NONBLOCK.
                     Err(Errno::AGAIN) => {
                         let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
                         retry_on_intr(|| poll(&mut fds, None))?;

@@ -134,7 +134,7 @@ fn read_all(fd: &OwnedFd, woken: &PipeReader, sender: &mpsc::Sender<io::Result<B
             continue;
         }
         let chunk = match rustix::io::read(fd, &mut buffer[..]) {
-            // Somebody else set the terminal to O_NONBLOCK (smp#29): wait, then read again.
+            // Another process has set the terminal to O_NONBLOCK (smp#29): wait, then read again.
             Err(Errno::INTR | Errno::AGAIN) => continue,
             Ok(0) => return,
             Err(Errno::IO) if terminal && in_background(fd) => continue,

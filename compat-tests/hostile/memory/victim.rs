@@ -74,7 +74,7 @@ impl Victim {
         self.stdout.as_ref().expect("stdout is read")
     }
 
-    /// The local port, from an stdout that is read no further.
+    /// The local port, from an stdout that is not read beyond it.
     pub(super) fn port_of_unread_stdout(&mut self) -> u16 {
         let stdout = self.unread.0.as_mut().expect("stdout");
         let mut text = String::new();

@@ -206,7 +206,7 @@ fn the_request_of_argv_is_repeated() {
 #[test]
 fn a_database_that_has_moved_is_found_again() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
-    // Nobody listens there: the old address.
+    // There is no listener: the old address.
     sim.set_host("db.internal", "127.0.0.9");
     let parameters =
         json!({"host": ["db.internal"], "portNumber": [echo.port().to_string()], "localPortNumber": ["0"]});

@@ -2,7 +2,7 @@
 //! `compat-tests/vectors`.
 //!
 //! The order of the recording is kept: what the agent had sent before the client's third message is sent before the
-//! third message is waited for. Whoever sits before the plugin need not type the same: after [`Replay`]'s patience the
+//! third message is waited for. The user need not type the same: after [`Replay`]'s patience the
 //! next message of the agent comes anyway. Acknowledgements are made anew, since message ids differ each time.
 //!
 //! Payloads that were not recorded become dots of the same length. So a recording without payloads replays shells and

@@ -58,7 +58,7 @@ async fn sort(service: &Service, tcp: TcpStream, tls: Option<TlsAcceptor>) -> st
         Some(tls) => Stream::tls(tls.accept(tcp).await?),
         None => Stream::plain(tcp),
     };
-    // Whoever drives the simulator reaches it during an outage too.
+    // The test that drives the simulator reaches it during an outage, too.
     let control = stream.starts_with(b"GET /sim/").await? || stream.starts_with(b"POST /sim/").await?;
     if service.in_outage() && !control {
         stream.reset();

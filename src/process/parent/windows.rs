@@ -19,7 +19,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::command::Command;
 
-/// The process that started us. Nobody adopts orphans here: it stays our parent when it has ended.
+/// The process that started us. Windows does not re-parent orphans: it stays our parent when it has ended.
 #[derive(Debug)]
 pub(super) struct Process {
     end: End,

@@ -128,7 +128,7 @@ enum State {
 /// }
 /// assert_eq!(sent, [MessageType::Acknowledge, MessageType::InputStreamData]);
 ///
-/// // Nobody acknowledges: when its time has come, it is sent again.
+/// // Without an acknowledgement it is sent again when its time has come.
 /// let (at, _reason) = channel.poll_timeout().unwrap();
 /// channel.handle_timeout(at);
 /// assert!(channel.poll_transmit(at).is_some() && !channel.is_drained());

@@ -76,7 +76,7 @@ impl Cloud {
     /// Returns whether a session may be left open although the program has ended: the call that would have ended it, or
     /// started it, did not come back.
     pub(super) fn may_leave_sessions(&self) -> bool {
-        // A real way loses no frame for ever.
+        // A real network loses no frame forever.
         self.link.loss > 0.0
             || self.starting.load(Ordering::Relaxed) > 0
             || self.unterminated.load(Ordering::Relaxed) > 0

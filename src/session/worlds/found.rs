@@ -45,7 +45,7 @@ fn a_session_whose_path_has_died_unnoticed_is_ended_at_the_service() {
     );
 }
 
-/// World 981: the quiet that a half-closed connection waits for went by while the link was down; the agent was told of the end
+/// World 981: the quiet that a half-closed connection waits for went by while the link was down; the end was passed on to the agent
 /// with the rest of the request, and closed the destination before its answer.
 #[test]
 fn an_answer_after_half_close_arrives_although_the_link_was_down() {

@@ -101,7 +101,7 @@ pub(super) enum Event {
     Close,
     /// All websockets break.
     Break,
-    /// Nothing passes any more on the websockets there are, and nobody learns of it.
+    /// Nothing passes any more on the websockets there are, without any notice.
     DeadPath,
     /// Nothing passes for a while.
     Silence { ms: u64 },

@@ -100,7 +100,7 @@ impl Pipe {
                 unsafe { ReadFile(self.handle.0, buffer.as_mut_ptr(), length, null_mut(), operation) }
             };
             match self.run(start, Some(stop)) {
-                // Somebody wrote nothing into the pipe: no end.
+                // A write of nothing into the pipe: not the end.
                 Ok(0) if !self.is_socket && !stop.is_set() => {}
                 Err(error) if is_gone(&error) => return Ok(0),
                 done => return done,

@@ -122,7 +122,7 @@ impl Server {
                         self.rest = Rest::Nothing;
                     }
                     if let Some(Some(data)) = self.streams.lock().get(&stream) {
-                        // Nobody reads it when the stream is just being closed.
+                        // It is not read when the stream is just being closed.
                         let _ = data.send(Received::new(piece, &self.bucket));
                     }
                 }

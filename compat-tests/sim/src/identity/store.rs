@@ -18,7 +18,7 @@ pub(crate) struct Issued {
 /// Reason that a signature is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Nobody has this access key, or its session token is another.
+    /// The access key is unknown, or its session token is another.
     Unknown,
     /// It is over, or was revoked.
     Expired,
