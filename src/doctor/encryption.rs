@@ -14,19 +14,20 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
     let key = match client.session_key().await {
         Ok(Some(key)) => key,
         Ok(None) => {
-            return Check::ok(NAME, "the account's preferences name no KMS key").field("key", None::<String>);
+            return Check::ok(NAME, "no KMS key is set in the account's Session Manager preferences")
+                .field("key", None::<String>);
         }
         Err(error) => return unknown(&error, "read the session preferences (ssm:GetDocument)"),
     };
     let checked = client.check_data_key(&key, options.target.as_deref()).await;
     let check = match checked {
-        Ok(()) => Check::ok(NAME, format!("{key} may be used")),
+        Ok(()) => Check::ok(NAME, format!("you can use the KMS key {key}")),
         Err(error) if error.kind == ErrorKind::Denied => {
-            Check::failure(NAME, format!("shells are encrypted with {key}, and {error}"))
+            Check::failure(NAME, format!("shells are encrypted with {key}, but {error}"))
                 .advice("ask your administrator to allow kms:GenerateDataKey on this key")
         }
         Err(error) if error.kind == ErrorKind::Refused => {
-            Check::failure(NAME, format!("shells are encrypted with {key}, and {error}"))
+            Check::failure(NAME, format!("shells are encrypted with {key}, but {error}"))
                 .advice("ask your administrator to check the key in the Session Manager preferences")
         }
         Err(error) => unknown(&error, "use the key"),

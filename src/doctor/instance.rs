@@ -87,7 +87,7 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
     let outdated = shortcomings(agent_version);
     let check = match (state.as_str(), outdated.as_slice()) {
         (ONLINE, []) => Check::ok(NAME, text),
-        (ONLINE, outdated) => Check::warning(NAME, format!("{text}; this agent is too old for: {}", outdated.join("; ")))
+        (ONLINE, outdated) => Check::warning(NAME, format!("{text}; this version of the agent lacks: {}", outdated.join("; ")))
             .advice(format!(
                 "update the agent: aws ssm send-command --document-name AWS-UpdateSSMAgent --targets Key=InstanceIds,Values={id}"
             )),
@@ -116,12 +116,12 @@ fn shortcomings(version: &str) -> Vec<&'static str> {
 
 /// The first version with each ability or fix. The abilities are the official plugin's gates (`AgentVersion`).
 const NEEDS: [([u64; 3], &str); 3] = [
-    ([2, 3, 723], "ending a session through the agent"),
+    ([2, 3, 723], "support for ending a session through the agent"),
     (
         [3, 0, 197],
-        "several connections through one port at once, and SSM_PLUGIN_RESTART, _FORWARD and _SOCKS",
+        "support for several connections through one port at once and for SSM_PLUGIN_RESTART, _FORWARD and _SOCKS",
     ),
-    ([3, 3, 4851], "the fix of CVE-2026-89049"),
+    ([3, 3, 4851], "the fix for CVE-2026-89049"),
 ];
 /// The state of an instance that sessions can be started on.
 const ONLINE: &str = "Online";
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn agents_that_are_too_old() {
         assert!(shortcomings("3.3.4851.0").is_empty() && shortcomings("4.0").is_empty());
-        assert_eq!(shortcomings("3.3.4793.0"), ["the fix of CVE-2026-89049"]);
+        assert_eq!(shortcomings("3.3.4793.0"), ["the fix for CVE-2026-89049"]);
         assert_eq!(shortcomings("3.0.196.0").len(), 2);
         assert_eq!(shortcomings("2.3.1.0").len(), 3);
         assert!(shortcomings("").is_empty() && shortcomings("new").is_empty());

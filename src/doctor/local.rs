@@ -20,13 +20,14 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let names = |source| -> Vec<&str> {
         loaded.set.iter().filter(|(_, of)| *of == source).map(|(name, _)| *name).collect()
     };
-    let file = config_file(|name| std::env::var_os(name)).map(|path| path.display().to_string());
-    let file_name = format!("settings file {}", file.as_deref().unwrap_or("unknown: no home directory"));
-    let in_use: Vec<String> = [("environment", Source::Environment), (file_name.as_str(), Source::File)]
+    let path = config_file(|name| std::env::var_os(name));
+    let file = path.as_ref().map(|path| path.display().to_string());
+    let place = file.as_deref().unwrap_or("the settings file");
+    let in_use: Vec<String> = [("the environment", Source::Environment), (place, Source::File)]
         .into_iter()
         .map(|(place, source)| (place, names(source)))
         .filter(|(_, names)| !names.is_empty())
-        .map(|(place, names)| format!("{place}: {}", names.join(", ")))
+        .map(|(place, names)| format!("set in {place}: {}", names.join(", ")))
         .collect();
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     let relaxations = loaded.settings.relaxations();
@@ -38,7 +39,7 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let relaxed = relaxations.iter().map(ToString::to_string);
     let lines: Vec<String> = warnings.iter().cloned().chain(relaxed).chain(in_use).collect();
     let found = if lines.is_empty() {
-        format!("all settings have their defaults; {file_name}")
+        format!("all settings have their defaults; {}", state_of_file(path.as_deref()))
     } else {
         lines.join("\n")
     };
@@ -58,6 +59,15 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
         .field("relaxed", relaxations.iter().map(relaxed).collect::<Vec<_>>())
 }
 
+/// Reason that the settings file sets nothing: no setting of it applies, or there is none.
+fn state_of_file(path: Option<&Path>) -> String {
+    match path {
+        Some(path) if path.exists() => format!("nothing in the settings file {} applies", path.display()),
+        Some(path) => format!("there is no settings file {}", path.display()),
+        None => "there is no home directory with a settings file".to_owned(),
+    }
+}
+
 /// Looks for the plugin that the AWS CLI would call, and for the one of callers that know only the official package's path.
 pub(super) async fn plugin() -> Check {
     let check = plugin_on_path().await;
@@ -70,7 +80,9 @@ pub(super) async fn plugin() -> Check {
     if !is_program(usual) {
         // Only Ansible's collections before 9.1 look there and nowhere else.
         return if has_ansible() {
-            with("not found; Ansible's aws_ssm before 9.1 looks only here")
+            with(
+                "not found; Ansible's aws_ssm connection looks only here before version 9.1 of community.aws",
+            )
         } else {
             check
         };
@@ -82,7 +94,8 @@ pub(super) async fn plugin() -> Check {
     if !has_ansible() {
         return with("a different program");
     }
-    let other = with("a different program; Ansible's aws_ssm before 9.1 uses it");
+    let other =
+        with("a different program; Ansible's aws_ssm connection uses it before version 9.1 of community.aws");
     match check.status {
         Status::Ok => Check { status: Status::Warning, ..other }
             .advice("replace it with a link to this program, or set ansible_aws_ssm_plugin"),
@@ -157,7 +170,7 @@ pub(super) async fn aws_cli() -> Check {
         .advice("update the AWS CLI: current versions pass the token in the environment"),
         Some(_) => Check::ok(NAME, found),
         None => Check::warning(NAME, format!("{found}; this does not look like the AWS CLI"))
-            .advice("check which program the first aws on PATH is"),
+            .advice("check that the first aws on PATH is the AWS CLI"),
     };
     let version = version(&words).and(name.split('/').nth(1));
     check.field("path", path.display().to_string()).field("version", version)
@@ -169,7 +182,7 @@ pub(super) fn terminal() -> Check {
         return Check::skipped(NAME, "stdin is not a terminal");
     }
     if let Err(error) = RawMode::enter().map(drop) {
-        return Check::failure(NAME, format!("the terminal refuses raw mode: {error}"))
+        return Check::failure(NAME, format!("cannot switch the terminal to raw mode: {error}"))
             .advice("input will be sent line by line; start the session from an ordinary terminal");
     }
     let unknown = TerminalSize { cols: 0, rows: 0 };
@@ -183,8 +196,8 @@ pub(super) fn terminal() -> Check {
         TerminalSize { cols, rows } => format!("{cols} by {rows}"),
     };
     if stdin_is_pipe_terminal() {
-        return fields(Check::warning(NAME, format!("{size}, of Git Bash (mintty): line input only")).advice(
-            "for shells, put winpty before the command or use Windows Terminal; ports and SSH work as usual",
+        return fields(Check::warning(NAME, format!("{size} in Git Bash (mintty), which sends input line by line")).advice(
+            "for a shell, prefix the command with winpty or use Windows Terminal; port forwarding, SSH and commands work",
         ));
     }
     let output = if stdout_is_terminal() { "" } else { "; stdout is not a terminal" };

@@ -197,14 +197,14 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
     const NAME: &str = "clock";
     let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
     let how = if skew < 0 { "ahead of" } else { "behind" };
-    let text = format!("this machine is {} s {how} the service", skew.abs());
+    let text = format!("this machine's clock is {} s {how} the service's", skew.abs());
     let check = match skew.unsigned_abs() {
         0..=2 => Check::ok(NAME, "matches the service"),
         3..=MAX_SKEW => Check::ok(NAME, text),
         seconds if seconds <= REFUSED_SKEW => Check::warning(NAME, text)
             .advice("set the clock; AWS rejects signatures if it is off by 5 minutes"),
-        _ => Check::failure(NAME, format!("{text}; AWS rejects its signatures"))
-            .advice("set the clock (after sleep, on a laptop or in WSL: sudo hwclock -s, or restart NTP)"),
+        _ => Check::failure(NAME, format!("{text}; AWS rejects signatures made with it"))
+            .advice("set the clock (if the laptop or WSL was asleep, run sudo hwclock -s or restart NTP)"),
     };
     check.field("seconds_ahead", -skew)
 }
@@ -216,7 +216,7 @@ pub(super) async fn websocket(route: &Route, dns: &Check) -> Check {
         Ok(url) => url,
         Err(_) if !route.is_named => return Check::skipped(NAME, route.cause()),
         Err(reason) => {
-            return Check::failure(NAME, reason.clone()).advice("set a region, or use an allowed --url");
+            return Check::failure(NAME, reason.clone()).advice("set a region, or correct --url");
         }
     };
     if let Err(reason) = route.usable() {
@@ -283,7 +283,7 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
             NAME,
             format!("{host} responded with {status} and an HTML page, so a proxy or filter is in the way"),
         )
-        .advice(format!("have wss://{host} allowed in the proxy or filter, or set HTTPS_PROXY or NO_PROXY")),
+        .advice(format!("allow wss://{host} in the proxy or filter, or set HTTPS_PROXY or NO_PROXY")),
         status if status.is_server_error() => Check::failure(NAME, format!("{host} responded with {status}"))
             .advice("a gateway in between cannot connect, or the service has problems; try again later"),
         status => {
@@ -345,7 +345,10 @@ mod tests {
         assert_eq!(judge(1000, 1001, 1102), Status::Warning);
         assert_eq!(judge(1000, 1000, 100), Status::Failure);
         let check = judge_clock(1000, 1000, 4600);
-        assert_eq!(check.found, "this machine is 3600 s behind the service; AWS rejects its signatures");
+        assert_eq!(
+            check.found,
+            "this machine's clock is 3600 s behind the service's; AWS rejects signatures made with it"
+        );
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn the_target_is_looked_up() {
     assert_check(&report, "instance", "ok", "is connected; Amazon Linux, SSM Agent 3.3.4851.0");
     assert_eq!(check(&report, "instance")["fields"]["state"], "Online");
     for name in ["i-0aaaaaaaaaaaaaaaa", "tag:Name=old", "old"] {
-        assert_check(&look_up(name), "instance", "warning", "too old for: the fix of CVE-2026-89049");
+        assert_check(&look_up(name), "instance", "warning", "lacks: the fix for CVE-2026-89049");
     }
     assert_check(&look_up("i-0bbbbbbbbbbbbbbbb"), "instance", "failure", "is not connected, last seen 20");
     assert_check(
@@ -135,9 +135,9 @@ fn the_key_of_encrypted_shells_is_checked_by_a_dry_run() {
         doctor(&world(&sim), &["--url", &channel(&sim), "--target", TARGET]).1
     };
     let key = || KmsOptions { encrypt_shell: Some("alias/sessions".to_owned()), ..KmsOptions::default() };
-    assert_check(&report(KmsOptions::default(), &[]), "encryption", "ok", "name no KMS key");
+    assert_check(&report(KmsOptions::default(), &[]), "encryption", "ok", "no KMS key is set");
     let allowed = report(key(), &[]);
-    assert_check(&allowed, "encryption", "ok", "alias/sessions may be used");
+    assert_check(&allowed, "encryption", "ok", "you can use the KMS key alias/sessions");
     assert_eq!(check(&allowed, "encryption")["fields"]["key"], "alias/sessions");
     let denied = report(KmsOptions { deny: true, ..key() }, &[]);
     assert_check(&denied, "encryption", "failure", "kms:GenerateDataKey failed: AccessDeniedException");

@@ -96,15 +96,17 @@ fn sections_of_the_settings_file_for_the_profile_of_the_environment() {
     let sim = sim();
     let mut world = world(&sim);
     let directory = world.home().join(".config/session-manager-plugin");
+    let url = channel(&sim);
+    let absent = "all settings have their defaults; there is no settings file /";
+    assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", absent);
     std::fs::create_dir_all(&directory).expect("the directory of the settings file");
     std::fs::write(directory.join("config.toml"), "[[match]]\nprofile = 'prod-*'\nquiet = true\n")
         .expect("write the settings file");
-    let url = channel(&sim);
     assert_check(
         &doctor(&world, &["--url", &url]).1,
         "settings",
         "ok",
-        "all settings have their defaults; settings file /",
+        "all settings have their defaults; nothing in the settings file /",
     );
     for variable in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"] {
         world.set(variable, "prod-eu");

@@ -20,7 +20,7 @@ fn a_clock_that_is_off() {
     });
     world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", service.port()));
     let (finished, report) = doctor(&world, &["--url", &channel(&sim)]);
-    assert_check(&report, "clock", "failure", "AWS rejects its signatures");
+    assert_check(&report, "clock", "failure", "AWS rejects signatures made with it");
     assert_eq!(finished.status.code(), Some(1));
 }
 
@@ -60,7 +60,7 @@ fn proxies() {
     let (_, report) = doctor(&world, &url);
     assert_check(&report, "proxy", "ok", &address);
     assert_check(&report, "dns", "ok", "does not resolve here; the proxy will resolve it");
-    assert_check(&report, "websocket", "failure", "give user and password in HTTPS_PROXY");
+    assert_check(&report, "websocket", "failure", "put the user and password into HTTPS_PROXY");
     let closed = FreePort::new();
     world.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", closed.number()));
     assert_check(&doctor(&world, &url).1, "websocket", "failure", "proxy http://127.0.0.1:");
