@@ -19,13 +19,13 @@ pub(crate) enum BundleError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A certificate has no end, or the text breaks off in it.
-    #[error("it breaks off inside a certificate; copy the file again")]
+    #[error("it ends in the middle of a certificate; copy the file again")]
     Truncated,
     /// A certificate holds something else.
     #[error("certificate {0} in it is damaged; copy the file again")]
     Damaged(usize),
     /// There is not one certificate.
-    #[error("there is no certificate in it")]
+    #[error("it contains no certificate")]
     Empty,
 }
 

@@ -197,8 +197,8 @@ fn mfa_role_whose_credentials_others_can_write_is_reported() {
     world.set("SSM_PLUGIN_STATUS", "always");
     let forward = Forward::start(&world, &Call::port(&cloud.sim, echo.port()).profile("work"));
     forward.plugin.stderr.wait_for(
-        "profile work needs an MFA code; the credentials that the AWS CLI has cached are not used: others can read \
-         or write the file (mode 666); opening without a signature",
+        "profile work needs an MFA code; the credentials that the AWS CLI has cached are not used: other users can \
+         read or write the file (mode 666); opening without a signature",
     );
 }
 
@@ -210,11 +210,10 @@ fn mfa_role_without_credentials_of_the_cli_gets_advice_and_no_prompt() {
     let mut world = home(sim, MFA_ROLE);
     world.set("SSM_PLUGIN_STATUS", "always");
     let forward = Forward::start(&world, &Call::port(sim, echo.port()).profile("work"));
-    let line =
-        "profile work needs an MFA code; run any aws command to sign in again; the next attempt takes it up";
+    let line = "profile work needs an MFA code; run aws sts get-caller-identity with this profile to sign in again; the next attempt uses the new credentials";
     forward.plugin.stderr.wait_for(&format!("{line}; opening without a signature"));
     assert_eq!(sim.requests().assume_role, 0, "STS would refuse this");
-    // The next attempt takes it up.
+    // The next attempt uses the new credentials.
     cloud.sign_in(&world, Aws::V1);
     sim.cut(&forward.id);
     assert_eq!(echo_through(forward.port, b"after"), b"after");
@@ -252,7 +251,12 @@ fn doctor_names_the_cache_and_the_end_of_its_credentials() {
         run(command.args(["doctor", "--profile", "work", "--url", &url])).text()
     };
     let text = doctor(&world);
-    assert!(text.contains("needs an MFA code; run any aws command to sign in again"), "{text}");
+    assert!(
+        text.contains(
+            "needs an MFA code; run aws sts get-caller-identity with this profile to sign in again"
+        ),
+        "{text}"
+    );
     cloud.sign_in(&world, Aws::V2);
     let text = doctor(&world);
     assert!(

@@ -194,7 +194,9 @@ fn new_stream_url_is_checked_like_the_first() {
         let sim = start(Config { resume_url: Some(format!("wss://{host}/x")), ..Config::default() });
         let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
         sim.cut(&forward.id);
-        let line = format!("cannot resume the session where the service says: the stream URL names {host}");
+        let line = format!(
+            "cannot resume the session at the URL that the service returned: the stream URL has the host {host}"
+        );
         forward.plugin.stderr.wait_for(&line);
     }
 }

@@ -74,7 +74,7 @@ fn doctor_names_retry_settings_that_cannot_be_used() {
         run(world.plugin().args(["doctor", "--url", &url])).text()
     };
     let text = doctor("many");
-    assert!(text.contains("AWS_MAX_ATTEMPTS is not a number; the default applies"), "{text}");
+    assert!(text.contains("AWS_MAX_ATTEMPTS must be a number; using the default"), "{text}");
     let text = doctor("0");
     assert!(text.contains("AKIA...MPLE") && !text.contains("AWS_MAX_ATTEMPTS"), "{text}");
 }

@@ -188,7 +188,12 @@ fn refused_credentials_are_explained() {
         let text = call.spawn(&world).finish().text();
         assert!(text.contains("127.0.0.1 refused the connection with status 403; "), "{text}");
         assert!(text.contains(reason), "{text}");
-        assert!(text.contains("`aws sts get-caller-identity --profile work`\n"), "{text}");
+        let command = "`aws sts get-caller-identity --profile work`";
+        let endings = [
+            format!("run {command} to check the credentials\n"),
+            format!("({command} shows the current one)\n"),
+        ];
+        assert_eq!(endings.iter().filter(|ending| text.contains(*ending)).count(), 1, "{text}");
         assert!(!text.contains("made-up"), "{text}");
     }
 }
@@ -209,7 +214,7 @@ fn the_reason_in_a_refusal_is_printed() {
     assert!(
         text.contains(
             "127.0.0.1 refused the connection with status 403: InvalidSignatureException: The request signature we \
-             calculated does not match; check `aws sts get-caller-identity`\n"
+             calculated does not match; run `aws sts get-caller-identity` to check the credentials\n"
         ),
         "{text}"
     );
@@ -226,7 +231,7 @@ fn a_failure_at_a_terminal_names_the_command_that_investigates_it() {
     pty.finish();
     let screen = String::from_utf8_lossy(&pty.screen.wait_closed()).into_owned();
     let line = format!(
-        "session-manager-plugin: run: session-manager-plugin doctor --profile 'two words' --region {REGION} --target \
+        "session-manager-plugin: to find the cause, run: session-manager-plugin doctor --profile 'two words' --region {REGION} --target \
          {DEFAULT_TARGET}"
     );
     assert!(screen.contains(&line), "{screen}");

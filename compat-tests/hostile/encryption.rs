@@ -243,7 +243,10 @@ fn a_session_that_only_claims_to_be_encrypted_ends() {
         while socket.input().is_some() {}
     });
     let text = finish(&gateway, &world(&gateway)).text();
-    assert!(text.contains("the agent's message says that the session is encrypted, and it is not"), "{text}");
+    assert!(
+        text.contains("the agent's message claims that the session is encrypted, but it is not"),
+        "{text}"
+    );
     assert!(!text.contains(ENCRYPTED), "{text}");
 }
 

@@ -33,7 +33,7 @@ fn assert_ignored(world: &World, settings: &Path, reason: &str) {
     finished.assert_ok();
     // It would have been quiet.
     assert!(finished.text().starts_with("\nStarting session with SessionId: "), "{}", finished.text());
-    let line = format!("session-manager-plugin: settings file {}: is ignored: {reason}", settings.display());
+    let line = format!("session-manager-plugin: settings file {} is ignored: {reason}", settings.display());
     let errors = finished.errors();
     assert!(errors.starts_with(&line) && errors.lines().count() == 1, "{line} is not {errors}");
 }
@@ -45,7 +45,10 @@ fn settings_that_others_can_write_are_ignored() {
     let folder = path.parent().expect("a folder");
     for (changed, mode) in [(path.as_path(), 0o666), (folder, 0o777), (&world.home(), 0o757)] {
         set_mode(changed, mode);
-        let reason = format!("other users can write to {} (mode {mode:o}); chmod go-w ", changed.display());
+        let reason = format!(
+            "other users can write to {} (mode {mode:o}); to prevent that, run chmod go-w ",
+            changed.display()
+        );
         assert_ignored(&world, &path, &reason);
         set_mode(changed, 0o700);
     }
@@ -83,7 +86,7 @@ fn doctor_shows_settings_in_use_next_to_warnings() {
     world.set("SSM_PLUGIN_WINDOW", "65536");
     let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();
     assert!(report.contains("is ignored: other users can write to "), "{report}");
-    assert!(report.contains("environment: SSM_PLUGIN_WINDOW"), "{report}");
+    assert!(report.contains("set in the environment: SSM_PLUGIN_WINDOW"), "{report}");
     assert!(!report.contains("SSM_PLUGIN_QUIET"), "{report}");
 }
 
@@ -113,7 +116,12 @@ fn logs_are_not_written_through_links_or_in_open_folders() {
         let second = world.path("second");
         std::fs::hard_link(&victim, &second).expect("hard link");
         world.set(setting, &second.display().to_string());
-        assert_not_written(&world, what, &second, &format!("{} has other names", second.display()));
+        assert_not_written(
+            &world,
+            what,
+            &second,
+            &format!("{} has more than one hard link", second.display()),
+        );
         assert_eq!(read(&victim), "precious");
         assert_eq!(std::fs::metadata(&victim).expect("metadata").permissions().mode() & 0o777, 0o644);
 
@@ -241,5 +249,5 @@ fn too_few_descriptors_are_reported_in_one_line() {
 /// Settings that name a file to write to, and the beginnings of the lines about files that are refused.
 const LOGS: [(&str, &str); 2] = [
     ("SSM_PLUGIN_LOG_FILE", "logging is disabled: cannot open"),
-    ("SSM_PLUGIN_WIRE_LOG", "no wire log: cannot write to"),
+    ("SSM_PLUGIN_WIRE_LOG", "the wire log is disabled: cannot write to"),
 ];

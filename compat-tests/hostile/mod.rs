@@ -268,7 +268,7 @@ fn a_shell_does_not_become_a_port() {
     let mut cli = Running::spawn(&mut world.aws(Aws::V1, &gateway.endpoint(), &words));
     let _stdin = cli.take_stdin();
     let text = cli.finish().text();
-    let reason = "Cannot perform start session: the agent runs a port session, and a shell was requested";
+    let reason = "Cannot perform start session: the agent started a port session, but a shell was requested";
     assert!(text.contains(reason) && !text.contains("opened for sessionId"), "{text}");
     assert!(gateway.calls().iter().any(|call| call.ends_with(".TerminateSession")), "{:?}", gateway.calls());
 }

@@ -183,7 +183,7 @@ fn a_session_id_with_control_characters_is_refused() {
     for id in [ATTACK, "s\nPort 22 opened for sessionId s.", "s\u{202e}"] {
         started.response["SessionId"] = id.into();
         let finished = run(&started, &world);
-        let reason = "the field SessionId of the session's response holds control characters";
+        let reason = "the field SessionId of the StartSession response contains control characters";
         assert_eq!(finished.text(), format!("Cannot perform start session: {reason}\n"));
         assert_eq!(finished.errors(), "");
     }
@@ -193,7 +193,7 @@ fn a_session_id_with_control_characters_is_refused() {
     let api = answering_api("200 OK", &answer);
     world.set("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", api.port()));
     let finished = run_command(world.plugin().args(["start-session", "--target", TARGET]));
-    let reason = "ssm:StartSession failed: the session's id holds control characters";
+    let reason = "ssm:StartSession failed: the session's id contains control characters";
     assert_eq!(finished.errors(), format!("session-manager-plugin: start-session: {reason}\n"));
     assert_eq!((finished.text().as_str(), gateway.opens()), ("", 0));
 }

@@ -143,8 +143,8 @@ fn other_hosts_are_refused_unless_allowed() {
     let proxy = site.proxy(ProxyOptions::default());
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
     site.fails_with(&format!(
-        "the stream URL names {ELSEWHERE}, which is not a Session Manager endpoint of AWS; a host of your own must be \
-         named in SSM_PLUGIN_ALLOW_STREAM_HOST"
+        "the stream URL has the host {ELSEWHERE}, which is not a Session Manager endpoint of AWS; if it is your own host, \
+         set SSM_PLUGIN_ALLOW_STREAM_HOST to it"
     ));
     assert_eq!(proxy.requests(), []);
     site.set("SSM_PLUGIN_ALLOW_STREAM_HOST", ELSEWHERE);

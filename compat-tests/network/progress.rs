@@ -156,7 +156,7 @@ fn an_outage_of_a_shell_is_shown_in_place_and_removed() {
         }
         gate.close();
         pty.wait_for("connection lost (");
-        pty.wait_for("session-manager-plugin: Enter and then ~. ends the session\r\n");
+        pty.wait_for("session-manager-plugin: to end the session, press Enter and then type ~.\r\n");
         pty.wait_for("\rsession-manager-plugin: last contact ");
         pty.wait_for(" s ago, connecting for ");
         gate.open();
@@ -181,7 +181,7 @@ fn a_shell_can_be_ended_during_an_outage() {
     pty.send("echo a$((20+3))b\r");
     pty.wait_for("a23b");
     gate.close();
-    pty.wait_for("Enter and then ~. ends the session");
+    pty.wait_for("to end the session, press Enter and then type ~.");
     pty.send("\r~.");
     pty.finish();
 }

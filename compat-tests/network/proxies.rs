@@ -46,7 +46,7 @@ fn a_proxy_that_wants_a_password_says_so() {
     );
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{port}"));
     site.fails_with(&format!(
-        "{refused}give user and password in HTTPS_PROXY, as http://user:password@127.0.0.1:{port}"
+        "{refused}put the user and password into HTTPS_PROXY, as in http://user:password@127.0.0.1:{port}"
     ));
     site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}x@127.0.0.1:{port}"));
     site.fails_with(&format!("{refused}it does not accept the user and password in HTTPS_PROXY"));

@@ -65,16 +65,16 @@ fn a_bundle_that_breaks_off_is_refused_in_a_sentence() {
     let site = Site::here("localhost").trusting();
     let pem = std::fs::read_to_string(&site.bundle).expect("the CA");
     std::fs::write(&site.bundle, format!("{pem}{}", &pem[..200])).expect("write");
-    site.fails_with(": it breaks off inside a certificate; copy the file again");
+    site.fails_with(": it ends in the middle of a certificate; copy the file again");
 }
 
 #[test]
 fn an_unknown_authority_is_refused_with_advice() {
     let mut site = Site::here("localhost");
     site.fails_with(
-        "cannot open TLS to localhost: its certificate is signed by an unknown CA; if a proxy or gateway uses its own, \
-         name that CA's PEM file in AWS_CA_BUNDLE or the profile's ca_bundle (which replaces the system's CAs); the AWS \
-         CLI's --ca-bundle and --no-verify-ssl do not reach the plugin",
+        "cannot open TLS to localhost: its certificate is signed by an unknown CA; if a proxy or gateway uses its own CA, \
+         set AWS_CA_BUNDLE or the profile's ca_bundle to that CA's PEM file (it replaces the system's CAs); the AWS \
+         CLI does not pass --ca-bundle and --no-verify-ssl on to the plugin",
     );
     let missing = site.world.path("missing.pem");
     site.set("AWS_CA_BUNDLE", &missing.display().to_string());
@@ -83,5 +83,5 @@ fn an_unknown_authority_is_refused_with_advice() {
     site.fails_with(&format!("there is no CA certificate in {}", missing.display()));
     // A certificate for another name.
     let site = Site::here("127.0.0.1").trusting();
-    site.fails_with("cannot open TLS to 127.0.0.1: its certificate is for another name");
+    site.fails_with("cannot open TLS to 127.0.0.1: its certificate is for another host name");
 }

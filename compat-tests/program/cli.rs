@@ -302,7 +302,9 @@ fn the_reported_version_is_used_everywhere() {
         let report = sim.session(started.id()).expect("the session");
         assert_eq!(report.opens[0].client_version, expected, "{setting:?}");
         let is_bad = expected == OFFICIAL && !setting.is_empty();
-        let line = format!("SSM_PLUGIN_REPORTED_VERSION={setting:?} is not a version");
+        let line = format!(
+            "SSM_PLUGIN_REPORTED_VERSION={setting:?}: the value must be four numbers separated by dots"
+        );
         assert_eq!(finished.errors().contains(&line), is_bad, "{}", finished.errors());
     }
 }

@@ -131,8 +131,8 @@ fn a_log_level_that_does_not_exist_is_reported() {
     let mut world = World::new();
     world.set("SSM_PLUGIN_LOG", "verbose");
     let errors = greet(&world).errors();
-    let words = "SSM_PLUGIN_LOG=\"verbose\" is not error, warn, info, debug, trace, off or a filter such as \
-                 session_manager_plugin::link=debug, using off\n";
+    let words = "SSM_PLUGIN_LOG=\"verbose\": the value must be error, warn, info, debug, trace, off or a filter such as \
+                 session_manager_plugin::link=debug; using the default, off\n";
     assert_eq!(errors, format!("session-manager-plugin: {words}"));
 }
 
@@ -199,7 +199,7 @@ fn a_file_that_is_a_pipe_is_not_opened() {
     let finished = greet(&world);
     finished.assert_ok();
     let line = format!(
-        "session-manager-plugin: settings file {}: cannot be read: it is not a regular file\n",
+        "session-manager-plugin: settings file {} cannot be read: it is not a regular file\n",
         path.display()
     );
     assert!(finished.text().contains("hello\r\n"), "{}", finished.text());
@@ -296,8 +296,8 @@ fn each_mistake_is_reported_once_on_stderr() {
     for words in [
         "unknown setting SSM_PLUGIN_MESAGE_RATE; did you mean SSM_PLUGIN_MESSAGE_RATE?",
         "unknown setting qiet; did you mean quiet?",
-        "sessions = \"99\" in the settings file is not a number from 1 to 8, using 1",
-        "SSM_PLUGIN_WINDOW=\"much\" is not a number of bytes from ",
+        "sessions = \"99\" in the settings file: the value must be a number from 1 to 8; using the default, 1",
+        "SSM_PLUGIN_WINDOW=\"much\": the value must be a number of bytes from ",
     ] {
         assert!(errors.contains(words), "{words:?} is not in {errors}");
     }
@@ -375,7 +375,7 @@ fn systemd_columns_0_is_not_worth_a_line() {
     world.set("SSM_PLUGIN_LOG_FILE", &log.display().to_string());
     let finished = greet(&world);
     assert_eq!(finished.errors(), "");
-    let words = "COLUMNS=\"0\" is not a number from 1 to 65535, using 300";
+    let words = "COLUMNS=\"0\": the value must be a number from 1 to 65535; using the default, 300";
     let log = std::fs::read_to_string(log).expect("the log");
     assert!(log.contains(words), "{log}");
     let report = run(world.plugin().args(["doctor", "--url", "ws://127.0.0.1:1/"])).text();

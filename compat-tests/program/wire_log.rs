@@ -126,6 +126,6 @@ fn a_place_that_cannot_be_written_costs_one_line() {
     world.set("SSM_PLUGIN_WIRE_LOG", "/dev/null/wire");
     let (_, finished) = recorded(&world);
     let errors = finished.errors();
-    assert!(errors.contains("no wire log: cannot write to /dev/null/wire"), "{errors}");
+    assert!(errors.contains("the wire log is disabled: cannot write to /dev/null/wire"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }

@@ -29,7 +29,7 @@ impl Client {
         .await?;
         match (answer.account, answer.arn) {
             (Some(account), Some(arn)) => Ok(Caller { account, arn }),
-            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the answer is incomplete")),
+            _ => Err(AwsError::new(CALL, ErrorKind::Refused, "the response is incomplete")),
         }
     }
 

@@ -51,7 +51,8 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     };
     tracing::debug!(%unusable, "the AWS CLI's cache is not used");
     let Some(mfa) = mfa_profile(profiles) else { return Found::Nothing };
-    let through = if mfa == name { String::new() } else { format!(", through profile {mfa}") };
+    let through =
+        if mfa == name { String::new() } else { format!(" (because of mfa_serial in profile {mfa})") };
     let advice = match unusable {
         Unusable::Stale(_) => SIGN_IN.to_owned(),
         Unusable::Unsafe(reason) => {
@@ -209,7 +210,7 @@ fn check_owner(metadata: &Metadata) -> Result<(), String> {
     }
     match metadata.mode() & 0o077 {
         0 => Ok(()),
-        _ => Err(format!("others can read or write the file (mode {:o})", metadata.mode() & 0o777)),
+        _ => Err(format!("other users can read or write the file (mode {:o})", metadata.mode() & 0o777)),
     }
 }
 
@@ -230,7 +231,7 @@ fn expiration(text: &str) -> Option<SystemTime> {
 
 /// Less than the 15 minutes at which the CLI makes new ones, so what it has just used is taken.
 pub(super) const MIN_LIFE: Duration = Duration::from_secs(5 * 60);
-const SIGN_IN: &str = "run any aws command to sign in again; the next attempt takes it up";
+const SIGN_IN: &str = "run aws sts get-caller-identity with this profile to sign in again; the next attempt uses the new credentials";
 /// Bytes. A session token has about a thousand.
 const MAX_FILE: u64 = 64 << 10;
 /// Roles that are assumed through roles; more is a circle.
@@ -329,7 +330,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o620, 0o666] {
             let path = written(dir.path(), "2026-01-31T23:59:59Z", mode);
             let reason = read(&path, SystemTime::UNIX_EPOCH).unwrap_err();
-            let expected = format!("others can read or write the file (mode {mode:o})");
+            let expected = format!("other users can read or write the file (mode {mode:o})");
             assert!(matches!(reason, Unusable::Unsafe(reason) if reason == expected));
         }
     }

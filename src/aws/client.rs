@@ -247,12 +247,12 @@ impl Client {
         let answer = self.answer(call, &key, Box::pin(start.send()).await).await?;
         match (answer.session_id, answer.stream_url, answer.token_value) {
             (Some(session_id), ..) if !is_printable(&session_id) => {
-                Err(AwsError::new(call, ErrorKind::Refused, "the session's id holds control characters"))
+                Err(AwsError::new(call, ErrorKind::Refused, "the session's id contains control characters"))
             }
             (Some(session_id), Some(stream_url), Some(token)) => {
                 Ok(StartSessionOutput { session_id, stream_url, token: Secret::new(token) })
             }
-            _ => Err(AwsError::new(call, ErrorKind::Refused, "the answer is incomplete")),
+            _ => Err(AwsError::new(call, ErrorKind::Refused, "the response is incomplete")),
         }
     }
 
@@ -358,7 +358,11 @@ impl Client {
         wait: Duration,
     ) -> Result<(&LoadedConfig, CachedCredentials), AwsError> {
         if self.api.is_some() {
-            return Err(AwsError::new(call, ErrorKind::NoCredentials, "the program's own client has none"));
+            return Err(AwsError::new(
+                call,
+                ErrorKind::NoCredentials,
+                "the program's own client has no credentials",
+            ));
         }
         let is_fresh = |cached: &&CachedCredentials| cached.is_fresh(SystemTime::now());
         let own = self.context.credentials.as_ref();

@@ -242,7 +242,8 @@ fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
     text.into_bytes()
 }
 
-const UNUSABLE_PROXY: &str = "the proxy for https is not an http:// or https:// one, which calls to AWS need";
+const UNUSABLE_PROXY: &str =
+    "calls to AWS need a proxy with an http:// or https:// URL, which neither HTTPS_PROXY nor ALL_PROXY has";
 /// Characters in a line of PEM (RFC 7468).
 /// Time for which an idle connection is kept, for calls that follow one another. A later call may come because the path has
 /// gone dead, and the connection with it.

@@ -147,7 +147,11 @@ fn check_access_key(call: &'static str, credentials: &Credentials) -> Result<(),
     if !id.is_empty() && id.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
         return Ok(());
     }
-    Err(AwsError::new(call, ErrorKind::UnreadableFile, "the access key has characters that none has"))
+    Err(AwsError::new(
+        call,
+        ErrorKind::UnreadableFile,
+        "the access key id is empty or contains characters other than letters, digits and _",
+    ))
 }
 
 /// The profile, unless it is the environment's default.

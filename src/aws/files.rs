@@ -29,7 +29,7 @@ pub(super) async fn check() -> Result<(), String> {
         });
         match tokio::time::timeout_at(deadline, look).await {
             Ok(Ok(seen)) => seen.map_err(failure)?,
-            Ok(Err(_)) => return Err(failure("cannot be looked at".to_owned())),
+            Ok(Err(_)) => return Err(failure("cannot be examined".to_owned())),
             Err(_) => return Err(failure(format!("cannot be read within {LOOK:?}"))),
         }
     }

@@ -51,7 +51,7 @@ impl Retries {
 
     fn warn(&mut self, name: &str, wanted: &str) {
         // The value is not repeated: it may be anything, a secret in the wrong place included.
-        let warning = format!("{name} is not {wanted}; the default applies");
+        let warning = format!("{name} must be {wanted}; using the default");
         match &mut self.warning {
             Some(warnings) => *warnings = format!("{warnings}; {warning}"),
             None => self.warning = Some(warning),
@@ -81,8 +81,8 @@ mod tests {
         assert_eq!(read("0", ""), (standard.clone().with_max_attempts(u32::MAX), None));
         assert_eq!(read("", "adaptive"), (standard.clone().with_retry_mode(RetryMode::Adaptive), None));
         let (config, warning) = read("many", "sometimes");
-        let sentence = "AWS_MAX_ATTEMPTS is not a number; the default applies; AWS_RETRY_MODE is not legacy, \
-                        standard or adaptive; the default applies";
+        let sentence = "AWS_MAX_ATTEMPTS must be a number; using the default; AWS_RETRY_MODE must be legacy, \
+                        standard or adaptive; using the default";
         assert_eq!((config, warning.as_deref()), (standard, Some(sentence)));
     }
 }

@@ -9,10 +9,10 @@ pub enum CliError {
     #[error("argument {0} is not valid UTF-8")]
     NotUtf8(usize),
     /// The named environment variable holds nothing.
-    #[error("the environment variable {0}, which should hold the session's response, is not set")]
+    #[error("the environment variable {0}, which should hold the StartSession response, is not set")]
     ResponseNotSet(String),
     /// The response is no JSON object.
-    #[error("the session's response is not a JSON object (line {line}, column {column})")]
+    #[error("the StartSession response is not a JSON object (line {line}, column {column})")]
     NotJson {
         /// Line of the first error, counted from 1.
         line: usize,
@@ -20,12 +20,12 @@ pub enum CliError {
         column: usize,
     },
     /// A field the session cannot do without.
-    #[error("the session's response has no {0}")]
+    #[error("the StartSession response has no {0}")]
     MissingField(&'static str),
     /// A field that should be a string.
-    #[error("the field {0} of the session's response is not a string")]
+    #[error("the field {0} of the StartSession response is not a string")]
     NotAString(&'static str),
     /// A field that is printed, with characters that control a terminal.
-    #[error("the field {0} of the session's response holds control characters")]
+    #[error("the field {0} of the StartSession response contains control characters")]
     ControlCharacters(&'static str),
 }

@@ -140,9 +140,9 @@ fn what_is_wrong_with_the_response() {
 
 #[test]
 fn the_reasons_are_plain_and_hold_no_secret() {
-    assert_eq!(start_error("{}").to_string(), "the session's response has no TokenValue");
+    assert_eq!(start_error("{}").to_string(), "the StartSession response has no TokenValue");
     let cut = start_error(r#"{"TokenValue":"very-secret""#).to_string();
-    assert_eq!(cut, "the session's response is not a JSON object (line 1, column 27)");
+    assert_eq!(cut, "the StartSession response is not a JSON object (line 1, column 27)");
     let response = r#"{"SessionId":"s-1","StreamUrl":"wss://host/x?X-Amz-Signature=very-secret","TokenValue":"very-secret"}"#;
     let request = r#"{"Parameters":{"command":["very-secret"]}}"#;
     let debug = format!("{:?}", start(&[response, "r", "StartSession", "", request]));

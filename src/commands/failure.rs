@@ -72,13 +72,13 @@ pub(super) fn refused(error: &AwsError) -> Failure {
         ErrorKind::BadCredentials => {
             failure.with_advice("sign in again, for example with aws sso login, or check the clock")
         }
-        ErrorKind::Denied => failure.with_advice(format_args!(
-            "ask your administrator to allow {} on this target and document",
-            error.call()
-        )),
+        ErrorKind::Denied => {
+            let resources = if error.call() == START { " on this target and document" } else { "" };
+            failure.with_advice(format_args!("ask your administrator to allow {}{resources}", error.call()))
+        }
         ErrorKind::TargetNotConnected => failure.with_advice(
-            "check the region, that the instance is running, and that its SSM Agent can reach the service; --wait waits for the \
-             instance",
+            "check the region, that the instance is running, and that its SSM Agent can reach the service; use --wait to \
+             wait until it is connected",
         ),
         ErrorKind::Unreachable => {
             failure.with_advice("run session-manager-plugin doctor to find out what blocks the connection")
@@ -87,6 +87,8 @@ pub(super) fn refused(error: &AwsError) -> Failure {
     }
 }
 
+/// The call that names a target and a document.
+const START: &str = "ssm:StartSession";
 /// Status for arguments that are not understood.
 pub(super) const USAGE: u8 = 2;
 /// Status of our own failures: ssh's.

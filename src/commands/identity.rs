@@ -21,7 +21,8 @@ impl Identity {
         let mut seed = Zeroizing::new([0; SEED]);
         let filled = SystemRandom::new().fill(&mut seed[..]);
         let pair = filled.ok().and_then(|()| Ed25519KeyPair::from_seed_unchecked(&seed[..]).ok());
-        pair.map(Identity).ok_or_else(|| Failure::new("cannot make a key: no random numbers"))
+        pair.map(Identity)
+            .ok_or_else(|| Failure::new("cannot create a key: the system provides no random numbers"))
     }
 
     /// Returns the public key in the form of `authorized_keys`.

@@ -34,7 +34,7 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
         return Err(windows());
     }
     if settings.status != When::Never && has_input() {
-        report(settings, "run: stdin is ignored; it is not passed to the command");
+        report(settings, "run: stdin is not passed to the command");
     }
     let mark = Uuid::new_v4().simple().to_string();
     let parameters = session::command_parameters(&mark, &words);
@@ -48,7 +48,10 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
             }
             let line = typed_line(&mark, &words)?;
             if settings.status != When::Never {
-                report(settings, &format!("run: {error}; using a shell, which does not separate stderr"));
+                report(
+                    settings,
+                    &format!("run: {error}; using a shell instead, which does not keep stderr separate"),
+                );
             }
             let request = connection.request(None, None);
             connection.try_run(request, Script::typed(line, &mark)).await?.map_err(|error| refused(&error))?
@@ -89,10 +92,12 @@ fn typed_line(mark: &str, words: &[&str]) -> Result<String, Failure> {
     let all = ["exec", "sh", "-c", TYPED_WRAPPER, "sh", first, second];
     let line = quote::join(all.into_iter().chain(words.iter().copied())) + "\n";
     if line.len() > MAX_LINE {
-        return Err(Failure::new(format!("the command is longer than a terminal's line, {MAX_LINE} bytes")));
+        return Err(Failure::new(format!(
+            "the command is longer than {MAX_LINE} bytes, the longest line that a terminal accepts"
+        )));
     }
     if words.iter().any(|word| word.chars().any(|char| char.is_control())) {
-        return Err(Failure::new("a shell's terminal cannot pass control characters in arguments"));
+        return Err(Failure::new("arguments with control characters cannot be passed to a shell"));
     }
     Ok(line)
 }

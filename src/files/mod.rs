@@ -246,7 +246,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(append_private(&link).unwrap_err().to_string(), "it is a symbolic link");
         std::fs::hard_link(&file, dir.path().join("second")).unwrap();
-        assert!(append_private(&file).unwrap_err().to_string().ends_with("has other names (hard links)"));
+        assert!(append_private(&file).unwrap_err().to_string().ends_with("has more than one hard link"));
         assert_eq!(std::fs::read(&file).unwrap(), b"line");
         append_private(Path::new("/dev/null")).unwrap();
         assert!(

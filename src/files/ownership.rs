@@ -22,7 +22,7 @@ pub(crate) enum OwnershipError {
         owner: u32,
     },
     /// It, or a directory on the way to it, can be written to by others.
-    #[error("other users can write to {path} (mode {mode:o}); chmod go-w {path} changes that")]
+    #[error("other users can write to {path} (mode {mode:o}); to prevent that, run chmod go-w {path}")]
     Writable {
         /// The file or directory.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) enum OwnershipError {
         mode: u32,
     },
     /// Another name for the same file may be anywhere.
-    #[error("{path} has other names (hard links)")]
+    #[error("{path} has more than one hard link")]
     Linked {
         /// The file.
         path: PathBuf,
@@ -183,7 +183,10 @@ mod tests {
         check_way(&file).unwrap();
         set_mode(&open, 0o777);
         let error = check_way(&file).unwrap_err().to_string();
-        let expected = format!("other users can write to {0} (mode 777); chmod go-w {0} ", open.display());
+        let expected = format!(
+            "other users can write to {0} (mode 777); to prevent that, run chmod go-w {0}",
+            open.display()
+        );
         assert!(error.starts_with(&expected), "{error}");
         set_mode(&open, 0o1777);
         check_way(&file).unwrap();

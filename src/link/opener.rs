@@ -126,13 +126,16 @@ impl Opener {
         };
         let check = aws.check_command();
         let explanation = match reason {
-            Some(_) => format!("check {check}"),
+            Some(_) => format!("run {check} to check the credentials"),
             None => match tokio::time::timeout(EXPLANATION_TIMEOUT, aws.caller()).await {
-                Ok(Ok(caller)) => format!("the request was signed by {}; compare {check}", caller.arn),
+                Ok(Ok(caller)) => format!(
+                    "the request was signed by {}; check that this identity belongs to the session's account ({check} shows the current one)",
+                    caller.arn
+                ),
                 Ok(Err(error)) if error.kind == ErrorKind::BadCredentials => {
-                    format!("{error}; check {check}")
+                    format!("{error}; run {check} to check the credentials")
                 }
-                Ok(Err(_)) | Err(_) => format!("check {check}"),
+                Ok(Err(_)) | Err(_) => format!("run {check} to check the credentials"),
             },
         };
         OpenFailure::Credentials { error, explanation }
@@ -211,7 +214,7 @@ impl Opener {
 enum Refusal {
     #[error("cannot get a new token for the session, retrying with the current one: {0}")]
     Aws(AwsError),
-    #[error("cannot resume the session where the service says: {0}")]
+    #[error("cannot resume the session at the URL that the service returned: {0}")]
     Url(StreamUrlError),
 }
 

@@ -8,15 +8,15 @@ use super::partition;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StreamUrlError {
     /// Not a URL at all. The text is not repeated: it may hold a signature.
-    #[error("the stream URL is not a URL")]
+    #[error("the stream URL is not a valid URL")]
     Malformed,
     /// Neither `wss` nor, on loopback, `ws`.
     #[error("the stream URL must begin with wss://")]
     Scheme,
     /// Not an endpoint of Session Manager.
     #[error(
-        "the stream URL names {0}, which is not a Session Manager endpoint of AWS; a host of your own must be named in \
-         SSM_PLUGIN_ALLOW_STREAM_HOST"
+        "the stream URL has the host {0}, which is not a Session Manager endpoint of AWS; if it is your own host, \
+         set SSM_PLUGIN_ALLOW_STREAM_HOST to it"
     )]
     Host(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not a host name, perhaps with a port.
@@ -24,8 +24,8 @@ pub enum StreamUrlError {
     OtherMalformed(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not an endpoint of Session Manager.
     #[error(
-        "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; a host of your own must be named in \
-         SSM_PLUGIN_ALLOW_STREAM_HOST, too"
+        "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; if it is your own host, also set \
+         SSM_PLUGIN_ALLOW_STREAM_HOST to it"
     )]
     OtherHost(String),
 }

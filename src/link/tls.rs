@@ -31,7 +31,9 @@ pub enum TrustError {
         path: PathBuf,
     },
     /// Neither the system nor the settings know a certificate.
-    #[error("no CA certificates found{reason}; install the system's, or name a PEM file in AWS_CA_BUNDLE")]
+    #[error(
+        "no CA certificates found{reason}; install the system's CA certificates, or set AWS_CA_BUNDLE to a PEM file"
+    )]
     Nothing {
         /// Error of the system's store, in brackets, or empty.
         reason: String,
@@ -104,8 +106,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let bare = host::without_brackets(host).to_owned();
-    let name = ServerName::try_from(bare)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a name that a certificate can carry"))?;
+    let name = ServerName::try_from(bare).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, "this host name cannot appear in a TLS certificate")
+    })?;
     TlsConnector::from(config).connect(name, stream).await
 }
 
@@ -115,9 +118,9 @@ pub(super) fn explain(error: &io::Error) -> String {
     let Some(rustls::Error::InvalidCertificate(reason)) = inner else { return error.to_string() };
     match reason {
         CertificateError::UnknownIssuer => {
-            "its certificate is signed by an unknown CA; if a proxy or gateway uses its own, name \
-             that CA's PEM file in AWS_CA_BUNDLE or the profile's ca_bundle (which replaces the system's CAs); the AWS \
-             CLI's --ca-bundle and --no-verify-ssl do not reach the plugin"
+            "its certificate is signed by an unknown CA; if a proxy or gateway uses its own CA, \
+             set AWS_CA_BUNDLE or the profile's ca_bundle to that CA's PEM file (it replaces the system's CAs); the AWS \
+             CLI does not pass --ca-bundle and --no-verify-ssl on to the plugin"
                 .to_owned()
         }
         CertificateError::BadSignature => {
@@ -132,7 +135,7 @@ pub(super) fn explain(error: &io::Error) -> String {
             "its certificate is not valid yet, or the clock of this machine is wrong".to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "its certificate is for another name".to_owned()
+            "its certificate is for another host name".to_owned()
         }
         _ => error.to_string(),
     }
@@ -160,7 +163,7 @@ mod tests {
         let begin = "-----BEGIN CERTIFICATE-----\n";
         std::fs::write(&path, format!("{begin}MAMC\n")).unwrap();
         assert!(
-            error().ends_with("ca.pem: it breaks off inside a certificate; copy the file again"),
+            error().ends_with("ca.pem: it ends in the middle of a certificate; copy the file again"),
             "{}",
             error()
         );
@@ -176,7 +179,7 @@ mod tests {
         assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));
         assert!(explain(&error(CertificateError::BadSignature)).contains("out of date?"));
         assert!(explain(&error(CertificateError::Expired)).contains("expired"));
-        assert!(explain(&error(CertificateError::NotValidForName)).contains("another name"));
+        assert!(explain(&error(CertificateError::NotValidForName)).contains("another host name"));
         assert!(is_permanent(&error(CertificateError::UnknownIssuer)));
         let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
         assert!(!is_permanent(&cut));

@@ -81,7 +81,7 @@ pub(crate) fn to_stderr(verbosity: u8, form: Option<fn(&str) -> Bytes>) -> Resul
 fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
     let filter = filter.parse::<Targets>();
     // Its text ends with its cause's.
-    let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a filter: {error}"))?;
+    let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a valid filter: {error}"))?;
     let stamp = Stamp::new(id);
     let (writer, guard) = queue::start(open(settings)?, stamp.clone()).context("cannot start a thread")?;
     let lines = fmt::layer()

@@ -86,7 +86,7 @@ impl<W: Write, S: FormatTime> Writer<W, S> {
         let mut line = String::new();
         // A string takes everything.
         let _ = self.stamp.format_time(&mut format::Writer::new(&mut line));
-        line.push_str(&format!("  WARN {lost} lines were dropped: the disk did not take them in time\n"));
+        line.push_str(&format!("  WARN {lost} lines were dropped: the disk was too slow\n"));
         if self.write(line.as_bytes()).is_err() {
             lines.add_lost(lost);
         }
@@ -200,7 +200,7 @@ mod tests {
         }
         drop(guard);
         let text = String::from_utf8(text.lock().unwrap().clone()).unwrap();
-        let report = "now s  WARN 2 lines were dropped: the disk did not take them in time";
+        let report = "now s  WARN 2 lines were dropped: the disk was too slow";
         assert_eq!(text, format!("one\ntw\n{report}\nfour\n"));
     }
 }

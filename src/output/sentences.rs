@@ -192,7 +192,7 @@ pub(crate) const RESTART_HINT: &str = "the service ended the session; with SSM_P
 
 /// The command that investigates a failure, as a line for a person at a terminal. An empty region is left out.
 pub(crate) fn investigate(profile: Option<&str>, region: &str, target: Option<&str>) -> String {
-    let mut line = "run: session-manager-plugin doctor".to_owned();
+    let mut line = "to find the cause, run: session-manager-plugin doctor".to_owned();
     for (name, value) in [("--profile", profile), ("--region", Some(region)), ("--target", target)] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             line += &format!(" {name} {}", quoted(value));
@@ -287,7 +287,7 @@ mod tests {
     fn the_command_that_investigates_is_complete_and_quoted() {
         assert_eq!(
             investigate(Some("my work"), "eu-west-1", Some("i-1")),
-            "run: session-manager-plugin doctor --profile 'my work' --region eu-west-1 --target i-1"
+            "to find the cause, run: session-manager-plugin doctor --profile 'my work' --region eu-west-1 --target i-1"
         );
         let hostile = investigate(None, "", Some("$(x)'"));
         assert!(hostile.contains(r"--target '$(x)'\''"), "{hostile}");

@@ -137,7 +137,7 @@ pub enum CloseReason {
     #[error("{0}")]
     Handshake(String),
     /// Data was not acknowledged for too long.
-    #[error("the agent has not taken any data for {0:?}")]
+    #[error("the agent has accepted no data for {0:?}")]
     GaveUp(Duration),
     /// The encryption cannot continue.
     #[error("encryption failed: {0}")]

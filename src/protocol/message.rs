@@ -149,7 +149,7 @@ pub enum DecodeError {
         length: usize,
     },
     /// A header shorter than the fields it must hold, or absurdly long.
-    #[error("header length {0} is not one of this protocol")]
+    #[error("invalid header length {0}")]
     HeaderLength(u32),
     /// The frame is larger than [`MAX_FRAME`].
     #[error("frame of {0} bytes is too large")]

@@ -265,4 +265,4 @@ fn handle_opening(session: &mut Session, event: LinkEvent) -> Option<End> {
 }
 
 /// The request of the AWS CLI named no document, which starts a shell.
-const NOT_REQUESTED: &str = "the agent runs a port session, and a shell was requested";
+const NOT_REQUESTED: &str = "the agent started a port session, but a shell was requested";

@@ -109,7 +109,7 @@ impl Outage {
         }
         let attempt = match link.attempt_since {
             Some(since) => format!("connecting for {} s", now.saturating_duration_since(since).as_secs()),
-            None => "waiting to connect again".to_owned(),
+            None => "waiting to reconnect".to_owned(),
         };
         Some(OutageOutput::Line(format!("last contact {} s ago, {attempt}", silence.as_secs())))
     }
@@ -120,7 +120,7 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Waiting that lasts this long is shown.
 const FIRST: Duration = Duration::from_secs(3);
 const REPEAT: Duration = Duration::from_secs(15);
-const HINT: &str = "Enter and then ~. ends the session";
+const HINT: &str = "to end the session, press Enter and then type ~.";
 
 #[cfg(test)]
 mod tests {
@@ -195,10 +195,7 @@ mod tests {
         assert_eq!(outage.poll(at(12), link, true), line("last contact 12 s ago, connecting for 8 s"));
         // An attempt has opened a websocket that brought nothing.
         let waiting = lost(at(12), None);
-        assert_eq!(
-            outage.poll(at(13), waiting, true),
-            line("last contact 13 s ago, waiting to connect again")
-        );
+        assert_eq!(outage.poll(at(13), waiting, true), line("last contact 13 s ago, waiting to reconnect"));
         assert_eq!(outage.poll(at(14), OPEN, true), Some(OutageOutput::Over));
         assert_eq!(outage.poll(at(15), OPEN, true), None);
         // The next one has no hint.
@@ -210,9 +207,6 @@ mod tests {
     fn a_shell_without_escapes_shows_no_hint() {
         let (mut outage, heard) = (Outage::default(), Instant::now());
         let output = outage.poll(heard + SECOND * 4, lost(heard, None), false);
-        assert_eq!(
-            output,
-            Some(OutageOutput::Line("last contact 4 s ago, waiting to connect again".to_owned()))
-        );
+        assert_eq!(output, Some(OutageOutput::Line("last contact 4 s ago, waiting to reconnect".to_owned())));
     }
 }

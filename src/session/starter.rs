@@ -91,7 +91,9 @@ impl StartError {
                 ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
                     Some("sign in again (for example with aws sso login); the next connection will retry")
                 }
-                ErrorKind::Denied => Some("allow ssm:StartSession on the target and the document"),
+                ErrorKind::Denied => {
+                    Some("ask your administrator to allow ssm:StartSession on this target and document")
+                }
                 _ => None,
             },
             StartError::Url(_) => None,

@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path, subject: &Subject, warnings: &mut Vec<Warning>) 
         Ok(text) => text,
         Err(error) => {
             let effect = if error.is_untrusted() { "is ignored" } else { "cannot be read" };
-            let text = named(format!("{effect}: {error}"));
+            let text = format!("settings file {} {effect}: {error}", path.display());
             if error.is_denied() {
                 // Another user's, whose HOME `sudo -E` and the like have left in the environment.
                 warnings.push(Warning::minor(text));
@@ -85,7 +85,7 @@ fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
     let mut top = section_values(table, "", &mut mistakes);
     let mut values = Values::new();
     for (number, mut section) in sections.into_iter().enumerate() {
-        let place = format!("match section {}: ", number + 1);
+        let place = format!("[[match]] section {}: ", number + 1);
         let conditions = Conditions::take(&mut section);
         let own = section_values(section, &place, &mut mistakes);
         match conditions {
@@ -121,7 +121,10 @@ fn sections(value: Option<Value>, mistakes: &mut Vec<String>) -> Vec<Table> {
         Some(_) => None,
     };
     tables.unwrap_or_else(|| {
-        mistakes.push("match is not a section: write [[match]] above it".to_owned());
+        mistakes.push(
+            "match must be a list of sections: write the header as [[match]], with two brackets on each side"
+                .to_owned(),
+        );
         Vec::new()
     })
 }
@@ -145,7 +148,7 @@ fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Va
             continue;
         };
         if values.insert(row.name, text).is_some() {
-            mistakes.push(format!("{place}{} has two values, under two of its names", row.key()));
+            mistakes.push(format!("{place}{} is set twice, under two of its names", row.key()));
         }
     }
     values
@@ -174,13 +177,14 @@ fn value_text(value: &Value, row: &Variable) -> Option<String> {
 fn mistake(name: &'static str, value: &str, place: &str) -> Option<String> {
     let row = table::find(name)?;
     let is_good = value.trim().is_empty() || row.accepts(OsStr::new(value));
-    (!is_good).then(|| format!("{place}{} = {:?} is not {}", row.key(), shown(value), row.wanted()))
+    (!is_good)
+        .then(|| format!("{place}{} = {:?}: the value must be {}", row.key(), shown(value), row.wanted()))
 }
 
 pub(super) fn text(path: &Path) -> Result<String, FileError> {
     // It can name hosts to connect to and files to write.
     let bytes = files::read_trusted(path, MAX_SIZE)?;
-    decoded(bytes).ok_or_else(|| io::Error::other("it is not UTF-8").into())
+    decoded(bytes).ok_or_else(|| io::Error::other("it is not valid UTF-8").into())
 }
 
 /// UTF-8, or UTF-16 with a byte order mark, as PowerShell's `>` writes it.
@@ -327,8 +331,8 @@ mod tests {
             assert!(read(&path, &Subject::default(), &mut warnings).is_empty());
             let place = changed.display();
             let text = format!(
-                "settings file {}: is ignored: other users can write to {place} (mode {mode:o}); chmod go-w {place} \
-                 changes that",
+                "settings file {} is ignored: other users can write to {place} (mode {mode:o}); to prevent that, run \
+                 chmod go-w {place}",
                 path.display()
             );
             assert_eq!(warnings, [Warning::new(text)]);

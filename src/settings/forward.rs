@@ -40,9 +40,9 @@ enum FormError {
     Form(String),
     #[error("SSM_PLUGIN_FORWARD: {0:?}: {1}")]
     Destination(String, DestinationError),
-    #[error("SSM_PLUGIN_FORWARD: {0:?}: local port {1} is taken by another forward")]
+    #[error("SSM_PLUGIN_FORWARD: {0:?}: local port {1} is used by another forward")]
     Twice(String, u16),
-    #[error("SSM_PLUGIN_FORWARD: more than {MAX_FORWARDS} forwards; the others are left out")]
+    #[error("SSM_PLUGIN_FORWARD: more than {MAX_FORWARDS} forwards; the rest are ignored")]
     TooMany,
 }
 

@@ -87,7 +87,7 @@ impl Describe for Flag {
     }
 
     fn wanted(&self) -> String {
-        "0 or 1, no or yes, off or on, false or true".to_owned()
+        "0, 1, no, yes, off, on, false or true".to_owned()
     }
 }
 
@@ -274,7 +274,7 @@ impl Describe for Bytes {
     }
 
     fn wanted(&self) -> String {
-        format!("a number of bytes from {}, such as 64K or 2M", self.range_text())
+        format!("a number of bytes from {}, such as {}", self.range_text(), self.default_text())
     }
 
     fn range(&self) -> Option<String> {
@@ -475,7 +475,7 @@ impl Describe for Version {
     }
 
     fn wanted(&self) -> String {
-        "a version of four numbers".to_owned()
+        format!("four numbers separated by dots, such as {}", self.0)
     }
 }
 

@@ -53,7 +53,7 @@ impl Conditions {
                 value => pattern(value).map(|pattern| vec![pattern]),
             };
             let patterns =
-                patterns.ok_or_else(|| format!("{name} is not a pattern or a list of patterns"))?;
+                patterns.ok_or_else(|| format!("{name} must be a pattern or a list of patterns"))?;
             conditions.push((name, patterns));
         }
         Ok(Conditions(conditions))
@@ -153,6 +153,6 @@ mod tests {
         ] {
             assert_eq!(conditions(text).unwrap().match_session(&subject), expected, "{text}");
         }
-        assert_eq!(conditions("host = true").unwrap_err(), "host is not a pattern or a list of patterns");
+        assert_eq!(conditions("host = true").unwrap_err(), "host must be a pattern or a list of patterns");
     }
 }

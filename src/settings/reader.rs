@@ -78,10 +78,10 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             Source::Environment => format!("{name}={value:?}"),
         };
         let effect = match kind.default_text() {
-            none if none == NONE => "and is ignored".to_owned(),
-            default => format!("using {default}"),
+            none if none == NONE => "the setting is ignored".to_owned(),
+            default => format!("using the default, {default}"),
         };
-        let text = format!("{given} is not {}, {effect}", kind.wanted());
+        let text = format!("{given}: the value must be {}; {effect}", kind.wanted());
         self.warnings.push(Warning { text, is_minor: !name::is_ours(name) });
     }
 }

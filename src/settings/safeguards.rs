@@ -42,10 +42,15 @@ impl Settings {
         }
         let starts_sessions = self.restart || self.socks.is_some() || !self.forward.is_empty();
         if self.any_user && starts_sessions {
-            add("SSM_PLUGIN_ANY_USER", "1", "all users of this machine can connect, in your name", true);
+            add(
+                "SSM_PLUGIN_ANY_USER",
+                "1",
+                "all users of this machine can connect and use your AWS permissions",
+                true,
+            );
         }
         if let Some(host) = &self.allow_stream_host {
-            add("SSM_PLUGIN_ALLOW_STREAM_HOST", host, "this host, too, may get a session's token", false);
+            add("SSM_PLUGIN_ALLOW_STREAM_HOST", host, "this host may also receive a session's token", false);
         }
         if self.message_rate == 0 || self.message_rate > SERVICE_RATE {
             let rate = self.message_rate.to_string();
@@ -64,7 +69,7 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-const OTHER_MACHINES: &str = "other machines can connect to this port";
+const OTHER_MACHINES: &str = "other machines can connect to the forwarded port";
 /// Messages per second at which the service ends sessions.
 const SERVICE_RATE: u32 = 1000;
 
@@ -100,7 +105,10 @@ mod tests {
             ("SSM_PLUGIN_MESSAGE_RATE", "0"),
         ]);
         assert_eq!(found.len(), 5, "{found:#?}");
-        assert_eq!(found[0], "SSM_PLUGIN_LOCAL_HOST=0.0.0.0: other machines can connect to this port");
+        assert_eq!(
+            found[0],
+            "SSM_PLUGIN_LOCAL_HOST=0.0.0.0: other machines can connect to the forwarded port"
+        );
         assert!(
             found[1].starts_with("SSM_PLUGIN_FORWARD=") && found[1].contains(":15432:db.internal:5432: ")
         );

@@ -127,7 +127,7 @@ settings! {
         any_user: Flag = Flag,
             "SSM_PLUGIN_ANY_USER",
             "1: let other local users connect to SOCKS, FORWARD and RESTART ports",
-            "what such a port starts and reaches is in your name";
+            "sessions started through such a port use your AWS permissions";
         status: Choice<When> = Choice(&[("auto", When::Auto), ("always", When::Always), ("never", When::Never), ("json", When::Json)]),
             "SSM_PLUGIN_STATUS",
             "status lines on stderr: auto (if a terminal), always, never, json",

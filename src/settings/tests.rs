@@ -187,7 +187,7 @@ fn a_bad_value_costs_one_warning_and_the_default() {
     }
     assert_eq!(
         read(&[("SSM_PLUGIN_SESSIONS", "nine")]).1,
-        ["SSM_PLUGIN_SESSIONS=\"nine\" is not a number from 1 to 8, using 1"]
+        ["SSM_PLUGIN_SESSIONS=\"nine\": the value must be a number from 1 to 8; using the default, 1"]
     );
 }
 
@@ -254,7 +254,12 @@ fn the_environment_wins_over_the_file() {
 fn a_bad_value_of_the_file_is_reported_as_the_file_s() {
     let loaded = load(&[], "sessions = 9\n");
     let texts: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(texts, ["sessions = \"9\" in the settings file is not a number from 1 to 8, using 1"]);
+    assert_eq!(
+        texts,
+        [
+            "sessions = \"9\" in the settings file: the value must be a number from 1 to 8; using the default, 1"
+        ]
+    );
     assert_eq!(loaded.settings, Settings::default());
 }
 
@@ -283,7 +288,7 @@ fn the_names_that_help_prints_and_their_short_forms() {
         );
     }
     let loaded = load(&[], "RESTART = true\nrestart = true\n");
-    assert!(loaded.warnings[0].to_string().ends_with("restart has two values, under two of its names"));
+    assert!(loaded.warnings[0].to_string().ends_with("restart is set twice, under two of its names"));
 }
 
 #[test]
@@ -321,11 +326,15 @@ fn units() {
     }
     assert_eq!(
         read(&[("SSM_PLUGIN_PING_INTERVAL", "soon")]).1,
-        ["SSM_PLUGIN_PING_INTERVAL=\"soon\" is not a time from 1s to 1d, such as 30s or 5m, using 30s"]
+        [
+            "SSM_PLUGIN_PING_INTERVAL=\"soon\": the value must be a time from 1s to 1d, such as 30s or 5m; using the default, 30s"
+        ]
     );
     assert_eq!(
         read(&[("SSM_PLUGIN_BUFFER", "1K")]).1,
-        ["SSM_PLUGIN_BUFFER=\"1K\" is not a number of bytes from 1M to 4G, such as 64K or 2M, using 64M"]
+        [
+            "SSM_PLUGIN_BUFFER=\"1K\": the value must be a number of bytes from 1M to 4G, such as 64M; using the default, 64M"
+        ]
     );
 }
 
@@ -372,7 +381,7 @@ fn filters_of_the_log() {
     for bad in ["verbose", "a=b=c", "info,loud", "[lane]=debug", "session_manager_plugin[lane]"] {
         let (settings, warnings) = read(&[("SSM_PLUGIN_LOG", bad)]);
         assert_eq!((settings.log, warnings.len()), (None, 1), "{bad}");
-        assert!(warnings[0].ends_with(", using off"), "{warnings:?}");
+        assert!(warnings[0].ends_with("; using the default, off"), "{warnings:?}");
     }
 }
 
@@ -420,16 +429,19 @@ fn mistakes_in_sections_are_reported_for_every_session() {
     assert_eq!((settings.restart, settings.sessions), (false, 2));
     for (warning, expected) in warnings.iter().zip([
         "unknown setting tunnels; see --help",
-        "match section 1: unknown setting profil; did you mean profile?",
-        "match section 1: window = \"much\" is not a number of bytes from 32K to 64M, such as 64K or 2M",
-        "match section 2: host is not a pattern or a list of patterns; the section is ignored",
-        "sessions = \"99\" is not a number from 1 to 8",
+        "[[match]] section 1: unknown setting profil; did you mean profile?",
+        "[[match]] section 1: window = \"much\": the value must be a number of bytes from 32K to 64M, such as 256K",
+        "[[match]] section 2: host must be a pattern or a list of patterns; the section is ignored",
+        "sessions = \"99\": the value must be a number from 1 to 8",
     ]) {
         assert_eq!(warning, expected);
     }
     assert_eq!(warnings.len(), 5, "{warnings:?}");
     let (_, warnings) = load_for(&Subject::default(), &[], "[match]\nprofile = 'x'\n");
-    assert_eq!(warnings, ["match is not a section: write [[match]] above it"]);
+    assert_eq!(
+        warnings,
+        ["match must be a list of sections: write the header as [[match]], with two brackets on each side"]
+    );
     let (_, warnings) = load_for(&Subject::default(), &[], "[tunnels.db]\nrestart = true\n");
     assert_eq!(warnings, [""; 0], "those of the command forward");
 }

@@ -40,7 +40,7 @@ use crate::spool::{self, Outlet, Spool, SpoolGuard};
 /// A sentence about a file that cannot be written. The session does not depend on it.
 pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Result<Option<Guard>, String> {
     let Some(path) = path else { return Ok(None) };
-    let error = |error| format!("no wire log: cannot write to {}: {error}", path.display());
+    let error = |error| format!("the wire log is disabled: cannot write to {}: {error}", path.display());
     Guard::start(path, payloads).map(Some).map_err(error)
 }
 

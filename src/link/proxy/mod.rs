@@ -344,7 +344,7 @@ impl Proxy {
         }
         let parts = connection.into_parts();
         if !parts.read_buf.is_empty() {
-            return Err(broken("it sent more than an answer".to_owned()));
+            return Err(broken("it sent unexpected data after its response".to_owned()));
         }
         Ok(parts.io.into_inner())
     }
@@ -393,14 +393,17 @@ impl Proxy {
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 let wanted = schemes(response);
                 if !wanted.is_empty() && !wanted.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) {
-                    return format!("; it wants {}, of which none is supported", wanted.join(" or "));
+                    return format!(
+                        "; it requires {} authentication, but only Basic is supported",
+                        wanted.join(" or ")
+                    );
                 }
                 if self.intercept.basic_auth().is_some() {
                     return format!("; it does not accept the user and password in {name}");
                 }
-                format!("; give user and password in {name}, as {}", self.with_user())
+                format!("; put the user and password into {name}, as in {}", self.with_user())
             }
-            StatusCode::FORBIDDEN => "; a host that needs no proxy can be named in NO_PROXY".to_owned(),
+            StatusCode::FORBIDDEN => "; if the host needs no proxy, add it to NO_PROXY".to_owned(),
             _ => String::new(),
         }
     }

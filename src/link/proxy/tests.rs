@@ -192,19 +192,22 @@ async fn refusals_are_quoted_with_what_to_do() {
     let (permanent, text) = refused("", basic).await;
     assert!(permanent);
     assert!(
-        text.contains("refused the tunnel to gw.example:443: 407 Proxy Authentication Required; give"),
+        text.contains("refused the tunnel to gw.example:443: 407 Proxy Authentication Required; put"),
         "{text}"
     );
-    assert!(text.contains("in HTTPS_PROXY, as http://user:password@127.0.0.1:"), "{text}");
+    assert!(text.contains("into HTTPS_PROXY, as in http://user:password@127.0.0.1:"), "{text}");
     let (_, text) = refused("user:pass@", basic).await;
     assert!(text.ends_with("; it does not accept the user and password in HTTPS_PROXY"), "{text}");
     assert!(!text.contains("pass@"), "{text}");
     let ntlm = "HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n";
     let (_, text) = refused("", ntlm).await;
-    assert!(text.ends_with("407 No; it wants NTLM or Negotiate, of which none is supported"), "{text}");
+    assert!(
+        text.ends_with("407 No; it requires NTLM or Negotiate authentication, but only Basic is supported"),
+        "{text}"
+    );
     let (permanent, text) =
         refused("", "HTTP/1.1 403 Blocked by\t policy 7\r\nContent-Length: 0\r\n\r\n").await;
-    assert!(permanent && text.contains(": 403 Blocked by policy 7; a host that needs no proxy"), "{text}");
+    assert!(permanent && text.contains(": 403 Blocked by policy 7; if the host needs no proxy"), "{text}");
     let (permanent, text) = refused("", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\nno!").await;
     assert!(!permanent && text.ends_with(": 502 Bad Gateway"), "{text}");
 }

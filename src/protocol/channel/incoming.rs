@@ -257,5 +257,5 @@ impl Channel {
 const PAUSE_GRACE: Duration = Duration::from_secs(1);
 /// The agent's message to the user of an encrypted session (agent source, `buildHandshakeCompletePayload`).
 const ENCRYPTED: &str = "This session is encrypted using AWS KMS.";
-const NOT_ENCRYPTED: &str = "the agent's message says that the session is encrypted, and it is not";
+const NOT_ENCRYPTED: &str = "the agent's message claims that the session is encrypted, but it is not";
 const TOO_LATE: &str = "the agent's handshake came after the session had begun";

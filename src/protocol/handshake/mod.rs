@@ -114,7 +114,7 @@ pub(super) enum HandshakeError {
     #[error(transparent)]
     Payload(#[from] PayloadError),
     /// It does not come at this point, or came before.
-    #[error("the handshake does not wait for this message")]
+    #[error("this message was not expected in the handshake")]
     OutOfOrder,
     /// It ended the handshake before there was a data key.
     #[error("the agent ended the handshake before it had the data key")]

@@ -195,7 +195,7 @@ fn a_session_that_only_claims_to_be_encrypted_ends() {
     channel.handle_frame(start, data(0, PayloadType::HandshakeRequest, PLAIN_REQUEST));
     let claim = r#"{"CustomerMessage":"This session is encrypted using AWS KMS."}"#;
     channel.handle_frame(start, data(1, PayloadType::HandshakeComplete, claim));
-    assert_closed(&mut channel, "the agent's message says that the session is encrypted, and it is not");
+    assert_closed(&mut channel, "the agent's message claims that the session is encrypted, but it is not");
 }
 
 #[test]

@@ -396,7 +396,7 @@ fn opening_step(opening: Opening, is_multiplexing: bool) -> Option<Step> {
         } else {
             Step::Ended(SessionEnd::given_up("its agent forwards one connection at a time"))
         }),
-        Opening::Ready(_) => Some(Step::Ended(SessionEnd::given_up("it is not a forwarding session"))),
+        Opening::Ready(_) => Some(Step::Ended(SessionEnd::given_up("it is not a port-forwarding session"))),
         Opening::KeyFailed(_) => None,
         Opening::Link(event) => SessionEnd::of(&event).map(Step::Ended),
     }

@@ -52,11 +52,11 @@ pub(crate) enum Refusal {
     Authentication,
     #[error("the client asks for a command other than CONNECT")]
     Command,
-    #[error("the address is of an unknown type")]
+    #[error("unknown address type")]
     AddressType,
     #[error("an HTTP request other than CONNECT; for http:// URLs use SOCKS, or curl --proxytunnel")]
     Method,
-    #[error("a request that is not valid")]
+    #[error("invalid request")]
     Malformed,
     #[error("a request of more than {MAX_REQUEST} bytes")]
     TooLong,
