@@ -1,4 +1,4 @@
-//! Ending sessions at the agent and the service, and the final message.
+//! Ending sessions at the agent and the service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,10 @@ use tracing::Instrument as _;
 
 use super::live::LiveSession;
 use super::starter::Starting;
-use super::watch::Watch;
 use crate::aws::{self, AwsError};
 use crate::link::{Link, LinkEvent};
-use crate::output::{Cause, Console, Status, Style, WriteError, official, sentences};
-use crate::process::Signal;
+use crate::output::{Cause, Status};
 use crate::protocol::{Event, Flag, Input};
-use crate::term;
 
 /// Reason that a session's loop ended.
 #[derive(Debug)]
@@ -37,21 +34,6 @@ pub(crate) enum End {
     NotStarted(String),
     /// It cannot continue.
     Failed(String),
-}
-
-impl From<WriteError> for End {
-    fn from(error: WriteError) -> End {
-        match error {
-            WriteError::ReaderGone => End::ReaderGone,
-            error @ WriteError::Failed(_) => End::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<anyhow::Error> for End {
-    fn from(error: anyhow::Error) -> End {
-        End::Failed(format!("{error:#}"))
-    }
 }
 
 impl End {
@@ -75,33 +57,6 @@ impl End {
             End::Failed(reason) => (Cause::Failed, reason.as_str()),
         };
         Status::End { cause, reason: reason.to_owned() }
-    }
-}
-
-/// Outcome of a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outcome {
-    /// True if nothing has failed, the start included.
-    pub is_well: bool,
-    /// The remote command's status, if the agent has sent it.
-    pub exit_code: Option<i32>,
-    /// The last signal that this process got.
-    pub signal: Option<Signal>,
-    /// Nothing reads our stdout any more.
-    pub is_reader_gone: bool,
-    /// A script's output has an error of PowerShell.
-    pub has_powershell_error: bool,
-}
-
-impl Outcome {
-    /// The exit status for the AWS CLI: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's status where the agent
-    /// sends it and 255 for failures of our own.
-    pub(crate) fn status(&self, wants_status: bool) -> u8 {
-        match (wants_status, self.is_well) {
-            (false, _) => 0,
-            (true, false) => OWN_FAILURE,
-            (true, true) => self.exit_code.map_or(0, |code| (code & 0xff) as u8),
-        }
     }
 }
 
@@ -264,103 +219,6 @@ fn flag_timeout(round_trip: Duration) -> Duration {
     (FLAG_ROUND_TRIPS * round_trip).clamp(MIN_FLAG_TIMEOUT, FLAG_TIMEOUT)
 }
 
-/// State needed to end a run.
-pub(super) struct Shutdown {
-    /// The first session's id.
-    pub id: String,
-    pub console: Console,
-    pub watch: Watch,
-    /// The sessions that are left.
-    pub leftovers: Vec<LeftoverSession>,
-    /// Ends those that have failed before.
-    pub reaper: Reaper,
-    /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
-    pub ignores_stdout_errors: bool,
-}
-
-impl Shutdown {
-    /// Prints the final message, ends the remaining sessions and flushes stdout. Returns whether all went well, and the
-    /// last signal.
-    pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
-        let mut is_well = true;
-        self.console.begin_closing();
-        self.console.report(&end.status());
-        let is_on_request = matches!(end, End::Interrupted | End::Terminated);
-        match end {
-            End::Closed(output) => {
-                let sentence = official::channel_closed(&self.id, &output);
-                match output.trim() {
-                    "" => self.console.print(&sentence),
-                    reason if self.console.style() == Style::Official && !self.console.prints() => {
-                        self.console.report_failure(&sentences::closed_because(reason));
-                    }
-                    reason => self.console.fail(&sentence, reason),
-                }
-                if let Some(advice) = sentences::advice(&output) {
-                    self.console.report_failure(advice);
-                }
-            }
-            End::Interrupted => {
-                self.end_sessions().await;
-                self.console.print(&official::exiting(&self.id));
-            }
-            End::Finished | End::ReaderGone | End::Terminated => {}
-            End::TimedOut => {
-                let sentence = official::timed_out(&self.id);
-                self.console.fail(&sentence, sentence.trim_end());
-                self.console.suggest();
-            }
-            End::NotStarted(reason) => {
-                self.console.fail(&official::cannot_start(&reason), &reason);
-                self.console.suggest();
-                is_well = false;
-            }
-            End::Failed(reason) => {
-                // The reason may be that stdout takes no more: one line about it is enough.
-                self.ignores_stdout_errors = true;
-                self.console.report_failure(&reason);
-                self.console.suggest();
-                is_well = false;
-            }
-        }
-        self.end_sessions().await;
-        let written = tokio::select! {
-            written = self.console.flush() => written,
-            // A reader that takes nothing must not keep us from ending on request.
-            () = until_end_signal(&mut self.watch) => Ok(()),
-            () = tokio::time::sleep(LAST_WRITES), if is_on_request => Ok(()),
-        };
-        tokio::select! {
-            () = term::settled() => {}
-            () = until_end_signal(&mut self.watch) => {}
-        }
-        if let Err(error @ WriteError::Failed(_)) = written
-            && !self.ignores_stdout_errors
-        {
-            self.console.report_failure(&error.to_string());
-            let _ = self.console.flush().await;
-            is_well = false;
-        }
-        (is_well, self.watch.last())
-    }
-
-    async fn end_sessions(&mut self) {
-        for leftover in self.leftovers.drain(..) {
-            self.reaper.end(leftover);
-        }
-        self.reaper.finish().await;
-    }
-}
-
-async fn until_end_signal(watch: &mut Watch) {
-    while !ends_session(watch.recv().await) {}
-}
-
-/// Returns whether a signal ends a session of any kind.
-pub(super) fn ends_session(signal: Signal) -> bool {
-    matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
-}
-
 /// The agent's errors for a command that it cannot start (its `shell.go`, `Execute` and the two `processCommandsWith…`).
 const NOT_STARTED: [&str; 2] = ["Error occurred starting the command:", "Unable to start command:"];
 /// Sessions being ended that keep their links.
@@ -377,12 +235,6 @@ const FLAG_ROUND_TRIPS: u32 = 4;
 const ALIVE: Duration = Duration::from_secs(2);
 /// On a short path the agent's machine decides.
 const MIN_FLAG_TIMEOUT: Duration = Duration::from_millis(50);
-/// Time that output may still be written after a request to end.
-const LAST_WRITES: Duration = Duration::from_secs(1);
-
-/// For failures of our own, when a status is requested: ssh's number.
-const OWN_FAILURE: u8 = 255;
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Mutex, Weak};
@@ -391,7 +243,6 @@ mod tests {
     use crate::aws::ErrorKind;
     use crate::link::{self, Network};
     use crate::secret::Secret;
-    use crate::settings::Settings;
 
     #[test]
     fn the_flag_waits_four_round_trips() {
@@ -423,7 +274,7 @@ mod tests {
             session_id: String::new(),
             url: "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s".parse().unwrap(),
             token,
-            network: Arc::new(Network::new(Settings::default().stream_hosts(), None)),
+            network: Arc::new(Network::new(link::StreamHosts::default(), None)),
             aws: None,
             sign_first: false,
         };

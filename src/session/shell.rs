@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::ending::{End, ends_session};
+use super::ending::End;
 use super::escape::{Action, Escape};
 use super::live::LiveSession;
 use super::progress::{LinkState, Outage, OutageOutput};
-use super::state::{Session, sleep_until};
+use super::shutdown::ends_session;
+use super::state::Session;
+use super::timer::sleep_until;
 use crate::link::LinkEvent;
 use crate::output::{Style, official, sentences};
 use crate::process::Signal;

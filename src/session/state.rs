@@ -1,11 +1,10 @@
 //! A session that has been started, and what its loops have in common.
 
-use tokio::time::Instant;
-
-use super::ending::{End, LeftoverSession, Reaper, Shutdown};
+use super::ending::{End, LeftoverSession, Reaper};
 use super::live::LiveSession;
 use super::marked::Script;
 use super::port::Ports;
+use super::shutdown::Shutdown;
 use super::starter::Starter;
 use super::watch::Watch;
 use crate::link::{GaveUp, LinkEvent};
@@ -152,12 +151,4 @@ pub(super) fn report_event(console: &mut Console, of: Subject, event: LinkEvent)
     };
     console.report(&status);
     None
-}
-
-/// Completes at `at`, or never.
-pub(super) async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

@@ -1,9 +1,11 @@
 //! SSH documents: stdin and stdout are the connection, 8-bit clean both ways.
 
-use super::ending::{End, ends_session};
+use super::ending::End;
 use super::last_answers::LastAnswers;
 use super::live::LiveSession;
-use super::state::{Session, sleep_until};
+use super::shutdown::ends_session;
+use super::state::Session;
+use super::timer::sleep_until;
 use crate::link::LinkEvent;
 use crate::output::sentences;
 use crate::process::Signal;

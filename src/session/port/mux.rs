@@ -9,7 +9,8 @@ use super::pump::{Pump, PumpEvent};
 use super::signals::SignalEffect;
 use crate::output::{Console, Kind, Status, official, sentences};
 use crate::process::Signal;
-use crate::session::ending::{End, Shutdown};
+use crate::session::ending::End;
+use crate::session::shutdown::Shutdown;
 use crate::session::state::{Front, Session, report_event};
 use crate::settings::{Forward, Settings, SocksAddress};
 

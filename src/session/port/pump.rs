@@ -27,7 +27,7 @@ use crate::protocol::{Event, Input, SessionKind};
 use crate::session::ending::{End, LeftoverSession, Reaper};
 use crate::session::live::{LiveSession, Opening};
 use crate::session::starter::{Starter, Starting};
-use crate::session::state::sleep_until;
+use crate::session::timer::sleep_until;
 
 /// The moving parts of a run.
 pub(super) struct Pump {

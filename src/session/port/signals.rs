@@ -2,7 +2,7 @@
 
 use crate::output::{Console, official};
 use crate::process::Signal;
-use crate::session::ending::ends_session;
+use crate::session::shutdown::ends_session;
 
 /// Effect of a signal on a forwarded port.
 pub(super) enum SignalEffect {

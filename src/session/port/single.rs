@@ -22,7 +22,8 @@ use crate::queue::ByteQueue;
 use crate::session::ending::End;
 use crate::session::last_answers::LastAnswers;
 use crate::session::live::LiveSession;
-use crate::session::state::{Session, sleep_until};
+use crate::session::state::Session;
+use crate::session::timer::sleep_until;
 
 /// Runs until the session ends or a signal comes.
 pub(super) async fn run(session: &mut Session, listener: Listener) -> End {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::session::state::sleep_until;
+use crate::session::timer::sleep_until;
 
 /// Pause after a failed accept, which keeps failing while there are no descriptors; everything else continues.
 #[derive(Debug, Default)]

@@ -17,7 +17,8 @@ use super::bind::{advice, bind, error_text, is_in_use};
 use super::memory::{MemoryListener, MemoryPorts, Ports};
 #[cfg(unix)]
 use super::unix;
-use crate::output::{official, sentences};
+use crate::output::official;
+use crate::output::sentences;
 use crate::process;
 use crate::protocol::PortProperties;
 use crate::session::port::local::LocalStream;

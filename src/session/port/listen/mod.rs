@@ -9,7 +9,6 @@ mod memory;
 mod socks;
 #[cfg(unix)]
 mod unix;
-
 pub(crate) use self::accept_pause::AcceptPause;
 pub(crate) use self::accepted::Accepted;
 pub(crate) use self::listener::{ListenError, Listener};

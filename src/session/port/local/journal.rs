@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::stream::LocalStream;
 use crate::destination::Destination;
-use crate::output::{Console, Status, sentences};
+use crate::output::Console;
+use crate::output::{Status, sentences};
 
 /// The connections of a run.
 #[derive(Debug)]

@@ -1,0 +1,154 @@
+//! The end of a run for the user: the final message, the last output, the exit status.
+
+use std::time::Duration;
+
+use super::ending::{End, LeftoverSession, Reaper};
+use super::watch::Watch;
+use crate::output::{Console, Style, WriteError, official, sentences};
+use crate::process::Signal;
+use crate::term;
+
+/// Outcome of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    /// True if nothing has failed, the start included.
+    pub is_well: bool,
+    /// The remote command's status, if the agent has sent it.
+    pub exit_code: Option<i32>,
+    /// The last signal that this process got.
+    pub signal: Option<Signal>,
+    /// Nothing reads our stdout any more.
+    pub is_reader_gone: bool,
+    /// A script's output has an error of PowerShell.
+    pub has_powershell_error: bool,
+}
+
+impl Outcome {
+    /// The exit status for the AWS CLI: 0, or with `SSM_PLUGIN_EXIT_CODE=1` the remote command's status where the agent
+    /// sends it and 255 for failures of our own.
+    pub(crate) fn status(&self, wants_status: bool) -> u8 {
+        match (wants_status, self.is_well) {
+            (false, _) => 0,
+            (true, false) => OWN_FAILURE,
+            (true, true) => self.exit_code.map_or(0, |code| (code & 0xff) as u8),
+        }
+    }
+}
+
+/// State needed to end a run.
+pub(super) struct Shutdown {
+    /// The first session's id.
+    pub id: String,
+    pub console: Console,
+    pub watch: Watch,
+    /// The sessions that are left.
+    pub leftovers: Vec<LeftoverSession>,
+    /// Ends those that have failed before.
+    pub reaper: Reaper,
+    /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
+    pub ignores_stdout_errors: bool,
+}
+
+impl Shutdown {
+    /// Prints the final message, ends the remaining sessions and flushes stdout. Returns whether all went well, and the
+    /// last signal.
+    pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
+        let mut is_well = true;
+        self.console.begin_closing();
+        self.console.report(&end.status());
+        let is_on_request = matches!(end, End::Interrupted | End::Terminated);
+        match end {
+            End::Closed(output) => {
+                let sentence = official::channel_closed(&self.id, &output);
+                match output.trim() {
+                    "" => self.console.print(&sentence),
+                    reason if self.console.style() == Style::Official && !self.console.prints() => {
+                        self.console.report_failure(&sentences::closed_because(reason));
+                    }
+                    reason => self.console.fail(&sentence, reason),
+                }
+                if let Some(advice) = sentences::advice(&output) {
+                    self.console.report_failure(advice);
+                }
+            }
+            End::Interrupted => {
+                self.end_sessions().await;
+                self.console.print(&official::exiting(&self.id));
+            }
+            End::Finished | End::ReaderGone | End::Terminated => {}
+            End::TimedOut => {
+                let sentence = official::timed_out(&self.id);
+                self.console.fail(&sentence, sentence.trim_end());
+                self.console.suggest();
+            }
+            End::NotStarted(reason) => {
+                self.console.fail(&official::cannot_start(&reason), &reason);
+                self.console.suggest();
+                is_well = false;
+            }
+            End::Failed(reason) => {
+                // The reason may be that stdout takes no more: one line about it is enough.
+                self.ignores_stdout_errors = true;
+                self.console.report_failure(&reason);
+                self.console.suggest();
+                is_well = false;
+            }
+        }
+        self.end_sessions().await;
+        let written = tokio::select! {
+            written = self.console.flush() => written,
+            // A reader that takes nothing must not keep us from ending on request.
+            () = until_end_signal(&mut self.watch) => Ok(()),
+            () = tokio::time::sleep(LAST_WRITES), if is_on_request => Ok(()),
+        };
+        tokio::select! {
+            () = term::settled() => {}
+            () = until_end_signal(&mut self.watch) => {}
+        }
+        if let Err(error @ WriteError::Failed(_)) = written
+            && !self.ignores_stdout_errors
+        {
+            self.console.report_failure(&error.to_string());
+            let _ = self.console.flush().await;
+            is_well = false;
+        }
+        (is_well, self.watch.last())
+    }
+
+    async fn end_sessions(&mut self) {
+        for leftover in self.leftovers.drain(..) {
+            self.reaper.end(leftover);
+        }
+        self.reaper.finish().await;
+    }
+}
+
+async fn until_end_signal(watch: &mut Watch) {
+    while !ends_session(watch.recv().await) {}
+}
+
+/// Returns whether a signal ends a session of any kind.
+pub(super) fn ends_session(signal: Signal) -> bool {
+    matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate | Signal::Hangup)
+}
+
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> End {
+        match error {
+            WriteError::ReaderGone => End::ReaderGone,
+            error @ WriteError::Failed(_) => End::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> End {
+        End::Failed(format!("{error:#}"))
+    }
+}
+
+/// Time that output may still be written after a request to end.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// For failures of our own, when a status is requested: ssh's number.
+const OWN_FAILURE: u8 = 255;
