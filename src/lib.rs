@@ -174,25 +174,36 @@
 #![allow(rustdoc::private_intra_doc_links, reason = "the book leads to private modules, too")]
 // What other programs can use is `pub`, all else says how far it reaches.
 #![warn(unreachable_pub)]
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the program alone uses some parts of shared modules")
+)]
 
 pub mod aws;
 mod ca_bundle;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "cli")]
 mod commands;
 mod destination;
+#[cfg(feature = "cli")]
 mod doctor;
 mod embedding;
 mod files;
 pub mod forward;
+#[cfg(feature = "cli")]
 mod help;
 pub mod link;
+#[cfg(feature = "cli")]
 mod logging;
+#[cfg(feature = "cli")]
 mod manual;
 mod output;
 mod panics;
 mod printable;
 mod process;
+#[cfg(feature = "cli")]
 mod program;
 pub mod protocol;
 mod queue;
@@ -200,15 +211,18 @@ mod quote;
 pub mod remote_command;
 mod secret;
 mod session;
+#[cfg(feature = "cli")]
 mod settings;
 pub mod smux;
 mod spool;
+#[cfg(feature = "cli")]
 mod term;
 mod version;
 mod wire_log;
 
 pub use embedding::Error;
 pub use forward::Forward;
+#[cfg(feature = "cli")]
 pub use program::main;
 pub use remote_command::Command;
 pub use secret::Secret;

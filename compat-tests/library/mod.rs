@@ -3,6 +3,7 @@
 mod command;
 mod ends;
 mod example;
+mod features;
 mod port;
 
 use session_manager_plugin::Forward;

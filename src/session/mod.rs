@@ -21,20 +21,30 @@ mod access;
 mod embedded;
 mod embedded_command;
 mod ending;
+#[cfg(feature = "cli")]
 pub(crate) mod escape;
+#[cfg(feature = "cli")]
 mod last_answers;
 mod live;
 mod marked;
+#[cfg(feature = "cli")]
 mod opening;
 mod port;
+#[cfg(feature = "cli")]
 mod progress;
+#[cfg(feature = "cli")]
 mod run;
+#[cfg(feature = "cli")]
 mod shell;
+#[cfg(feature = "cli")]
 mod shutdown;
 mod starter;
+#[cfg(feature = "cli")]
 mod state;
+#[cfg(feature = "cli")]
 mod stdio;
 mod timer;
+#[cfg(feature = "cli")]
 mod watch;
 #[cfg(all(test, target_os = "linux"))]
 mod worlds;
@@ -45,11 +55,14 @@ pub(crate) use self::embedded::{EmbeddedError, end_started};
 pub(crate) use self::embedded_command::{CommandChunk, CommandOutcome, run_command};
 pub(crate) use self::ending::End;
 pub(crate) use self::marked::Script;
+#[cfg(feature = "cli")]
 pub(crate) use self::port::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, Ports, StartFailure,
 };
 pub(crate) use self::port::{Door, EmbeddedConfig, EmbeddedPort, MemoryStream};
+#[cfg(feature = "cli")]
 pub(crate) use self::run::{Run, run};
+#[cfg(feature = "cli")]
 pub(crate) use self::shutdown::Outcome;
 pub(crate) use self::starter::{StartError, Starter};
 pub(crate) use self::wrapper::{COMMAND_DOCUMENT, command_parameters};

@@ -22,23 +22,31 @@
 
 mod core;
 mod embedded;
+#[cfg(feature = "cli")]
 mod forward;
 mod listen;
 mod local;
+#[cfg(feature = "cli")]
 mod mux;
 mod proxy;
 mod pump;
+#[cfg(feature = "cli")]
 mod run;
+#[cfg(feature = "cli")]
 mod signals;
+#[cfg(feature = "cli")]
 mod single;
 
 pub(crate) use self::embedded::{Door, EmbeddedConfig, EmbeddedPort};
+#[cfg(feature = "cli")]
 pub(crate) use self::forward::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
 pub(crate) use self::listen::ListenError;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use self::listen::MemoryPorts;
+#[cfg(feature = "cli")]
 pub(crate) use self::listen::Ports;
 pub(crate) use self::local::MemoryStream;
+#[cfg(feature = "cli")]
 pub(super) use self::run::run;

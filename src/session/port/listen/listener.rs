@@ -17,6 +17,7 @@ use super::bind::{advice, bind, error_text, is_in_use};
 use super::memory::{MemoryListener, MemoryPorts, Ports};
 #[cfg(unix)]
 use super::unix;
+#[cfg(feature = "cli")]
 use crate::output::official;
 use crate::output::sentences;
 use crate::process;
@@ -204,6 +205,7 @@ impl Listener {
     }
 
     /// The line that names the local address.
+    #[cfg(feature = "cli")]
     pub(crate) fn notice(&self, session_id: &str) -> String {
         match self {
             Listener::Tcp { port, .. } => official::port_opened(*port, session_id),

@@ -9,9 +9,12 @@ mod memory;
 mod socks;
 #[cfg(unix)]
 mod unix;
+
+#[cfg(feature = "cli")]
 pub(crate) use self::accept_pause::AcceptPause;
 pub(crate) use self::accepted::Accepted;
 pub(crate) use self::listener::{ListenError, Listener};
 pub(crate) use self::listeners::Listeners;
 pub(crate) use self::memory::{MemoryPorts, Ports};
+#[cfg(feature = "cli")]
 pub(crate) use self::socks::SocksListener;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::stream::LocalStream;
 use crate::destination::Destination;
+#[cfg(feature = "cli")]
 use crate::output::Console;
 use crate::output::{Status, sentences};
 
@@ -45,6 +46,7 @@ impl Journal {
     }
 
     /// Prints on stderr which connections have begun and ended since the last call, where that is requested.
+    #[cfg(feature = "cli")]
     pub(crate) fn show(&self, console: &mut Console) {
         self.take().iter().for_each(|(status, text)| console.note(status, text));
     }
