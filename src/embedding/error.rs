@@ -51,7 +51,7 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// Too many connections wait to be taken.
-    #[error("too many connections wait for a session")]
+    #[error("too many connections are waiting for a session")]
     TooManyConnections,
     /// The command's output is longer than [`max_output`](crate::remote_command::CommandBuilder::max_output) allows.
     #[error("the command's output is longer than {0} bytes")]

@@ -50,7 +50,7 @@ pub(crate) enum Refusal {
     Version,
     #[error("the client requires authentication")]
     Authentication,
-    #[error("the client asks for a command other than CONNECT")]
+    #[error("the client requests a command other than CONNECT")]
     Command,
     #[error("unknown address type")]
     AddressType,
