@@ -20,7 +20,7 @@
 //! aws  wire_log  term
 //! protocol  smux
 //! process  secret  ca_bundle  panics
-//! files  printable  queue  spool  destination  quote
+//! files  printable  queue  spool  destination  quote  blocking
 //! version
 //! ```
 //!
@@ -43,6 +43,7 @@
 //! | [`process`] | signals, the parent process, environment, arguments, descriptors |
 //! | [`queue`] | bytes that wait for a reader, and the memory that they hold |
 //! | [`spool`] | a queue to a thread that writes to a disk |
+//! | [`blocking`] | work that blocks, on threads that the system may refuse |
 //! | [`files`] | bounded reads of files that the user's settings name |
 //! | [`ca_bundle`] | a file of CA certificates, as the AWS CLI reads it |
 //! | [`panics`] | panics of AWS code, contained; all others, reported |
@@ -180,6 +181,7 @@
 )]
 
 pub mod aws;
+mod blocking;
 mod ca_bundle;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -63,7 +63,8 @@ fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) ->
     for warning in warnings.iter().filter(|warning| !warning.is_minor) {
         let _ = io::stderr().write_all(&output::failure_line(&settings, &warning.to_string()));
     }
-    let _log = started(logging::start(&settings, &start.session_id), &settings);
+    process::survive_file_size_limit();
+    let _log = started(logging::start(&settings, &start.session_id, output::reporter(&settings)), &settings);
     for warning in &warnings {
         tracing::warn!(%warning, "settings");
     }
@@ -75,8 +76,12 @@ fn start_session(start: StartSession, loaded: LoadedSettings, parent: Parent) ->
         is_called_by_aws_cli = parent.is_aws_cli(),
         "started"
     );
-    let wire_log =
-        started(wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads), &settings);
+    let wire_log = wire_log::start(
+        settings.wire_log.as_deref(),
+        settings.wire_log_payloads,
+        output::reporter(&settings),
+    );
+    let wire_log = started(wire_log, &settings);
     process::raise_descriptor_limit();
     let runtime = match runtime() {
         Ok(runtime) => runtime,

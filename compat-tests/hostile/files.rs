@@ -1,14 +1,14 @@
-//! Other users of the machine: files that they can exchange. And a process that may open almost no file.
+//! Other users of the machine: files that they can exchange.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, Socket};
 use crate::harness::greeting::greeted;
-use crate::harness::process::{Finished, Running, run};
+use crate::harness::process::run;
 use crate::harness::pty::Pty;
 use crate::harness::{World, is_root, read, wire};
 
@@ -208,41 +208,6 @@ fn no_log_is_written_onto_the_session_s_terminal() {
         let line = format!("logging is disabled: cannot open {name}: the session's output goes there");
         assert_eq!(screen.matches(&line).count(), 1, "{screen}");
         assert!(screen.contains("hello") && !has_log(&screen), "{screen}");
-    }
-}
-
-/// One run with at most `limit` open files.
-#[track_caller]
-fn run_with_limit(limit: usize) -> Finished {
-    let gateway = Gateway::scripted(|socket: &mut Socket| {
-        let number = socket.data(wire::PAYLOAD_OUTPUT, "hello\r\n");
-        socket.acknowledged(number);
-        socket.close("");
-    });
-    let mut world = World::new();
-    world.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
-    let plugin = Started::of(&gateway).command(&world);
-    let mut command: Command = world.shell(&format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
-    command.arg(plugin.get_program()).args(plugin.get_args());
-    command.envs(plugin.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    Running::spawn_without_stdin(&mut command).finish()
-}
-
-#[test]
-fn too_few_descriptors_are_reported_in_one_line() {
-    for limit in 4..=22 {
-        let finished = run_with_limit(limit);
-        finished.assert_ok();
-        let (text, errors) = (finished.text(), finished.errors());
-        assert_eq!(errors, "", "{limit}");
-        let failures = text.lines().filter(|line| line.starts_with("Cannot perform start session: "));
-        let failures: Vec<&str> = failures.collect();
-        let is_understood = match failures.as_slice() {
-            [] => text.contains("hello\r\n"),
-            [line] => line.contains("Too many open files"),
-            _ => false,
-        };
-        assert!(is_understood, "{limit}: {text:?}");
     }
 }
 

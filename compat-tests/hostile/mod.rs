@@ -23,6 +23,7 @@ mod encryption;
 mod files;
 #[path = "../fuzz/harness.rs"]
 mod fuzz;
+mod limits;
 mod memory;
 mod mixture;
 mod starts;

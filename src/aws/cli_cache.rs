@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use sha1::{Digest as _, Sha1};
 use zeroize::Zeroizing;
 
+use crate::blocking;
 use crate::files;
 use crate::secret::Secret;
 
@@ -35,7 +36,7 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let name = profiles.selected_profile();
     let Some(key) = key(profiles) else { return Found::Nothing };
     let rejected = rejected.map(str::to_owned);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = blocking::run("files", move || {
         let path = file(&key).ok_or_else(|| Unusable::Stale("there is no home folder".to_owned()))?;
         match read(&path, now)? {
             found if rejected.is_some_and(|rejected| found.access_key_id() == rejected) => {
@@ -47,7 +48,7 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let unusable = match read.await {
         Ok(Ok(credentials)) => return Found::Credentials(credentials),
         Ok(Err(unusable)) => unusable,
-        Err(_) => Unusable::Stale("reading it failed".to_owned()),
+        Err(error) => Unusable::Stale(error.to_string()),
     };
     tracing::debug!(%unusable, "the AWS CLI's cache is not used");
     let Some(mfa) = mfa_profile(profiles) else { return Found::Nothing };

@@ -43,5 +43,5 @@ pub use self::config::{
 };
 pub use self::error::{AwsError, ErrorKind};
 pub use self::instances::ManagedInstance;
-pub(crate) use self::route::Connection;
 pub use self::route::Route;
+pub(crate) use self::route::{Connection, HEAD_BUFFER};

@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use http::{HeaderValue, Request, header};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
@@ -88,7 +89,8 @@ async fn exchange(
     connection: Box<dyn Connection>,
     request: Request<SdkBody>,
 ) -> Result<HttpResponse, Failure> {
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
+    let (mut sender, driver) =
+        http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(TokioIo::new(connection)).await?;
     // Ends with the response's body. An error of the connection shows there, too.
     tokio::spawn(driver);
     let response = sender.send_request(request).await?;
@@ -109,3 +111,7 @@ fn in_origin_form(request: Request<SdkBody>, url: &Url) -> Result<Request<SdkBod
     parts.headers.entry(header::HOST).or_insert(host);
     Ok(Request::from_parts(parts, body))
 }
+
+/// Bytes that an HTTP connection reads ahead. A peer that repeats interim responses (`HTTP/1.1 100`) keeps the runtime busy for
+/// as long as reading 128 times this takes; hyper's own maximum would be 25 times as much.
+pub(crate) const HEAD_BUFFER: usize = 16 << 10;

@@ -11,7 +11,7 @@ use super::grammar::Common;
 use super::target::{self, Found};
 use crate::aws::{self, AwsContext, AwsError, ErrorKind, StartSessionOutput};
 use crate::cli::StartSession;
-use crate::output::Style;
+use crate::output::{self, Style};
 use crate::printable::one_line;
 use crate::process::{Signal, Signals};
 use crate::session::{self, Access, Outcome, Ports, Run, Script};
@@ -143,7 +143,11 @@ impl<'a> Connection<'a> {
             response_is_argument: false,
         };
         let settings = self.settings.clone();
-        let wire_log = wire_log::start(settings.wire_log.as_deref(), settings.wire_log_payloads);
+        let wire_log = wire_log::start(
+            settings.wire_log.as_deref(),
+            settings.wire_log_payloads,
+            output::reporter(&settings),
+        );
         let wire_log = wire_log.unwrap_or_else(|reason| {
             report(&settings, &reason);
             None

@@ -104,8 +104,9 @@ fn run_request(request: &Request, runtime: Runtime) -> ExitCode {
     if !settings.core_dumps {
         process::forbid_core_dumps();
     }
+    process::survive_file_size_limit();
     let log = match common.verbose {
-        0 => logging::start(settings, name),
+        0 => logging::start(settings, name, output::reporter(settings)),
         verbosity => logging::to_stderr(verbosity, output::log_form(settings)).map(Some),
     };
     let _log = log.unwrap_or_else(|reason| {

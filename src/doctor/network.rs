@@ -12,6 +12,7 @@ use url::Url;
 use super::identity::Identity;
 use super::options::Options;
 use super::report::{Check, Status};
+use crate::blocking;
 use crate::link::host;
 use crate::link::partition::endpoint;
 use crate::link::probe::{self, Answer};
@@ -100,11 +101,11 @@ pub(super) async fn dns(route: &Route) -> Check {
         seen.push(host);
         let bare = host::without_brackets(host);
         let is_proxied = route.network.proxy().for_url(url).is_ok_and(|proxy| proxy.is_some());
-        let looked_up = tokio::net::lookup_host((bare, host::port(url)));
+        let looked_up = blocking::addresses(bare, host::port(url));
         match tokio::time::timeout(ASK_TIMEOUT, looked_up).await {
             Ok(Ok(addresses)) => {
                 let addresses: Vec<String> =
-                    addresses.map(|address| address.ip().to_string()).take(MAX_ADDRESSES).collect();
+                    addresses.iter().map(|address| address.ip().to_string()).take(MAX_ADDRESSES).collect();
                 lines.push(format!("{host}: {}", addresses.join(", ")));
                 addresses_of.insert(host.to_owned(), addresses.into());
             }

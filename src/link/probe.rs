@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode, header};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use url::Url;
 
 use super::error::OpenError;
 use super::network::Network;
 use super::websocket;
+use crate::aws;
 
 /// A server's response to a request.
 #[derive(Clone, Debug)]
@@ -36,7 +38,9 @@ pub(crate) async fn ask(network: &Network, url: &Url, limit: Duration) -> Result
             OpenError::Upgrade { host: host.clone(), reason }
         };
         let request = request(url).map_err(|error| broken(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(aws::HEAD_BUFFER)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;
         // An error of the connection shows in the answer, too.

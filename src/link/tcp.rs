@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::host;
+use crate::blocking;
 
 /// Reason that there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +44,12 @@ pub enum ConnectError {
 /// When no address answers. Sets no time limit.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let bare = host::without_brackets(host);
-    let addresses = tokio::net::lookup_host((bare, port))
+    let mut addresses = blocking::addresses(bare, port)
         .await
         .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error })?;
     let failed = |error| ConnectError::Connect { host: host.to_owned(), port, error };
-    let stream = race(interleave(addresses.take(MAX_ADDRESSES).collect())).await.map_err(failed)?;
+    addresses.truncate(MAX_ADDRESSES);
+    let stream = race(interleave(addresses)).await.map_err(failed)?;
     prepare(&stream).map_err(failed)?;
     Ok(stream)
 }

@@ -41,13 +41,19 @@ pub(crate) struct Guard {
     _queue: QueueGuard,
 }
 
-/// Starts logging for the session `id` if the settings ask for it.
+/// Starts logging for the session `id` if the settings ask for it. `report` is called when the file first takes no more.
 ///
 /// # Errors
 /// A sentence about a bad filter or a file that cannot be written. The session does not depend on it.
-pub(crate) fn start(settings: &Settings, id: &str) -> Result<Option<Guard>, String> {
+pub(crate) fn start(
+    settings: &Settings,
+    id: &str,
+    report: impl FnMut(&str) + Send + 'static,
+) -> Result<Option<Guard>, String> {
     let Some(filter) = settings.log.as_deref() else { return Ok(None) };
-    try_start(filter, settings, id).map(Some).map_err(|error| format!("logging is disabled: {error:#}"))
+    try_start(filter, settings, id, report)
+        .map(Some)
+        .map_err(|error| format!("logging is disabled: {error:#}"))
 }
 
 /// Logs to stderr what the options `-v`, `-vv` and `-vvv` of a command ask for, whatever the settings say. Nothing waits for
@@ -67,7 +73,7 @@ pub(crate) fn to_stderr(verbosity: u8, form: Option<fn(&str) -> Bytes>) -> Resul
         None => Box::new(io::stderr()),
     };
     let (writer, guard) =
-        queue::start(sink, Clock).map_err(|error| format!("logging is disabled: {error}"))?;
+        queue::start(sink, Clock, |_| {}).map_err(|error| format!("logging is disabled: {error}"))?;
     let lines = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)
@@ -78,12 +84,18 @@ pub(crate) fn to_stderr(verbosity: u8, form: Option<fn(&str) -> Bytes>) -> Resul
     Ok(Guard { _queue: guard })
 }
 
-fn try_start(filter: &str, settings: &Settings, id: &str) -> anyhow::Result<Guard> {
+fn try_start(
+    filter: &str,
+    settings: &Settings,
+    id: &str,
+    report: impl FnMut(&str) + Send + 'static,
+) -> anyhow::Result<Guard> {
     let filter = filter.parse::<Targets>();
     // Its text ends with its cause's.
     let filter = filter.map_err(|error| anyhow::anyhow!("SSM_PLUGIN_LOG is not a valid filter: {error}"))?;
     let stamp = Stamp::new(id);
-    let (writer, guard) = queue::start(open(settings)?, stamp.clone()).context("cannot start a thread")?;
+    let (writer, guard) =
+        queue::start(open(settings)?, stamp.clone(), report).context("cannot start a thread")?;
     let lines = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)
@@ -343,7 +355,7 @@ mod tests {
 
     #[test]
     fn off_by_default() {
-        assert!(start(&Settings::default(), "s").unwrap().is_none());
+        assert!(start(&Settings::default(), "s", |_| {}).unwrap().is_none());
     }
 
     #[test]
@@ -409,10 +421,13 @@ mod tests {
         let err = open(&settings(file.path())).err().unwrap();
         assert!(err.to_string().contains(&*file.path().to_string_lossy()), "{err:#}");
         let settings = Settings { log: Some("debug".to_owned()), ..settings(file.path()) };
-        assert!(start(&settings, "s").unwrap_err().starts_with("logging is disabled: cannot write to "));
+        assert!(
+            start(&settings, "s", |_| {}).unwrap_err().starts_with("logging is disabled: cannot write to ")
+        );
         let settings = Settings { log: Some("a=b=c".to_owned()), ..settings };
         assert!(
-            format!("{:#}", try_start("a=b=c", &settings, "s").err().unwrap()).contains("SSM_PLUGIN_LOG")
+            format!("{:#}", try_start("a=b=c", &settings, "s", |_| {}).err().unwrap())
+                .contains("SSM_PLUGIN_LOG")
         );
     }
 }

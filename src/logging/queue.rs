@@ -11,15 +11,17 @@ use crate::spool::{self, Outlet, Spool, SpoolGuard};
 /// Keeps the log's thread going; the rest is written when it is dropped.
 pub(super) type QueueGuard = SpoolGuard<Vec<u8>>;
 
-/// Starts the thread that writes to `disk`. `stamp` begins the thread's own lines.
+/// Starts the thread that writes to `disk`. `stamp` begins the thread's own lines, and `report` is called with the first error
+/// of the disk.
 ///
 /// # Errors
 /// When there can be no thread.
 pub(super) fn start(
     disk: impl Write + Send + 'static,
     stamp: impl FormatTime + Send + 'static,
+    report: impl FnMut(&str) + Send + 'static,
 ) -> io::Result<(Lines, QueueGuard)> {
-    let write = move |lines| Writer { disk, stamp, is_cut: false }.run(lines);
+    let write = move |lines| Writer { disk, stamp, report: Some(report), is_cut: false }.run(lines);
     let (lines, guard) = spool::start("log", LOG_QUEUE, write)?;
     Ok((Lines(lines), guard))
 }
@@ -49,22 +51,27 @@ impl Write for Lines {
 }
 
 /// The thread. A disk that takes nothing costs lines, until it takes some again.
-struct Writer<W, S> {
+struct Writer<W, S, R> {
     disk: W,
     stamp: S,
+    /// Taken at the first error.
+    report: Option<R>,
     /// The last line has no end.
     is_cut: bool,
 }
 
-impl<W: Write, S: FormatTime> Writer<W, S> {
+impl<W: Write, S: FormatTime, R: FnMut(&str)> Writer<W, S, R> {
     fn run(mut self, mut lines: Outlet<Vec<u8>>) {
         loop {
             let next = lines.next(|| self.disk.flush());
             match next {
                 Ok(Some(line)) => {
                     self.report(&mut lines);
-                    if self.write(&line).is_err() {
+                    if let Err(error) = self.write(&line) {
                         lines.add_lost(1);
+                        if let Some(mut report) = self.report.take() {
+                            report(&format!("the log is incomplete: {error}"));
+                        }
                     }
                 }
                 Ok(None) => {
@@ -156,7 +163,7 @@ mod tests {
         let (release, may_go_on) = channel();
         let text = Arc::default();
         let disk = Slow { begun, may_go_on, text: Arc::clone(&text) };
-        let (mut lines, guard) = start(disk, NoTime).unwrap();
+        let (mut lines, guard) = start(disk, NoTime, |_| {}).unwrap();
         lines.write_all(b"first\n").unwrap();
         has_begun.recv().unwrap();
         // As long as a line can be, and as short.
@@ -194,7 +201,7 @@ mod tests {
         let text = Arc::default();
         // "one" is written, "two" is cut, "three" and the report before it are refused.
         let disk = Scripted(vec![Some(4), Some(2), None, None, None], Arc::clone(&text));
-        let (mut lines, guard) = start(disk, NoTime).unwrap();
+        let (mut lines, guard) = start(disk, NoTime, |_| {}).unwrap();
         for line in ["one\n", "two\n", "three\n", "four\n"] {
             lines.write_all(line.as_bytes()).unwrap();
         }

@@ -1,5 +1,7 @@
 //! Lines outside of a session: panics, failures, the log on stderr.
 
+use std::io::{self, Write as _};
+
 use bytes::Bytes;
 
 use super::status::Status;
@@ -17,6 +19,13 @@ pub(crate) fn set_panic_form(settings: &Settings) {
 /// Returns the form of log lines on stderr where the settings want JSON there.
 pub(crate) fn log_form(settings: &Settings) -> Option<fn(&str) -> Bytes> {
     (settings.status == When::Json).then_some(|line| Status::Log { text: line.to_owned() }.json())
+}
+
+/// Returns a function that prints a failure on stderr, for threads that have no console.
+pub(crate) fn reporter(settings: &Settings) -> impl FnMut(&str) + Send + use<> {
+    let settings = settings.clone();
+    // Without a stderr there is no other place for the line.
+    move |text| drop(io::stderr().write_all(&failure_line(&settings, text)))
 }
 
 /// A line for stderr about something that has gone wrong outside of a session, as the settings want it.

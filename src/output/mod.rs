@@ -23,7 +23,7 @@ mod status;
 #[cfg(feature = "cli")]
 pub(crate) use self::console::{Console, Style, WriteError};
 #[cfg(feature = "cli")]
-pub(crate) use self::forms::{failure_line, log_form, set_panic_form};
+pub(crate) use self::forms::{failure_line, log_form, reporter, set_panic_form};
 pub(crate) use self::status::{Cause, Status, Subject};
 #[cfg(feature = "cli")]
 pub(crate) use self::status::{Kind, events};

@@ -14,6 +14,8 @@ mod descriptors;
 #[cfg(feature = "cli")]
 mod env;
 #[cfg(all(unix, feature = "cli"))]
+mod file_size;
+#[cfg(all(unix, feature = "cli"))]
 mod group;
 #[cfg(unix)]
 mod network;
@@ -46,12 +48,14 @@ pub(crate) use self::windows::{NetworkEvents, bind_exclusively, check_descriptor
 #[cfg(all(windows, feature = "cli"))]
 pub(crate) use self::windows::{
     Signals, Tie, forbid_core_dumps, is_in_foreground, pass_on, raise_descriptor_limit, spawn_tied, stop,
+    survive_file_size_limit,
 };
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) use self::{
     child::{Tie, is_in_foreground, pass_on, spawn_tied, stop},
     core_dump::forbid_core_dumps,
     descriptors::{raise_descriptor_limit, watch_readable},
+    file_size::survive_file_size_limit,
     group::{group, group_of},
     signals::Signals,
 };

@@ -159,6 +159,9 @@ pub(crate) fn check_descriptors() -> io::Result<()> {
 /// There are none, but for what an administrator switches on in the registry.
 pub(crate) fn forbid_core_dumps() {}
 
+/// A write beyond a quota is an error on Windows.
+pub(crate) fn survive_file_size_limit() {}
+
 /// A stream of changes to the machine's addresses and routes.
 #[derive(Debug)]
 pub(crate) struct NetworkEvents {

@@ -34,14 +34,19 @@ use crate::files;
 use crate::protocol::Transmit;
 use crate::spool::{self, Outlet, Spool, SpoolGuard};
 
-/// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown.
+/// Starts to record to the file at `path`, if there is one; with `payloads` also what was typed and shown. `report` is called
+/// when the file takes no more.
 ///
 /// # Errors
 /// A sentence about a file that cannot be written. The session does not depend on it.
-pub(crate) fn start(path: Option<&Path>, payloads: bool) -> Result<Option<Guard>, String> {
+pub(crate) fn start(
+    path: Option<&Path>,
+    payloads: bool,
+    report: impl FnMut(&str) + Send + 'static,
+) -> Result<Option<Guard>, String> {
     let Some(path) = path else { return Ok(None) };
     let error = |error| format!("the wire log is disabled: cannot write to {}: {error}", path.display());
-    Guard::start(path, payloads).map(Some).map_err(error)
+    Guard::start(path, payloads, report).map(Some).map_err(error)
 }
 
 /// A recording under way, as links see it.
@@ -67,7 +72,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    fn start(path: &Path, payloads: bool) -> io::Result<Guard> {
+    fn start(path: &Path, payloads: bool, report: impl FnMut(&str) + Send + 'static) -> io::Result<Guard> {
         // A pipe without a reader would keep us waiting.
         if path.metadata().is_ok_and(|data| !data.is_file()) {
             return Err(io::Error::other("it is not a file"));
@@ -78,7 +83,8 @@ impl Guard {
         }
         let start = Instant::now();
         let writer = Writer { start, payloads, out: BufWriter::new(file), written: 0 };
-        let (queue, guard) = spool::start("wire log", WIRE_LOG_QUEUE, move |entries| writer.run(entries))?;
+        let (queue, guard) =
+            spool::start("wire log", WIRE_LOG_QUEUE, move |entries| writer.run(entries, report))?;
         let shared = Arc::new(Shared { queue, start, channels: AtomicUsize::new(0) });
         Ok(Guard { shared, _queue: guard })
     }
@@ -179,9 +185,10 @@ struct Writer {
 
 impl Writer {
     /// The thread. A disk that takes no more ends the recording.
-    fn run(mut self, mut entries: Outlet<Entry>) {
+    fn run(mut self, mut entries: Outlet<Entry>, mut report: impl FnMut(&str)) {
         if let Err(error) = self.write_all(&mut entries) {
             tracing::warn!(%error, "the wire log ends here");
+            report(&format!("the wire log is incomplete: {error}"));
         }
     }
 
@@ -265,10 +272,10 @@ mod tests {
 
     #[test]
     fn a_recording() {
-        assert!(start(None, false).unwrap().is_none());
+        assert!(start(None, false, |_| {}).unwrap().is_none());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wire");
-        let guard = start(Some(&path), false).unwrap().unwrap();
+        let guard = start(Some(&path), false, |_| {}).unwrap().unwrap();
         let (first, second) = (guard.recording().recorder(), guard.recording().recorder());
         first.sent(&Transmit::Text(r#"{"TokenValue":"secret","ClientVersion":"1"}"#.into()));
         first.frame(From::Agent, &output(7, b"what was shown"));
@@ -289,7 +296,7 @@ mod tests {
         assert_eq!(lines[3]["reason"].as_str().unwrap().len(), MAX_REASON);
 
         // A second recording follows in the same file, with payloads.
-        let guard = start(Some(&path), true).unwrap().unwrap();
+        let guard = start(Some(&path), true, |_| {}).unwrap().unwrap();
         let frame = output(0, b"what was shown");
         guard.recording().recorder().frame(From::Client, &frame);
         drop(guard);
@@ -338,7 +345,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Guard::start(dir.path(), false).is_err());
-        assert!(Guard::start(&dir.path().join("absent/wire"), false).is_err());
+        assert!(Guard::start(dir.path(), false, |_| {}).is_err());
+        assert!(Guard::start(&dir.path().join("absent/wire"), false, |_| {}).is_err());
     }
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::client::conn::http1;
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
@@ -23,6 +24,7 @@ use super::host;
 use super::stream::MaybeTls;
 use super::tcp::{self, ConnectError};
 use super::tls::{self, TrustError};
+use crate::aws;
 
 /// The proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
 /// `localhost` and loopback addresses are never reached through a proxy (as in Go's `httpproxy`).
@@ -320,7 +322,9 @@ impl Proxy {
             request = request.header(header::PROXY_AUTHORIZATION, value);
         }
         let request = request.body(NoBody).map_err(|error| broken(error.to_string()))?;
-        let (mut sender, mut connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, mut connection) = http1::Builder::new()
+            .max_buf_size(aws::HEAD_BUFFER)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(words(&error)))?;
         let mut answer = std::pin::pin!(sender.send_request(request));

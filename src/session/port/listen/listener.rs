@@ -17,6 +17,7 @@ use super::bind::{advice, bind, error_text, is_in_use};
 use super::memory::{MemoryListener, MemoryPorts, Ports};
 #[cfg(unix)]
 use super::unix;
+use crate::blocking;
 #[cfg(feature = "cli")]
 use crate::output::official;
 use crate::output::sentences;
@@ -76,7 +77,7 @@ impl Listener {
         if let Ports::Memory(ports) = ports {
             return Listener::bind_memory(ports, port);
         }
-        let looked_up = tokio::net::lookup_host((host.unwrap_or("localhost"), port)).await;
+        let looked_up = blocking::addresses(host.unwrap_or("localhost"), port).await;
         let addresses = addresses(host, port, looked_up)?;
         if addresses.is_empty() {
             let name = host.unwrap_or_default().to_owned();
@@ -259,10 +260,10 @@ impl Listener {
 fn addresses(
     host: Option<&str>,
     port: u16,
-    looked_up: io::Result<impl Iterator<Item = SocketAddr>>,
+    looked_up: io::Result<Vec<SocketAddr>>,
 ) -> Result<Vec<SocketAddr>, ListenError> {
     let mut addresses: Vec<SocketAddr> = match (looked_up, host) {
-        (Ok(found), _) => found.collect(),
+        (Ok(found), _) => found,
         (Err(_), None) => Vec::new(),
         (Err(error), Some(host)) => {
             return Err(ListenError::Resolve(host.to_owned(), error.to_string()));
@@ -349,7 +350,7 @@ mod tests {
     use super::*;
 
     fn texts(host: Option<&str>, found: io::Result<&[&str]>) -> Result<Vec<String>, ListenError> {
-        let found = found.map(|found| found.iter().map(|text| text.parse().unwrap()));
+        let found = found.map(|found| found.iter().map(|text| text.parse().unwrap()).collect());
         addresses(host, 80, found).map(|addresses| addresses.iter().map(ToString::to_string).collect())
     }
 
