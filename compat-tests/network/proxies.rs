@@ -1,5 +1,9 @@
 //! Proxies of each kind, for the websocket and for calls to AWS.
 
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ssm_sim::{Config, ProxyOptions, Visit};
 
 use super::{API, ENCODED, HERE, PASSWORD, SERVICE, Site, assert_asked_for, with_password};
@@ -241,4 +245,26 @@ fn endpoints_of_the_environment_are_used() {
         let calls = proxy.requests().into_iter().filter(|request| request.to != format!("{SERVICE}:443"));
         assert!(calls.clone().all(|request| request.to == expected), "{:?}", calls.collect::<Vec<_>>());
     }
+}
+
+/// Interim responses without end, which HTTP allows: neither signals nor time limits wait for the last of them.
+#[test]
+fn a_proxy_that_repeats_interim_responses_holds_nothing_up() {
+    let clients = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&clients);
+    let flood = Server::start(move |mut client| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let interim = b"HTTP/1.1 100 \r\n\r\n".repeat(50_000);
+        while client.write_all(&interim).is_ok() {}
+    });
+    let mut site = Site::at(SERVICE).trusting();
+    site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", flood.port()));
+    site.set("SSM_PLUGIN_OPEN_TIMEOUT", "1");
+    site.fails_with("no websocket to ssmmessages.us-east-1.amazonaws.com after 1 s");
+    site.set("SSM_PLUGIN_OPEN_TIMEOUT", "600");
+    let before = clients.load(Ordering::SeqCst);
+    let plugin = site.spawn();
+    eventually("a client of the proxy", || clients.load(Ordering::SeqCst) > before);
+    plugin.signal(Signal::TERM);
+    plugin.finish();
 }
