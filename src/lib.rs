@@ -4,6 +4,12 @@
 //! runs the kind of session that the agent announces ([`session`]). The protocol itself ([`protocol`]) is a set of
 //! state machines without clock, socket or task, usable from other programs.
 //!
+//! # For other programs
+//!
+//! [`Forward`] forwards a port and [`Command`] runs a command from within another program; [`forward`] and [`remote_command`]
+//! describe them. Without the feature `cli` only they and the modules below them are compiled. What follows is the book of
+//! the code.
+//!
 //! # Layers
 //!
 //! ```text

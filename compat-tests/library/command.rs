@@ -3,7 +3,7 @@
 use session_manager_plugin::remote_command::{Chunk, CommandBuilder};
 use session_manager_plugin::{Command, Error};
 use ssm_sim::agent::AgentOptions;
-use ssm_sim::{Config, Sim};
+use ssm_sim::{Config, KmsOptions, Sim};
 
 use super::{block_on, credentials};
 use crate::harness::sim::{assert_all_ended, sim, start, unpaced_sim};
@@ -52,6 +52,24 @@ fn output_has_a_bound() {
     let sim = unpaced_sim();
     let endless = command(&sim, "sh").args(["-c", "while :; do echo 0123456789; done"]).max_output(10_000);
     assert_eq!(block_on(endless.run()), Err(Error::OutputTooLong(10_000)));
+    assert_all_ended(&sim);
+}
+
+/// The data key comes from KMS with the program's own credentials.
+#[test]
+fn an_encrypted_session() {
+    let encrypting = |deny| {
+        let kms = KmsOptions { encrypt_shell: Some("alias/ssm".to_owned()), deny, ..KmsOptions::default() };
+        start(Config { kms, ..Config::default() })
+    };
+    let sim = encrypting(false);
+    let output = block_on(command(&sim, "sh").args(["-c", "echo out; exit 7"]).run()).expect("output");
+    assert_eq!((output.status, output.stdout.as_slice()), (7, b"out\n".as_slice()));
+    assert_eq!(sim.requests().generate_data_key, 1);
+    let sim = encrypting(true);
+    let error = block_on(command(&sim, "true").run()).expect_err("an error");
+    assert!(matches!(&error, Error::Encryption(text) if text.contains("AccessDenied")), "{error:?}");
+    assert!(!error.is_retryable());
     assert_all_ended(&sim);
 }
 

@@ -160,6 +160,36 @@ fn nothing_is_taken_from_the_environment_unless_requested() {
     assert_eq!(sim.requests().start, 0);
 }
 
+/// The next test again, in an environment that would fail each call.
+#[test]
+fn the_environment_and_its_files_are_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    std::fs::write(&config, "[default]\nregion = eu-west-9\nuse_fips_endpoint = true\n[broken\n")
+        .expect("write");
+    let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "library::ends::sessions_are_signed_with_the_programs_credentials"]);
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "AKIAOTHER"),
+        ("AWS_SECRET_ACCESS_KEY", "other"),
+        ("AWS_PROFILE", "missing"),
+        ("AWS_REGION", "eu-west-9"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1"),
+        ("AWS_CA_BUNDLE", "/nowhere"),
+        ("AWS_MAX_ATTEMPTS", "x"),
+        ("ALL_PROXY", "http://127.0.0.1:1"),
+        ("SSM_PLUGIN_STREAM_HOST", "nowhere.invalid"),
+        ("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "1"),
+    ] {
+        command.env(name, value);
+    }
+    command.env("AWS_CONFIG_FILE", &config).env("AWS_SHARED_CREDENTIALS_FILE", &config);
+    let finished = command.output().expect("the test");
+    let text = String::from_utf8_lossy(&finished.stdout);
+    assert!(finished.status.success() && text.contains("1 passed"), "{text}");
+}
+
 /// The websocket is signed with the program's own credentials.
 #[test]
 fn sessions_are_signed_with_the_programs_credentials() {

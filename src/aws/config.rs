@@ -20,9 +20,9 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 
 use super::body_limit::limited;
-use super::files;
 use super::retries::Retries;
 use super::route::{Route, RoutedConnector};
+use super::{endpoint, files};
 use crate::secret::Secret;
 use crate::{ca_bundle, panics};
 
@@ -71,12 +71,13 @@ pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
 pub(super) async fn load(context: &AwsContext) -> anyhow::Result<SdkConfig> {
     let http = http_client(context)?;
     if context.credentials.is_some() {
-        return Ok(SdkConfig::builder()
+        let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
             .retry_config(RetryConfig::standard())
-            .region(Region::new(context.region.clone()))
-            .build());
+            .region(Region::new(context.region.clone()));
+        config.set_endpoint_url(endpoint::for_all(context.endpoint.as_deref()));
+        return Ok(config.build());
     }
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)

@@ -2,6 +2,16 @@
 
 use url::{Host, Url};
 
+/// The endpoint for all services: a stand-in on loopback.
+pub(super) fn for_all(endpoint: Option<&str>) -> Option<String> {
+    let is_loopback = match Url::parse(endpoint?).ok()?.host()? {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    endpoint.filter(|_| is_loopback).map(str::to_owned)
+}
+
 /// The endpoint for SSM that the caller's words name, `None` for the SDK's own rules.
 ///
 /// The AWS CLI hands over the endpoint of the service that made the session. `aws ecs execute-command` makes it with
@@ -41,6 +51,19 @@ mod tests {
                 true
             }
             None => false,
+        }
+    }
+
+    #[test]
+    fn a_stand_in_on_loopback_is_all_services() {
+        for (endpoint, is_for_all) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://[::1]:8080", true),
+            ("http://localhost:4566", true),
+            ("https://vpce-1-2.ssm.us-east-1.vpce.amazonaws.com", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(for_all(Some(endpoint)).is_some(), is_for_all, "{endpoint}");
         }
     }
 

@@ -47,6 +47,9 @@ pub enum Error {
     /// The session has ended at the service, with its reason.
     #[error("the session has ended: {0}")]
     SessionEnded(String),
+    /// The account encrypts sessions, and KMS returned no data key for this one.
+    #[error("{0}")]
+    Encryption(String),
     /// The agent does not support the session.
     #[error("{0}")]
     Unsupported(String),
@@ -83,6 +86,7 @@ impl Error {
             | Error::PortInUse(_)
             | Error::Listen(_)
             | Error::Refused(_)
+            | Error::Encryption(_)
             | Error::Unsupported(_)
             | Error::OutputTooLong(_)
             | Error::Closed
@@ -128,6 +132,7 @@ impl From<EmbeddedError> for Error {
             EmbeddedError::GaveUp(reason) => reason.into(),
             EmbeddedError::Closed(reason) => Error::ended(&reason),
             EmbeddedError::Failed(reason) => Error::ConnectionLost(reason),
+            EmbeddedError::Key(_) => Error::Encryption(error.to_string()),
             EmbeddedError::Unsupported(reason) => Error::Unsupported(reason.to_owned()),
         }
     }

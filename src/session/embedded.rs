@@ -25,6 +25,9 @@ pub(crate) enum EmbeddedError {
     /// The channel cannot continue.
     #[error("{0}")]
     Failed(String),
+    /// The session is encrypted, and there is no data key for it.
+    #[error("cannot encrypt the session: {0}")]
+    Key(String),
     /// The agent runs another kind of session than the request was for.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -56,7 +59,9 @@ pub(super) async fn start(
         not_ready => {
             let is_over = matches!(
                 not_ready,
-                Err(EmbeddedError::Closed(_) | EmbeddedError::GaveUp(GaveUp::SessionGone))
+                Err(EmbeddedError::Closed(_)
+                    | EmbeddedError::Key(_)
+                    | EmbeddedError::GaveUp(GaveUp::SessionGone))
             );
             let session = Box::new(session);
             end(if is_over { LeftoverSession::Over(session) } else { LeftoverSession::Open(session) }).await;
@@ -79,17 +84,19 @@ pub(crate) async fn end_started(access: &Access) {
 }
 
 async fn ready(session: &mut LiveSession) -> Result<SessionKind, EmbeddedError> {
+    let mut key_failure = None;
     loop {
         match session.open().await {
             Opening::Ready(kind) => return Ok(kind),
-            // The agent is informed, and closes the session with its reason.
-            Opening::KeyFailed(reason) => tracing::warn!(reason, "no data key"),
+            // The agent is informed, and closes the session.
+            Opening::KeyFailed(reason) => key_failure = Some(reason),
             Opening::Link(LinkEvent::GaveUp(reason)) => return Err(EmbeddedError::GaveUp(reason)),
-            Opening::Link(LinkEvent::Channel(Event::Closed(CloseReason::ByService(output)))) => {
-                return Err(EmbeddedError::Closed(output));
-            }
             Opening::Link(LinkEvent::Channel(Event::Closed(reason))) => {
-                return Err(EmbeddedError::Failed(reason.to_string()));
+                return Err(match (key_failure, reason) {
+                    (Some(reason), _) => EmbeddedError::Key(reason),
+                    (None, CloseReason::ByService(output)) => EmbeddedError::Closed(output),
+                    (None, reason) => EmbeddedError::Failed(reason.to_string()),
+                });
             }
             Opening::Link(_) => {}
         }
