@@ -171,6 +171,8 @@
 //! | `CHUNK` | read from one connection | 16 KiB | it is not read | `a_chunk_comes_only_when_requested` |
 //! | `DEFAULT_SEND_BUFFER` | waiting for the agent, per stream | 32 KiB | the connection is not read | `streams_are_bounded_until_they_are_over` |
 //! | `ALL_PER_EACH` | waiting for slow clients | 64 MiB of memory each (`SSM_PLUGIN_BUFFER`), 4 times that in all | the session's channel is not read | `a_client_that_does_not_read`, `clients_that_do_not_read_together` |
+//! | `MIN_SESSION`, `FULL_SHARES` | of these, for one session in any case | 4 MiB of memory; 32 MiB for all sessions | its channel is not read | `the_shares_of_many_sessions_are_smaller` |
+//! | `ALL_PER_EACH`, `PATIENCE` | of these, for clients whose connection the remote or the session has ended | as for all; 60 s in which the client reads nothing | the client that has been idle for longest is reset | `clients_that_do_not_read_one_after_the_other`, `clients_of_ended_sessions_that_do_not_read`, `a_released_reader_that_takes_nothing_is_reset` |
 //! | `MAX_REQUEST` | the request of a proxy client | 8 KiB | it is refused | `endless_heads_are_bounded_in_time_and_bytes` |
 //! | `MAX_EARLY` | sent by an old agent's destination before there is a client | 1 MiB of memory | the channel is not read | `a_basic_port_without_a_client` |
 //! | `MAX_LINKS`, `MAX_ENDING` | sessions being ended | 8 with their links; 256 | the service ends them; the rest is left to its timeout | `a_few_sessions_that_are_being_ended_keep_their_links` |

@@ -154,6 +154,12 @@ impl Progress {
     /// Waits until the attack is over, or stands still because the plugin reads no more, and its memory with it.
     #[track_caller]
     pub(super) fn await_end(&self, victim: &Victim) {
+        self.await_end_or(victim, || false);
+    }
+
+    /// The same, or until something else has happened.
+    #[track_caller]
+    pub(super) fn await_end_or(&self, victim: &Victim, has_happened: impl Fn() -> bool) {
         let (mut before, mut since) = ((0, None), Instant::now());
         let deadline = Instant::now() + ATTACK;
         loop {
@@ -162,7 +168,7 @@ impl Progress {
                 (before, since) = (now, Instant::now());
             }
             let quiet = if self.is_done.load(Ordering::SeqCst) { SETTLED } else { STANDSTILL };
-            if now.0 > 0 && since.elapsed() > quiet {
+            if has_happened() || (now.0 > 0 && since.elapsed() > quiet) {
                 return;
             }
             assert!(Instant::now() < deadline, "the attack lasts longer than {ATTACK:?}: {now:?}");

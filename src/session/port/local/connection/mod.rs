@@ -1,18 +1,21 @@
 //! One local connection of a port session: two queues with a socket at their end.
 //!
 //! A task owns the socket. Upwards it hands over one chunk and waits until [`Connection::grant`] asks for the next, so
-//! what it reads ahead is bounded by [`CHUNK`]. Bufferwards it takes whatever it is given; the session looks at its
-//! [`Gauge`], which counts the memory that is held, before it reads more from the channel, so that one slow reader neither stops the others nor fills the
-//! memory.
+//! what it reads ahead is bounded by [`CHUNK`]. Downwards it takes whatever it is given; the session looks at its
+//! [`Gauge`], which counts the memory that is held, before it reads more from the channel, so that one slow reader neither
+//! stops the others nor fills the memory.
+//!
+//! A session that has nothing more for a connection releases it. Its task then delivers what is queued, for as long as the
+//! reader takes something within [`PATIENCE`], and the memory counts until the task has ended.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::queue::ByteQueue;
 use crate::session::port::core::{CHUNK, Report};
 use crate::session::port::local::buffer::{Buffer, Order};
 use crate::session::port::local::gauge::{Gauge, Load};
@@ -31,12 +34,20 @@ pub(crate) struct Connection {
     task: tokio::task::AbortHandle,
     /// Protocol of the proxy client that waits for an answer.
     protocol: Option<Protocol>,
-    is_dismissed: bool,
-    /// The local side is not waited for after the end.
-    is_brief: Arc<AtomicBool>,
+    stage: watch::Sender<Stage>,
     counts: Arc<ByteCounts>,
     /// Notes the connection's end in the journal when this is dropped.
     _entry: Entry,
+}
+
+/// Relation of a connection to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Carried,
+    /// The session has nothing more for it.
+    Released,
+    /// The same, and the local side is not waited for after the end.
+    Dismissed,
 }
 
 impl Connection {
@@ -53,35 +64,25 @@ impl Connection {
         let credit = Arc::new(Notify::new());
         credit.notify_one();
         let load = Arc::new(Load::default());
-        let (orders, asked, queued, counts) = (down.clone(), credit.clone(), load.clone(), entry.counts());
+        let (asked, counts) = (credit.clone(), entry.counts());
         let (socket, tally) = (Unfinished { stream: stream.clone(), is_done: false }, counts.clone());
-        let is_brief = Arc::new(AtomicBool::new(false));
-        let brief = is_brief.clone();
+        let (stage, seen) = watch::channel(Stage::Carried);
+        let held = Held { down: down.clone(), load: load.clone() };
         let task = tokio::spawn(async move {
             // As a whole: captured by its fields, it would be reset too early, or not at all.
             let mut socket = socket;
             let up = read_all(&socket.stream, early, tag, reports.clone(), asked, &tally);
-            let writing = write_all(&socket.stream, &orders, &queued, &tally);
-            let carried = carry(up, writing, &brief).await;
+            let writing = write_all(&socket.stream, &held, &tally, seen.clone());
+            let carried = carry(up, writing, &seen).await;
             socket.is_done = carried.is_ok();
+            drop(held);
             if carried.is_err() {
                 let _ = reports.send((tag, Report::Reset)).await;
             }
             let _ = reports.send((tag, Report::Closed)).await;
         });
         let task = task.abort_handle();
-        Connection {
-            stream,
-            down,
-            credit,
-            load,
-            task,
-            protocol,
-            is_dismissed: false,
-            is_brief,
-            counts,
-            _entry: entry,
-        }
+        Connection { stream, down, credit, load, task, protocol, stage, counts, _entry: entry }
     }
 
     /// Counts the bytes that wait for its reader to this session from here on. To be called before
@@ -116,15 +117,14 @@ impl Connection {
     }
 
     /// Closes the connection as soon as an answer is written.
-    pub(crate) fn dismiss(mut self) {
-        self.is_brief.store(true, Ordering::Relaxed);
+    pub(crate) fn dismiss(self) {
         self.end();
-        self.is_dismissed = true;
+        self.leave(Stage::Dismissed);
     }
 
     /// Leaves the connection, whose end is queued, to deliver what is queued before.
-    pub(crate) fn release(mut self) {
-        self.is_dismissed = true;
+    pub(crate) fn release(self) {
+        self.leave(Stage::Released);
     }
 
     /// The remote side has ended: after what is queued, the local side sees the end too.
@@ -133,23 +133,28 @@ impl Connection {
         self.credit.notify_one();
         self.down.change(|waiting| waiting.is_ended = true);
     }
+
+    fn leave(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+        self.load.release(self.task.clone());
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.is_dismissed {
+        if *self.stage.borrow() == Stage::Carried {
             self.task.abort();
+            self.load.clear();
         }
-        self.load.clear();
     }
 }
 
 /// Runs both directions to the end of writing. The end of reading does not end writing; the end of writing leaves a while
-/// to read what comes, unless it `is_brief`.
+/// to read what comes, unless the connection is dismissed.
 async fn carry(
     up: impl Future<Output = ()>,
     writing: impl Future<Output = io::Result<()>>,
-    is_brief: &AtomicBool,
+    stage: &watch::Receiver<Stage>,
 ) -> io::Result<()> {
     let (mut up, mut writing) = (std::pin::pin!(up), std::pin::pin!(writing));
     let mut is_reading = true;
@@ -164,7 +169,7 @@ async fn carry(
     }
     if is_reading {
         // Closing with unread input would reset the connection and destroy what the reader has not seen yet.
-        let linger = if is_brief.load(Ordering::Relaxed) { Duration::ZERO } else { LINGER };
+        let linger = if *stage.borrow() == Stage::Dismissed { Duration::ZERO } else { LINGER };
         let _ = tokio::time::timeout(linger, up).await;
     }
     Ok(())
@@ -181,6 +186,19 @@ impl Drop for Unfinished {
         if !self.is_done {
             self.stream.reset();
         }
+    }
+}
+
+/// Bytes that wait for a connection's reader, given up when this is dropped: when the task ends in any way.
+struct Held {
+    down: Arc<Buffer>,
+    load: Arc<Load>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.down.lock().data = ByteQueue::default();
+        self.load.clear();
     }
 }
 
@@ -237,30 +255,57 @@ async fn read_all<T: Copy>(
 
 async fn write_all(
     writer: &LocalStream,
-    orders: &Buffer,
-    load: &Load,
+    held: &Held,
     counts: &ByteCounts,
+    mut stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     loop {
-        match orders.next().await {
+        match held.down.next().await {
             Order::Reply(bytes) => {
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
-                    let count = writer.write_some(&[IoSlice::new(rest)]).await?;
-                    rest = rest.get(count.max(1)..).unwrap_or_default();
+                    let count = write_some(writer, &[IoSlice::new(rest)], &mut stage).await?;
+                    rest = rest.get(count..).unwrap_or_default();
                 }
             }
             Order::Data(mut batch) => {
                 while !batch.is_empty() {
-                    let count = match writer.write_some(&batch.slices()).await? {
-                        0 => return Err(io::ErrorKind::WriteZero.into()),
-                        count => count,
-                    };
-                    load.remove(batch.advance(count));
+                    let count = write_some(writer, &batch.slices(), &mut stage).await?;
+                    held.load.remove(batch.advance(count));
                     counts.add_received(count);
                 }
             }
             Order::End => return writer.shutdown(),
+        }
+    }
+}
+
+/// Writes one byte or more.
+///
+/// # Errors
+/// `TimedOut` when the reader has taken nothing for [`PATIENCE`] since the session released the connection.
+async fn write_some(
+    writer: &LocalStream,
+    slices: &[IoSlice<'_>],
+    stage: &mut watch::Receiver<Stage>,
+) -> io::Result<usize> {
+    let abandoned = async {
+        let released = stage.wait_for(|stage| *stage != Stage::Carried).await.is_ok();
+        match released {
+            true => tokio::time::sleep(PATIENCE).await,
+            // It was dropped, and this task is being aborted.
+            false => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        written = writer.write_some(slices) => match written? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            count => Ok(count),
+        },
+        () = abandoned => {
+            tracing::warn!("a client that did not read was broken off: its connection had ended");
+            Err(io::ErrorKind::TimedOut.into())
         }
     }
 }
@@ -271,6 +316,9 @@ const DIRECT: usize = 8 << 10;
 const MIN_READ: usize = 4 << 10;
 /// Time that input from the local side is read and dropped after the remote's end.
 const LINGER: Duration = Duration::from_secs(5);
+/// Time that a released connection's reader may take nothing. Long enough for one that is stopped for a moment (a full
+/// disk's retry, a paused download) and for TCP's retries to one on another machine; nothing else would ever end the wait.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,12 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::*;
 use crate::session::port::local::gauge::{Budget, Limits};
 use crate::session::port::local::journal::Journal;
+use crate::session::port::local::memory::MemoryStream;
 
 async fn pair() -> (TcpStream, LocalStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,6 +94,56 @@ async fn a_connection_that_is_released_delivers_what_is_queued_and_its_end() {
     let mut all = Vec::new();
     client.read_to_end(&mut all).await.unwrap();
     assert_eq!(all.len(), 8 << 20);
+}
+
+/// The session is over, so that nothing else would ever end the wait for its reader.
+#[tokio::test(start_paused = true)]
+async fn a_released_reader_that_takes_nothing_is_reset() {
+    for may_read_once in [false, true] {
+        let (mut client, budget, gauge) = released(1 << 20).await;
+        assert!(gauge.has_room() && budget.held() > 900_000);
+        let mut since = Instant::now();
+        tokio::time::sleep(PATIENCE - SECOND).await;
+        assert!(budget.held() > 900_000, "the memory counts for as long as it is held");
+        if may_read_once {
+            client.read_exact(&mut [0; 1]).await.unwrap();
+            since = Instant::now();
+        }
+        tokio::time::sleep_until(since + PATIENCE + SECOND).await;
+        let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(budget.held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_reader_that_is_slow_loses_nothing() {
+    let (mut client, budget, _gauge) = released(1 << 20).await;
+    let (mut total, mut part) = (0, vec![0; 50_000]);
+    loop {
+        tokio::time::sleep(PATIENCE - SECOND).await;
+        match client.read(&mut part).await.unwrap() {
+            0 => break,
+            count => total += count,
+        }
+    }
+    assert_eq!((total, budget.held()), (1 << 20, 0));
+}
+
+/// The client of a connection that has ended with `count` bytes for it, and the accounts of its memory.
+async fn released(count: usize) -> (MemoryStream, Arc<Budget>, Arc<Gauge>) {
+    let (client, stream) = MemoryStream::pair();
+    let (reports, _received) = mpsc::channel(8);
+    let budget = Budget::new(Limits { each: 1000, all: 4 << 20, session: 1000 });
+    let gauge = Gauge::new(budget.clone());
+    let connection = start(LocalStream::Memory(stream), (), reports);
+    connection.join(&gauge);
+    connection.write(&vec![3; count]);
+    tokio::task::yield_now().await;
+    assert!(!gauge.has_room());
+    connection.end();
+    connection.release();
+    (client, budget, gauge)
 }
 
 #[tokio::test]
@@ -212,3 +264,5 @@ async fn a_reset_is_reported_as_one() {
     drop(client);
     assert!(matches!(received.recv().await, Some(((), Report::Reset))));
 }
+
+const SECOND: Duration = Duration::from_secs(1);
