@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, pending};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -116,10 +116,22 @@ impl Reaper {
 
     /// Waits until all are ended, for [`TERMINATE_TIMEOUT`] at most.
     pub(super) async fn finish(&mut self) {
+        self.finish_by(Instant::now() + TERMINATE_TIMEOUT, pending()).await;
+    }
+
+    /// Waits until all are ended. Those that are not by `until`, or when `insisted` completes, are left to the service's
+    /// timeout.
+    pub(super) async fn finish_by(&mut self, until: Instant, insisted: impl Future<Output = ()>) {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(TERMINATE_TIMEOUT, ended).await.is_err() {
-            tracing::warn!("the end of a session was not confirmed in time");
+        tokio::select! {
+            biased;
+            () = ended => return,
+            () = tokio::time::sleep_until(until) => {
+                tracing::warn!("the end of a session was not confirmed in time");
+            }
+            () = insisted => tracing::warn!("a second signal: the end of a session is not waited for"),
         }
+        self.tasks.shutdown().await;
     }
 }
 
@@ -226,7 +238,7 @@ const MAX_LINKS: usize = 8;
 /// Sessions being ended. More than a run starts before the first of them are ended.
 const MAX_ENDING: usize = 256;
 /// Time limit for ending all sessions.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After that the request goes to the service instead of the agent, which may still be busy with what came before the flag.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// An acknowledgement takes one; the rest is for a variation as large as the round trip itself.
@@ -309,5 +321,26 @@ mod tests {
         }
         let kept = links.iter().rev().take(2 * MAX_LINKS).filter(|link| link.strong_count() > 0).count();
         assert_eq!(kept, 2 * MAX_LINKS, "they can be ended through the agent only");
+    }
+
+    /// A start that hangs costs the time limit once, although the end waits before and after its message.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_ended_in_time_is_not_waited_for_again() {
+        let mut reaper = Reaper::default();
+        reaper.end(LeftoverSession::Starting(Box::pin(pending())));
+        let begin = Instant::now();
+        reaper.finish().await;
+        reaper.finish().await;
+        assert_eq!(begin.elapsed(), TERMINATE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_the_wait() {
+        let mut reaper = Reaper::default();
+        reaper.end(LeftoverSession::Starting(Box::pin(pending())));
+        let begin = Instant::now();
+        let second = Duration::from_secs(1);
+        reaper.finish_by(begin + TERMINATE_TIMEOUT, tokio::time::sleep(second)).await;
+        assert_eq!((begin.elapsed(), reaper.tasks.len()), (second, 0));
     }
 }

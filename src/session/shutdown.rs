@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::ending::{End, LeftoverSession, Reaper};
+use tokio::time::Instant;
+
+use super::ending::{End, LeftoverSession, Reaper, TERMINATE_TIMEOUT};
 use super::watch::Watch;
 use crate::output::{Console, Style, WriteError, official, sentences};
 use crate::process::Signal;
@@ -45,6 +47,8 @@ pub(super) struct Shutdown {
     pub leftovers: Vec<LeftoverSession>,
     /// Ends those that have failed before.
     pub reaper: Reaper,
+    /// A signal has requested the end since it began.
+    pub is_requested: bool,
     /// True if a failed write to stdout is no failure of the run: a port session writes only notices there.
     pub ignores_stdout_errors: bool,
 }
@@ -54,6 +58,7 @@ impl Shutdown {
     /// last signal.
     pub(super) async fn finish(mut self, end: End) -> (bool, Option<Signal>) {
         let mut is_well = true;
+        let since = Instant::now();
         self.console.begin_closing();
         self.console.report(&end.status());
         let is_on_request = matches!(end, End::Interrupted | End::Terminated);
@@ -72,7 +77,7 @@ impl Shutdown {
                 }
             }
             End::Interrupted => {
-                self.end_sessions().await;
+                self.end_sessions(since).await;
                 self.console.print(&official::exiting(&self.id));
             }
             End::Finished | End::ReaderGone | End::Terminated => {}
@@ -94,16 +99,17 @@ impl Shutdown {
                 is_well = false;
             }
         }
-        self.end_sessions().await;
+        self.end_sessions(since).await;
         let written = tokio::select! {
+            biased;
             written = self.console.flush() => written,
             // A reader that takes nothing must not keep us from ending on request.
-            () = until_end_signal(&mut self.watch) => Ok(()),
+            () = until_end_signal(&mut self.watch, self.is_requested) => Ok(()),
             () = tokio::time::sleep(LAST_WRITES), if is_on_request => Ok(()),
         };
         tokio::select! {
             () = term::settled() => {}
-            () = until_end_signal(&mut self.watch) => {}
+            () = until_end_signal(&mut self.watch, self.is_requested) => {}
         }
         if let Err(error @ WriteError::Failed(_)) = written
             && !self.ignores_stdout_errors
@@ -115,16 +121,33 @@ impl Shutdown {
         (is_well, self.watch.last())
     }
 
-    async fn end_sessions(&mut self) {
-        for leftover in self.leftovers.drain(..) {
-            self.reaper.end(leftover);
-        }
-        self.reaper.finish().await;
+    /// Ends what is left, with one deadline for all calls: [`TERMINATE_TIMEOUT`] after the beginning of the end, or
+    /// a second signal.
+    async fn end_sessions(&mut self, since: Instant) {
+        let Shutdown { leftovers, reaper, watch, is_requested, .. } = self;
+        leftovers.drain(..).for_each(|leftover| reaper.end(leftover));
+        let insisted = async {
+            loop {
+                let signal = watch.recv().await;
+                *is_requested |= ends_session(signal);
+                if insists(signal, since.elapsed()) {
+                    return;
+                }
+            }
+        };
+        reaper.finish_by(since + TERMINATE_TIMEOUT, insisted).await;
     }
 }
 
-async fn until_end_signal(watch: &mut Watch) {
-    while !ends_session(watch.recv().await) {}
+/// Completes at once if the end `is_requested` already.
+async fn until_end_signal(watch: &mut Watch, is_requested: bool) {
+    while !is_requested && !ends_session(watch.recv().await) {}
+}
+
+/// Returns whether a signal so long after the beginning of the end means that the user does not want to wait. A hangup
+/// does not: the caller may have got the first signal, too, and is gone now.
+fn insists(signal: Signal, elapsed: Duration) -> bool {
+    matches!(signal, Signal::Interrupt | Signal::Quit | Signal::Terminate) && elapsed >= SAME_REQUEST
 }
 
 /// Returns whether a signal ends a session of any kind.
@@ -147,8 +170,23 @@ impl From<anyhow::Error> for End {
     }
 }
 
+/// Time in which a second signal is a copy of the first: `timeout` sends one to its child and one to the whole group.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 /// Time that output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// For failures of our own, when a status is requested: ssh's number.
 const OWN_FAILURE: u8 = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_signal_counts_when_it_is_not_a_copy_of_the_first() {
+        let late = SAME_REQUEST;
+        assert!([Signal::Interrupt, Signal::Quit, Signal::Terminate].into_iter().all(|it| insists(it, late)));
+        assert!(!insists(Signal::Terminate, late - Duration::from_millis(1)));
+        assert!(![Signal::Hangup, Signal::WindowChanged].into_iter().any(|it| insists(it, late)));
+    }
+}

@@ -107,7 +107,7 @@ impl Front {
     /// Prepares the end of the run.
     pub(super) fn into_shutdown(self, leftovers: Vec<LeftoverSession>, reaper: Reaper) -> Shutdown {
         let Front { id, console, watch, .. } = self;
-        Shutdown { id, console, watch, leftovers, reaper, ignores_stdout_errors: false }
+        Shutdown { id, console, watch, leftovers, reaper, is_requested: false, ignores_stdout_errors: false }
     }
 }
 
