@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::forward;
 use super::matching::{Conditions, Subject};
 use super::table::{self, TABLE, Variable};
-use super::warning::{Warning, shown};
+use super::warning::{Warning, limited, shown};
 use crate::files::{self, FileError};
 
 /// Path of the settings file: `session-manager-plugin/config.toml` in `XDG_CONFIG_HOME`, else in the system's
@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path, subject: &Subject, warnings: &mut Vec<Warning>) 
         }
     };
     let (values, mistakes) = parse(&text, subject);
-    warnings.extend(mistakes.into_iter().map(|mistake| Warning::new(named(mistake))));
+    warnings.extend(limited("", mistakes).into_iter().map(|mistake| Warning::new(named(mistake))));
     values
 }
 

@@ -7,6 +7,7 @@
 //! bind        = "*"                                           ; all addresses of this machine
 //! ```
 
+use super::warning::limited;
 use crate::destination::{Destination, DestinationError};
 
 /// An additional local port.
@@ -23,7 +24,7 @@ pub(crate) struct Forward {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forwards {
     pub list: Vec<Forward>,
-    /// One line for each forward that is left out.
+    /// One line for each forward that is left out; after some, their number.
     pub mistakes: Vec<String>,
 }
 
@@ -49,7 +50,10 @@ enum FormError {
 /// Reads the forwards of a setting.
 pub(super) fn parse(text: &str) -> Forwards {
     let (list, mistakes) = read(text);
-    Forwards { list, mistakes: mistakes.iter().map(ToString::to_string).collect() }
+    Forwards {
+        list,
+        mistakes: limited("SSM_PLUGIN_FORWARD: ", mistakes.iter().map(ToString::to_string).collect()),
+    }
 }
 
 fn read(text: &str) -> (Vec<Forward>, Vec<FormError>) {
@@ -196,5 +200,8 @@ mod tests {
         assert_eq!((forwards.len(), errors), (MAX_FORWARDS, vec![FormError::TooMany]));
         let (_, errors) = read(&"x".repeat(5000));
         assert!(errors[0].to_string().len() < 200);
+        let mistakes = parse(&"20000:abc:80,".repeat(11_000)).mistakes;
+        assert_eq!(mistakes.len(), 11);
+        assert!(mistakes[10] == "SSM_PLUGIN_FORWARD: 10989 more mistakes", "{}", mistakes[10]);
     }
 }

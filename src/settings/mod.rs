@@ -31,6 +31,7 @@ pub(crate) use self::safeguards::Relaxation;
 pub(crate) use self::table::{Settings, TABLE};
 pub(crate) use self::tunnel::Tunnel;
 pub(crate) use self::warning::Warning;
+use self::warning::limited;
 use crate::link::StreamHosts;
 
 impl Settings {
@@ -90,13 +91,12 @@ impl LoadedSettings {
         path: Option<&Path>,
         subject: &Subject,
     ) -> LoadedSettings {
-        let mut warnings = Vec::new();
-        for name in names {
-            let name = name.to_string_lossy();
-            if name.starts_with(PREFIX) && table::find(&name).is_none() {
-                warnings.push(Warning::unknown(&name, TABLE.iter().map(|row| row.name.to_owned())));
-            }
-        }
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        let unknown = names.filter(|name| name.starts_with(PREFIX) && table::find(name).is_none());
+        let known = || TABLE.iter().map(|row| row.name.to_owned());
+        let unknown = unknown.map(|name| Warning::unknown(&name, known())).collect();
+        let mut warnings: Vec<_> =
+            limited("unknown settings: ", unknown).into_iter().map(Warning::new).collect();
         let file = match path {
             Some(path) => file::read(path, subject, &mut warnings),
             None => BTreeMap::new(),

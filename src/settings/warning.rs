@@ -20,16 +20,16 @@ impl Warning {
         Warning { text, is_minor: true }
     }
 
-    /// A name that no setting has, with the known one that looks most like it.
-    pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> Warning {
+    /// The text for a name that no setting has, with the known one that looks most like it.
+    pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
         let name = shown(name);
         let nearest = known.map(|known| (strsim::levenshtein(&name, &known), known)).min();
-        Warning::new(match nearest {
+        match nearest {
             Some((errors, known)) if errors <= MAX_TYPOS => {
                 format!("unknown setting {name}; did you mean {known}?")
             }
             _ => format!("unknown setting {name}; see --help"),
-        })
+        }
     }
 }
 
@@ -39,6 +39,16 @@ impl fmt::Display for Warning {
     }
 }
 
+/// The first lines about a list, and one with the number of the others, after the `prefix`.
+pub(super) fn limited(prefix: &str, mut lines: Vec<String>) -> Vec<String> {
+    let rest = lines.len().saturating_sub(MAX_LINES);
+    lines.truncate(MAX_LINES);
+    if rest > 0 {
+        lines.push(format!("{prefix}{rest} more mistakes"));
+    }
+    lines
+}
+
 /// The beginning of something that may be long.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
@@ -46,5 +56,7 @@ pub(super) fn shown(text: &str) -> String {
 
 /// Characters of a bad name or value shown in its warning.
 const MAX_SHOWN: usize = 40;
+/// Mistakes of one list that are shown.
+const MAX_LINES: usize = 10;
 /// Beyond this edit distance, no suggestion is made.
 const MAX_TYPOS: usize = 3;
