@@ -22,6 +22,9 @@ pub enum StreamUrlError {
     /// `SSM_PLUGIN_STREAM_HOST` is not a host name, perhaps with a port.
     #[error("SSM_PLUGIN_STREAM_HOST={0:?} is not a host name")]
     OtherMalformed(String),
+    /// `SSM_PLUGIN_STREAM_HOST` is another machine, and the stream URL is not `wss`.
+    #[error("SSM_PLUGIN_STREAM_HOST={0} needs a stream URL that begins with wss://")]
+    OtherScheme(String),
     /// `SSM_PLUGIN_STREAM_HOST` is not an endpoint of Session Manager.
     #[error(
         "SSM_PLUGIN_STREAM_HOST={0} is not a Session Manager endpoint of AWS; if it is your own host, also set \
@@ -47,7 +50,10 @@ pub(crate) fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlE
 /// # Errors
 /// When `host` is none, or may not be opened by the rules of [`parse`].
 pub(crate) fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
-    let malformed = || StreamUrlError::OtherMalformed(host.to_owned());
+    let malformed = || StreamUrlError::OtherMalformed(host.chars().take(MAX_SHOWN).collect());
+    if host.len() > MAX_HOST {
+        return Err(malformed());
+    }
     let other = Url::parse(&format!("{}://{host}/", url.scheme())).map_err(|_| malformed())?;
     let is_host_alone = other.path() == "/"
         && other.query().is_none()
@@ -61,6 +67,7 @@ pub(crate) fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Resu
     url.set_port(other.port()).map_err(|()| malformed())?;
     match check(&url, allowed) {
         Err(StreamUrlError::Host(name)) => Err(StreamUrlError::OtherHost(name)),
+        Err(StreamUrlError::Scheme) => Err(StreamUrlError::OtherScheme(host.to_owned())),
         outcome => outcome.map(|()| url),
     }
 }
@@ -118,6 +125,11 @@ fn is_region(label: &str) -> bool {
             && words.split('-').all(is_word)
     })
 }
+
+/// A name of 253 characters with a port; those beyond ASCII take more than one byte each.
+const MAX_HOST: usize = 1024;
+/// Characters of a bad host that are repeated.
+const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -199,7 +211,12 @@ mod tests {
         let port = parse("wss://localhost:4433/x", None).unwrap();
         assert_eq!(with_host(port, vpce, None).unwrap().authority(), vpce);
         let plain = parse("ws://127.0.0.1:4433/x", None).unwrap();
-        assert_eq!(with_host(plain, vpce, None), Err(StreamUrlError::Scheme));
+        assert_eq!(with_host(plain.clone(), vpce, None), Err(StreamUrlError::OtherScheme(vpce.into())));
+        for host in ["x".repeat(100_000), "x.".repeat(50_000), "é".repeat(2000)] {
+            let beginning: String = host.chars().take(80).collect();
+            let error = with_host(plain.clone(), &host, None).unwrap_err();
+            assert_eq!(error, StreamUrlError::OtherMalformed(beginning));
+        }
     }
 
     #[test]
