@@ -122,6 +122,21 @@ impl Link {
         .await
     }
 
+    /// See [`Channel::set_early_limit`](crate::protocol::Channel::set_early_limit).
+    pub fn set_early_limit(&mut self, bytes: usize) {
+        self.connection.channel_mut().set_early_limit(bytes);
+    }
+
+    /// See [`Channel::discard_early`](crate::protocol::Channel::discard_early).
+    pub fn discard_early(&mut self) {
+        self.connection.channel_mut().discard_early();
+    }
+
+    /// See [`Channel::early_bytes`](crate::protocol::Channel::early_bytes).
+    pub fn early_bytes(&self) -> usize {
+        self.connection.channel().early_bytes()
+    }
+
     /// Returns whether more user data should be read for [`Link::send`].
     pub fn wants_input(&self) -> bool {
         self.connection.channel().wants_input()

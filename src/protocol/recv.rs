@@ -23,14 +23,38 @@ pub(super) enum Verdict {
 }
 
 /// Puts data messages in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Receiver {
     expected: i64,
     held: BTreeMap<i64, Message>,
     held_bytes: usize,
+    /// Bytes that early messages may hold.
+    limit: usize,
+}
+
+impl Default for Receiver {
+    fn default() -> Receiver {
+        Receiver { expected: 0, held: BTreeMap::new(), held_bytes: 0, limit: MAX_HELD_BYTES }
+    }
 }
 
 impl Receiver {
+    /// Sets the limit for early messages, [`MAX_HELD_BYTES`] at most. Those that are held stay.
+    pub(super) fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(MAX_HELD_BYTES);
+    }
+
+    /// Drops early messages, and keeps no more that have bytes.
+    pub(super) fn discard_early(&mut self) {
+        self.held.clear();
+        (self.held_bytes, self.limit) = (0, 0);
+    }
+
+    /// Bytes of early messages.
+    pub(super) fn early_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     pub(super) fn handle(&mut self, mut message: Message) -> Verdict {
         let number = message.sequence;
         if number == self.expected {
@@ -42,7 +66,7 @@ impl Receiver {
         }
         let size = message.payload.len();
         let is_near = number - self.expected <= MAX_AHEAD;
-        if !is_near || self.held.len() >= MAX_HELD || self.held_bytes + size > MAX_HELD_BYTES {
+        if !is_near || self.held.len() >= MAX_HELD || self.held_bytes + size > self.limit {
             return Verdict::Refused;
         }
         self.held_bytes += size;
@@ -107,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn early_messages_that_are_not_wanted_are_dropped() {
+        let mut receiver = Receiver::default();
+        assert_eq!(receiver.handle(message(1, 1)), Verdict::Held);
+        receiver.discard_early();
+        assert_eq!(receiver.handle(message(2, 1)), Verdict::Refused);
+        assert!(matches!(receiver.handle(message(0, 1)), Verdict::Deliver(_)));
+        assert_eq!((receiver.poll_ready(), receiver.early_bytes()), (None, 0));
+    }
+
+    #[test]
     fn what_is_held_does_not_hold_the_buffer_it_came_in() {
         let buffer = Bytes::from(vec![0; 1 << 16]);
         let mut early = message(1, 0);
@@ -134,6 +168,10 @@ mod tests {
             assert_eq!(receiver.handle(message(sequence, 1 << 20)), Verdict::Held);
         }
         assert_eq!(receiver.handle(message(17, 1)), Verdict::Refused);
+        receiver.set_limit(usize::MAX);
+        assert_eq!(receiver.handle(message(17, 1)), Verdict::Refused);
+        receiver.set_limit(1 << 20);
+        assert_eq!((receiver.handle(message(17, 1)), receiver.early_bytes()), (Verdict::Refused, 16 << 20));
         assert!(matches!(receiver.handle(message(0, 1)), Verdict::Deliver(_)));
     }
 }

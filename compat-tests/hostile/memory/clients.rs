@@ -15,7 +15,7 @@ use super::victim::{Progress, Session, Unread, Victim, announce, assert_all};
 use crate::harness::World;
 use crate::harness::gateway::Gateway;
 use crate::harness::net::{connect, eventually, opened_port};
-use crate::harness::wire;
+use crate::harness::wire::{self, Frame};
 
 #[test]
 fn a_client_that_does_not_read() {
@@ -156,6 +156,42 @@ fn clients_of_ended_sessions_that_do_not_read() {
     assert_all([victim.check_memory("clients of ended sessions", RELEASED_READERS)]);
 }
 
+/// One gateway carries many sessions, and sends to each what may wait for a message that does not come.
+#[test]
+fn early_messages_of_many_sessions() {
+    let progress = Arc::new(Progress::default());
+    let seen = Arc::clone(&progress);
+    let gateway = Gateway::scripted(move |socket| {
+        announce(socket, Session::Multiplexed);
+        let first = socket.next_number() + 1;
+        let mut flood = socket.flood();
+        let message = vec![b'x'; 1 << 20];
+        for number in 0..17 {
+            flood.frame(&Frame::output(first + number, wire::PAYLOAD_OUTPUT, &message));
+            seen.bursts.fetch_add(1, Ordering::SeqCst);
+        }
+        flood.flush();
+        flood.hold();
+    });
+    gateway.start_sessions_after(Duration::ZERO);
+    let mut world = World::new();
+    world.set("SSM_PLUGIN_SOCKS", "0");
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let mut victim = Victim::start(world, &gateway, Unread::Stderr);
+    let port = victim.port_of_unread_stderr();
+    let _clients: Vec<TcpStream> = (0..DESTINATIONS)
+        .map(|number| {
+            let mut client = connect(port);
+            write!(client, "CONNECT h{number}.internal:80 HTTP/1.1\r\n\r\n").expect("write");
+            client
+        })
+        .collect();
+    let all = 17 * (1 + DESTINATIONS);
+    eventually("all sessions are flooded", || progress.bursts.load(Ordering::SeqCst) == all);
+    progress.await_end(&victim);
+    assert_all([victim.check_memory("early messages of many sessions", 200)]);
+}
+
 /// A local client that sends once and never reads.
 fn hello(port: u16) -> TcpStream {
     let mut client = connect(port);
@@ -179,3 +215,5 @@ const PER_SESSION: usize = 4;
 const UNREAD: usize = 54;
 /// Memory of the process with readers that were let go, in MiB: 256 for all of them, and the rest.
 const RELEASED_READERS: usize = 330;
+/// Destinations of a SOCKS proxy, each with a session: as many as there may be.
+const DESTINATIONS: usize = 32;

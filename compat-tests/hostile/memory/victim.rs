@@ -87,6 +87,18 @@ impl Victim {
         number.parse().expect("a port")
     }
 
+    /// The SOCKS port, from an stderr that is read no further.
+    pub(super) fn port_of_unread_stderr(&mut self) -> u16 {
+        let stderr = self.unread.1.as_mut().expect("stderr");
+        let mut text = String::new();
+        while !(text.contains("SOCKS and HTTP proxy on ") && text.ends_with('\n')) {
+            let mut byte = [0];
+            uninterrupted(|| stderr.read(&mut byte)).expect("read");
+            text.push(char::from(byte[0]));
+        }
+        text.trim_end().rsplit(':').next().expect("a number").parse().expect("a port")
+    }
+
     /// Begins to read both streams.
     pub(super) fn take_unread(&mut self) -> (Output, Output) {
         let stdout = self.unread.0.take().expect("stdout");

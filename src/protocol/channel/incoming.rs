@@ -13,6 +13,23 @@ use crate::protocol::recv::Verdict;
 use crate::protocol::silent_agent::NextStep;
 
 impl Channel {
+    /// Sets the limit for bytes of early messages, for a process with many channels. The channel's own limit of 16 MiB
+    /// stays.
+    pub fn set_early_limit(&mut self, bytes: usize) {
+        self.receiver.set_limit(bytes);
+    }
+
+    /// Drops early messages and keeps no more of them, although they were acknowledged: for a session that is being
+    /// ended.
+    pub fn discard_early(&mut self) {
+        self.receiver.discard_early();
+    }
+
+    /// Returns the number of bytes in early messages that wait for their turn.
+    pub fn early_bytes(&self) -> usize {
+        self.receiver.early_bytes()
+    }
+
     pub(super) fn handle_data(&mut self, now: Instant, message: Message) {
         if self.acks.is_full() {
             return tracing::debug!("dropped a message that could not be acknowledged now; it comes again");

@@ -21,6 +21,7 @@
 //! | `signals` | effects of signals on a forwarded port |
 
 mod core;
+mod early;
 mod embedded;
 #[cfg(feature = "cli")]
 mod forward;

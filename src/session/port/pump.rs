@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::core::{
     Action, ConnectionId, DestinationId, Forwarder, LinkState, Policy, Report, SessionEnd, SessionId,
 };
+use super::early::early_limits;
 use super::listen::{Accepted, Listeners};
 use super::local::{Budget, Connection, Gauge, Journal, Limits, LocalStream};
 use super::proxy::{Preface, Refusal, Request};
@@ -257,6 +258,7 @@ impl Pump {
     /// Moves what the streams have to send into the channels, and carries out what is decided.
     fn transmit(&mut self) {
         self.perform();
+        self.limit_early_messages();
         let now = now();
         for (number, carrier) in &mut self.sessions {
             let Stage::Live { session, is_ready: true } = &mut carrier.stage else { continue };
@@ -274,6 +276,13 @@ impl Pump {
             }
         }
         self.perform();
+    }
+
+    fn limit_early_messages(&mut self) {
+        let links = self.sessions.values_mut().filter_map(Carrier::link_mut);
+        let mut links: Vec<&mut Link> = links.collect();
+        let held: Vec<usize> = links.iter().map(|link| link.early_bytes()).collect();
+        links.iter_mut().zip(early_limits(&held)).for_each(|(link, limit)| link.set_early_limit(limit));
     }
 
     /// Carries out the forwarder's actions.
@@ -378,7 +387,17 @@ impl Carrier {
         }
     }
 
-    fn into_leftover(self, is_over: bool) -> LeftoverSession {
+    /// The link, from its beginning.
+    fn link_mut(&mut self) -> Option<&mut Link> {
+        match &mut self.stage {
+            Stage::Live { session, .. } => Some(&mut session.link),
+            Stage::Starting(_) => None,
+        }
+    }
+
+    fn into_leftover(mut self, is_over: bool) -> LeftoverSession {
+        // Sessions being ended have no share in the memory for early messages.
+        self.link_mut().into_iter().for_each(Link::discard_early);
         match self.stage {
             Stage::Starting(starting) => LeftoverSession::Starting(starting),
             Stage::Live { session, .. } if is_over => LeftoverSession::Over(session),
