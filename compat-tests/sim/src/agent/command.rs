@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::input::Handled;
 use super::output::Output;
 use super::process::{self, Interrupt};
+use super::programs::Program;
 use super::send::Sender;
 use super::{AgentOptions, Broken, payload_type};
 
@@ -21,6 +22,8 @@ use super::{AgentOptions, Broken, payload_type};
 pub(super) struct Input {
     pid: u32,
     exited: watch::Receiver<bool>,
+    /// The program has no process, and goes on to its end.
+    ignores_signals: bool,
 }
 
 impl Input {
@@ -45,6 +48,13 @@ impl Input {
             exit_code: Output::new(sender, payload_type::EXIT_CODE, options),
             wrong_by: i32::from(options.broken == Some(Broken::ExitCode)),
         };
+        if let Some(program) = options.programs.start(command) {
+            tasks.spawn(async move {
+                streams.other(program, separate, exit).await;
+                String::new()
+            });
+            return Ok(Input { pid: 0, exited, ignores_signals: true });
+        }
         let words = match shell_words::split(command) {
             Ok(words) => words,
             Err(error) => {
@@ -54,7 +64,7 @@ impl Input {
                     let _ = streams.stderr.bytes(reason.as_bytes()).await;
                     reason
                 });
-                return Ok(Input { pid: 0, exited });
+                return Ok(Input { pid: 0, exited, ignores_signals: false });
             }
         };
         if options.is_windows {
@@ -63,7 +73,7 @@ impl Input {
                 let _ = streams.exit_code.bytes(b"EXIT_CODE: 1").await;
                 String::new()
             });
-            return Ok(Input { pid: 0, exited });
+            return Ok(Input { pid: 0, exited, ignores_signals: false });
         }
         let (program, arguments) = words.split_first().ok_or("missing command")?;
         let mut command = Command::new(program);
@@ -101,7 +111,7 @@ impl Input {
                 });
             }
         }
-        Ok(Input { pid, exited })
+        Ok(Input { pid, exited, ignores_signals: false })
     }
 
     /// Other input than control characters, and sizes, are acknowledged and ignored. A control character is
@@ -116,7 +126,7 @@ impl Input {
             _ => None,
         });
         let Some(signal) = signal else { return Handled::Taken };
-        if *self.exited.borrow() || !process::signal(self.pid, signal) {
+        if *self.exited.borrow() || !(self.ignores_signals || process::signal(self.pid, signal)) {
             return Handled::Refused;
         }
         // An error means that the task is gone, and the program with it.
@@ -149,6 +159,27 @@ impl Streams {
         // Go's code for a program that a signal has ended is -1.
         let code = status.map_or(1, |status| status.code().unwrap_or(-1)) + self.wrong_by;
         let _ = self.exit_code.bytes(format!("EXIT_CODE: {code}").as_bytes()).await;
+    }
+
+    /// A program without a process, which writes to stdout alone.
+    async fn other(mut self, program: Program, separate: bool, exit: watch::Sender<bool>) {
+        let mut stream = program.stream;
+        if separate {
+            pump(Some(stream), self.stdout).await;
+            exit.send_replace(true);
+            let code = program.exit_code + self.wrong_by;
+            let _ = self.exit_code.bytes(format!("EXIT_CODE: {code}").as_bytes()).await;
+            return;
+        }
+        let mut collected = Vec::new();
+        let _ = stream.read_to_end(&mut collected).await;
+        exit.send_replace(true);
+        for part in collected.chunks(self.stdout.buffer().len()) {
+            self.stdout.active().await;
+            if self.stdout.text(part).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn collected(mut self, mut child: Child, mut file: File, exit: watch::Sender<bool>) {

@@ -28,6 +28,7 @@ mod payload_type;
 mod port_basic;
 mod port_mux;
 mod process;
+mod programs;
 mod receive;
 mod send;
 mod session;
@@ -47,6 +48,7 @@ use session::Session;
 
 pub use counters::{Counters, CountersSnapshot};
 pub use destination::{Connection, Destinations, Dialing};
+pub use programs::{Program, Programs};
 pub use spec::{
     AgentEnd, AgentOptions, AgentSpec, Broken, Document, FromGateway, Generation, KmsDecrypt, KmsPolicy,
 };

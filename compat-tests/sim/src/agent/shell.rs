@@ -10,7 +10,7 @@ use filedescriptor::FileDescriptor;
 use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
@@ -21,10 +21,9 @@ use super::{AgentOptions, AgentSpec, Document, payload_type, process};
 
 /// The client's side of the pty.
 pub(super) struct Input {
-    keyboard: pipe::Sender,
-    /// The pty again, for its size.
-    terminal: File,
-    _program: Program,
+    keyboard: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The pty again, for its size, and what runs on it; `None` for a program without a process.
+    pty: Option<(File, Program)>,
 }
 
 impl Input {
@@ -34,17 +33,29 @@ impl Input {
         sender: &Arc<Sender>,
         tasks: &mut JoinSet<String>,
     ) -> Result<Input, String> {
+        let output = Output::new(sender, payload_type::OUTPUT, &spec.options);
+        let delay = spec.options.shell_delay;
+        let show = |screen: Box<dyn AsyncRead + Send + Unpin>| {
+            tasks.spawn(async move {
+                tokio::time::sleep(delay).await;
+                pump(screen, output).await;
+                String::new()
+            });
+        };
+        let line = match &spec.document {
+            Document::InteractiveCommand { command } => command.as_str(),
+            _ => "",
+        };
+        if let Some(program) = spec.options.programs.start(line) {
+            let (screen, keyboard) = tokio::io::split(program.stream);
+            show(Box::new(screen));
+            return Ok(Input { keyboard: Box::new(keyboard), pty: None });
+        }
         let command = command(&spec.document, &spec.options)?;
         let Pty { screen, keyboard, terminal, program } = open(command)
             .map_err(|error| format!("Unable to start command: Failed to start pty: {error:#}\n\n"))?;
-        let output = Output::new(sender, payload_type::OUTPUT, &spec.options);
-        let delay = spec.options.shell_delay;
-        tasks.spawn(async move {
-            tokio::time::sleep(delay).await;
-            pump(screen, output).await;
-            String::new()
-        });
-        Ok(Input { keyboard, terminal, _program: program })
+        show(Box::new(screen));
+        Ok(Input { keyboard: Box::new(keyboard), pty: Some((terminal, program)) })
     }
 
     pub(super) async fn handle(&mut self, payload_type: u32, payload: Bytes) -> Handled {
@@ -71,12 +82,15 @@ impl Input {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        Ok(tcsetwinsize(&self.terminal, size)?)
+        match &self.pty {
+            Some((terminal, _)) => Ok(tcsetwinsize(terminal, size)?),
+            None => Ok(()),
+        }
     }
 }
 
 /// Reads the pty until the last program on it is gone.
-async fn pump(mut screen: pipe::Receiver, mut output: Output) {
+async fn pump(mut screen: impl AsyncRead + Unpin, mut output: Output) {
     let mut buffer = output.buffer();
     loop {
         output.active().await;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::destination::Destinations;
+use super::programs::Programs;
 
 /// Simulated agent generation: decides the version in its handshake and how port sessions are carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct AgentOptions {
     pub destinations: Destinations,
     /// Commands without a terminal are started by Windows PowerShell, which reports that there is no `sh`.
     pub is_windows: bool,
+    /// The way to run shells and commands.
+    pub programs: Programs,
     /// The rule that is not kept.
     pub broken: Option<Broken>,
 }
@@ -93,6 +96,7 @@ impl Default for AgentOptions {
             deaf_after_handshake: Duration::ZERO,
             destinations: Destinations::default(),
             is_windows: false,
+            programs: Programs::default(),
             broken: None,
         }
     }
