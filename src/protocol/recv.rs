@@ -73,6 +73,10 @@ impl Receiver {
         // A slice would keep the whole read buffer that it lies in, which may be many times its size.
         message.payload = Bytes::copy_from_slice(&message.payload);
         self.held.insert(number, message);
+        debug_assert!(
+            self.held.len() <= MAX_HELD && self.held_bytes <= MAX_HELD_BYTES,
+            "early messages are bounded"
+        );
         Verdict::Held
     }
 

@@ -195,6 +195,11 @@ impl Load {
         let mut state = self.lock();
         let before = state.queued;
         if let Owner::Session(gauge) = &state.owner {
+            #[cfg(test)]
+            assert!(
+                before <= gauge.budget.limits.each + MAX_FRAME,
+                "a session over its limit is read: {before}"
+            );
             gauge.budget.total.fetch_add(bytes, Ordering::Relaxed);
             gauge.change(before, before + bytes);
             state.queued += bytes;
@@ -246,6 +251,9 @@ impl Load {
     }
 }
 
+/// Bytes of memory that one message of the agent may add to a connection that has just room: the largest frame.
+#[cfg(test)]
+const MAX_FRAME: usize = 4 << 20;
 /// Limit for the whole process, as a multiple of the limit for one connection.
 const ALL_PER_EACH: usize = 4;
 /// Bytes that one session's connections may hold, whatever those of others hold.
