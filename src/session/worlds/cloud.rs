@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use ssm_sim::{Cut, Inside, SessionState};
+use ssm_sim::{Cut, DEFAULT_TARGET, Inside, SessionState};
 use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
 
 use super::log::Log;
 use super::wire::{Wire, WireControl};
 use super::world::LinkQuality;
 use crate::aws::{Api, AwsError, Call, ErrorKind, StartSessionOutput};
 use crate::link::{Connecting, Connector, Transport};
-use crate::protocol::{DataKey, DataKeyRequest};
+use crate::protocol::{DATA_KEY_LENGTH, DataKey, DataKeyRequest};
 use crate::secret::Secret;
 
 /// The service and the way to it.
@@ -101,7 +104,8 @@ impl Cloud {
             return Err(AwsError::new(call, ErrorKind::Unreachable, "no answer"));
         }
         let name = call.rsplit(':').next().unwrap_or_default();
-        let answer = self.inside.call(&format!("AmazonSSM.{name}"), &request);
+        let service = if call.starts_with("kms:") { "TrentService" } else { "AmazonSSM" };
+        let answer = self.inside.call(&format!("{service}.{name}"), &request);
         self.log.note(format_args!("{call}: {}", answer.as_ref().map_or_else(|error| error.kind, |_| "ok")));
         sleep(half).await;
         answer.map_err(|error| {
@@ -177,8 +181,22 @@ impl Api for Cloud {
         })
     }
 
-    fn data_key(&self, _session_id: &str, _request: &DataKeyRequest) -> Call<'_, DataKey> {
-        Box::pin(async { Err(AwsError::new("kms:GenerateDataKey", ErrorKind::Refused, "no keys here")) })
+    fn data_key(&self, session_id: &str, request: &DataKeyRequest) -> Call<'_, DataKey> {
+        let mut context = json!({"aws:ssm:SessionId": session_id, "aws:ssm:TargetId": DEFAULT_TARGET});
+        if let Some(challenge) = &request.challenge {
+            context["aws:ssm:RandomChallenge"] = json!(challenge);
+        }
+        let request = json!({
+            "KeyId": request.key_id, "NumberOfBytes": DATA_KEY_LENGTH, "EncryptionContext": context,
+        });
+        Box::pin(async move {
+            let answer = self.call("kms:GenerateDataKey", request).await?;
+            let field = |name: &str| STANDARD.decode(answer[name].as_str().unwrap_or_default());
+            let (plaintext, ciphertext) =
+                (field("Plaintext").expect("bytes"), field("CiphertextBlob").expect("bytes"));
+            let plaintext = Zeroizing::new(plaintext.try_into().expect("a key"));
+            Ok(DataKey { plaintext, ciphertext })
+        })
     }
 }
 

@@ -5,15 +5,17 @@ use std::time::Duration;
 use ssm_sim::agent::Generation;
 
 use super::assert_rules;
-use super::world::{Client, Destination, Ending, Event, LinkQuality, World};
+use super::world::{Client, Destination, Ending, Event, Kind, LinkQuality, World};
 
 fn world(destination: Destination, clients: &[Client], events: &[(u64, Event)]) -> World {
     World {
         seed: 0,
+        kind: Kind::Ports,
         agent: Generation::V3_3,
         payload: 1024,
         restart: false,
         sessions: 1,
+        has_small_buffer: false,
         link: LinkQuality::default(),
         destinations: vec![destination],
         clients: clients.to_vec(),
@@ -30,6 +32,7 @@ fn client(at_ms: u64, request: usize, ending: Ending) -> Client {
         piece: 1000,
         pause_ms: 0,
         read_pause_ms: 0,
+        stall_ms: 0,
         ending,
     }
 }

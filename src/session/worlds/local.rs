@@ -1,22 +1,31 @@
 //! The clients at the local ports.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::log::Log;
-use super::remote::{HEADER, pattern};
-use super::world::{Client, Destination, Ending, World};
+use super::remote::{Pattern, Served, header};
+use super::world::{Client, Destination, Ending, HEADER, Kind, World};
 use crate::session::port::{MemoryPorts, MemoryStream};
 
 /// The local port of destination `index`.
 pub(super) fn port_of(index: usize) -> u16 {
     FIRST_PORT + index as u16
+}
+
+/// The ways into a program.
+pub(super) struct Doors {
+    pub ports: MemoryPorts,
+    /// Its standard streams, where the session is on them.
+    pub standard: RefCell<Option<MemoryStream>>,
+    pub served: Served,
 }
 
 /// The end of a client.
@@ -37,18 +46,16 @@ pub(super) enum Fate {
 }
 
 /// Runs a client to its end.
-pub(super) async fn run(
-    number: u32,
-    world: &World,
-    ports: &MemoryPorts,
-    log: &Log,
-    is_over: &Cell<bool>,
-) -> Fate {
+pub(super) async fn run(number: u32, world: &World, doors: &Doors, log: &Log, is_over: &Cell<bool>) -> Fate {
     let client = world.clients[number as usize];
     sleep(Duration::from_millis(client.at_ms)).await;
     let port = if client.socks { SOCKS_PORT } else { port_of(client.destination) };
+    let standard = doors.standard.borrow_mut().take();
     let mut stream = loop {
-        match ports.connect(port) {
+        if let Some(stream) = standard {
+            break stream;
+        }
+        match doors.ports.connect(port) {
             Ok(stream) => break stream,
             Err(_) if is_over.get() => return Fate::NeverConnected,
             // Until the program listens.
@@ -69,9 +76,22 @@ pub(super) async fn run(
         }
         talk(number, client, world, &stream, log).await
     };
+    let ended = async {
+        let mut ended = std::pin::pin!(ended);
+        if let Ok(fate) = timeout(LONGEST_WAIT, &mut ended).await {
+            return fate;
+        }
+        let is_served = doors.served.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
+        // An agent that carries one connection, or waits for a destination that does not answer, lets others wait.
+        let may_wait = world.is_basic() || world.destinations.contains(&Destination::BlackHole);
+        if !is_served && !may_wait && client.request > 0 && client.pause_ms == 0 {
+            log.fault(format_args!("client {number} waits for a session for too long"));
+        }
+        ended.await
+    };
     let fate = match client.ending {
         Ending::Vanish { after_ms } | Ending::Reset { after_ms } => {
-            let left = tokio::time::timeout(Duration::from_millis(after_ms), ended).await;
+            let left = timeout(Duration::from_millis(after_ms), ended).await;
             left.unwrap_or(Fate::Left)
         }
         Ending::Complete | Ending::HalfClose => ended.await,
@@ -103,14 +123,18 @@ async fn talk(number: u32, client: Client, world: &World, stream: &MemoryStream,
     let destination = world.destinations[client.destination];
     let (has_sent, expected) = (Cell::new(false), destination.answer(client.request));
     let sending = async {
-        let sent = send(number, client, stream).await;
+        let sent =
+            if world.is_command() { Ok(()) } else { send(number, client, world.is_text(), stream).await };
         has_sent.set(sent.is_ok());
         // A client that cannot send any more still reads.
         std::future::pending::<()>().await;
     };
     let reading = async {
-        let way = u8::from(!matches!(destination, Destination::Echo { .. } | Destination::Slow { .. }));
+        let is_request = matches!(destination, Destination::Echo { .. } | Destination::Slow { .. });
+        let pattern = Pattern { client: number, is_request, is_text: world.is_text() };
         let mut received = 0;
+        let (begin, bound) = (Instant::now(), world.bound(number as usize));
+        sleep(Duration::from_millis(client.stall_ms)).await;
         let mut bytes = BytesMut::new();
         // Agents that carry one connection do not say that the destination has closed.
         let waits_for_end = !world.is_basic()
@@ -128,7 +152,7 @@ async fn talk(number: u32, client: Client, world: &World, stream: &MemoryStream,
                 let _ = stream.readable().await;
             };
             // The request's end may be all that is waited for.
-            let _ = tokio::time::timeout(LOOK, arrived).await;
+            let _ = timeout(LOOK, arrived).await;
             bytes.clear();
             bytes.reserve(READ);
             match stream.try_read_buf(&mut bytes) {
@@ -139,11 +163,17 @@ async fn talk(number: u32, client: Client, world: &World, stream: &MemoryStream,
                 Err(_) => return Fate::Broken(received),
             }
             for byte in &bytes {
-                if received >= expected || *byte != pattern(number, way, received) {
+                if received >= expected || *byte != pattern.at(received) {
                     log.fault(format_args!("byte {received} of {expected} for client {number} is wrong"));
                     return Fate::Broken(received);
                 }
                 received += 1;
+            }
+            if received == expected
+                && let Some(bound) = bound.filter(|bound| begin.elapsed() > *bound)
+            {
+                let taken = begin.elapsed();
+                log.fault(format_args!("client {number} waited {taken:?} for its last byte, not {bound:?}"));
             }
             sleep(Duration::from_millis(client.read_pause_ms)).await;
         }
@@ -155,11 +185,10 @@ async fn talk(number: u32, client: Client, world: &World, stream: &MemoryStream,
     }
 }
 
-async fn send(number: u32, client: Client, stream: &MemoryStream) -> io::Result<()> {
+async fn send(number: u32, client: Client, is_text: bool, stream: &MemoryStream) -> io::Result<()> {
     let mut request = Vec::with_capacity(HEADER + client.request);
-    request.extend(number.to_le_bytes());
-    request.extend((client.request as u32).to_le_bytes());
-    request.extend((0..client.request).map(|at| pattern(number, 0, at)));
+    request.extend(header(number, client.request));
+    request.extend(Pattern { client: number, is_request: true, is_text }.take(client.request));
     for piece in request.chunks(client.piece.max(1)) {
         let mut rest = piece;
         while !rest.is_empty() {
@@ -184,8 +213,13 @@ pub(super) fn judge(world: &World, fates: &[Option<Fate>], served: impl Fn(u32) 
         let client = world.clients[number];
         let destination = world.destinations[client.destination];
         let fault = |what: &dyn fmt::Display| log.fault(format_args!("client {number} {what}"));
-        // An answer that comes later than the wait after half-close is lost with this agent.
-        let is_late = client.ending == Ending::HalfClose && matches!(destination, Destination::Slow { .. });
+        // An answer that comes later than the wait after half-close is lost. A shell does not end by itself.
+        let is_late = client.ending == Ending::HalfClose
+            && match destination {
+                Destination::Slow { .. } => !matches!(world.kind, Kind::Shell { .. }),
+                Destination::Answer { think_ms, .. } => world.kind == Kind::Ssh && think_ms > 1500,
+                _ => false,
+            };
         let is_good = destination.is_good() && !is_late;
         match fate {
             None => fault(&"still waits"),
@@ -207,3 +241,5 @@ pub(super) const SOCKS_PORT: u16 = 1080;
 const FIRST_PORT: u16 = 5000;
 const READ: usize = 16 << 10;
 const LOOK: Duration = Duration::from_millis(500);
+/// Virtual time in which a connection has a session or is closed: 300 s, and time for a link that is being opened again.
+const LONGEST_WAIT: Duration = Duration::from_secs(450);

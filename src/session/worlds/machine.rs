@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,6 +46,19 @@ pub(super) fn elapsed() -> Duration {
 pub(super) fn raise(signal: libc::c_int) {
     // SAFETY: it takes a number.
     unsafe { libc::raise(signal) };
+}
+
+/// Puts pipes in place of stdin and stdout. Returns their other ends. The second one has room for all that a world prints, so
+/// that the program needs no thread for it.
+pub(super) fn replace_streams() -> [OwnedFd; 2] {
+    let ((stdin, keyboard), (screen, stdout)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    // SAFETY: plain system calls on descriptors that are open.
+    unsafe {
+        libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, STDOUT_ROOM);
+        libc::dup2(stdin.as_raw_fd(), 0);
+        libc::dup2(stdout.as_raw_fd(), 1);
+    }
+    [keyboard.into(), screen.into()]
 }
 
 /// Runs `world` in a process of its own, in a runtime with a paused clock. Returns what it returns, and what the program has
@@ -174,5 +187,7 @@ unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, length: usize, flags: 
 
 /// Seconds of real time that one world may take.
 const LIMIT: u32 = 20;
+/// Bytes in the pipe that is stdout.
+const STDOUT_ROOM: libc::c_int = 1 << 20;
 /// The wall clock at the start, less the monotonic one: in 2026.
 const EPOCH: u64 = 1_790_000_000;

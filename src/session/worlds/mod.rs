@@ -1,26 +1,32 @@
 //! A thousand worlds: the whole session layer under one seed each, in virtual time.
 //!
-//! A [`World`] draws clients, destinations, the agent, the link, the service and the user from its seed. The program runs
-//! from [`super::run`] on, against the simulator's service and agent in the same process: real links over websockets in
-//! memory, real channels and smux, the real SOCKS handshake. In every world
+//! A [`World`] draws the kind of session (ports, a shell, encrypted or not, an SSH connection, a command), clients,
+//! destinations, the agent, the link, the service and the user from its seed. The program runs from [`super::run`] on,
+//! against the simulator's service and agent in the same process: real links over websockets in memory, real channels and
+//! smux, the real SOCKS handshake; pipes in place of stdin and stdout. In every world
 //!
 //! - each byte that arrives at a client or a destination is the next one of what was sent;
 //! - a connection that ends without an error was complete; in a gentle world each client of a good destination gets all;
-//! - each client ends, and so does the program;
+//! - each client ends, and so does the program; a session on standard streams ends with them, a command with its exit code;
+//! - no client waits longer for a session than the program promises, and on a link that loses nothing for longer than its
+//!   bytes and its turns take: a small connection does not starve beside a large one;
+//! - the buffers stay within their bounds, which the code under test asserts itself in builds like this one;
 //! - each session that was started has been ended at the service, and its limit of messages was kept;
-//! - on a calm link hardly a message comes twice;
+//! - on a calm link hardly a message comes twice, and none for a destination that takes what comes;
 //! - no task is left;
 //! - a second run of the seed gives the same events.
 //!
 //! `scripts/worlds` runs as many as are asked for.
 
 mod cloud;
+mod draw;
 mod found;
 mod local;
 mod log;
 mod machine;
 mod remote;
 mod run;
+mod user;
 mod wire;
 mod world;
 

@@ -6,31 +6,63 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ssm_sim::agent::{Connection, Destinations, Dialing};
+use ssm_sim::agent::{Connection, Destinations, Dialing, Program, Programs};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 
 use super::log::Log;
-use super::world::Destination;
+use super::world::{Destination, HEADER, Kind, World};
 use crate::session::port::MemoryStream;
 
-/// The request's header: the client's number and the length of what follows, as little-endian numbers of four bytes.
-pub(super) const HEADER: usize = 8;
+/// The first bytes of a program's output, and of a server behind stdin and stdout.
+pub(super) const PROMPT: &[u8] = b"$ ";
 
 /// Numbers of the clients whose header has come to a destination.
 pub(super) type Served = Arc<Mutex<BTreeSet<u32>>>;
 
-/// The byte at `at` of what client `number` sends (`way` 0) or gets (1).
-pub(super) fn pattern(number: u32, way: u8, at: usize) -> u8 {
-    let at = at as u32;
-    (at ^ (at >> 8) ^ (at >> 16)).wrapping_mul(31).wrapping_add(number * 17 + u32::from(way) * 101) as u8
+/// The bytes of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pattern {
+    pub client: u32,
+    /// From the client; otherwise to it.
+    pub is_request: bool,
+    /// Small letters, which mean nothing to a terminal; otherwise any byte.
+    pub is_text: bool,
+}
+
+impl Pattern {
+    /// The byte at `at`.
+    pub(super) fn at(self, at: usize) -> u8 {
+        let at = at as u32;
+        let start = self.client * 17 + u32::from(!self.is_request) * 101;
+        let number = (at ^ (at >> 8) ^ (at >> 16)).wrapping_mul(31).wrapping_add(start);
+        if self.is_text { b'a' + (number % 26) as u8 } else { number as u8 }
+    }
+
+    /// So many bytes from the start.
+    pub(super) fn take(self, count: usize) -> Vec<u8> {
+        (0..count).map(|at| self.at(at)).collect()
+    }
+}
+
+/// Returns whether a byte may be one of a text.
+pub(super) fn is_text(byte: u8) -> bool {
+    byte.is_ascii_lowercase()
+}
+
+/// The request's header: the client's number and the length of what follows.
+pub(super) fn header(client: u32, length: usize) -> [u8; HEADER] {
+    let text = format!("{client:08x}{length:08x}");
+    text.into_bytes().try_into().expect("two numbers")
 }
 
 /// The network of the agents: hosts `d<index>.internal`.
-pub(super) fn network(destinations: &[Destination], log: &Log, served: &Served) -> Destinations {
-    let (destinations, log, served) = (destinations.to_vec(), log.clone(), Arc::clone(served));
+pub(super) fn network(world: &World, log: &Log, served: &Served) -> Destinations {
+    let (destinations, log, served) = (world.destinations.clone(), log.clone(), Arc::clone(served));
+    let is_text = world.is_text();
     Destinations::new(move |host: &str, _port: u16| -> Dialing {
         let index = host.strip_prefix('d').and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let index = index.or((host == "localhost").then_some(0));
         let destination = index.and_then(|index| destinations.get(index).copied());
         let (host, log, served) = (host.to_owned(), log.clone(), Arc::clone(&served));
         Box::pin(async move {
@@ -43,20 +75,44 @@ pub(super) fn network(destinations: &[Destination], log: &Log, served: &Served) 
                     Err(io::ErrorKind::TimedOut.into())
                 }
                 Some(destination) => {
-                    let (near, far) = MemoryStream::pair();
-                    tokio::spawn(async move {
-                        let ended = serve(destination, far, &log, &served).await;
-                        log.note(format_args!("{host} ends: {:?}", ended.map_err(|error| error.kind())));
-                    });
-                    Ok(Box::new(near) as Box<dyn Connection>)
+                    Ok(Box::new(start(destination, is_text, host, log, served)) as Box<dyn Connection>)
                 }
             }
         })
     })
 }
 
+/// The programs of shells and commands, which behave as the first destination.
+pub(super) fn programs(world: &World, log: &Log, served: &Served) -> Programs {
+    let (destination, log, served) = (world.destinations[0], log.clone(), Arc::clone(served));
+    let is_command = matches!(world.kind, Kind::Command { .. });
+    Programs::new(move |_command: &str| {
+        log.note("start a program");
+        let near = start(destination, true, "program".to_owned(), log.clone(), Arc::clone(&served));
+        if is_command {
+            // A command reads nothing; its output is all there is.
+            near.try_write(&header(0, 0)).expect("room");
+        }
+        Program { stream: Box::new(near), exit_code: EXIT_CODE }
+    })
+}
+
+/// Starts a destination or program. Returns the agent's end of its stream.
+fn start(destination: Destination, is_text: bool, name: String, log: Log, served: Served) -> MemoryStream {
+    let (near, mut far) = MemoryStream::pair();
+    tokio::spawn(async move {
+        if is_text {
+            let _ = far.write_all(PROMPT).await;
+        }
+        let ended = serve(destination, is_text, far, &log, &served).await;
+        log.note(format_args!("{name} ends: {:?}", ended.map_err(|error| error.kind())));
+    });
+    near
+}
+
 async fn serve(
     destination: Destination,
+    is_text: bool,
     mut stream: MemoryStream,
     log: &Log,
     served: &Served,
@@ -66,12 +122,21 @@ async fn serve(
         sleep(Duration::from_millis(asleep_ms)).await;
     }
     stream.read_exact(&mut header).await?;
-    let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let (client, length) = (number(0), number(4) as usize);
+    let number = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let (Some(client), Some(length)) = (number(&header[..8]), number(&header[8..])) else {
+        // The end of input, or an interrupt, before the header was typed.
+        if !(is_text && header.iter().any(|byte| is_control(*byte))) {
+            log.fault(format_args!("{header:?} came to a destination as the header"));
+        }
+        return Ok(());
+    };
+    let length = length as usize;
     if !served.lock().unwrap_or_else(PoisonError::into_inner).insert(client) {
         log.fault(format_args!("client {client} came to its destination twice"));
     }
-    let mut request = Request { client, length, read: 0, log };
+    let request = Pattern { client, is_request: true, is_text };
+    let answer = Pattern { is_request: false, ..request };
+    let mut request = Request { pattern: request, length, read: 0, log };
     match destination {
         Destination::Echo { late_ms } => request.echo(&mut stream, Duration::from_millis(late_ms)).await?,
         Destination::Slow { .. } => request.echo(&mut stream, Duration::ZERO).await?,
@@ -82,17 +147,17 @@ async fn serve(
                 }
             }
             sleep(Duration::from_millis(think_ms)).await;
-            send(&mut stream, client, bytes).await?;
+            stream.write_all(&answer.take(bytes)).await?;
             if closes {
                 stream.shutdown()?;
             }
         }
         Destination::Source { bytes } => {
-            send(&mut stream, client, bytes).await?;
+            stream.write_all(&answer.take(bytes)).await?;
             stream.shutdown()?;
         }
         Destination::Reset { after } => {
-            send(&mut stream, client, after).await?;
+            stream.write_all(&answer.take(after)).await?;
             stream.reset();
             return Ok(());
         }
@@ -105,7 +170,7 @@ async fn serve(
 
 /// The part of a client's request that has been read.
 struct Request<'a> {
-    client: u32,
+    pattern: Pattern,
     length: usize,
     read: usize,
     log: &'a Log,
@@ -116,9 +181,15 @@ impl Request<'_> {
     async fn read(&mut self, stream: &mut MemoryStream) -> io::Result<BytesMut> {
         let mut bytes = BytesMut::with_capacity(16 << 10);
         stream.read_buf(&mut bytes).await?;
+        // A terminal's end of input, after a return if a line was begun, or an interrupt.
+        if self.pattern.is_text
+            && let Some(at) = bytes.iter().position(|byte| is_control(*byte))
+        {
+            bytes.truncate(at);
+        }
         for byte in &bytes {
-            if self.read >= self.length || *byte != pattern(self.client, 0, self.read) {
-                let Request { client, length, read, log } = self;
+            if self.read >= self.length || *byte != self.pattern.at(self.read) {
+                let Request { pattern: Pattern { client, .. }, length, read, log } = self;
                 log.fault(format_args!(
                     "byte {read} of {length} of client {client} is wrong at its destination"
                 ));
@@ -142,12 +213,13 @@ impl Request<'_> {
     }
 }
 
-async fn send(stream: &mut MemoryStream, client: u32, count: usize) -> io::Result<()> {
-    let bytes: Vec<u8> = (0..count).map(|at| pattern(client, 1, at)).collect();
-    stream.write_all(&bytes).await
+fn is_control(byte: u8) -> bool {
+    matches!(byte, b'\r' | 3 | 4)
 }
 
 /// Time that a connection within the instance's network takes.
 const DIAL: Duration = Duration::from_millis(1);
 /// Time after which the system gives up a connection that is not answered: 127 s on Linux.
 const NO_ANSWER: Duration = Duration::from_secs(127);
+/// Exit code of a command.
+pub(super) const EXIT_CODE: i32 = 7;

@@ -1,28 +1,30 @@
 //! One world, from the start of its program to its end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ssm_sim::agent::AgentOptions;
-use ssm_sim::{Config, DEFAULT_TARGET, Inside, SessionState};
+use ssm_sim::agent::{AgentOptions, Generation};
+use ssm_sim::{Config, DEFAULT_TARGET, Inside, KmsOptions, SessionState};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use super::cloud::{self, Cloud};
-use super::local::{self, Fate, SOCKS_PORT, port_of};
+use super::local::{self, Doors, Fate, SOCKS_PORT, port_of};
 use super::log::Log;
 use super::machine;
-use super::remote::{self, Served};
+use super::remote::{self, EXIT_CODE, Served};
+use super::user::{Running, StandardStreams};
 use super::wire::WireControl;
-use super::world::{Event, World};
+use super::world::{Event, Kind, World};
 use crate::aws;
 use crate::cli::StartSession;
 use crate::link::{Network, StreamHosts};
 use crate::output::Style;
-use crate::session::port::{MemoryPorts, Ports};
+use crate::session::port::{MemoryPorts, MemoryStream, Ports};
 use crate::session::{self, Access, Run};
 use crate::settings::{LoadedSettings, Settings, Subject};
 
@@ -43,30 +45,32 @@ pub(super) async fn run(world: World) -> String {
     text
 }
 
-async fn play(world: &World, log: &Log) {
-    let served = Served::default();
+/// The simulator's settings.
+fn config(world: &World, log: &Log, served: &Served) -> Config {
     let agent = AgentOptions {
         generation: world.agent,
         pacing: false,
         payload: world.payload,
-        destinations: remote::network(&world.destinations, log, &served),
+        destinations: remote::network(world, log, served),
+        programs: remote::programs(world, log, served),
         ..AgentOptions::default()
     };
-    let config = Config {
-        agent,
-        faults: world.link.faults(world.seed),
-        stream_base: Some("ws://127.0.0.1:1".to_owned()),
-        ..Config::default()
+    let is_encrypted = world.kind == Kind::Shell { is_encrypted: true };
+    let kms = KmsOptions {
+        encrypt_shell: is_encrypted.then(|| "alias/worlds".to_owned()),
+        challenge: world.seed.is_multiple_of(2),
+        ..KmsOptions::default()
     };
-    let cloud = Cloud::new(Inside::new(config).expect("a service"), world.link, log.clone());
-    let network = Network::new(StreamHosts::default(), None).with_connector(Arc::new(cloud.clone()));
-    let network = Arc::new(network);
-    let aws = Arc::new(aws::Client::with_api(Arc::new(cloud.clone())));
-    let ports = MemoryPorts::default();
-    let request = request();
+    let faults = world.link.faults(world.seed);
+    Config { agent, kms, faults, stream_base: Some("ws://127.0.0.1:1".to_owned()), ..Config::default() }
+}
+
+/// The session of argv, started at the service.
+fn start(world: &World, cloud: &Cloud) -> StartSession {
+    let request = request(world);
     let answer = cloud.inside.call("AmazonSSM.StartSession", &request).expect("a session");
     let opened = cloud::opened("ssm:StartSession", &answer).expect("a session");
-    let start = StartSession {
+    StartSession {
         session_id: opened.session_id,
         stream_url: opened.stream_url,
         token: opened.token,
@@ -77,25 +81,48 @@ async fn play(world: &World, log: &Log) {
         endpoint: None,
         legacy: false,
         response_is_argument: false,
-    };
+    }
+}
+
+async fn play(world: &World, log: &Log) {
+    let served = Served::default();
+    let config = config(world, log, &served);
+    let cloud = Cloud::new(Inside::new(config).expect("a service"), world.link, log.clone());
+    let network = Network::new(StreamHosts::default(), None).with_connector(Arc::new(cloud.clone()));
+    let network = Arc::new(network);
+    let aws = Arc::new(aws::Client::with_api(Arc::new(cloud.clone())));
+    let doors =
+        Doors { ports: MemoryPorts::default(), standard: RefCell::default(), served: Arc::clone(&served) };
+    let (running, is_running) = watch::channel(Running::Yes);
+    if world.is_text() {
+        let streams = StandardStreams::new(machine::replace_streams()).expect("pipes");
+        let (near, far) = MemoryStream::pair();
+        doors.standard.replace(Some(near));
+        tokio::task::spawn_local(streams.carry(far, is_running));
+    }
     let program = session::run(Run {
-        start,
+        start: start(world, &cloud),
         access: Some(Access { network: Arc::clone(&network), aws }),
         settings: settings(world),
         recording: None,
         parent: None,
         style: Style::Official,
         script: None,
-        ports: Ports::Memory(ports.clone()),
+        ports: Ports::Memory(doors.ports.clone()),
     });
     let is_over = Rc::new(Cell::new(false));
     let events = tokio::task::spawn_local(happen(world.clone(), cloud.clone(), network, log.clone()));
     let clients =
-        tokio::task::spawn_local(all_clients(world.clone(), ports, log.clone(), Rc::clone(&is_over)));
+        tokio::task::spawn_local(all_clients(world.clone(), doors, log.clone(), Rc::clone(&is_over)));
+    let mut exit_code = None;
     match timeout(LONGEST, program).await {
-        Ok(outcome) => log.note(format_args!("the program ends: {outcome:?}")),
+        Ok(outcome) => {
+            log.note(format_args!("the program ends: {outcome:?}"));
+            exit_code = outcome.exit_code;
+        }
         Err(_) => log.fault("the program does not end"),
     }
+    running.send_replace(if world.is_gentle() { Running::Over } else { Running::Failed });
     is_over.set(true);
     let has_trouble = cloud.has_trouble();
     let fates = timeout(AFTERWARDS, clients).await;
@@ -103,6 +130,10 @@ async fn play(world: &World, log: &Log) {
     events.abort();
     let is_served = |number| served.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
     local::judge(world, &fates, is_served, log);
+    let is_reported = world.kind == Kind::Command { is_separate: true } && world.agent == Generation::V3_3;
+    if is_reported && fates == [Some(Fate::Complete)] && world.is_gentle() && exit_code != Some(EXIT_CODE) {
+        log.fault(format_args!("the command's exit code is {EXIT_CODE}, not {exit_code:?}"));
+    }
     look_back(world, &cloud, has_trouble, log).await;
 }
 
@@ -114,7 +145,10 @@ async fn look_back(world: &World, cloud: &Cloud, has_trouble: bool, log: &Log) {
             log.fault(format_args!("session {} is left open: {:?}", session.id, session.state));
         }
         let agent = session.agent;
-        if world.is_calm() && agent.duplicates_received > agent.messages_up / 4 + FEW {
+        let (up, twice) = (agent.messages_up, agent.duplicates_received);
+        log.note(format_args!("{} of {up} messages came twice to {}", twice, session.id));
+        let few = if world.is_prompt() { up / 64 + FEW_OF_PROMPT } else { up / 4 + FEW };
+        if world.is_calm() && twice > few {
             log.fault(format_args!("{agent:?}: too many messages come twice on a calm link"));
         }
         if session.limit_exceeded {
@@ -133,20 +167,27 @@ async fn look_back(world: &World, cloud: &Cloud, has_trouble: bool, log: &Log) {
 }
 
 /// Runs all clients, then has the user end the program.
-async fn all_clients(
-    world: World,
-    ports: MemoryPorts,
-    log: Log,
-    is_over: Rc<Cell<bool>>,
-) -> Vec<Option<Fate>> {
+async fn all_clients(world: World, doors: Doors, log: Log, is_over: Rc<Cell<bool>>) -> Vec<Option<Fate>> {
     let all = (0..world.clients.len() as u32).map(|number| {
-        let (world, ports, log, is_over) = (&world, &ports, &log, &is_over);
-        async move { timeout(PATIENCE, local::run(number, world, ports, log, is_over)).await.ok() }
+        let (world, doors, log, is_over) = (&world, &doors, &log, &is_over);
+        async move { timeout(PATIENCE, local::run(number, world, doors, log, is_over)).await.ok() }
     });
     let fates = futures_util::future::join_all(all).await;
+    if world.is_text() {
+        // A session on standard streams ends with them.
+        for _ in 0..20 {
+            if !is_over.get() {
+                sleep(Duration::from_secs(3)).await;
+            }
+        }
+        // A connection to a destination that does not answer may still come about.
+        if !is_over.get() && world.is_gentle() && world.destinations[0].is_good() {
+            log.fault("the session outlives its input and output");
+        }
+    }
     if !is_over.get() {
         log.note("the user interrupts the program");
-        machine::raise(libc::SIGINT);
+        machine::raise(if world.is_text() { libc::SIGTERM } else { libc::SIGINT });
     }
     fates
 }
@@ -191,7 +232,27 @@ async fn happen(world: World, cloud: Cloud, network: Arc<Network>, log: Log) {
 }
 
 /// The request of argv.
-fn request() -> Value {
+fn request(world: &World) -> Value {
+    match world.kind {
+        Kind::Ports => {}
+        Kind::Shell { .. } => return json!({"Target": DEFAULT_TARGET}),
+        Kind::Ssh => {
+            let parameters = json!({"portNumber": ["22"]});
+            return json!({
+                "Target": DEFAULT_TARGET,
+                "DocumentName": "AWS-StartSSHSession",
+                "Parameters": parameters,
+            });
+        }
+        Kind::Command { is_separate } => {
+            let is_separate = if is_separate { "True" } else { "False" };
+            return json!({
+                "Target": DEFAULT_TARGET,
+                "DocumentName": "AWS-StartNonInteractiveCommand",
+                "Parameters": {"command": ["program"], "separateOutputStream": [is_separate]},
+            });
+        }
+    }
     json!({
         "Target": DEFAULT_TARGET,
         "DocumentName": "AWS-StartPortForwardingSessionToRemoteHost",
@@ -213,6 +274,7 @@ fn settings(world: &World) -> Settings {
         "SSM_PLUGIN_SESSIONS" => Some(world.sessions.to_string()),
         "SSM_PLUGIN_FORWARD" => (!forwards.is_empty()).then(|| forwards.join(",")),
         "SSM_PLUGIN_SOCKS" => (!forwards.is_empty()).then(|| SOCKS_PORT.to_string()),
+        "SSM_PLUGIN_BUFFER" => world.has_small_buffer.then(|| SMALL_BUFFER.to_owned()),
         "SSM_PLUGIN_STATUS" => Some("1".to_owned()),
         _ => None,
     };
@@ -220,6 +282,8 @@ fn settings(world: &World) -> Settings {
     LoadedSettings::from(read, std::iter::empty(), None, &Subject::default()).settings
 }
 
+/// The least that the setting takes.
+const SMALL_BUFFER: &str = "1048576";
 /// Virtual time of a client, from its connection on.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// Virtual time of a program.
@@ -228,5 +292,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const AFTERWARDS: Duration = Duration::from_secs(200);
 /// Messages that come twice although nothing was lost: those that the agent did not take yet.
 const FEW: u64 = 20;
+/// The same where each is taken at once.
+const FEW_OF_PROMPT: u64 = 3;
 /// Events that are shown of a world with a fault.
 const LAST_EVENTS: usize = 60;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use fastrand::Rng;
 use ssm_sim::Faults;
 use ssm_sim::agent::Generation;
 
@@ -11,16 +10,32 @@ use ssm_sim::agent::Generation;
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub seed: u64,
+    pub kind: Kind,
     pub agent: Generation,
     /// Bytes in one message of the agent's; real ones send 1,024.
     pub payload: usize,
     pub restart: bool,
     pub sessions: usize,
+    /// The smallest buffer for slow readers that may be set; otherwise the default.
+    pub has_small_buffer: bool,
     pub link: LinkQuality,
     /// The first is the destination of argv, the others are forwarded, or reached through SOCKS.
     pub destinations: Vec<Destination>,
     pub clients: Vec<Client>,
     pub events: Vec<(Duration, Event)>,
+}
+
+/// The kind of session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Forwarded ports.
+    Ports,
+    /// A shell whose user types the client's bytes.
+    Shell { is_encrypted: bool },
+    /// A connection on stdin and stdout.
+    Ssh,
+    /// A command without input.
+    Command { is_separate: bool },
 }
 
 /// Quality of the way to the service.
@@ -78,6 +93,8 @@ pub(super) struct Client {
     pub pause_ms: u64,
     /// Pause between two reads.
     pub read_pause_ms: u64,
+    /// Pause before the first one.
+    pub stall_ms: u64,
     pub ending: Ending,
 }
 
@@ -122,37 +139,26 @@ pub(super) enum Event {
 }
 
 impl World {
-    /// Draws a world.
-    pub(super) fn draw(seed: u64) -> World {
-        let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
-        let rng = &mut rng;
-        let agent = *pick(
-            rng,
-            &[Generation::V3_3, Generation::V3_3, Generation::V3_3, Generation::V3_0, Generation::V2_3],
-        );
-        let is_basic = agent != Generation::V3_3;
-        let restart = !is_basic && rng.bool();
-        let sessions = if is_basic { 1 } else { *pick(rng, &[1, 1, 1, 2, 4, 8]) };
-        let others = if is_basic || rng.bool() { 0 } else { rng.usize(1..4) };
-        let destinations: Vec<_> = (0..=others).map(|_| Destination::draw(rng, is_basic)).collect();
-        let count = if is_basic { rng.usize(1..4) } else { rng.usize(1..9) };
-        let clients = (0..count).map(|number| Client::draw(rng, number, is_basic, &destinations)).collect();
-        let events = if rng.u8(0..4) == 0 { 0 } else { rng.usize(1..4) };
-        let mut events: Vec<_> =
-            (0..events).map(|_| (Duration::from_millis(rng.u64(0..40_000)), Event::draw(rng))).collect();
-        events.sort_by_key(|(at, _)| *at);
-        let link = LinkQuality::draw(rng);
-        let payload = *pick(rng, &[1024, 1024, 1024, 30_000]);
-        World { seed, agent, payload, restart, sessions, link, destinations, clients, events }
-    }
-
     /// Returns whether the agent carries one connection at a time.
     pub(super) fn is_basic(&self) -> bool {
-        self.agent != Generation::V3_3
+        self.kind == Kind::Ports && self.agent != Generation::V3_3
+    }
+
+    /// Returns whether the session is on stdin and stdout, where nothing but letters is sent.
+    pub(super) fn is_text(&self) -> bool {
+        self.kind != Kind::Ports
+    }
+
+    /// Returns whether the session is a command's.
+    pub(super) fn is_command(&self) -> bool {
+        matches!(self.kind, Kind::Command { .. })
     }
 
     /// Returns whether nothing happens that may end a session: then each client of a good destination gets everything.
     pub(super) fn is_gentle(&self) -> bool {
+        if self.is_text() {
+            return self.is_gentle_to_programs();
+        }
         self.events.iter().all(|(_, event)| match event {
             Event::Signal(signal) => matches!(*signal, libc::SIGUSR1 | libc::SIGWINCH),
             Event::EndSessions | Event::Refuse { .. } => false,
@@ -164,16 +170,76 @@ impl World {
         })
     }
 
+    /// The same for a session that ends with its program: the agent waits two seconds for the acknowledgement of its last
+    /// output, then that is lost.
+    fn is_gentle_to_programs(&self) -> bool {
+        let LinkQuality { loss, cut_every_s, delay_ms, api_ms, .. } = self.link;
+        let is_quick = api_ms <= 400 && delay_ms <= 75;
+        let is_harmless = |event: &Event| match event {
+            Event::Signal(signal) => matches!(*signal, libc::SIGUSR1 | libc::SIGWINCH),
+            Event::Close | Event::Break => is_quick,
+            Event::NetworkChange => true,
+            _ => false,
+        };
+        loss == 0.0
+            && (cut_every_s == 0 || is_quick)
+            && self.events.iter().all(|(_, event)| is_harmless(event))
+    }
+
     /// Returns whether nothing makes a message come twice.
     pub(super) fn is_calm(&self) -> bool {
         let LinkQuality { loss, duplicate, reorder, jitter_ms, cut_every_s, .. } = self.link;
         self.events.is_empty() && loss + duplicate + reorder == 0.0 && jitter_ms + cut_every_s == 0
     }
 
+    /// Returns whether all destinations take and answer what comes, and all clients read.
+    pub(super) fn is_prompt(&self) -> bool {
+        let is_prompt = |destination: &Destination| {
+            matches!(
+                destination,
+                Destination::Echo { .. } | Destination::Answer { .. } | Destination::Source { .. }
+            )
+        };
+        self.destinations.iter().all(is_prompt)
+            && self.clients.iter().all(|client| client.read_pause_ms + client.stall_ms == 0)
+    }
+
+    /// Longest time from a client's connection to the last byte for it; `None` where the world sets no limit.
+    pub(super) fn bound(&self, number: usize) -> Option<Duration> {
+        let LinkQuality { delay_ms, jitter_ms, api_ms, loss, cut_every_s, .. } = self.link;
+        let is_quiet = self.events.iter().all(|(_, event)| match event {
+            Event::Close | Event::NetworkChange => true,
+            Event::Signal(signal) => matches!(*signal, libc::SIGUSR1 | libc::SIGWINCH),
+            _ => false,
+        });
+        // With an agent that carries one connection at a time a client waits for the one before it.
+        if !is_quiet || loss > 0.0 || cut_every_s > 0 || !self.is_prompt() || self.is_basic() {
+            return None;
+        }
+        let client = &self.clients[number];
+        let pieces = 1 + (HEADER + client.request) / client.piece.max(1);
+        let own = pieces as u64 * client.pause_ms;
+        let there = match self.destinations[client.destination] {
+            Destination::Echo { late_ms } => {
+                // It reads a piece, or what has come, and sends it back.
+                late_ms * (2 + pieces.max(client.request / self.payload.min(16_384)) as u64)
+            }
+            Destination::Answer { think_ms, .. } => think_ms,
+            _ => 0,
+        };
+        let path = 40 * (2 * delay_ms + jitter_ms) + 4 * api_ms;
+        // The pace of the service, in turns with the others, who may send more.
+        let sent: usize = self.clients.iter().map(|other| other.request.min(client.request + TURN)).sum();
+        let pace = sent as u64 / SLOWEST_PACE;
+        let unexplained = if self.is_calm() { LONGEST_WAIT / 4 } else { LONGEST_WAIT };
+        Some(Duration::from_millis(own + there + path + pace) + unexplained)
+    }
+
     /// Worlds with one thing less each, for finding what a failure needs.
     pub(super) fn smaller(&self) -> Vec<World> {
         let mut all = Vec::new();
-        for index in 0..self.clients.len() {
+        // The one client of standard streams stays.
+        for index in 0..if self.is_text() { 0 } else { self.clients.len() } {
             let mut less = self.clone();
             less.clients.remove(index);
             all.push(less);
@@ -208,7 +274,13 @@ impl World {
         }
         for index in 0..self.clients.len() {
             let client = self.clients[index];
-            let simple = Client { request: client.request.min(1), pause_ms: 0, read_pause_ms: 0, ..client };
+            let simple = Client {
+                request: client.request.min(1),
+                pause_ms: 0,
+                read_pause_ms: 0,
+                stall_ms: 0,
+                ..client
+            };
             if format!("{simple:?}") != format!("{client:?}") {
                 let mut less = self.clone();
                 less.clients[index] = simple;
@@ -220,19 +292,6 @@ impl World {
 }
 
 impl LinkQuality {
-    fn draw(rng: &mut Rng) -> LinkQuality {
-        let rare = |rng: &mut Rng, most: f64| if rng.u8(0..3) == 0 { rng.f64() * most } else { 0.0 };
-        LinkQuality {
-            delay_ms: *pick(rng, &[0, 1, 5, 20, 75, 150]),
-            jitter_ms: *pick(rng, &[0, 0, 3, 30]),
-            api_ms: *pick(rng, &[0, 5, 80, 400, 3000]),
-            loss: rare(rng, 0.05),
-            duplicate: rare(rng, 0.2),
-            reorder: rare(rng, 0.2),
-            cut_every_s: *pick(rng, &[0, 0, 0, 0, 3, 20]),
-        }
-    }
-
     /// The simulator's faults.
     pub(super) fn faults(&self, seed: u64) -> Faults {
         Faults {
@@ -250,23 +309,6 @@ impl LinkQuality {
 }
 
 impl Destination {
-    fn draw(rng: &mut Rng, is_basic: bool) -> Destination {
-        // Agents that carry one connection dial when the session starts, and end it if that fails.
-        match rng.u8(0..if is_basic { 5 } else { 10 }) {
-            0..=2 => Destination::Echo { late_ms: *pick(rng, &[0, 0, 3, 200]) },
-            3 | 4 => Destination::Answer {
-                think_ms: if is_basic { *pick(rng, &[0, 10, 300]) } else { *pick(rng, &[0, 10, 300, 7000]) },
-                bytes: size(rng),
-                closes: !is_basic && rng.bool(),
-            },
-            5 => Destination::Source { bytes: size(rng) },
-            6 => Destination::Slow { asleep_ms: rng.u64(100..20_000) },
-            7 => Destination::Reset { after: rng.usize(0..5000) },
-            8 => Destination::Refuse,
-            _ => Destination::BlackHole,
-        }
-    }
-
     /// Returns whether a client gets all that it expects.
     pub(super) fn is_good(self) -> bool {
         !matches!(self, Destination::Reset { .. } | Destination::Refuse | Destination::BlackHole)
@@ -283,80 +325,34 @@ impl Destination {
     }
 }
 
-impl Client {
-    fn draw(rng: &mut Rng, number: usize, is_basic: bool, destinations: &[Destination]) -> Client {
-        let destination = rng.usize(0..destinations.len());
-        let after_ms = rng.u64(1..20_000);
-        let ending = match rng.u8(0..8) {
-            0 | 1 if !is_basic => Ending::HalfClose,
-            2 => Ending::Vanish { after_ms },
-            3 => Ending::Reset { after_ms },
-            _ => Ending::Complete,
-        };
-        let request = size(rng);
-        let is_slow = rng.u8(0..8) == 0;
-        Client {
-            // One after the other where the agent carries one at a time.
-            at_ms: if is_basic { number as u64 * 60_000 } else { rng.u64(0..30_000) },
-            destination,
-            socks: destination > 0 && rng.bool(),
-            request,
-            piece: if is_slow { (request / 60).max(1) } else { rng.usize(1..20_000) },
-            pause_ms: if is_slow { 1000 } else { *pick(rng, &[0, 0, 1, 40]) },
-            read_pause_ms: *pick(rng, &[0, 0, 0, 0, 5, 250]),
-            ending,
-        }
-    }
-}
-
-impl Event {
-    fn draw(rng: &mut Rng) -> Event {
-        let ms = if rng.bool() { rng.u64(1..5000) } else { rng.u64(1..100_000) };
-        match rng.u8(0..14) {
-            0 => Event::Close,
-            1 => Event::Break,
-            2 | 3 => Event::DeadPath,
-            4 => Event::Silence { ms: ms / 4 },
-            5 => Event::Outage { ms },
-            6 => Event::Pause { ms: ms / 3 },
-            7 => {
-                let kinds = [
-                    "ThrottlingException",
-                    "AccessDeniedException",
-                    "TargetNotConnected",
-                    "ExpiredTokenException",
-                ];
-                Event::Refuse { kind: kinds[rng.usize(0..kinds.len())], ms }
-            }
-            8 | 9 => Event::EndSessions,
-            10 => Event::Sleep { ms: ms * 60 },
-            11 => Event::NetworkChange,
-            12 => Event::Signal(libc::SIGINT),
-            _ => Event::Signal(*pick(rng, &[libc::SIGTERM, libc::SIGUSR1, libc::SIGWINCH])),
-        }
-    }
-}
-
-/// Small sizes, and some that fill windows.
-fn size(rng: &mut Rng) -> usize {
-    match rng.u8(0..8) {
-        0 => 0,
-        1..=4 => rng.usize(1..2000),
-        5 | 6 => rng.usize(1..30_000),
-        _ => rng.usize(1..150_000),
-    }
-}
-
-fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
-    &from[rng.usize(0..from.len())]
-}
+/// Bytes of a request's header, which are sent before those of [`Client::request`].
+pub(super) const HEADER: usize = 16;
+/// Bytes in a millisecond that a session takes at least, with messages of one KiB.
+const SLOWEST_PACE: u64 = 500;
+/// Bytes that another client may send in its turn.
+const TURN: usize = 4096;
+/// Time that nothing explains, where messages come in another order.
+const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let World { seed, agent, payload, restart, sessions, link, destinations, clients, events } = self;
+        let World {
+            seed,
+            kind,
+            agent,
+            payload,
+            restart,
+            sessions,
+            has_small_buffer,
+            link,
+            destinations,
+            clients,
+            events,
+        } = self;
         writeln!(
             f,
-            "world {seed}: agent {agent:?}, payload {payload}, restart {restart}, sessions {sessions}"
+            "world {seed}: {kind:?}, agent {agent:?}, payload {payload}, restart {restart}, sessions {sessions}, \
+             small buffer {has_small_buffer}"
         )?;
         writeln!(f, "  {link:?}")?;
         for (number, destination) in destinations.iter().enumerate() {
