@@ -21,15 +21,15 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use ssm_sim::Sim;
-use ssm_sim::agent::Generation;
+use ssm_sim::agent::{AgentOptions, Generation};
+use ssm_sim::{Config, Sim};
 
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::net::{FreePort, Server, connect, echo_through, eventually, opened_port, random_bytes};
 use crate::harness::process::{Running, Signal, run};
 use crate::harness::retry::uninterrupted;
-use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, sim_with_agent};
+use crate::harness::sim::{assert_all_ended, sim, sim_that_forbids_loopback, sim_with_agent, start};
 
 /// A running port session.
 struct Forward {
@@ -234,6 +234,38 @@ fn old_agent_3_0() {
 #[test]
 fn old_agent_2_3() {
     old_agent(Generation::V2_3);
+}
+
+/// The agent is informed of the end of the input when the destination has been quiet for a second. That is not the end for
+/// a client that is still reading.
+#[test]
+fn a_slow_reader_of_an_old_agent_gets_the_whole_answer_after_half_close() {
+    const SIZE: usize = 16 << 20;
+    let server = Server::start(|mut stream| {
+        let _ = stream.read_exact(&mut [0; 1]);
+        let _ = stream.write_all(&random_bytes(1, SIZE));
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let generation = Generation::V3_0;
+    let agent = AgentOptions { pacing: false, payload: 16 << 10, generation, ..AgentOptions::default() };
+    let sim = start(Config { agent, message_limit: None, ..Config::default() });
+    let world = World::new();
+    let forward = Forward::to(&world, &sim, server.port());
+    let mut local = connect(forward.port);
+    local.write_all(b"x").expect("write");
+    local.shutdown(Shutdown::Write).expect("half-close");
+    // All has come, and nothing comes for two seconds.
+    let received = || sim.sessions().iter().map(|session| session.down.bytes).max();
+    let (mut last, mut since) = (received(), Instant::now());
+    while since.elapsed() < Duration::from_secs(2) {
+        if received() != last {
+            (last, since) = (received(), Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut answer = vec![0; SIZE];
+    local.read_exact(&mut answer).expect("the whole answer");
+    assert!(answer == random_bytes(1, SIZE), "the answer differs");
 }
 
 #[test]

@@ -80,7 +80,9 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
             () = accept_pause.wait() => {}
             () = sleep_until(disconnect_at) => match &mut seat.current {
                 // The request, or the answer to it, is still on its way.
-                Some(current) if !link.is_drained() || !link.is_open() => current.answers.restart(Instant::now()),
+                Some(current) if !link.is_drained() || !link.is_open() || !current.connection.is_drained() => {
+                    current.answers.restart(Instant::now());
+                }
                 _ => seat.disconnect(link),
             },
             () = gauge.progress(), if !gauge.has_room() => {}

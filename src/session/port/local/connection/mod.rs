@@ -110,6 +110,11 @@ impl Connection {
         self.load.add(self.down.change(|waiting| waiting.data.push(bytes)));
     }
 
+    /// Returns whether nothing waits for the reader here. The system may still hold some.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.down.lock().is_idle()
+    }
+
     /// Answers a proxy client, before anything of the remote. The clients of other ports wait for no answer.
     pub(crate) fn reply(&self, reply: Reply) {
         let bytes = self.protocol.map(|protocol| encode(protocol, reply)).unwrap_or_default();
