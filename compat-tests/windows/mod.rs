@@ -3,6 +3,7 @@
 //! Run by `scripts/windows`, which names the programs in the environment; ignored elsewhere, since they are built for
 //! another system.
 
+mod commands;
 mod console;
 mod keys;
 mod pipes;

@@ -17,6 +17,9 @@
 //! Options: `--console` (also without), `--stdout=read-only` (a handle that the console's mode cannot be set
 //! with), `--no-console` (the streams of this process, for a parent of any name: nothing is answered),
 //! `--stdin=<pipe>` (a named pipe of that name, which `type` writes to; stdout and stderr are this process's).
+//!
+//! `console-driver --connect=<port>` starts no program: it connects to that port of this machine and ends with the connection,
+//! which in turn shows to the other end when this process is gone.
 
 #[cfg(windows)]
 mod windows;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::process::{Child, Command};
 use std::ptr::{null, null_mut, without_provenance};
@@ -21,6 +22,9 @@ use windows_sys::Win32::System::Threading::CreateRemoteThread;
 pub(crate) fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let how = if words[0].starts_with("--") { words.remove(0) } else { "--console".to_owned() };
+    if let Some(port) = how.strip_prefix("--connect=") {
+        return stay_connected(port.parse().expect("a port"));
+    }
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     for (name, value) in std::env::vars() {
@@ -44,6 +48,11 @@ pub(crate) fn main() {
             console.drive(child, input, &mut output);
         }
     }
+}
+
+fn stay_connected(port: u16) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
 
 fn on_pipe(name: &str, mut command: Command, input: File, output: &mut File) {

@@ -73,7 +73,12 @@ fn status_of(status: ExitStatus) -> u8 {
     if let Some(number) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return SIGNAL_BASE.saturating_add(u8::try_from(number).unwrap_or_default());
     }
-    status.code().map_or(OWN_FAILURE, |code| (code & 0xff) as u8)
+    match status.code() {
+        // Windows has statuses of 32 bits: a failure must not become 0.
+        Some(code) if code != 0 && code & 0xff == 0 => OWN_FAILURE,
+        Some(code) => (code & 0xff) as u8,
+        None => OWN_FAILURE,
+    }
 }
 
 fn variables(bound: &[Bound]) -> Vec<(String, String)> {
