@@ -449,7 +449,8 @@ const CALL_LOOK_UP: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One attempt; a lost connection has its own backoff.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that the end of a run waits for it (`session::shutdown`).
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(4);
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// The agent waits 15 seconds for the answer that needs the key.
 const KMS_TIMEOUT: Duration = Duration::from_secs(12);

@@ -121,11 +121,12 @@ impl Shutdown {
         (is_well, self.watch.last())
     }
 
-    /// Ends what is left, with one deadline for all calls: [`TERMINATE_TIMEOUT`] after the beginning of the end, or
+    /// Ends what is left, with one deadline for all calls: [`terminate_timeout`] after the beginning of the end, or
     /// a second signal.
     async fn end_sessions(&mut self, since: Instant) {
         let Shutdown { leftovers, reaper, watch, is_requested, .. } = self;
         leftovers.drain(..).for_each(|leftover| reaper.end(leftover));
+        let until = since + terminate_timeout(watch.last());
         let insisted = async {
             loop {
                 let signal = watch.recv().await;
@@ -135,7 +136,17 @@ impl Shutdown {
                 }
             }
         };
-        reaper.finish_by(since + TERMINATE_TIMEOUT, insisted).await;
+        reaper.finish_by(until, insisted).await;
+    }
+}
+
+/// Time limit for ending all sessions after a signal. Windows ends a program five seconds after its window has been closed,
+/// its user has logged off or a shutdown has begun. Nothing waits for the program meanwhile, and what is not ended then stays
+/// open at the service.
+fn terminate_timeout(signal: Option<Signal>) -> Duration {
+    match signal {
+        Some(Signal::Hangup | Signal::Terminate) if cfg!(windows) => UNATTENDED_TERMINATE_TIMEOUT,
+        _ => TERMINATE_TIMEOUT,
     }
 }
 
@@ -172,6 +183,9 @@ impl From<anyhow::Error> for End {
 
 /// Time in which a second signal is a copy of the first: `timeout` sends one to its child and one to the whole group.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
+/// Time limit for ending all sessions when Windows ends this process: its five seconds but one, in which the event arrives
+/// and the process ends.
+const UNATTENDED_TERMINATE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time that output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
@@ -188,5 +202,22 @@ mod tests {
         assert!([Signal::Interrupt, Signal::Quit, Signal::Terminate].into_iter().all(|it| insists(it, late)));
         assert!(!insists(Signal::Terminate, late - Duration::from_millis(1)));
         assert!(![Signal::Hangup, Signal::WindowChanged].into_iter().any(|it| insists(it, late)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_do_not_end_are_left_in_time() {
+        let at_end_of_system = if cfg!(windows) { 4 } else { 2 };
+        for (signal, seconds) in [
+            (None, 2),
+            (Some(Signal::Interrupt), 2),
+            (Some(Signal::Hangup), at_end_of_system),
+            (Some(Signal::Terminate), at_end_of_system),
+        ] {
+            let mut reaper = Reaper::default();
+            reaper.end(LeftoverSession::Starting(Box::pin(std::future::pending())));
+            let begin = Instant::now();
+            reaper.finish_by(begin + terminate_timeout(signal), std::future::pending()).await;
+            assert_eq!(begin.elapsed(), Duration::from_secs(seconds), "{signal:?}");
+        }
     }
 }
