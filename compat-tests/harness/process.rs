@@ -9,10 +9,23 @@ pub use super::group::{Pid, Signal};
 use super::group::{describe_end, kill_group, lead_group, signal_group, signal_process};
 use super::output::Output;
 
-/// Returns whether the plugin under test has the signal SIGUSR1, which Windows lacks (`scripts/windows` runs it
-/// under wine).
+/// Returns whether the plugin under test is a program for Windows, which `scripts/windows` runs under wine.
+pub fn is_for_windows() -> bool {
+    cfg!(windows) || std::env::var_os("WINDOWS_RUNNER").is_some()
+}
+
+/// Returns whether the plugin under test has the signal SIGUSR1, which Windows lacks.
 pub fn has_usr1() -> bool {
-    std::env::var_os("WINDOWS_RUNNER").is_none()
+    !is_for_windows()
+}
+
+/// Words of the system under the plugin for a port that is in use.
+pub fn port_in_use() -> &'static str {
+    if is_for_windows() {
+        "Only one usage of each socket address (protocol/network address/port) is normally permitted."
+    } else {
+        "address already in use"
+    }
 }
 
 /// A running child. Dropping it kills its whole process group.

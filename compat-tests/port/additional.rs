@@ -9,7 +9,7 @@ use ssm_sim::{SessionState, Sim};
 use crate::harness::World;
 use crate::harness::api::Started;
 use crate::harness::net::{Server, connect, echo_through, eventually, opened_port};
-use crate::harness::process::Running;
+use crate::harness::process::{Running, port_in_use};
 use crate::harness::sim::{assert_all_ended, sim};
 
 /// The local port of `port <n> forwards to <destination>`.
@@ -206,7 +206,7 @@ fn mistakes() {
         "SSM_PLUGIN_FORWARD: \"nonsense\" is not [BIND:]PORT:HOST:HOSTPORT, such as 15432:db.internal:5432\n",
         "SSM_PLUGIN_FORWARD: \"1:db.internal:0\": port 0 is not a valid destination port\n",
         "SSM_PLUGIN_FORWARD: \"5:a\\\"b.c:1\": the host has characters that the session document does not allow",
-        "bind: address already in use\n",
+        &format!("bind: {}\n", port_in_use()),
     ] {
         plugin.stderr.wait_for(line);
     }

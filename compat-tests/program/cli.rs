@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::api::Started;
 use crate::harness::gateway::{Gateway, SESSION, Socket, TOKEN};
-use crate::harness::process::{Finished, Running, run};
+use crate::harness::process::{Finished, Running, is_for_windows, run};
 use crate::harness::{REGION, TARGET, World, wire};
 
 /// The official version that is reported unless a setting says otherwise.
@@ -105,11 +105,19 @@ fn help_names_commands_settings_and_this_users_files() {
     let finished = run(world.plugin().arg("--help"));
     finished.assert_ok();
     let text = finished.text();
-    let file = world.home().join(".config/session-manager-plugin/config.toml").display().to_string();
+    let file = match (cfg!(windows), is_for_windows()) {
+        (true, _) => world.home().join(r"session-manager-plugin\config.toml").display().to_string(),
+        // Wine's users have folders of its own.
+        (false, true) => r"AppData\Local\session-manager-plugin\config.toml".to_owned(),
+        (false, false) => {
+            world.home().join(".config/session-manager-plugin/config.toml").display().to_string()
+        }
+    };
     for words in ["--man", "  ssh-config ", "SETTINGS: EVERYDAY", "SSM_PLUGIN_RESTART ", "EXAMPLES", &file] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
-    for line in text.lines().filter(|line| !line.starts_with("  /")) {
+    let is_path = |line: &str| line.starts_with("  /") || line.contains(":\\");
+    for line in text.lines().filter(|line| !is_path(line)) {
         assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
     }
 }

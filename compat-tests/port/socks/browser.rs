@@ -175,6 +175,7 @@ fn clients_of_other_protocols_get_an_answer_and_a_line() {
 
 /// A client that goes without its reply, or stays after it was refused, is not kept.
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc")]
 fn a_refused_client_is_closed_at_once() {
     let (mut world, sim, echo) = (World::new(), unpaced_sim(), Server::echo());
     let proxy = Proxy::start(&mut world, &sim, echo.port());

@@ -316,6 +316,7 @@ fn silent_clients_do_not_keep_others_out() {
 
 /// Garbage, silence, one byte at a time, ten thousand connections: bounded time, bounded memory, and others are served.
 #[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc")]
 fn hostile_clients() {
     let (mut world, sim, echo) = (World::new(), named(sim()), Server::echo());
     let proxy = Proxy::start(&mut world, &sim, echo.port());
