@@ -287,6 +287,8 @@ fn the_whole_output_of_the_cli_is_a_response() {
 #[test]
 fn the_reported_version_is_used_everywhere() {
     let sim = crate::harness::sim::sim();
+    // The simulator runs it on this system.
+    let command = if cfg!(windows) { "cmd /c exit" } else { "true" };
     for (setting, expected) in [
         ("1.3.0.7", "1.3.0.7"),
         (" 2.0.0.1 ", "2.0.0.1"),
@@ -302,7 +304,7 @@ fn the_reported_version_is_used_everywhere() {
         let started = Started::at(
             &sim.endpoint(),
             Some("AWS-StartNonInteractiveCommand"),
-            json!({"command": ["true"], "separateOutputStream": ["true"]}),
+            json!({"command": [command], "separateOutputStream": ["true"]}),
         );
         let finished = run(&mut started.command(&world));
         finished.assert_ok();

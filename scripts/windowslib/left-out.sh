@@ -4,6 +4,7 @@
 UNIT_LEFT_OUT=(
   # Minutes of CPU for state machines that make no system call (clippy.toml): the same as on Linux.
   protocol::tests::virtual_network
+  link::tests::half_open_sockets_are_replaced link::tests::slow_and_lossy_paths_raise_no_false_alarm
   # Wine (8.0) binds a UDP socket to any address; Windows refuses with WSAEADDRNOTAVAIL.
   only_an_address_of_this_machine_can_be_bound
   # Wine shuts a socket down before it closes it: despite its linger of zero the peer reads an end, not a reset.
