@@ -24,7 +24,7 @@ COMPAT_LEFT_OUT=(
   # Minutes of wine's for what the other tests of links do in seconds.
   a_stalled_reader never_reads survives_50_deaths
   # 1,024 sockets or 33 sessions keep wine busy for longer than an end may take (2 s).
-  a_connection_too_many forty_destinations
+  a_connection_too_many forty_destinations at_most_32_destinations sixty_hosts_
   # The end of a connection shows on Windows when all before it has been read, which a client that waits for a session is
   # not; it is closed after a minute.
   a_client_that_goes_away_after
