@@ -29,9 +29,9 @@ COMPAT_LEFT_OUT=(
   # not; it is closed after a minute.
   a_client_that_goes_away_after
   # The memory of wine's process is wine's.
-  costs_bounded_memory hostile_clients
+  hostile_clients
   # all_proxy is ALL_PROXY on Windows, and is said so.
-  an_all_proxy_that_nobody
+  an_unusable_all_proxy
   # Wine hands on no HOME, and its USERPROFILE is a folder of its own.
   when_the_profile_names_it credentials_are_looked_up_while
   # Wine's server opens the sockets, outside the test's network namespace.
