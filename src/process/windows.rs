@@ -32,6 +32,7 @@ use windows_sys::Win32::System::JobObjects::{
     JobObjectExtendedLimitInformation, SetInformationJobObject,
 };
 use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
+use windows_sys::Win32::System::Threading::CREATE_SUSPENDED;
 
 use super::signal::Signal;
 
@@ -250,22 +251,34 @@ pub(crate) struct Tie(#[expect(dead_code, reason = "held, not used")] OwnedHandl
 /// As the system's. A command that cannot be tied is ended.
 pub(crate) fn spawn_tied(command: &mut Command) -> io::Result<(Child, Tie)> {
     let job = new_job()?;
-    let mut child = command.spawn()?;
-    let tied = match child.raw_handle() {
-        Some(process) => {
-            // SAFETY: both handles are open: the child's as long as `child` has not been waited for.
-            let assigned = unsafe { AssignProcessToJobObject(job.as_raw_handle(), process) };
-            assigned != 0
+    // Suspended, so that it neither ends, after which it cannot be tied, nor starts others before it is in the job.
+    let mut child = command.creation_flags(CREATE_SUSPENDED).spawn()?;
+    match tie(&child, &job) {
+        Ok(()) => Ok((child, Tie(job))),
+        Err(error) => {
+            let _ = child.start_kill();
+            Err(error)
         }
-        // It has ended already.
-        None => true,
-    };
-    if tied {
-        return Ok((child, Tie(job)));
     }
-    let error = io::Error::last_os_error();
-    let _ = child.start_kill();
-    Err(error)
+}
+
+/// Puts a suspended process in the job, and lets it run.
+fn tie(child: &Child, job: &OwnedHandle) -> io::Result<()> {
+    let process = child.raw_handle().ok_or(io::ErrorKind::NotFound)?;
+    // SAFETY: both handles are open: the child's as long as `child` has not been waited for.
+    if unsafe { AssignProcessToJobObject(job.as_raw_handle(), process) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let status = unsafe { NtResumeProcess(process) };
+    if status >= 0 { Ok(()) } else { Err(io::Error::other(format!("not resumed: {status:#x}"))) }
+}
+
+#[link(name = "ntdll", kind = "raw-dylib")]
+unsafe extern "system" {
+    // In all versions of Windows, and documented in none. The documented call needs a handle of the thread, which the
+    // standard library closes.
+    fn NtResumeProcess(process: HANDLE) -> i32;
 }
 
 fn new_job() -> io::Result<OwnedHandle> {
