@@ -296,10 +296,11 @@ async fn write_some(
 ) -> io::Result<usize> {
     let abandoned = async {
         let released = stage.wait_for(|stage| *stage != Stage::Carried).await.is_ok();
-        match released {
-            true => tokio::time::sleep(PATIENCE).await,
+        if released {
+            tokio::time::sleep(PATIENCE).await;
+        } else {
             // It was dropped, and this task is being aborted.
-            false => std::future::pending().await,
+            std::future::pending::<()>().await;
         }
     };
     tokio::select! {
