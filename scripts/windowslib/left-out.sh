@@ -25,6 +25,9 @@ COMPAT_LEFT_OUT=(
   a_stalled_reader never_reads survives_50_deaths
   # 1,024 sockets or 33 sessions keep wine busy for longer than an end may take (2 s).
   a_connection_too_many forty_destinations at_most_32_destinations sixty_hosts_
+  # Of 300 or 400 clients at once some are reset on a busy machine: wine has not read their requests after the 250 ms in which
+  # a client is not replaced by a newer one.
+  four_hundred_clients_before endless_heads_are_bounded
   # The end of a connection shows on Windows when all before it has been read, which a client that waits for a session is
   # not; it is closed after a minute.
   a_client_that_goes_away_after
