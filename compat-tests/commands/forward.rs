@@ -299,6 +299,13 @@ fn a_tunnel_of_the_settings_file() {
         finished.errors()
     );
     assert!(finished.errors().contains("tunnels.db: "), "{}", finished.errors());
+    let finished = run(&mut plugin(&world, &["forward", "bd"]));
+    assert_eq!(finished.status.code(), Some(2));
+    assert!(
+        finished.errors().contains("the settings file has no section [tunnels.bd]"),
+        "{}",
+        finished.errors()
+    );
 }
 
 /// These ports start sessions in the name of the user, whose decision to let others in is shown.

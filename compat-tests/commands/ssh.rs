@@ -191,6 +191,9 @@ fn the_printed_block_works_unedited() {
          IdentityAgent \"{socket}\"\n    IdentitiesOnly no\n"
     );
     assert!(text.contains("Host prod-*\n") && text.ends_with(&line), "{text}");
+    let words = ["ssh-config", "--wait", "--reason", "a b", "-qv"];
+    let text = run(&mut plugin(&setup.world, &words)).text();
+    assert!(text.ends_with(" ssh --reason 'a b' --wait=300 --quiet --verbose %h %p\n"), "{text}");
     let text = run(&mut plugin(&setup.world, &["ssh-config", "--push-key=~/.ssh/key"])).text();
     assert!(text.ends_with(" ssh '--push-key=~/.ssh/key' --user %r %h %p\n"), "{text}");
     // Not the one on the PATH: its whole path.

@@ -55,7 +55,7 @@ pub fn reference_plugin() -> Option<PathBuf> {
 pub enum Aws {
     /// Version 1 from PyPI, in the virtual environment `scripts/setup` makes.
     V1,
-    /// Version 2 from Debian.
+    /// Version 2 from Debian, or as AWS installs it.
     V2,
 }
 
@@ -64,7 +64,8 @@ impl Aws {
     pub fn program(self) -> PathBuf {
         let path = match self {
             Aws::V1 => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/aws"),
-            Aws::V2 => PathBuf::from("/usr/bin/aws"),
+            // Ubuntu has no package of version 2; AWS's installer puts it into the second place.
+            Aws::V2 => required_one_of(&["/usr/bin/aws", "/usr/local/bin/aws"]),
         };
         required(path)
     }

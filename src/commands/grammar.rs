@@ -255,7 +255,7 @@ fn ssh() -> Command {
                 .value_parser(value_parser!(u16).range(1..))
                 .help("Port of the SSH server [default: 22]"),
         )
-        .arg(push_key_arg())
+        .arg(push_key_arg("or, with --identity-agent, a temporary key"))
         .arg(
             Arg::new("user")
                 .long("user")
@@ -281,6 +281,9 @@ fn ssh() -> Command {
 
 fn ssh_config() -> Command {
     with_common(sub("ssh-config", "[PATTERN]...", "Print a Host block for ~/.ssh/config."))
+        .long_about(
+            "Prints a Host block for ~/.ssh/config. Its ProxyCommand has the options that are given here.",
+        )
         .arg(
             Arg::new("pattern")
                 .value_name("PATTERN")
@@ -288,24 +291,25 @@ fn ssh_config() -> Command {
                 .value_parser(not_empty)
                 .help("Host patterns of the block [default: i-* mi-*]"),
         )
-        .arg(push_key_arg())
+        .arg(push_key_arg("or a temporary key"))
         .after_help(
             "Examples:\n  session-manager-plugin ssh-config >>~/.ssh/config\n  session-manager-plugin ssh-config 'i-*' \
              'prod-*' --profile prod --push-key",
         )
 }
 
-fn push_key_arg() -> Arg {
+/// `last` is what is taken when there is no key.
+fn push_key_arg(last: &str) -> Arg {
     Arg::new("push-key")
         .long("push-key")
         .value_name("FILE")
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("")
-        .help(
+        .help(format!(
             "First send the public key in FILE to EC2 Instance Connect; the instance accepts it for a minute [default: \
-             the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, or a temporary key]",
-        )
+             the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, {last}]",
+        ))
 }
 
 fn forward() -> Command {
@@ -325,7 +329,7 @@ fn forward() -> Command {
                 .num_args(0..)
                 .value_parser(not_empty)
                 .help("[BIND:]PORT:HOST:HOSTPORT for a host that the target can reach, PORT:HOSTPORT for the target itself, \
-                     SOCKET:HOST:HOSTPORT to listen on a local socket file; PORT 0 picks a free port"),
+                     SOCKET:HOST:HOSTPORT to listen on a local socket file, whose path must contain a slash (./db.sock); PORT 0 picks a free port"),
         )
         .arg(
             Arg::new("local")

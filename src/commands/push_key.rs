@@ -45,9 +45,13 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
     let advice = if cfg!(windows) {
         "create one with ssh-keygen -t ed25519"
     } else {
-        "create one with ssh-keygen -t ed25519, or add the Host block that session-manager-plugin ssh-config --push-key prints to ~/.ssh/config"
+        "create one with ssh-keygen -t ed25519, or run session-manager-plugin ssh-config --push-key and add its output to \
+         ~/.ssh/config"
     };
-    Err(Failure::new("no key to push: none in the ssh agent or in ~/.ssh").with_advice(advice))
+    Err(Failure::new(
+        "no key to push: there is none in the ssh agent, and no id_ed25519.pub or id_rsa.pub in ~/.ssh",
+    )
+    .with_advice(advice))
 }
 
 /// Returns a path in which `~/` is the home folder.

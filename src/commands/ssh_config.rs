@@ -21,8 +21,15 @@ pub(super) fn block(options: &SshConfig) -> Result<String, Failure> {
         ("--profile", &common.profile),
         ("--region", &common.region),
         ("--endpoint-url", &common.endpoint_url),
+        ("--reason", &common.reason),
     ] {
         words.extend(value.iter().flat_map(|value| [name.to_owned(), escaped(value)]));
+    }
+    words.extend(common.wait.map(|wait| format!("--wait={}", wait.as_secs())));
+    for (flag, count) in
+        [("--json", common.json.into()), ("--quiet", common.quiet.into()), ("--verbose", common.verbose)]
+    {
+        words.extend((0..count).map(|_: u8| flag.to_owned()));
     }
     match &options.push_key {
         Some(None) => words.push("--push-key".to_owned()),

@@ -57,10 +57,13 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
     let instance = match found {
         [instance] => instance,
         [] => {
-            return Check::failure(
-                NAME,
-                format!("{target} is not a managed instance of this account and region"),
-            )
+            let is_id = target.starts_with("i-") || target.starts_with("mi-");
+            let text = if is_id || target.starts_with("tag:") {
+                format!("{target} is not a managed instance of this account and region")
+            } else {
+                format!("no managed instance of this account and region has the Name tag {target}")
+            };
+            return Check::failure(NAME, text)
             .advice(
                 "check --region and --profile, that its SSM Agent runs, and that its role allows Systems Manager \
                  (AmazonSSMManagedInstanceCore)",

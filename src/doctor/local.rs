@@ -62,7 +62,9 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
 /// Reason that the settings file sets nothing: no setting of it applies, or there is none.
 fn state_of_file(path: Option<&Path>) -> String {
     match path {
-        Some(path) if path.exists() => format!("nothing in the settings file {} applies", path.display()),
+        Some(path) if path.exists() => {
+            format!("the settings file {} sets none for this profile, region and target", path.display())
+        }
         Some(path) => format!("there is no settings file {}", path.display()),
         None => "there is no home directory with a settings file".to_owned(),
     }
@@ -80,9 +82,7 @@ pub(super) async fn plugin() -> Check {
     if !is_program(usual) {
         // Only Ansible's collections before 9.1 look there and nowhere else.
         return if has_ansible() {
-            with(
-                "not found; Ansible's aws_ssm connection looks only here before version 9.1 of community.aws",
-            )
+            with("not found; with community.aws older than 9.1, Ansible's aws_ssm connection looks only here")
         } else {
             check
         };
@@ -95,7 +95,7 @@ pub(super) async fn plugin() -> Check {
         return with("a different program");
     }
     let other =
-        with("a different program; Ansible's aws_ssm connection uses it before version 9.1 of community.aws");
+        with("a different program; with community.aws older than 9.1, Ansible's aws_ssm connection uses it");
     match check.status {
         Status::Ok => Check { status: Status::Warning, ..other }
             .advice("replace it with a link to this program, or set ansible_aws_ssm_plugin"),

@@ -105,7 +105,7 @@ fn files(page: &mut Page) {
 fn exit_status(page: &mut Page) {
     page.section("EXIT STATUS")
         .text("Under the AWS CLI, always 0: with any other status the AWS CLI prints the arguments, including the session's token.")
-        .text("For other callers of `session-manager-plugin` response region `StartSession`: 0, or with SSM_PLUGIN_EXIT_CODE=1 the remote")
+        .text("For other callers of `session-manager-plugin` response region `StartSession`: 0. With SSM_PLUGIN_EXIT_CODE=1: the remote")
         .text("command's status, or 255 if the plugin fails. For the commands, see COMMANDS.")
         .paragraph("The agent sends a command's status only in sessions whose document has separate output streams:")
         .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and your own documents of the type")

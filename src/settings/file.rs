@@ -87,6 +87,12 @@ fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
     for (number, mut section) in sections.into_iter().enumerate() {
         let place = format!("[[match]] section {}: ", number + 1);
         let conditions = Conditions::take(&mut section);
+        // It may be a condition, without which the section would match too much.
+        if let Some(key) = section.keys().find(|key| table::find_key(key).is_none()) {
+            let known = TABLE.iter().map(Variable::key).chain(Conditions::names());
+            mistakes.push(format!("{place}{}; the section is ignored", Warning::unknown(key, known)));
+            continue;
+        }
         let own = section_values(section, &place, &mut mistakes);
         match conditions {
             Ok(conditions) if conditions.match_session(subject) => {

@@ -422,16 +422,17 @@ fn the_first_section_that_matches_wins_for_each_setting() {
 #[test]
 fn mistakes_in_sections_are_reported_for_every_session() {
     const FILE: &str = "sessions = 99\ntunnels = 1\n\
-        [[match]]\nprofil = 'x'\nprofile = 'prod'\nwindow = 'much'\n\
+        [[match]]\nprofile = 'prod'\nwindow = 'much'\n\
         [[match]]\nhost = true\nrestart = true\n\
+        [[match]]\nprofil = 'x'\nrestart = true\n\
         [[match]]\nsessions = 2\n";
     let (settings, warnings) = load_for(&Subject::default(), &[], FILE);
     assert_eq!((settings.restart, settings.sessions), (false, 2));
     for (warning, expected) in warnings.iter().zip([
         "unknown setting tunnels; see --help",
-        "[[match]] section 1: unknown setting profil; did you mean profile?",
         "[[match]] section 1: window = \"much\": the value must be a number of bytes from 32K to 64M, such as 256K",
         "[[match]] section 2: host must be a pattern or a list of patterns; the section is ignored",
+        "[[match]] section 3: unknown setting profil; did you mean profile?; the section is ignored",
         "sessions = \"99\": the value must be a number from 1 to 8",
     ]) {
         assert_eq!(warning, expected);

@@ -106,7 +106,7 @@ fn sections_of_the_settings_file_for_the_profile_of_the_environment() {
         &doctor(&world, &["--url", &url]).1,
         "settings",
         "ok",
-        "all settings have their defaults; nothing in the settings file /",
+        "all settings have their defaults; the settings file /",
     );
     for variable in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"] {
         world.set(variable, "prod-eu");

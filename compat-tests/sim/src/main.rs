@@ -51,7 +51,7 @@ struct Args {
     /// An action that IAM denies, such as ssm:StartSession.
     #[arg(long = "deny", value_name = "ACTION")]
     denied: Vec<String>,
-    /// Refuse all credentials as expired.
+    /// Refuse all credentials as expired, except for sts:GetCallerIdentity.
     #[arg(long)]
     expired_token: bool,
     /// Keep the keys that SendSSHPublicKey pushes in this file for 60 s, for an SSH server's AuthorizedKeysFile.

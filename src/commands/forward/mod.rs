@@ -9,6 +9,7 @@ use self::command::Running;
 use super::connect::{Connection, signal_number, signal_status};
 use super::failure::{self, Failure, OWN_FAILURE};
 use super::grammar::Forward;
+use crate::printable::one_line;
 use crate::process;
 use crate::session::{Forwarding, ListenFailure, Outcome, PortForwarder, StartFailure};
 use crate::settings::{Settings, Tunnel, When};
@@ -49,7 +50,15 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
 /// The options, with those of the tunnel of the settings file that the target names. The command line's come first.
 pub(super) fn with_tunnel(mut options: Forward) -> Result<Forward, Failure> {
     let tunnel = Tunnel::load(&options.target, |name| std::env::var_os(name)).map_err(Failure::usage)?;
-    let Some(tunnel) = tunnel else { return Ok(options) };
+    let Some(tunnel) = tunnel else {
+        if options.specs.is_empty() && options.dynamic.is_none() {
+            return Err(nothing_to_forward(&format!(
+                "no SPEC is given, and the settings file has no section [tunnels.{}]",
+                one_line(&options.target)
+            )));
+        }
+        return Ok(options);
+    };
     if let Some(count) = tunnel.sessions.filter(|count| !(1..=MAX_SESSIONS).contains(count)) {
         return Err(Failure::usage(format!(
             "tunnels.{}: sessions is {count}, but must be 1 to {MAX_SESSIONS}",
@@ -63,6 +72,13 @@ pub(super) fn with_tunnel(mut options: Forward) -> Result<Forward, Failure> {
     options.dynamic = options.dynamic.or(tunnel.socks.map(|port| port.to_string()));
     options.sessions = options.sessions.or(tunnel.sessions);
     Ok(options)
+}
+
+fn nothing_to_forward(reason: &str) -> Failure {
+    Failure::usage(format!(
+        "nothing to forward: {reason}; add a SPEC such as 15432:db.internal:5432, or -D 1080; see session-manager-plugin \
+         help forward"
+    ))
 }
 
 /// Names the safeguards that settings relax, to a person at a terminal. These ports start sessions, as those of
@@ -100,9 +116,7 @@ fn forwarding(options: &Forward) -> Result<Forwarding, Failure> {
     }
     let socks = options.dynamic.as_deref().map(spec::parse_dynamic).transpose().map_err(mistake)?;
     if ports.is_empty() && socks.is_none() {
-        return Err(mistake(
-            "nothing to forward; add a SPEC such as 15432:db.internal:5432, or -D 1080".to_owned(),
-        ));
+        return Err(nothing_to_forward("the section has neither forwards nor socks"));
     }
     if options.is_eager && ports.is_empty() {
         return Err(mistake(

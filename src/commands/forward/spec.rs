@@ -86,7 +86,8 @@ fn number(text: &str) -> Option<u16> {
 
 fn form(text: &str) -> String {
     format!(
-        "{:?} is not [BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT, such as 15432:db.internal:5432",
+        "{:?} is not [BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT (a path with a slash), such as \
+         15432:db.internal:5432",
         shown(text)
     )
 }
