@@ -176,6 +176,9 @@
 //! | `ALL_PER_EACH`, `PATIENCE` | of these, for clients whose connection the remote or the session has ended | as for all; 60 s in which the client reads nothing | the client that has been idle for longest is reset | `clients_that_do_not_read_one_after_the_other`, `clients_of_ended_sessions_that_do_not_read`, `a_released_reader_that_takes_nothing_is_reset` |
 //! | `MAX_REQUEST` | the request of a proxy client | 8 KiB | it is refused | `endless_heads_are_bounded_in_time_and_bytes` |
 //! | `MAX_EARLY` | sent by an old agent's destination before there is a client | 1 MiB of memory | the channel is not read | `a_basic_port_without_a_client` |
+//! | `CAPACITY`, `BACKLOG` | an embedding program's stream; streams that wait for the pump | 64 KiB each way; 128 | a write waits; `connect` fails | `bytes_arrive_in_order_and_wait_for_room`, `more_connections_than_wait_are_refused` |
+//! | `MAX_EVENTS` | events that an embedding program does not take | 256 | the oldest are dropped and counted | `events_that_are_not_taken_are_counted` |
+//! | `MAX_OUTPUT` | output that `Command::run` keeps | 64 MiB (`max_output`) | the command is ended | `output_has_a_bound` |
 //! | `MAX_LINKS`, `MAX_ENDING` | sessions being ended | 8 with their links; 256 | the service ends them; the rest is left to its timeout | `a_few_sessions_that_are_being_ended_keep_their_links` |
 //! | `MAX_BODY` | an answer of AWS or a metadata service | 1 MiB | the call fails | `endless_answers`, `an_endless_answer_of_start_session` |
 //! | `LOG_QUEUE` | waiting for the log's disk | 4 MiB of memory | lines are dropped and counted | `a_disk_that_takes_nothing_costs_bounded_memory` |

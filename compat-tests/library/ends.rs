@@ -143,6 +143,8 @@ fn a_restart_that_is_refused_is_an_event() {
 #[test]
 fn nothing_is_taken_from_the_environment_unless_requested() {
     let sim = sim();
+    let shown = format!("{:?}", Forward::builder(TARGET).credentials(credentials()));
+    assert!(!shown.contains("\"secret\""), "{shown}");
     let builder = || Forward::builder(TARGET).endpoint_url(sim.endpoint()).to("localhost", 1);
     for builder in [
         builder(),

@@ -8,6 +8,7 @@ use session_manager_plugin::{Command, Error, Forward};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{await_event, block_on, builder, with_port};
+use crate::harness::PATIENCE;
 use crate::harness::net::{Server, await_byte, connect, echo_through, random_bytes};
 use crate::harness::sim::{assert_all_ended, sim, unpaced_sim};
 
@@ -32,7 +33,7 @@ fn one_reader_that_stalls_stops_no_other() {
         stalled.write_all(b"f").expect("write");
         await_byte(&stalled);
         // All that fits in the system's buffers has come when more was read than they hold.
-        let is_held = sim.wait_for(crate::harness::PATIENCE, |sessions| sessions[0].down.bytes > 12 << 20);
+        let is_held = sim.wait_for(PATIENCE, |sessions| sessions[0].down.bytes > 12 << 20);
         assert!(is_held, "{:?}", sim.sessions());
         assert_eq!(echo_through(port, b"e"), b"e");
     });
@@ -122,6 +123,27 @@ fn the_first_caller_gets_all_events() {
         await_event(&mut later, |event| *event == Event::Resumed);
         assert_eq!(echo_through(port, b"more"), b"more");
     });
+}
+
+/// Several sessions behind one port, and all are ended.
+#[test]
+fn connections_share_several_sessions() {
+    let (sim, echo) = (sim(), Server::echo());
+    with_port(builder(&sim, echo.port()).sessions(3), |_, port| {
+        let is_up = |sessions: &[ssm_sim::SessionReport]| {
+            sessions.iter().filter(|session| session.down.messages > 1).count() == 3
+        };
+        assert!(sim.wait_for(PATIENCE, is_up), "{:?}", sim.sessions());
+        let clients: Vec<_> = (0..12)
+            .map(|seed| {
+                let bytes = random_bytes(seed, 30_000);
+                std::thread::spawn(move || assert!(echo_through(port, &bytes) == bytes, "client {seed}"))
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().expect("client"));
+    });
+    assert_eq!(sim.sessions().len(), 3);
+    assert_all_ended(&sim);
 }
 
 #[test]

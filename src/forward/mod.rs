@@ -206,3 +206,24 @@ async fn serve(
 /// Events that wait to be taken.
 const MAX_EVENTS: usize = 256;
 const PANICKED: &str = "internal error: the session's thread has panicked";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_that_are_not_taken_are_counted() {
+        let (sender, receiver) = broadcast::channel(MAX_EVENTS);
+        let mut events = Events { receiver: Some(receiver) };
+        for connection in 0..MAX_EVENTS as u64 + 3 {
+            sender.send(Event::ConnectionOpened { connection, from: String::new() }).unwrap();
+        }
+        assert_eq!(events.next().await, Some(Event::Missed { count: 3 }));
+        assert_eq!(events.next().await, Some(Event::ConnectionOpened { connection: 3, from: String::new() }));
+        drop(sender);
+        for _ in 1..MAX_EVENTS {
+            assert!(events.next().await.is_some());
+        }
+        assert_eq!(events.next().await, None);
+    }
+}

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The session runs the document `AWS-StartNonInteractiveCommand`, which has no stdin; the instance needs a POSIX shell.
-//! Agents before 3.1.1511.0 send both streams as stdout. What [`forward`](crate::forward) says about threads, the environment and
+//! Agents before 3.1.1511.0 send both streams as stdout; a region without the document is [`Error::Service`]. What [`forward`](crate::forward) says about threads, the environment and
 //! printing holds here, too.
 
 mod builder;

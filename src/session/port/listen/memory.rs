@@ -58,7 +58,7 @@ impl MemoryPorts {
     pub(crate) fn connect(&self, port: u16) -> io::Result<MemoryStream> {
         let mut bound = self.lock();
         let backlog = bound.get_mut(&port).ok_or(io::ErrorKind::ConnectionRefused)?;
-        if backlog.waiting.len() >= MAX_WAITING {
+        if backlog.waiting.len() >= BACKLOG {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (near, far) = MemoryStream::pair();
@@ -104,13 +104,26 @@ impl Drop for MemoryListener {
 /// The first port for listeners that want any: IANA's range of dynamic ports.
 const FIRST_FREE: u16 = 49_152;
 /// Connections that wait to be accepted, as many as the standard library's listeners have.
-const MAX_WAITING: usize = 128;
+const BACKLOG: usize = 128;
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
 
     use super::*;
+
+    #[test]
+    fn more_connections_than_wait_are_refused() {
+        let ports = MemoryPorts::default();
+        let listener = ports.bind(80).unwrap();
+        let waiting: Vec<_> = (0..BACKLOG).map(|_| ports.connect(80).unwrap()).collect();
+        assert_eq!(ports.connect(80).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(listener.poll_accept(&cx).is_ready());
+        assert!(ports.connect(80).is_ok(), "one has been taken");
+        drop((listener, waiting));
+        assert_eq!(ports.connect(80).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 
     #[tokio::test]
     async fn a_port_takes_connections_until_it_is_dropped() {
