@@ -1,13 +1,15 @@
 //! Commands of an embedding program.
 
+use std::time::Duration;
+
 use session_manager_plugin::remote_command::{Chunk, CommandBuilder};
 use session_manager_plugin::{Command, Error};
 use ssm_sim::agent::AgentOptions;
-use ssm_sim::{Config, KmsOptions, Sim};
+use ssm_sim::{Config, Faults, KmsOptions, SessionReport, Sim};
 
 use super::{block_on, credentials};
 use crate::harness::sim::{assert_all_ended, sim, start, unpaced_sim};
-use crate::harness::{REGION, TARGET};
+use crate::harness::{PATIENCE, REGION, TARGET};
 
 fn command(sim: &Sim, program: &str) -> CommandBuilder {
     Command::builder(TARGET, program).credentials(credentials()).region(REGION).endpoint_url(sim.endpoint())
@@ -39,10 +41,22 @@ fn output_comes_while_the_command_runs() {
     assert_eq!(block_on(running.next()), Some(Chunk::Stdout(b"two\n".as_slice().into())));
     assert_eq!(block_on(running.wait()), Ok(0));
     let running = command(&sim, "sleep").arg("600").start().expect("a thread");
-    assert!(
-        sim.wait_for(crate::harness::PATIENCE, |sessions| sessions.len() == 2
-            && sessions[1].down.messages > 1)
-    );
+    let is_ready = |session: &SessionReport| session.down.messages > 1;
+    let is_up = sim.wait_for(PATIENCE, |sessions| sessions.get(1).is_some_and(is_ready));
+    assert!(is_up, "{:#?}", sim.sessions());
+    drop(running);
+    assert_all_ended(&sim);
+}
+
+/// The agent of a command acknowledges the flag that ends port sessions, and continues.
+#[test]
+fn a_command_that_is_dropped_in_its_handshake_is_ended() {
+    let sim = unpaced_sim();
+    sim.set_faults(Faults { delay: Duration::from_millis(100), ..Faults::default() });
+    let running = command(&sim, "sleep").arg("600").start().expect("a thread");
+    // The answer to the agent's request is out; the agent's completion takes the delay.
+    let is_under_way = |sessions: &[SessionReport]| sessions.first().is_some_and(|it| it.up.messages == 1);
+    assert!(sim.wait_for(PATIENCE, is_under_way), "{:#?}", sim.sessions());
     drop(running);
     assert_all_ended(&sim);
 }

@@ -47,8 +47,6 @@ pub(crate) async fn run_command(
     let Some((mut session, kind)) = embedded::start(starter, &mut stop).await? else {
         return Ok(CommandOutcome::Stopped);
     };
-    // Only port sessions read the flag that ends one.
-    session.reads_flags = false;
     if kind != SessionKind::Command {
         embedded::end(LeftoverSession::Open(Box::new(session))).await;
         return Err(EmbeddedError::Unsupported(NOT_A_COMMAND));

@@ -17,7 +17,7 @@ pub(super) struct LiveSession {
     pub aws: Arc<aws::Client>,
     /// True if `aws` has credentials to end the session with. A caller that presigned the URL has kept its own.
     pub has_credentials: bool,
-    /// Its agent reads the flag that ends a session: that of a port session.
+    /// Its agent reads the flag that ends a session: that of a port session, once the handshake has named it.
     pub reads_flags: bool,
     /// The caller's form of the command line has no place for data keys.
     pub is_legacy: bool,
@@ -69,7 +69,10 @@ impl LiveSession {
                     self.data_key = Some(self.request_key(request));
                     continue;
                 }
-                LinkEvent::Channel(Event::Ready(kind)) => Opening::Ready(kind),
+                LinkEvent::Channel(Event::Ready(kind)) => {
+                    self.reads_flags = matches!(kind, SessionKind::Port(_));
+                    Opening::Ready(kind)
+                }
                 event => Opening::Link(event),
             });
         }

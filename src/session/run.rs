@@ -123,7 +123,6 @@ async fn drive(mut session: Box<Session>, may_be_port: bool) -> (End, CommandEnd
         Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
         kind => kind,
     };
-    session.live.reads_flags = matches!(kind, Ok(SessionKind::Port(_)));
     if let Ok(kind) = &kind {
         let kind = match kind {
             SessionKind::Shell => "shell",

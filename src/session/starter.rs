@@ -54,9 +54,7 @@ impl Starter {
                 aws: Some(Arc::clone(&aws)),
                 sign_first: true,
             };
-            let mut session = LiveSession::new(id, Link::new(config, target), aws);
-            session.reads_flags = true;
-            Ok(session)
+            Ok(LiveSession::new(id, Link::new(config, target), aws))
         })
     }
 }
