@@ -1,4 +1,4 @@
-//! Programs of shells and commands: processes, or made by whoever runs the agent.
+//! Programs of shells and commands: processes, or made by the caller of the agent.
 
 use std::fmt;
 use std::sync::Arc;
