@@ -263,8 +263,11 @@ impl Pump {
         for (number, carrier) in &mut self.sessions {
             let Stage::Live { session, is_ready: true } = &mut carrier.stage else { continue };
             let link = &mut session.link;
-            let (is_up, has_room, round_trip) = (link.is_open(), carrier.gauge.has_room(), link.stats().rtt);
-            self.core.set_link(now, *number, LinkState { is_up, has_room, round_trip });
+            // Requests that are unacknowledged may have been lost since then, on a path whose death was noticed now.
+            let last_contact = link.last_contact().filter(|_| !link.is_drained());
+            let down_since = (!link.is_open()).then(|| last_contact.map_or(now, |at| at.into_std()));
+            let (has_room, round_trip) = (carrier.gauge.has_room(), link.stats().rtt);
+            self.core.set_link(now, *number, LinkState { down_since, has_room, round_trip });
             if let Some(bytes) = self.core.poll_tentative(now, *number, link.tentative_room()) {
                 link.send(Input::Tentative(bytes));
             }

@@ -59,6 +59,26 @@ fn an_answer_after_half_close_arrives_although_the_link_was_down() {
     assert_rules("an_answer_after_half_close_arrives_although_the_link_was_down", &world);
 }
 
+/// World 1869: the same while a path had died and the program had not noticed.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_path_was_dead() {
+    let destination = Destination::Answer { think_ms: 9000, bytes: 5000, closes: true };
+    let clients = [client(5000, 100, Ending::HalfClose)];
+    let world = world(destination, &clients, &[(4990, Event::DeadPath)]);
+    assert_rules("an_answer_after_half_close_arrives_although_the_path_was_dead", &world);
+}
+
+/// World 5098, with a first correction of the last one: an idle link that broke again and again postponed the end each time.
+#[test]
+fn a_half_closed_connection_ends_although_the_link_breaks_every_few_seconds() {
+    let world = world(Destination::Echo { late_ms: 0 }, &[client(5000, 100, Ending::HalfClose)], &[]);
+    let link = LinkQuality { delay_ms: 5, cut_every_s: 3, ..LinkQuality::default() };
+    assert_rules(
+        "a_half_closed_connection_ends_although_the_link_breaks_every_few_seconds",
+        &World { link, ..world },
+    );
+}
+
 /// World 3698: with an agent that carries one connection at a time, the flag that ends a connection came after the next
 /// client's data. The agent, which acknowledges early messages, refused that data for a moment after the flag, and never
 /// looked at it again.

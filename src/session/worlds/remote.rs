@@ -136,7 +136,7 @@ async fn serve(
     }
     let request = Pattern { client, is_request: true, is_text };
     let answer = Pattern { is_request: false, ..request };
-    let mut request = Request { pattern: request, length, read: 0, log };
+    let mut request = Request { pattern: request, length, read: 0, has_ended: false, log };
     match destination {
         Destination::Echo { late_ms } => request.echo(&mut stream, Duration::from_millis(late_ms)).await?,
         Destination::Slow { .. } => request.echo(&mut stream, Duration::ZERO).await?,
@@ -173,6 +173,8 @@ struct Request<'a> {
     pattern: Pattern,
     length: usize,
     read: usize,
+    /// The end of input was typed.
+    has_ended: bool,
     log: &'a Log,
 }
 
@@ -180,16 +182,20 @@ impl Request<'_> {
     /// Reads some bytes, none at the end, and compares them with what the client sends.
     async fn read(&mut self, stream: &mut MemoryStream) -> io::Result<BytesMut> {
         let mut bytes = BytesMut::with_capacity(16 << 10);
+        if self.has_ended {
+            return Ok(bytes);
+        }
         stream.read_buf(&mut bytes).await?;
         // A terminal's end of input, after a return if a line was begun, or an interrupt.
         if self.pattern.is_text
             && let Some(at) = bytes.iter().position(|byte| is_control(*byte))
         {
             bytes.truncate(at);
+            self.has_ended = true;
         }
         for byte in &bytes {
             if self.read >= self.length || *byte != self.pattern.at(self.read) {
-                let Request { pattern: Pattern { client, .. }, length, read, log } = self;
+                let Request { pattern: Pattern { client, .. }, length, read, log, .. } = self;
                 log.fault(format_args!(
                     "byte {read} of {length} of client {client} is wrong at its destination"
                 ));

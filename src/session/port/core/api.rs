@@ -1,7 +1,7 @@
 //! Input and output of a [`Forwarder`](super::Forwarder).
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -43,8 +43,9 @@ pub(crate) enum Report {
 /// State of a session's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkState {
-    /// Its websocket is open and answers.
-    pub is_up: bool,
+    /// While its websocket is not open or does not answer: the time since when, or that of the last message on it if it has
+    /// left something unacknowledged.
+    pub down_since: Option<Instant>,
     /// Local readers leave room for more.
     pub has_room: bool,
     /// Round trip to the agent.

@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn set_link(&mut self, now: Instant, link: LinkState) {
         self.round_trip = link.round_trip;
         if let Some(ready) = &mut self.ready {
-            ready.streams.set_link(now, link.is_up);
+            ready.streams.set_link(now, link.down_since);
             ready.streams.set_room(now, link.has_room);
         }
     }

@@ -257,10 +257,11 @@ impl Streams {
         self.smux.set_reading(now, has_room);
     }
 
-    /// Says whether the link is up. While it is down, the silence of the remote means nothing.
-    pub(super) fn set_link(&mut self, now: Instant, is_up: bool) {
-        if !is_up {
-            self.down_since.get_or_insert(now);
+    /// Takes the time since when the link is down, which may be noticed later. While it is down, the silence of the remote
+    /// means nothing.
+    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>) {
+        if let Some(since) = down_since {
+            self.down_since.get_or_insert(since);
         } else if let Some(down) = self.down_since.take() {
             for (since, id) in std::mem::take(&mut self.half_closed) {
                 let Some(stream) = self.streams.get_mut(&id) else { continue };

@@ -182,14 +182,30 @@ fn quiet_is_counted_while_the_link_is_up() {
     let id = world.open(b"request");
     world.streams.handle_input_end(world.now, id);
     world.pass(HALF_CLOSE_QUIET / 2);
-    world.streams.set_link(world.now, false);
+    world.streams.set_link(world.now, Some(world.now));
     assert_eq!(world.streams.next_timeout(), None);
     world.pass(4 * HALF_CLOSE_QUIET);
-    world.streams.set_link(world.now, true);
+    world.streams.set_link(world.now, None);
     world.pass(HALF_CLOSE_QUIET / 2 - Duration::from_millis(1));
     assert!(!has_fin(&world.up(), id));
     world.pass(Duration::from_millis(1));
     assert!(has_fin(&world.up(), id), "an outage postpones the end and no more");
+}
+
+/// The death of a path is noticed seconds later: the request may have been lost there, and not be answered before the next.
+#[test]
+fn quiet_is_not_counted_from_the_last_message_of_a_dead_path_on() {
+    let mut world = World::new();
+    let id = world.open(b"request");
+    world.streams.handle_input_end(world.now, id);
+    let last_message = world.now;
+    world.pass(HALF_CLOSE_QUIET / 2);
+    world.streams.set_link(world.now, Some(last_message));
+    world.streams.set_link(world.now, None);
+    world.pass(HALF_CLOSE_QUIET - Duration::from_millis(1));
+    assert!(!has_fin(&world.up(), id));
+    world.pass(Duration::from_millis(1));
+    assert!(has_fin(&world.up(), id));
 }
 
 #[test]
