@@ -36,7 +36,7 @@ const API: &str = "ssm.us-east-1.amazonaws.com";
 const STS: &str = "sts.us-east-1.amazonaws.com";
 const CONNECT: &str = "ec2-instance-connect.us-east-1.amazonaws.com";
 const ENDPOINT: &str = "vpce-0a1b2c3d-4e5f.ssmmessages.us-east-1.vpce.amazonaws.com";
-const SOMEBODYS_API: &str = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
+const FOREIGN_API: &str = "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com";
 const ELSEWHERE: &str = "gateway.example";
 /// An address that leads to this machine on UNIX, but is no loopback address.
 const HERE: &str = "0.0.0.0";
@@ -175,7 +175,7 @@ fn another_stream_host_is_used_throughout() {
     let visit = Visit { server_name: Some("localhost".to_owned()), host: Some(host) };
     assert_eq!(site.front.visits(), [visit]);
     // Not an endpoint of Session Manager; an API below AWS's domain may be anybody's.
-    for host in [ELSEWHERE, SOMEBODYS_API] {
+    for host in [ELSEWHERE, FOREIGN_API] {
         site.set("SSM_PLUGIN_STREAM_HOST", host);
         site.fails_with(&format!("SSM_PLUGIN_STREAM_HOST={host} is not a Session Manager endpoint of AWS"));
     }
