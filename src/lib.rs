@@ -153,13 +153,13 @@
 //! # Limits
 //!
 //! *Memory* is what is allocated, as [`queue`] counts it; *bytes* are counted without what surrounds them, where their number
-//! is limited, too. With default settings and any one hostile peer the process stays below 400 MiB, and near 10 MiB at rest
+//! is limited, too. With default settings and any one hostile peer the process stays below 400 MiB, and near 8 MiB at rest
 //! (release build; a debug build has some 15 more).
 //!
 //! | limit | of | is | at the limit | test |
 //! |---|---|---|---|---|
-//! | `MAX_FRAME` | one frame of the websocket | 4 MiB | the websocket is closed | `frames_that_are_too_large` |
-//! | `MAX_WRITE_BUFFER` | frames on their way to the websocket | 4.25 MiB | nothing more is sent | `a_peer_that_reads_nothing` |
+//! | `MAX_FRAME` | one frame of the websocket | 1 MiB | the websocket is closed | `frames_that_are_too_large` |
+//! | `MAX_WRITE_BUFFER` | frames on their way to the websocket | 1.25 MiB | nothing more is sent | `a_peer_that_reads_nothing` |
 //! | `MAX_HELD_BYTES`, `MAX_HELD` | early messages of a channel | 16 MiB; 10,000 | they are refused, and come again | `bounds_refuse_without_acknowledging` |
 //! | `ALL_EARLY` | early messages of all sessions behind ports | 64 MiB; each may have 256 KiB | the same | `all_together_hold_no_more_than_the_limit_and_their_least_shares` |
 //! | `MAX_WAITING` | acknowledgements to be sent | 8,192 | messages are dropped, and come again | `acknowledgements_that_are_not_taken_are_bounded` |

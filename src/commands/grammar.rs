@@ -282,7 +282,8 @@ fn ssh() -> Command {
 fn ssh_config() -> Command {
     with_common(sub("ssh-config", "[PATTERN]...", "Print a Host block for ~/.ssh/config."))
         .long_about(
-            "Prints a Host block for ~/.ssh/config. Its ProxyCommand has the options that are given here.",
+            "Prints a Host block for ~/.ssh/config. The options given to ssh-config are written into its ProxyCommand, and take \
+             effect when ssh runs it.",
         )
         .arg(
             Arg::new("pattern")
@@ -318,8 +319,8 @@ fn forward() -> Command {
             "Forwards local ports to hosts that the target can reach, or to the target itself. The ports stay open when a \
              session ends; the next connection starts a new session. With COMMAND, opens the ports, runs COMMAND, closes \
              them and exits with its status. COMMAND gets the port numbers as PORT_1, PORT_2, … in its environment and as \
-             {port_1}, {port_2}, … in its arguments; PORT and {port} are the first of them, SOCKS_PORT and {socks_port} that \
-             of -D. TARGET may also be the NAME of a [tunnels.NAME] section in config.toml, which sets target, forwards, \
+             {port_1}, {port_2}, … in its arguments; PORT and {port} are the first port; SOCKS_PORT and {socks_port} are \
+             the port of -D. TARGET may also be the NAME of a [tunnels.NAME] section in config.toml, which sets target, forwards, \
              profile, region, socks and sessions.",
         )
         .arg(target())
@@ -337,7 +338,7 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .action(ArgAction::Append)
                 .value_parser(not_empty)
-                .help("A SPEC, in the notation of ssh -L; may be repeated"),
+                .help("Same as the argument SPEC, for users of ssh -L; may be repeated"),
         )
         .arg(
             Arg::new("dynamic")

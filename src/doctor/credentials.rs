@@ -91,7 +91,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
     let found = format!("{source}{}", described(&used));
     let check = match client.take_warning() {
         Some(warning) => Check::warning(NAME, format!("{found}; {warning}"))
-            .advice("set retry_mode = standard and max_attempts to a number, or remove both"),
+            .advice("correct or remove that setting: retry_mode (AWS_RETRY_MODE) must be legacy, standard or adaptive, and max_attempts (AWS_MAX_ATTEMPTS) a number"),
         None => tested(client, &found).await,
     };
     let check = check

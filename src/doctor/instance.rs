@@ -26,10 +26,10 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
     match client.instances(Some((&key, value))).await {
         Ok(found) => judge(target, &found),
         Err(error) => match error.kind {
-            // Sessions do not need this permission.
             ErrorKind::Denied => Check::skipped(
                 NAME,
-                "no permission to look up instances (ssm:DescribeInstanceInformation); sessions do not need it",
+                "no permission to look up instances (ssm:DescribeInstanceInformation); it is needed only for a target given \
+                 by its name or tag",
             )
             .field("allowed", false),
             ErrorKind::NoCredentials

@@ -98,7 +98,7 @@ pub(super) async fn plugin() -> Check {
         with("a different program; with community.aws older than 9.1, Ansible's aws_ssm connection uses it");
     match check.status {
         Status::Ok => Check { status: Status::Warning, ..other }
-            .advice("replace it with a link to this program, or set ansible_aws_ssm_plugin"),
+            .advice("set ansible_aws_ssm_plugin to the path of this program; or, if the official package is not installed, replace the file with a link to this program"),
         _ => other,
     }
 }

@@ -85,7 +85,7 @@ fn files(page: &mut Page) {
         .more("A `[[match]]` section holds settings for matching sessions only. Its conditions are patterns (* matches any text,")
         .text("? one character), or arrays of patterns, for the session's arguments:")
         .text("profile, target, region, document, host and port (of the destination), and caller (aws for the AWS CLI,")
-        .text("otherwise the name of the program that started the plugin). Sessions of the commands above have only a profile, a")
+        .text("otherwise the name of the program that started the plugin). Sessions that this program's own commands start (`shell`, `forward` and so on) have only a profile, a")
         .text("target and a region, which may also come from the environment, the profile or the tunnel's section.")
         .text("All conditions must match. A condition does not match a session that lacks the argument, such as a session")
         .text("without a profile. (Version 2 of the AWS CLI passes both --profile and AWS_PROFILE on to the plugin, version 1")
@@ -105,7 +105,7 @@ fn files(page: &mut Page) {
 fn exit_status(page: &mut Page) {
     page.section("EXIT STATUS")
         .text("Under the AWS CLI, always 0: with any other status the AWS CLI prints the arguments, including the session's token.")
-        .text("For other callers of `session-manager-plugin` response region `StartSession`: 0. With SSM_PLUGIN_EXIT_CODE=1: the remote")
+        .text("For other callers of `session-manager-plugin` response region `StartSession`, 0 by default; with SSM_PLUGIN_EXIT_CODE=1, the remote")
         .text("command's status, or 255 if the plugin fails. For the commands, see COMMANDS.")
         .paragraph("The agent sends a command's status only in sessions whose document has separate output streams:")
         .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and your own documents of the type")

@@ -14,7 +14,8 @@ pub(crate) const PIPE_TERMINAL: &str = "this terminal (Git Bash, mintty) sends i
     commands work; for a shell, prefix the command with winpty or use Windows Terminal";
 
 /// Printed after the agent's message to the customer in an encrypted session, unless it is the usual one.
-pub(crate) const UNPROTECTED: &str = "the message above was not encrypted by the session";
+pub(crate) const UNPROTECTED: &str =
+    "the message above arrived unencrypted, so it may not come from the instance";
 
 /// The reason for which the channel was closed, in one line for stderr, where stdout carries the remote's bytes alone.
 pub(crate) fn closed_because(output: &str) -> String {

@@ -24,8 +24,9 @@ use uuid::Uuid;
 pub const HEADER_LENGTH: usize = 116;
 /// Offset of the payload in a frame with the usual header, in bytes.
 pub const PAYLOAD_OFFSET: usize = HEADER_LENGTH + 4;
-/// The largest frame we look at, in bytes. Agents send 1 KiB to 32 KiB; the websocket refuses more than this too.
-pub const MAX_FRAME: usize = 4 << 20;
+/// The largest frame that is read, in bytes; the websocket refuses more than this, too. Agents send 1 KiB to 32 KiB. A peer can
+/// make each session hold one that never ends.
+pub const MAX_FRAME: usize = 1 << 20;
 /// The flags value that acknowledgements carry (SYN and FIN, as the official plugin sends them).
 pub const ACK_FLAGS: u64 = 3;
 

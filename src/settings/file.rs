@@ -223,8 +223,8 @@ const USUAL_DIRECTORIES: (&str, &[&str]) = if cfg!(windows) {
 /// Users of several systems share `~/.config` among them; the other is macOS's own.
 const MACOS: &[&str] = &[".config", "Library/Application Support"];
 /// The rule of [`config_file`], for the manual page.
-pub(crate) const FILE_RULE: &str = "Otherwise it is in ~/.config; on macOS in ~/Library/Application Support, if ~/.config \
-    has no such file; on Windows in %LOCALAPPDATA%.";
+pub(crate) const FILE_RULE: &str = "Otherwise it is in ~/.config, or on Windows in %LOCALAPPDATA%. On macOS, if ~/.config has \
+    no such file, the one in ~/Library/Application Support is used if it exists.";
 /// Bytes; two dozen settings with room for comments.
 const MAX_SIZE: u64 = 64 << 10;
 

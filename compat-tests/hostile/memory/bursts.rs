@@ -126,5 +126,5 @@ fn ballast(flood: &mut Flood<'_>) -> bool {
 
 /// The first stream that the plugin opens.
 pub(super) const FIRST_STREAM: u32 = 3;
-/// The payload of a frame of 4 MiB, the largest that is read.
-const LARGEST: usize = (4 << 20) - 120;
+/// The payload of a frame of 1 MiB, the largest that is read.
+const LARGEST: usize = (1 << 20) - 120;

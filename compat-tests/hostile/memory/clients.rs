@@ -96,9 +96,9 @@ fn clients_that_do_not_read_one_after_the_other() {
             }
             // Few large messages: their acknowledgements fit in the sockets.
             let mut flood = socket.deaf_flood();
-            each(UNREAD, || {
+            each(2 * UNREAD, || {
                 seen.bursts.fetch_add(1, Ordering::SeqCst);
-                flood.data(wire::PAYLOAD_OUTPUT, &vec![b'x'; 1 << 20])
+                flood.data(wire::PAYLOAD_OUTPUT, &vec![b'x'; 1 << 19])
             });
             flood.data(wire::PAYLOAD_FLAG, &3_u32.to_be_bytes());
             flood.flush();
@@ -127,8 +127,8 @@ fn clients_of_ended_sessions_that_do_not_read() {
         let mut flood = socket.deaf_flood();
         for number in 0..PER_SESSION as u32 {
             let id = FIRST_STREAM + 2 * number;
-            let frames = wire::smux(1, 2, id, &[b'x'; 1 << 15]).repeat(1 << 5);
-            each(UNREAD, || {
+            let frames = wire::smux(1, 2, id, &[b'x'; 1 << 15]).repeat(1 << 4);
+            each(2 * UNREAD, || {
                 seen.bursts.fetch_add(1, Ordering::SeqCst);
                 flood.data(wire::PAYLOAD_OUTPUT, &frames)
             });
@@ -165,8 +165,8 @@ fn early_messages_of_many_sessions() {
         announce(socket, Session::Multiplexed);
         let first = socket.next_number() + 1;
         let mut flood = socket.flood();
-        let message = vec![b'x'; 1 << 20];
-        for number in 0..17 {
+        let message = vec![b'x'; 1 << 19];
+        for number in 0..34 {
             flood.frame(&Frame::output(first + number, wire::PAYLOAD_OUTPUT, &message));
             seen.bursts.fetch_add(1, Ordering::SeqCst);
         }
@@ -186,7 +186,7 @@ fn early_messages_of_many_sessions() {
             client
         })
         .collect();
-    let all = 17 * (1 + DESTINATIONS);
+    let all = 34 * (1 + DESTINATIONS);
     eventually("all sessions are flooded", || progress.bursts.load(Ordering::SeqCst) == all);
     progress.await_end(&victim);
     assert_all([victim.check_memory("early messages of many sessions", 200)]);
@@ -205,7 +205,7 @@ fn hellos(bytes: &[u8]) -> usize {
 
 /// Local clients at a time: more than the limit for all has room for.
 const CLIENTS: u32 = 5;
-/// Memory of the process with one stalled reader, in MiB: 64 for the reader, one message of 4 on its way, and the rest.
+/// Memory of the process with one stalled reader, in MiB: 64 for the reader, one message of 1 on its way, and the rest.
 const ONE_READER: usize = 110;
 /// Clients that the plugin lets go, one after the other.
 const RELEASED: usize = 9;

@@ -253,7 +253,7 @@ impl Load {
 
 /// Bytes of memory that one message of the agent may add to a connection that has just room: the largest frame.
 #[cfg(test)]
-const MAX_FRAME: usize = 4 << 20;
+const MAX_FRAME: usize = 1 << 20;
 /// Limit for the whole process, as a multiple of the limit for one connection.
 const ALL_PER_EACH: usize = 4;
 /// Bytes that one session's connections may hold, whatever those of others hold.
