@@ -79,6 +79,19 @@ fn a_half_closed_connection_ends_although_the_link_breaks_every_few_seconds() {
     );
 }
 
+/// World 4815: while a slow reader held up its session, the destination of its half-closed connection counted as quiet, and
+/// was closed with the rest of the answer unread.
+#[test]
+fn an_answer_after_half_close_arrives_although_its_reader_is_slow() {
+    let destination = Destination::Answer { think_ms: 10, bytes: 6_000_000, closes: false };
+    let client = Client { stall_ms: 20_000, ..client(1000, 100, Ending::HalfClose) };
+    let world = world(destination, &[client], &[]);
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_its_reader_is_slow",
+        &World { payload: 30_000, has_small_buffer: true, ..world },
+    );
+}
+
 /// World 3698: with an agent that carries one connection at a time, the flag that ends a connection came after the next
 /// client's data. The agent, which acknowledges early messages, refused that data for a moment after the flag, and never
 /// looked at it again.

@@ -49,7 +49,9 @@ impl Session {
     pub(super) fn set_link(&mut self, now: Instant, link: LinkState) {
         self.round_trip = link.round_trip;
         if let Some(ready) = &mut self.ready {
-            ready.streams.set_link(now, link.down_since);
+            // A channel that is not read says as little about the remote as one that is down.
+            let unread_since = (!link.has_room).then_some(now);
+            ready.streams.set_link(now, link.down_since.or(unread_since));
             ready.streams.set_room(now, link.has_room);
         }
     }
