@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use super::accepted::Accepted;
@@ -36,6 +36,8 @@ pub(crate) struct SocksListener {
     max_handshakes: usize,
     /// [`MIN_PATIENCE`], but in tests.
     patience: Duration,
+    /// A client that takes the place of the oldest, if that is still silent once what has arrived has been read.
+    newcomer: Option<LocalStream>,
 }
 
 impl SocksListener {
@@ -64,7 +66,15 @@ impl SocksListener {
         // The connections that come of them need descriptors, too.
         let max_handshakes = MAX_HANDSHAKES.min(descriptor_limit() / 8).max(1);
         let (handshakes, begun) = (JoinSet::new(), VecDeque::new());
-        SocksListener { listener, is_guarded, handshakes, begun, max_handshakes, patience: MIN_PATIENCE }
+        SocksListener {
+            listener,
+            is_guarded,
+            handshakes,
+            begun,
+            max_handshakes,
+            patience: MIN_PATIENCE,
+            newcomer: None,
+        }
     }
 
     /// The port it listens on, if it is one.
@@ -85,7 +95,17 @@ impl SocksListener {
         loop {
             let room = self.room();
             tokio::select! {
-                accepted = poll_fn(|cx| self.listener.poll_accept(cx)), if may_accept && room == Room::Now => {
+                biased;
+                Some(done) = self.handshakes.join_next() => {
+                    if let Some(newcomer) = self.newcomer.take() {
+                        self.begin(newcomer);
+                    }
+                    if let Ok(Some(client)) = done {
+                        return Ok(client);
+                    }
+                }
+                () = what_has_arrived_is_read(), if self.newcomer.is_some() => self.replace_the_oldest(),
+                accepted = poll_fn(|cx| self.listener.poll_accept(cx)), if may_accept && room == Room::Now && self.newcomer.is_none() => {
                     let stream = accepted?;
                     match self.is_guarded.then(|| stream.owner()) {
                         Some(PeerOwner::Other(stranger)) => {
@@ -94,13 +114,11 @@ impl SocksListener {
                         }
                         // It has not waited for its reply.
                         Some(PeerOwner::Gone) => {}
-                        _ => self.begin(stream),
+                        _ if self.handshakes.len() < self.max_handshakes => self.begin(stream),
+                        _ => self.newcomer = Some(stream),
                     }
                 }
-                () = room.wait(), if may_accept => {}
-                Some(done) = self.handshakes.join_next() => if let Ok(Some(client)) = done {
-                    return Ok(client);
-                },
+                () = room.wait(), if may_accept && self.newcomer.is_none() => {}
                 // Without a handshake, and with no more clients wanted.
                 else => std::future::pending().await,
             }
@@ -121,12 +139,16 @@ impl SocksListener {
         }
     }
 
-    fn begin(&mut self, stream: LocalStream) {
-        if self.handshakes.len() >= self.max_handshakes
-            && let Some((_, oldest)) = self.begun.pop_front()
-        {
+    fn replace_the_oldest(&mut self) {
+        if let Some((_, oldest)) = self.begun.pop_front() {
             oldest.abort();
         }
+        if let Some(newcomer) = self.newcomer.take() {
+            self.begin(newcomer);
+        }
+    }
+
+    fn begin(&mut self, stream: LocalStream) {
         self.begun.push_back((Instant::now(), self.handshakes.spawn(handshake(stream))));
     }
 }
@@ -149,6 +171,13 @@ impl Room {
             Room::Now | Room::Later => std::future::pending().await,
         }
     }
+}
+
+/// Ends when all handshakes have read what had arrived, however long this thread has been busy: the runtime looks for it, and
+/// then runs the tasks that it concerns.
+async fn what_has_arrived_is_read() {
+    yield_now().await;
+    yield_now().await;
 }
 
 /// Returns `None` if the handshake did not complete.
@@ -228,6 +257,7 @@ const MAX_DROPPED: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::Ipv4Addr;
 
     use tokio::net::TcpStream;
@@ -288,6 +318,24 @@ mod tests {
             served.push(listener.accept(true).await.unwrap());
             assert!(listener.handshakes.len() <= 5);
         }
+    }
+
+    /// A machine that is busy for longer than a client's time has not shown that the client is silent.
+    #[tokio::test]
+    async fn a_request_that_has_arrived_is_read_before_its_client_gives_way() {
+        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).await.unwrap();
+        (listener.max_handshakes, listener.patience) = (1, Duration::from_millis(10));
+        let mut first = client(&listener, &[]).await;
+        tokio::time::timeout(Duration::from_millis(20), listener.accept(true)).await.unwrap_err();
+        first.write_all(REQUEST).await.unwrap();
+        let mut second =
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port().unwrap())).unwrap();
+        second.write_all(REQUEST).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        for _ in 0..2 {
+            connect(&mut listener).await;
+        }
+        assert!(first.try_read(&mut [0; 2]).unwrap_or(2) > 0, "the first is closed");
     }
 
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
