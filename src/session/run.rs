@@ -120,7 +120,11 @@ fn log_start(start: &StartSession) {
 /// Runs the loop of the session's kind.
 async fn drive(mut session: Box<Session>, may_be_port: bool) -> (End, CommandEnd, Shutdown) {
     let kind = match wait_until_ready(&mut session).await {
-        Ok(SessionKind::Port(_)) if !may_be_port => Err(End::NotStarted(NOT_REQUESTED.to_owned())),
+        Ok(SessionKind::Port(_)) if !may_be_port => {
+            // An agent that starts what was not requested is not relied on to end it.
+            session.live.reads_flags = false;
+            Err(End::NotStarted(NOT_REQUESTED.to_owned()))
+        }
         kind => kind,
     };
     if let Ok(kind) = &kind {
