@@ -3,10 +3,7 @@
 use ssm_sim::ProxyOptions;
 
 use super::{API, CONNECT, SERVICE, STS, Site};
-use crate::harness::api::Started;
-use crate::harness::net::{echo_through, eventually, opened_port};
-use crate::harness::process::{Running, Signal, run};
-use crate::harness::sim::assert_all_ended;
+use crate::harness::process::run;
 
 const TARGET: &str = "i-0123456789abcdef0";
 
@@ -45,19 +42,7 @@ fn a_session_contacts_the_gateway_and_the_api_only() {
     let mut site = Site::at(SERVICE).trusting();
     let proxy = site.proxy(ProxyOptions::default());
     site.set("HTTPS_PROXY", &format!("http://127.0.0.1:{}", proxy.port()));
-    site.set("SSM_PLUGIN_PING_INTERVAL", "1");
-    let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
-    started.endpoint = format!("https://{API}");
-    let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
-    let port = opened_port(&plugin.stdout);
-    proxy.silence();
-    assert!(echo_through(port, b"resumed") == b"resumed");
-    plugin.signal(Signal::INT);
-    plugin.finish().assert_ok();
-    assert_all_ended(&site.sim);
-    eventually("calls to the API", || {
-        proxy.requests().iter().any(|request| request.to == format!("{API}:443"))
-    });
+    site.is_resumed_through(&proxy);
     let others: Vec<_> = proxy
         .requests()
         .into_iter()

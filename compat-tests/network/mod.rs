@@ -108,6 +108,23 @@ impl Site {
         assert_all_ended(&self.sim);
     }
 
+    /// A session by the API behind `proxy` loses its connection, is resumed, and ends.
+    #[track_caller]
+    fn is_resumed_through(&mut self, proxy: &Proxy) {
+        self.set("SSM_PLUGIN_PING_INTERVAL", "1");
+        let mut started = Started::port(&self.sim.endpoint(), self.echo.port(), 0);
+        started.endpoint = format!("https://{API}");
+        let plugin = Running::spawn_without_stdin(&mut started.command(&self.world));
+        let port = opened_port(&plugin.stdout);
+        proxy.silence();
+        assert!(echo_through(port, b"resumed") == b"resumed");
+        assert!(self.sim.requests().resume > 0, "not resumed");
+        assert_asked_for(proxy, &format!("{API}:443"));
+        plugin.signal(Signal::INT);
+        plugin.finish().assert_ok();
+        assert_all_ended(&self.sim);
+    }
+
     /// No session comes about, and stdout says so in one line with these words.
     #[track_caller]
     fn fails_with(&self, words: &str) -> Finished {

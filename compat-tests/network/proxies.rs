@@ -198,18 +198,7 @@ fn calls_to_aws_take_the_proxy_too() {
     let mut site = Site::at(SERVICE).trusting();
     let proxy = site.proxy(with_password());
     site.set("HTTPS_PROXY", &format!("http://user:{ENCODED}@127.0.0.1:{}", proxy.port()));
-    site.set("SSM_PLUGIN_PING_INTERVAL", "1");
-    let mut started = Started::port(&site.sim.endpoint(), site.echo.port(), 0);
-    started.endpoint = format!("https://{API}");
-    let plugin = Running::spawn_without_stdin(&mut started.command(&site.world));
-    let port = opened_port(&plugin.stdout);
-    proxy.silence();
-    assert!(echo_through(port, b"resumed") == b"resumed");
-    assert!(site.sim.requests().resume > 0, "not resumed");
-    assert_asked_for(&proxy, &format!("{API}:443"));
-    plugin.signal(Signal::INT);
-    plugin.finish().assert_ok();
-    assert_all_ended(&site.sim);
+    site.is_resumed_through(&proxy);
 }
 
 /// The SDK's settings for endpoints, when the caller names none. Where calls go is seen at the proxy, which alone could
