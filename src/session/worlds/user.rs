@@ -68,18 +68,9 @@ impl StandardStreams {
 /// Types all that comes from the client, then closes stdin.
 async fn type_all(mut keyboard: pipe::Sender, client: &MemoryStream) {
     let mut bytes = BytesMut::new();
-    loop {
-        let _ = client.readable().await;
-        bytes.clear();
-        bytes.reserve(PIECE);
-        match client.try_read_buf(&mut bytes) {
-            Ok(count @ 1..) => {
-                if keyboard.write_all(&bytes[..count]).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => return,
+    while read(client, &mut bytes).await {
+        if keyboard.write_all(&bytes).await.is_err() {
+            return;
         }
     }
 }
@@ -87,14 +78,19 @@ async fn type_all(mut keyboard: pipe::Sender, client: &MemoryStream) {
 /// Reads until the client has gone.
 async fn drain(client: &MemoryStream) {
     let mut bytes = BytesMut::new();
+    while read(client, &mut bytes).await {}
+}
+
+/// Fills `bytes` with what comes next from the client. Returns false at the end.
+async fn read(client: &MemoryStream, bytes: &mut BytesMut) -> bool {
     loop {
         let _ = client.readable().await;
         bytes.clear();
         bytes.reserve(PIECE);
-        match client.try_read_buf(&mut bytes) {
-            Ok(1..) => {}
+        match client.try_read_buf(bytes) {
+            Ok(count) => return count > 0,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => return,
+            Err(_) => return false,
         }
     }
 }
