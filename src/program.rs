@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::cli::{self, Invocation, StartSession};
 use crate::output::{self, Style, official, sentences};
 use crate::process::Parent;
-use crate::session::{Ports, Run};
+use crate::session::{OWN_FAILURE, Ports, Run};
 use crate::settings::{self, LoadedSettings, Settings, Subject};
 use crate::{commands, help, logging, manual, panics, process, session, wire_log};
 
@@ -166,5 +166,3 @@ fn print(text: &str) {
 
 /// Position of the response in argv, if it is not in the environment.
 const RESPONSE: usize = 1;
-/// The plugin's own failures, when a status is asked for: ssh's number.
-const OWN_FAILURE: u8 = 255;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
@@ -73,17 +73,7 @@ impl<'a> Connection<'a> {
 
     /// The request for a session with a document; `None`: the account's default for shells.
     pub(super) fn request(&self, document: Option<&str>, parameters: Option<Value>) -> Value {
-        let mut request = json!({ "Target": self.target });
-        if let Some(document) = document {
-            request["DocumentName"] = document.into();
-        }
-        if let Some(parameters) = parameters {
-            request["Parameters"] = parameters;
-        }
-        if let Some(reason) = &self.common.reason {
-            request["Reason"] = reason.as_str().into();
-        }
-        request
+        session::request(&self.target, document, parameters, self.common.reason.as_deref())
     }
 
     /// Looks up whether the target is Windows. False if that cannot be found out.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::aws::{AwsError, ErrorKind};
 use crate::output;
+use crate::session::OWN_FAILURE;
 use crate::settings::Settings;
 
 /// A command that has failed before or without a session.
@@ -91,7 +92,5 @@ pub(super) fn refused(error: &AwsError) -> Failure {
 const START: &str = "ssm:StartSession";
 /// Status for arguments that are not understood.
 pub(super) const USAGE: u8 = 2;
-/// Status of our own failures: ssh's.
-pub(super) const OWN_FAILURE: u8 = 255;
 /// Added to a signal's number, as shells do.
 pub(super) const SIGNAL_BASE: u8 = 128;

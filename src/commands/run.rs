@@ -19,11 +19,11 @@ use std::io::IsTerminal as _;
 use uuid::Uuid;
 
 use super::connect::{Connection, signal_status};
-use super::failure::{Failure, OWN_FAILURE, refused, report};
+use super::failure::{Failure, refused, report};
 use super::grammar::Run;
 use crate::aws::ErrorKind;
 use crate::quote;
-use crate::session::{self, Outcome, Script};
+use crate::session::{self, OWN_FAILURE, Outcome, Script};
 use crate::settings::{Settings, When};
 
 /// Runs `run`. Returns the command's exit status.

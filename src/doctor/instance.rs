@@ -43,7 +43,7 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
 
 /// The filter of DescribeInstanceInformation for an id, `tag:KEY=VALUE` or a name.
 fn filter(target: &str) -> (String, &str) {
-    if target.starts_with("i-") || target.starts_with("mi-") {
+    if is_id(target) {
         return ("InstanceIds".to_owned(), target);
     }
     match target.strip_prefix("tag:").and_then(|tag| tag.split_once('=')) {
@@ -52,13 +52,16 @@ fn filter(target: &str) -> (String, &str) {
     }
 }
 
+fn is_id(target: &str) -> bool {
+    target.starts_with("i-") || target.starts_with("mi-")
+}
+
 fn judge(target: &str, found: &[ManagedInstance]) -> Check {
     const NAME: &str = "instance";
     let instance = match found {
         [instance] => instance,
         [] => {
-            let is_id = target.starts_with("i-") || target.starts_with("mi-");
-            let text = if is_id || target.starts_with("tag:") {
+            let text = if is_id(target) || target.starts_with("tag:") {
                 format!("{target} is not a managed instance of this account and region")
             } else {
                 format!("no managed instance of this account and region has the Name tag {target}")

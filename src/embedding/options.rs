@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::Error;
 use crate::aws::{self, AwsContext};
 use crate::link::{Config, Network, StreamHosts};
-use crate::session::{Access, Starter, is_region, stream_host};
+use crate::session::{self, Access, Starter, is_region, stream_host};
 
 /// Credentials, region and endpoint, with the target of sessions.
 #[derive(Clone, Debug, Default)]
@@ -61,14 +61,7 @@ impl AccessOptions {
 
     /// The request for a session.
     pub(crate) fn request(&self, document: Option<&str>, parameters: Option<Value>) -> Value {
-        let mut request = json!({ "Target": self.target });
-        let reason = self.reason.as_deref().map(Value::from);
-        let fields =
-            [("DocumentName", document.map(Value::from)), ("Parameters", parameters), ("Reason", reason)];
-        for (name, value) in fields {
-            value.into_iter().for_each(|value| request[name] = value);
-        }
-        request
+        session::request(&self.target, document, parameters, self.reason.as_deref())
     }
 
     /// Starts sessions with this request. Reads the AWS CLI's files where that is requested; calls nothing yet.

@@ -48,7 +48,7 @@ pub(crate) struct Guard {
 pub(crate) fn start(
     settings: &Settings,
     id: &str,
-    report: impl FnMut(&str) + Send + 'static,
+    report: impl FnOnce(&str) + Send + 'static,
 ) -> Result<Option<Guard>, String> {
     let Some(filter) = settings.log.as_deref() else { return Ok(None) };
     try_start(filter, settings, id, report)
@@ -88,7 +88,7 @@ fn try_start(
     filter: &str,
     settings: &Settings,
     id: &str,
-    report: impl FnMut(&str) + Send + 'static,
+    report: impl FnOnce(&str) + Send + 'static,
 ) -> anyhow::Result<Guard> {
     let filter = filter.parse::<Targets>();
     // Its text ends with its cause's.

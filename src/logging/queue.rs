@@ -19,7 +19,7 @@ pub(super) type QueueGuard = SpoolGuard<Vec<u8>>;
 pub(super) fn start(
     disk: impl Write + Send + 'static,
     stamp: impl FormatTime + Send + 'static,
-    report: impl FnMut(&str) + Send + 'static,
+    report: impl FnOnce(&str) + Send + 'static,
 ) -> io::Result<(Lines, QueueGuard)> {
     let write = move |lines| Writer { disk, stamp, report: Some(report), is_cut: false }.run(lines);
     let (lines, guard) = spool::start("log", LOG_QUEUE, write)?;
@@ -60,7 +60,7 @@ struct Writer<W, S, R> {
     is_cut: bool,
 }
 
-impl<W: Write, S: FormatTime, R: FnMut(&str)> Writer<W, S, R> {
+impl<W: Write, S: FormatTime, R: FnOnce(&str)> Writer<W, S, R> {
     fn run(mut self, mut lines: Outlet<Vec<u8>>) {
         loop {
             let next = lines.next(|| self.disk.flush());
@@ -69,7 +69,7 @@ impl<W: Write, S: FormatTime, R: FnMut(&str)> Writer<W, S, R> {
                     self.report(&mut lines);
                     if let Err(error) = self.write(&line) {
                         lines.add_lost(1);
-                        if let Some(mut report) = self.report.take() {
+                        if let Some(report) = self.report.take() {
                             report(&format!("the log is incomplete: {error}"));
                         }
                     }

@@ -22,7 +22,7 @@ pub(crate) fn log_form(settings: &Settings) -> Option<fn(&str) -> Bytes> {
 }
 
 /// Returns a function that prints a failure on stderr, for threads that have no console.
-pub(crate) fn reporter(settings: &Settings) -> impl FnMut(&str) + Send + use<> {
+pub(crate) fn reporter(settings: &Settings) -> impl FnOnce(&str) + Send + use<> {
     let settings = settings.clone();
     // Without a stderr there is no other place for the line.
     move |text| drop(io::stderr().write_all(&failure_line(&settings, text)))

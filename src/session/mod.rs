@@ -63,6 +63,6 @@ pub(crate) use self::port::{Door, EmbeddedConfig, EmbeddedPort, MemoryStream};
 #[cfg(feature = "cli")]
 pub(crate) use self::run::{Run, run};
 #[cfg(feature = "cli")]
-pub(crate) use self::shutdown::Outcome;
-pub(crate) use self::starter::{StartError, Starter};
+pub(crate) use self::shutdown::{OWN_FAILURE, Outcome};
+pub(crate) use self::starter::{StartError, Starter, request};
 pub(crate) use self::wrapper::{COMMAND_DOCUMENT, command_parameters};

@@ -189,8 +189,8 @@ const UNATTENDED_TERMINATE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time that output may still be written after a request to end.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
-/// For failures of our own, when a status is requested: ssh's number.
-const OWN_FAILURE: u8 = 255;
+/// The exit status for failures of our own, where one is requested: ssh's number.
+pub(crate) const OWN_FAILURE: u8 = 255;
 
 #[cfg(test)]
 mod tests {

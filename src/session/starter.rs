@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::Access;
 use super::live::LiveSession;
@@ -57,6 +57,25 @@ impl Starter {
             Ok(LiveSession::new(id, Link::new(config, target), aws))
         })
     }
+}
+
+/// The request for a session.
+pub(crate) fn request(
+    target: &str,
+    document: Option<&str>,
+    parameters: Option<Value>,
+    reason: Option<&str>,
+) -> Value {
+    let mut request = json!({ "Target": target });
+    let fields = [
+        ("DocumentName", document.map(Value::from)),
+        ("Parameters", parameters),
+        ("Reason", reason.map(Value::from)),
+    ];
+    for (name, value) in fields {
+        value.into_iter().for_each(|value| request[name] = value);
+    }
+    request
 }
 
 /// Reason that a session was not started.

@@ -140,10 +140,7 @@ fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Va
     let mut values = Values::new();
     for (key, value) in section {
         let Some(row) = table::find_key(&key) else {
-            let known = TABLE.iter().map(Variable::key);
-            let names: Vec<String> =
-                if place.is_empty() { known.collect() } else { known.chain(Conditions::names()).collect() };
-            mistakes.push(format!("{place}{}", Warning::unknown(&key, names.into_iter())));
+            mistakes.push(Warning::unknown(&key, TABLE.iter().map(Variable::key)));
             continue;
         };
         let key = shown(&key);

@@ -42,7 +42,7 @@ use crate::spool::{self, Outlet, Spool, SpoolGuard};
 pub(crate) fn start(
     path: Option<&Path>,
     payloads: bool,
-    report: impl FnMut(&str) + Send + 'static,
+    report: impl FnOnce(&str) + Send + 'static,
 ) -> Result<Option<Guard>, String> {
     let Some(path) = path else { return Ok(None) };
     let error = |error| format!("the wire log is disabled: cannot write to {}: {error}", path.display());
@@ -72,7 +72,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    fn start(path: &Path, payloads: bool, report: impl FnMut(&str) + Send + 'static) -> io::Result<Guard> {
+    fn start(path: &Path, payloads: bool, report: impl FnOnce(&str) + Send + 'static) -> io::Result<Guard> {
         // A pipe without a reader would keep us waiting.
         if path.metadata().is_ok_and(|data| !data.is_file()) {
             return Err(io::Error::other("it is not a file"));
@@ -185,7 +185,7 @@ struct Writer {
 
 impl Writer {
     /// The thread. A disk that takes no more ends the recording.
-    fn run(mut self, mut entries: Outlet<Entry>, mut report: impl FnMut(&str)) {
+    fn run(mut self, mut entries: Outlet<Entry>, report: impl FnOnce(&str)) {
         if let Err(error) = self.write_all(&mut entries) {
             tracing::warn!(%error, "the wire log ends here");
             report(&format!("the wire log is incomplete: {error}"));

@@ -8,11 +8,10 @@ use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
 
-use crate::commands::failure::OWN_FAILURE;
 #[cfg(unix)]
 use crate::commands::failure::SIGNAL_BASE;
 use crate::process::{self, Signal, Tie};
-use crate::session::Bound;
+use crate::session::{Bound, OWN_FAILURE};
 
 /// A running command.
 #[derive(Debug)]

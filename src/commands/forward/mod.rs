@@ -7,11 +7,11 @@ use std::io::{self, IsTerminal as _};
 
 use self::command::Running;
 use super::connect::{Connection, signal_number, signal_status};
-use super::failure::{self, Failure, OWN_FAILURE};
+use super::failure::{self, Failure};
 use super::grammar::Forward;
 use crate::printable::one_line;
 use crate::process;
-use crate::session::{Forwarding, ListenFailure, Outcome, PortForwarder, StartFailure};
+use crate::session::{Forwarding, ListenFailure, OWN_FAILURE, Outcome, PortForwarder, StartFailure};
 use crate::settings::{Settings, Tunnel, When};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
