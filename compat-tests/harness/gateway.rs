@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,10 +39,11 @@ const RESEND_AFTER: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// A gateway on a free port. It answers API calls on the same port: GenerateDataKey with [`DATA_KEY`], others
-/// (ResumeSession, TerminateSession) with an empty object.
+/// (ResumeSession, TerminateSession) with an empty object. When dropped, it fails the test if a script has panicked.
 pub struct Gateway {
     port: u16,
     ended: Arc<AtomicBool>,
+    panicked: Arc<AtomicBool>,
     opens: Arc<AtomicUsize>,
     calls: Calls,
     starts_after: Arc<Mutex<Option<Duration>>>,
@@ -81,8 +83,9 @@ impl Gateway {
     fn serve(calls: Calls, script: impl Fn(TcpStream) + Send + Sync + 'static) -> Gateway {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = listener.local_addr().expect("address").port();
-        let ended = Arc::new(AtomicBool::new(false));
+        let (ended, panicked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let opens = Arc::new(AtomicUsize::new(0));
+        let failed = Arc::clone(&panicked);
         let (flag, count, script) = (Arc::clone(&ended), Arc::clone(&opens), Arc::new(script));
         let log = Arc::clone(&calls);
         let starts_after = Arc::new(Mutex::new(None));
@@ -94,7 +97,7 @@ impl Gateway {
                 }
                 let Ok(stream) = stream else { continue };
                 let (script, count, log) = (Arc::clone(&script), Arc::clone(&count), Arc::clone(&log));
-                let start = Arc::clone(&start);
+                let (start, failed) = (Arc::clone(&start), Arc::clone(&failed));
                 std::thread::spawn(move || {
                     // No timeout yet: the handshake of the websocket does not bear one that a signal cuts short.
                     let mut head = [0; 4];
@@ -103,12 +106,14 @@ impl Gateway {
                         answer_api(stream, &log, starts_after.map(|delay| (delay, response(port))));
                     } else {
                         count.fetch_add(1, Ordering::SeqCst);
-                        script(stream);
+                        if catch_unwind(AssertUnwindSafe(|| script(stream))).is_err() {
+                            failed.store(true, Ordering::SeqCst);
+                        }
                     }
                 });
             }
         });
-        Gateway { port, ended, opens, calls, starts_after }
+        Gateway { port, ended, panicked, opens, calls, starts_after }
     }
 
     /// From now on StartSession is answered as it should be, so much later.
@@ -141,6 +146,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let panicked = self.panicked.load(Ordering::SeqCst);
+        assert!(!panicked || std::thread::panicking(), "a script of the gateway has panicked");
     }
 }
 
@@ -385,8 +392,13 @@ pub struct Flood<'a> {
 }
 
 impl Flood<'_> {
-    /// Sends the next data message of the agent; false when the client has gone.
+    /// Sends the next data message of the agent, no larger than a client reads; false when the client has gone.
     pub fn data(&mut self, payload_type: u32, payload: &[u8]) -> bool {
+        assert!(
+            payload.len() <= wire::LARGEST_PAYLOAD,
+            "{} bytes are more than a client reads",
+            payload.len()
+        );
         let frame = Frame::output(self.socket.next, payload_type, payload);
         self.socket.next += 1;
         self.frame(&frame)

@@ -37,6 +37,8 @@ pub const PAYLOAD_FLAG: u32 = 10;
 pub const PAYLOAD_STDERR: u32 = 11;
 /// Payload type of the exit code's text.
 pub const PAYLOAD_EXIT_CODE: u32 = 12;
+/// The payload of a frame of 1 MiB, the largest that a client reads.
+pub const LARGEST_PAYLOAD: usize = (1 << 20) - 120;
 
 const HEADER_LENGTH: u32 = 116;
 const PAYLOAD_AT: usize = 120;

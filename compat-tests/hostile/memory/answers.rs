@@ -162,6 +162,7 @@ impl Endless {
                 }
                 seen.bursts.fetch_add(1, Ordering::SeqCst);
                 answer = stream.write_all(&[b' '; 64 << 10]);
+                seen.await_sample();
             }
             // No end: the reader waits.
             let _ = uninterrupted(|| stream.read(&mut request));
@@ -180,5 +181,6 @@ const BELOW: usize = 48;
 const SHA1_OF_CORP: &str = "ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
 /// The keys that every world has.
 const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-/// Parts of 64 KiB of an endless answer, so that even a program without a limit leaves the machine alone: 1 GiB.
+/// Parts of 64 KiB of an endless answer, so that even a program without a limit leaves the machine alone: 1 GiB. Each
+/// waits until the memory has been read, since a program that refuses it may end at once.
 const ENDLESS_PARTS: usize = 16 << 10;

@@ -44,7 +44,8 @@ pub(super) fn frames_in_nearly_empty_buffers(flood: &mut Flood<'_>) -> bool {
 }
 
 pub(super) fn largest_frames(flood: &mut Flood<'_>) -> bool {
-    flood.data(wire::PAYLOAD_OUTPUT, &frames(63, &[b'x'; 65_535]))
+    let message = frames(15, &[b'x'; 65_535]);
+    each(4, || flood.data(wire::PAYLOAD_OUTPUT, &message))
 }
 
 pub(super) fn empty_frames(flood: &mut Flood<'_>) -> bool {
@@ -63,7 +64,7 @@ fn bytes_in_nearly_empty_buffers(flood: &mut Flood<'_>) -> bool {
 }
 
 fn largest_messages(flood: &mut Flood<'_>) -> bool {
-    flood.data(wire::PAYLOAD_OUTPUT, &vec![b'x'; LARGEST])
+    flood.data(wire::PAYLOAD_OUTPUT, &vec![b'x'; wire::LARGEST_PAYLOAD])
 }
 
 pub(super) fn refusals(flood: &mut Flood<'_>) -> bool {
@@ -126,5 +127,3 @@ fn ballast(flood: &mut Flood<'_>) -> bool {
 
 /// The first stream that the plugin opens.
 pub(super) const FIRST_STREAM: u32 = 3;
-/// The payload of a frame of 1 MiB, the largest that is read.
-const LARGEST: usize = (1 << 20) - 120;

@@ -47,9 +47,9 @@ fn clients_that_do_not_read_together() {
         }
         let streams = (0..CLIENTS).map(|number| FIRST_STREAM + 2 * number);
         let frames: Vec<u8> =
-            streams.flat_map(|id| wire::smux(1, 2, id, &[b'x'; 60_000]).repeat(12)).collect();
+            streams.flat_map(|id| wire::smux(1, 2, id, &[b'x'; 60_000]).repeat(3)).collect();
         let mut flood = socket.flood();
-        for _ in 0..150 {
+        for _ in 0..600 {
             if !flood.data(wire::PAYLOAD_OUTPUT, &frames) {
                 break;
             }

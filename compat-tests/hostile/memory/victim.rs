@@ -160,9 +160,19 @@ impl Drop for Victim {
 pub(super) struct Progress {
     pub(super) bursts: AtomicUsize,
     pub(super) is_done: AtomicBool,
+    /// Number of times that the memory was read.
+    samples: AtomicUsize,
 }
 
 impl Progress {
+    /// Waits until the memory has been read again, for a second at most.
+    pub(super) fn await_sample(&self) {
+        let (before, since) = (self.samples.load(Ordering::SeqCst), Instant::now());
+        while self.samples.load(Ordering::SeqCst) == before && since.elapsed() < SAMPLED {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until the attack is over, or stands still because the plugin reads no more, and its memory with it.
     #[track_caller]
     pub(super) fn await_end(&self, victim: &Victim) {
@@ -176,6 +186,7 @@ impl Progress {
         let deadline = Instant::now() + ATTACK;
         loop {
             let now = (self.bursts.load(Ordering::SeqCst), victim.peak_memory());
+            self.samples.fetch_add(1, Ordering::SeqCst);
             if now != before || !victim.is_asleep() {
                 (before, since) = (now, Instant::now());
             }
@@ -215,6 +226,8 @@ pub(super) fn lossy(bytes: &[u8]) -> String {
 const PANICKED: i32 = 101;
 /// Time limit of an attack.
 const ATTACK: Duration = Duration::from_secs(120);
+/// Time limit of the wait for a sample of the memory.
+const SAMPLED: Duration = Duration::from_secs(1);
 /// Quiet time after which the plugin has stopped reading.
 const STANDSTILL: Duration = Duration::from_secs(3);
 /// Quiet time after which everything sent has been read.

@@ -191,11 +191,17 @@ fn a_missing_destination_is_named_in_the_reply_and_costs_few_sessions() {
         std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
     for (name, port) in [("nowhere.invalid", 80), ("db.internal", unused)] {
         let (starts, begin) = (sim.requests().start, Instant::now());
+        let mut named = 0;
         for _ in 0..10 {
+            let asked = Instant::now();
             let (code, mut stream) = proxy.connect(name, port);
-            assert_eq!(code, 4, "{name}");
+            // On a busy machine the refusal may come after the second that the reply waits for it.
+            let is_late = code == 0 && asked.elapsed() >= Duration::from_secs(1);
+            assert!(code == 4 || is_late, "{name}: {code} after {:?}", asked.elapsed());
+            named += u32::from(code == 4);
             assert_eq!(uninterrupted(|| stream.read(&mut [0])).expect("the end"), 0);
         }
+        assert!(named > 0, "{name} is never named");
         let most = 1 + begin.elapsed().as_secs() / 3;
         let asked = sim.requests().start - starts;
         assert!((1..=most).contains(&asked), "{asked} sessions in {:?}", begin.elapsed());
