@@ -233,8 +233,7 @@ fn a_key_made_for_the_run_opens_an_instance() {
     std::fs::write(&setup.config, format!("{block}Host *\n{rest}")).expect("config");
     let ssh = format!("ssh -F '{}'", setup.config.display());
     // Processes that ssh leaves running must end before the script does.
-    let nothing_is_left =
-        format!("until rmdir '{0}' 2>/dev/null; do sleep 0.05; done; mkdir '{0}'", folder.display());
+    let nothing_is_left = format!("until [ -z \"$(ls -A '{}')\" ]; do sleep 0.05; done", folder.display());
     let finished = run(&mut setup.world.shell(&format!("{ssh} {TARGET} echo in && {nothing_is_left}")));
     assert_eq!(finished.assert_ok().text(), "in\n");
     let pushed = setup.sim.pushed_keys();

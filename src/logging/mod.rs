@@ -402,6 +402,24 @@ mod tests {
         assert_eq!(fs::read(dir.path().join(file_name(log.day))).unwrap(), b"line\n");
     }
 
+    /// The log goes on in the file that is open.
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_exchanged_for_one_that_others_can_write_gets_no_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, before) = (parent.path().join("logs"), parent.path().join("before"));
+        let mut log = Daily::new(&dir).unwrap();
+        let name = file_name(log.day);
+        fs::rename(&dir, &before).unwrap();
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+        log.day -= 1;
+        log.write_all(b"line\n").unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        assert_eq!(fs::read(before.join(name)).unwrap(), b"line\n");
+    }
+
     #[cfg(unix)]
     #[test]
     fn only_the_owner_reads_it() {
