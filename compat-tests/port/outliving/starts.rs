@@ -1,7 +1,7 @@
 //! When sessions are started, and when not.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use ssm_sim::SessionState;
@@ -92,7 +92,11 @@ fn a_denied_start_is_reported_once_and_does_not_spin() {
         let before = sim.requests().start;
         let begin = Instant::now();
         for _ in 0..100 {
-            assert_closed(&mut connect(port.port));
+            match TcpStream::connect(("127.0.0.1", port.port)) {
+                Ok(mut stream) => assert_closed(&mut stream),
+                // The reset may come before the system has reported the connection.
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+            }
         }
         let asked = sim.requests().start - before;
         let most = 4 + u64::from(begin.elapsed() > Duration::from_secs(5)) * begin.elapsed().as_secs();
@@ -139,9 +143,9 @@ fn a_client_that_goes_away_is_not_waited_for() {
     assert_all_ended(&sim);
 }
 
-/// Its end stands behind what is read when there is a session for it.
+/// Its end stands behind what is read when there is a session for it: what it has sent is delivered.
 #[test]
-fn a_client_that_goes_away_after_it_has_sent_much_is_not_waited_for() {
+fn a_client_that_goes_away_after_it_has_sent_much_is_served_when_there_is_a_session() {
     let (mut world, sim, echo) = (World::new(), sim(), Server::echo());
     world.set("SSM_PLUGIN_LOG_CONNECTIONS", "1");
     let port = Port::to(&echo, &mut world, &sim);
@@ -152,6 +156,7 @@ fn a_client_that_goes_away_after_it_has_sent_much_is_not_waited_for() {
     waiting.write_all(&[7; 64 << 10]).expect("write");
     eventually("it is tried", || sim.requests().start > before);
     drop(waiting);
+    sim.refuse_starts(None);
     port.plugin.stderr.wait_for(" closed after ");
     port.end();
     assert_all_ended(&sim);

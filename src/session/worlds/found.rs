@@ -126,3 +126,18 @@ fn a_client_reads_nothing_that_was_meant_for_the_one_before_it() {
         &World { agent: Generation::V3_0, link, ..world },
     );
 }
+
+/// World 7617: a client that had sent its request and half-closed while its session was being opened was given up after ten
+/// seconds, with an end that looked like an empty answer. The path had died meanwhile.
+#[test]
+fn a_client_that_waits_for_its_answer_outlasts_a_path_that_died_while_its_session_opened() {
+    let answer = Destination::Answer { think_ms: 0, bytes: 1592, closes: false };
+    let clients = [Client { destination: 1, ..client(2000, 100, Ending::HalfClose) }];
+    let world = world(Destination::Echo { late_ms: 0 }, &clients, &[(2800, Event::Sleep { ms: 204_360 })]);
+    let destinations = vec![world.destinations[0], answer];
+    let link = LinkQuality { delay_ms: 150, api_ms: 400, ..LinkQuality::default() };
+    assert_rules(
+        "a_client_that_waits_for_its_answer_outlasts_a_path_that_died_while_its_session_opened",
+        &World { destinations, link, ..world },
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -128,8 +128,7 @@ async fn play(world: &World, log: &Log) {
     let fates = timeout(AFTERWARDS, clients).await;
     let fates = fates.map_or_else(|_| vec![None; world.clients.len()], |fates| fates.expect("no panic"));
     events.abort();
-    let is_served = |number| served.lock().unwrap_or_else(PoisonError::into_inner).contains(&number);
-    local::judge(world, &fates, is_served, log);
+    local::judge(world, &fates, log);
     let is_reported = world.kind == Kind::Command { is_separate: true } && world.agent == Generation::V3_3;
     if is_reported && fates == [Some(Fate::Complete)] && world.is_gentle() && exit_code != Some(EXIT_CODE) {
         log.fault(format_args!("the command's exit code is {EXIT_CODE}, not {exit_code:?}"));

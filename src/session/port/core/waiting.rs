@@ -46,26 +46,31 @@ impl Waiting {
                 if self.is_reading {
                     return Some(Action::Read(number));
                 }
-                self.until = self.until.min(now + WAIT_FULL);
+                self.wait_less(now);
             }
-            Report::HungUp => self.until = self.until.min(now + WAIT_HALF_CLOSED),
+            Report::HungUp => self.wait_less(now),
             // A client that has sent nothing and sends no more is a probe, most likely.
             Report::InputEnded if self.early.is_empty() => return Some(Action::Dismiss(number)),
             Report::InputEnded => {
                 self.is_reading = false;
                 self.has_ended = true;
-                self.until = self.until.min(now + WAIT_HALF_CLOSED);
+                self.wait_less(now);
             }
             Report::Reset | Report::Closed => return Some(Action::Dismiss(number)),
         }
         None
     }
+
+    /// The client may have gone from now on, or may wait for its answer.
+    fn wait_less(&mut self, now: Instant) {
+        self.until = self.until.min(now + WAIT_UNSURE);
+    }
 }
 
-/// Time that a connection waits whose client may have gone: it has stopped sending.
-const WAIT_HALF_CLOSED: Duration = Duration::from_secs(10);
-/// The same for one of which nothing more is read, because [`MAX_EARLY`] has come: whether such a client has gone cannot
-/// be seen once it has filled the system's buffers, too.
-const WAIT_FULL: Duration = Duration::from_secs(60);
+/// Time that a connection waits whose client may have gone: it has stopped sending, or nothing more is read from it because
+/// [`MAX_EARLY`] has come, so that its end cannot be seen. Such a client may also wait for its answer: a session is there
+/// in that time even if the path to it dies while it is being opened. Impatient clients that come again and again
+/// add up for that long.
+const WAIT_UNSURE: Duration = Duration::from_secs(60);
 /// Read from a connection while it waits, in bytes. A stream's queue takes that at once.
 const MAX_EARLY: usize = 2 * CHUNK;

@@ -327,13 +327,15 @@ impl Destination {
         open.min().map(|(.., number)| number)
     }
 
-    /// Closes a connection that gets no session. Nothing of the remote has come on it: its end is the whole.
+    /// Closes a connection that gets no session. A proxy's client gets a reply; another would take an orderly end for an
+    /// empty answer.
     fn refuse(&self, number: ConnectionId, reply: Reply, tables: &mut Tables) {
         tables.connections.remove(&number);
         if self.policy.is_proxied {
-            tables.out.push_back(Action::Reply(number, reply));
+            tables.out.extend([Action::Reply(number, reply), Action::Dismiss(number)]);
+        } else {
+            tables.out.push_back(Action::Close(number));
         }
-        tables.out.push_back(Action::Dismiss(number));
     }
 
     fn report_message(&self, text: String, tables: &mut Tables) {

@@ -240,17 +240,30 @@ fn clients_that_may_have_gone_wait_less() {
     let probe = world.connect();
     world.shut_down(probe);
     assert_eq!(world.waiting(), 2, "a client that sends nothing wants nothing");
-    world.pass(12 * SECOND);
-    assert_eq!(world.waiting(), 1);
+    assert_eq!(world.clients[&probe].end, Some(ClientEnd::Finished));
+    world.pass(30 * SECOND);
     world.leave(full);
-    world.pass(12 * SECOND);
+    world.pass(29 * SECOND);
+    assert_eq!(world.waiting(), 2);
+    // Whether the one of which nothing more is read has left or not makes no difference.
+    world.pass(2 * SECOND);
     assert_eq!(world.waiting(), 0);
-    // One that stays, and of whose end nothing would be seen.
-    world.connect_with(&[1; 64 << 10]);
-    world.pass(50 * SECOND);
-    assert_eq!(world.waiting(), 1);
-    world.pass(12 * SECOND);
-    assert_eq!(world.waiting(), 0);
+}
+
+/// A client that waits for the end of its answer must not take nothing for the whole.
+#[test]
+fn a_client_that_is_given_up_is_reset() {
+    let mut world = World::on_demand(1);
+    let half_closed = world.connect_with(b"the whole request");
+    world.shut_down(half_closed);
+    let silent = world.connect();
+    world.pass(301 * SECOND);
+    let late = world.connect();
+    world.fail(ErrorKind::Denied);
+    let early = world.connect();
+    for client in [half_closed, silent, late, early] {
+        assert_eq!(world.clients[&client].end, Some(ClientEnd::Reset), "{client:?}");
+    }
 }
 
 #[test]
