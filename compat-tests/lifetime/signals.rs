@@ -342,6 +342,28 @@ pub fn on_a_script(world: &World, command: &Command) -> Command {
     script
 }
 
+/// A caller that was killed, behind a program that waits for us: nothing is typed or read any more, and the remote is silent.
+#[test]
+fn a_silent_shell_ends_when_both_of_its_streams_have_gone() {
+    let (world, sim) = (World::new(), sim());
+    let started = Kind::Command.start(&sim, &greeter());
+    let mut command = started.command(&world);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("start");
+    let mut stdout = child.stdout.take().expect("piped stdout");
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(UP) {
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut stdout, &mut byte).expect("output");
+        seen.extend(byte);
+    }
+    drop(child.stdin.take());
+    drop(stdout);
+    assert_ended(&sim, started.id());
+    let output = child.wait_with_output().expect("its stderr");
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
+}
+
 /// `aws … | head -1`.
 #[test]
 fn a_reader_that_has_gone_ends_quietly() {

@@ -298,6 +298,11 @@ impl Console {
         self.out.has_room() && (self.style == Style::Official || self.err.has_room())
     }
 
+    /// Returns whether stdout's reader has gone, although nothing was written since, as far as the system shows that.
+    pub(crate) fn has_lost_reader(&self) -> bool {
+        self.out.has_lost_reader()
+    }
+
     /// Resolves after some progress in writing stdout. Cancel-safe.
     ///
     /// # Errors

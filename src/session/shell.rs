@@ -117,6 +117,10 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
             _ = size_check.tick() => {
                 shell.send_size(session);
                 shell.show_outage(session);
+                // A terminal without keyboard and screen has hung up. A command without a terminal runs to its end.
+                if is_terminal && stdin.is_none() && session.console.has_lost_reader() {
+                    break End::ReaderGone;
+                }
             }
             () = sleep_until(shell.next_end) => shell.repeat_end(session),
         }

@@ -85,6 +85,11 @@ impl Output {
         self.shared.lock().held == 0
     }
 
+    /// Returns whether the reader has gone, although nothing was written since. On Windows, only a write shows that.
+    pub(crate) fn has_lost_reader(&self) -> bool {
+        self.shared.sink.is_hung_up()
+    }
+
     /// Resolves after some progress; pends while nothing is waiting. Cancel-safe.
     ///
     /// # Errors
@@ -271,6 +276,12 @@ mod unix {
             Ok(done)
         }
 
+        /// Returns whether the other end of a pipe, socket or terminal is closed. A socket whose peer sends no more is not.
+        pub(super) fn is_hung_up(&self) -> bool {
+            let state = state(self.fd.as_fd(), PollFlags::empty());
+            state.is_ok_and(|state| state.intersects(PollFlags::ERR | PollFlags::HUP))
+        }
+
         /// Writes some of `batch`, waiting as long as it takes.
         pub(super) fn write(&self, batch: &[IoSlice<'_>]) -> io::Result<usize> {
             loop {
@@ -290,10 +301,15 @@ mod unix {
     }
 
     fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        Ok(!state(fd, PollFlags::OUT)?.is_empty())
+    }
+
+    /// Those of `events` that hold now, and errors.
+    fn state(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<PollFlags> {
+        let mut fds = [PollFd::from_borrowed_fd(fd, events)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         retry_on_intr(|| poll(&mut fds, Some(&now)))?;
-        Ok(!fds[0].revents().is_empty())
+        Ok(fds[0].revents())
     }
 
     /// Terminals report room only while they can take at least this much (the low-water mark).

@@ -89,6 +89,20 @@ async fn a_reader_that_is_gone_is_an_error() {
     assert_eq!(in_time(out.flush()).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
+#[test]
+fn a_reader_that_is_gone_is_noticed_without_a_write() {
+    let (reader, writer) = io::pipe().unwrap();
+    let (peer, socket) = UnixStream::pair().unwrap();
+    let (pipe, socket) = (output(writer), output(socket));
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    let file = output(tempfile::tempfile().unwrap());
+    let null = output(std::fs::File::options().write(true).open("/dev/null").unwrap());
+    let all = [&pipe, &socket, &file, &null];
+    assert!(!all.into_iter().any(Output::has_lost_reader), "a reader that sends nothing may read");
+    drop((reader, peer));
+    assert_eq!(all.map(Output::has_lost_reader), [true, true, false, false]);
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_while_the_thread_writes_is_an_error() {
     let (reader, writer) = io::pipe().unwrap();

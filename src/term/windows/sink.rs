@@ -40,6 +40,11 @@ impl Sink {
         Ok(0)
     }
 
+    /// The system reports that the other end is closed to writers alone.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        false
+    }
+
     /// Writes some of `batch`, waiting as long as it takes.
     pub(crate) fn write(&self, batch: &[IoSlice<'_>]) -> io::Result<usize> {
         let joined;
