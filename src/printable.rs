@@ -20,6 +20,11 @@ pub(crate) fn escaped(text: &str) -> String {
     line.out
 }
 
+/// Returns the beginning of a bad value, for the message about it.
+pub(crate) fn beginning(value: &str) -> String {
+    value.chars().take(MAX_BEGINNING).collect()
+}
+
 /// Returns whether `text` can be printed as it is: [`one_line`] would at most shorten it.
 pub(crate) fn is_printable(text: &str) -> bool {
     !text.contains(is_unsafe)
@@ -64,6 +69,8 @@ fn is_unsafe(char: char) -> bool {
 
 /// Length of a line in characters of the text, before they are escaped.
 const MAX_CHARACTERS: usize = 500;
+/// Characters of a bad value that a message about it repeats.
+const MAX_BEGINNING: usize = 80;
 /// End of a line that is longer, in place of its last character.
 const CUT: &str = "...";
 

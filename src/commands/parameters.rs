@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::printable;
+
 /// The document's parameters as StartSession takes them: a list of texts for each name.
 ///
 /// ```text
@@ -93,12 +95,8 @@ fn is_name(name: &str) -> bool {
 }
 
 fn form(text: &str) -> String {
-    let shown: String = text.chars().take(MAX_SHOWN).collect();
-    format!("--parameters {shown:?} is neither name=value,name=value nor JSON")
+    format!("--parameters {:?} is neither name=value,name=value nor JSON", printable::beginning(text))
 }
-
-/// Characters of bad parameters that are repeated.
-const MAX_SHOWN: usize = 80;
 
 /// JSON that StartSession takes, for people.
 const JSON_FORM: &str = r#"use JSON such as {"portNumber":["80"]}"#;

@@ -3,6 +3,7 @@
 use url::{Host, Url};
 
 use super::partition;
+use crate::printable;
 
 /// Reason that a stream URL is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(crate) fn parse(text: &str, allowed: Option<&str>) -> Result<Url, StreamUrlE
 /// # Errors
 /// When `host` is none, or may not be opened by the rules of [`parse`].
 pub(crate) fn with_host(mut url: Url, host: &str, allowed: Option<&str>) -> Result<Url, StreamUrlError> {
-    let malformed = || StreamUrlError::OtherMalformed(host.chars().take(MAX_SHOWN).collect());
+    let malformed = || StreamUrlError::OtherMalformed(printable::beginning(host));
     if host.len() > MAX_HOST {
         return Err(malformed());
     }
@@ -128,8 +129,6 @@ fn is_region(label: &str) -> bool {
 
 /// A name of 253 characters with a port; those beyond ASCII take more than one byte each.
 const MAX_HOST: usize = 1024;
-/// Characters of a bad host that are repeated.
-const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {

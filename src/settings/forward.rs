@@ -9,6 +9,7 @@
 
 use super::warning::limited;
 use crate::destination::{Destination, DestinationError};
+use crate::printable::beginning;
 
 /// An additional local port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ fn read(text: &str) -> (Vec<Forward>, Vec<FormError>) {
         }
         match parse_one(word) {
             Ok(new) if forwards.iter().any(|old| is_same_port(old, &new)) => {
-                errors.push(FormError::Twice(shown(word), new.local_port));
+                errors.push(FormError::Twice(beginning(word), new.local_port));
             }
             Ok(new) => forwards.push(new),
             Err(error) => errors.push(error),
@@ -84,7 +85,7 @@ fn is_same_port(one: &Forward, other: &Forward) -> bool {
 }
 
 fn parse_one(word: &str) -> Result<Forward, FormError> {
-    let form = || FormError::Form(shown(word));
+    let form = || FormError::Form(beginning(word));
     let parts = parts(word).ok_or_else(form)?;
     let (bind, local, host, port) = match parts.as_slice() {
         [local, host, port] => (None, local, host, port),
@@ -101,7 +102,7 @@ fn parse_one(word: &str) -> Result<Forward, FormError> {
         bind => bind.map(str::to_owned),
     };
     let destination =
-        Destination::new(host, port).map_err(|error| FormError::Destination(shown(word), error))?;
+        Destination::new(host, port).map_err(|error| FormError::Destination(beginning(word), error))?;
     Ok(Forward { bind, local_port, destination })
 }
 
@@ -121,17 +122,11 @@ fn parts(word: &str) -> Option<Vec<&str>> {
     }
 }
 
-fn shown(word: &str) -> String {
-    word.chars().take(MAX_SHOWN).collect()
-}
-
 /// The value for having none, where another place has some.
 pub(super) const NONE: &str = "none";
 const ALL_ADDRESSES: &str = "0.0.0.0";
 /// A listener and its sessions each.
 const MAX_FORWARDS: usize = 32;
-/// Characters of a bad forward that are repeated.
-const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {

@@ -51,11 +51,11 @@ pub(super) fn limited(prefix: &str, mut lines: Vec<String>) -> Vec<String> {
 
 /// The beginning of something that may be long.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
+    text.chars().take(MAX_WORD).collect()
 }
 
 /// Characters of a bad name or value shown in its warning.
-const MAX_SHOWN: usize = 40;
+const MAX_WORD: usize = 40;
 /// Mistakes of one list that are shown.
 const MAX_LINES: usize = 10;
 /// Beyond this edit distance, no suggestion is made.

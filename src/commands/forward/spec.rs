@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 
+use crate::printable::beginning;
 use crate::session::{Forwarded, ListenOn};
 
 /// Reads a SPEC.
@@ -30,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Forwarded, String> {
         _ => return Err(form(text)),
     };
     let port = number(port).ok_or_else(|| form(text))?;
-    Forwarded::new(listen, host, port).map_err(|reason| format!("{:?}: {reason}", shown(text)))
+    Forwarded::new(listen, host, port).map_err(|reason| format!("{:?}: {reason}", beginning(text)))
 }
 
 /// Reads the value of `-D`: a port on loopback.
@@ -38,13 +39,13 @@ pub(super) fn parse(text: &str) -> Result<Forwarded, String> {
 /// # Errors
 /// A phrase about it.
 pub(super) fn parse_dynamic(text: &str) -> Result<u16, String> {
-    let form = || format!("{:?} is not a valid [BIND:]PORT, for example 1080", shown(text));
+    let form = || format!("{:?} is not a valid [BIND:]PORT, for example 1080", beginning(text));
     let parts = split(text).ok_or_else(form)?;
     match parts.as_slice() {
         [port] => number_or_any(port).ok_or_else(form),
         [bind, port] if LOOPBACK.contains(&bind.as_str()) => number_or_any(port).ok_or_else(form),
         [_, port] if number_or_any(port).is_some() => {
-            Err(format!("{:?}: the proxy listens on loopback only; use localhost:PORT", shown(text)))
+            Err(format!("{:?}: the proxy listens on loopback only; use localhost:PORT", beginning(text)))
         }
         _ => Err(form()),
     }
@@ -88,19 +89,13 @@ fn form(text: &str) -> String {
     format!(
         "{:?} is not [BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT (a path with a slash), such as \
          15432:db.internal:5432",
-        shown(text)
+        beginning(text)
     )
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
 }
 
 /// The instance's name for itself.
 const INSTANCE: &str = "localhost";
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
-/// Characters of a bad SPEC that are repeated.
-const MAX_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {

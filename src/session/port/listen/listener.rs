@@ -242,7 +242,7 @@ impl Listener {
     #[cfg(unix)]
     pub(crate) fn bind_file(path: &str) -> Result<Listener, ListenError> {
         if path.is_empty() || path.contains('\0') {
-            return Err(ListenError::Path(path.chars().take(MAX_SHOWN).collect()));
+            return Err(ListenError::Path(crate::printable::beginning(path)));
         }
         let (socket, file) = unix::bind(Path::new(path))
             .map_err(|error| ListenError::Bind(format!("unix {path}"), error_text(&error)))?;
@@ -284,9 +284,6 @@ const NO_UNIX_SOCKETS: &str = "UNIX sockets are not supported on Windows, use a 
 
 /// Free ports that are tried until one is free on all addresses.
 const FREE_PORT_ATTEMPTS: usize = 8;
-/// Characters of a bad path that are repeated.
-#[cfg(unix)]
-const MAX_SHOWN: usize = 80;
 
 /// Reason that there is no listener, in the official plugin's form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

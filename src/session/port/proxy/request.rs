@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use crate::destination::{Destination, DestinationError};
+use crate::printable;
 
 /// Protocol in which a proxy client waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +88,8 @@ impl Request {
 
 /// Returns the refusal that names a destination as a client wrote it.
 pub(crate) fn refused_destination(host: &str, error: DestinationError) -> Refusal {
-    Refusal::Destination(host.chars().take(MAX_SHOWN).collect(), error)
+    Refusal::Destination(printable::beginning(host), error)
 }
 
 /// Longest request that is read, in bytes: the head of an HTTP request is the longest. Proxies commonly allow as much.
 pub(crate) const MAX_REQUEST: usize = 8 << 10;
-/// Characters of a client's destination that are repeated.
-const MAX_SHOWN: usize = 80;
