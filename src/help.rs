@@ -91,9 +91,9 @@ const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or 
   or d (30s); switches accept 1/0, true/false, yes/no or on/off. Environment
   variables override the settings file. A [[match]] section of the file applies
   only to matching sessions; a [tunnels.NAME] section defines the ports that
-  \"session-manager-plugin forward NAME\" opens (both: see --man). AWS_CA_BUNDLE,
-  or the profile's ca_bundle, replaces the trusted certificates; HTTPS_PROXY and
-  NO_PROXY select the proxy, as in the AWS CLI.
+  \"session-manager-plugin forward NAME\" opens. --man describes both sections.
+  AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the trusted certificates.
+  HTTPS_PROXY and NO_PROXY select the proxy, as in the AWS CLI.
 ";
 const EXAMPLES: &str = "\
 EXAMPLES

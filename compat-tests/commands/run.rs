@@ -113,7 +113,7 @@ fn windows_is_refused_by_name() {
     let sim = start(Config { instances, ..Config::default() });
     let finished = run(&mut plugin(&world(&sim), &["run", "win-1", "--", "hostname"]));
     assert_eq!(finished.status.code(), Some(255));
-    assert!(finished.errors().contains("the target is Windows"), "{}", finished.errors());
+    assert!(finished.errors().contains("the target runs Windows"), "{}", finished.errors());
     assert_eq!(sim.requests().start, 0);
 }
 
@@ -122,7 +122,7 @@ fn windows_is_refused_by_name() {
 fn windows_is_named_for_an_id_too() {
     let windows = || vec![format!("{TARGET},platform=Windows").parse().expect("an instance")];
     let agent = || AgentOptions { is_windows: true, ..AgentOptions::default() };
-    let line = "\nsession-manager-plugin: run: the target is Windows, where there is no POSIX shell; use \
+    let line = "\nsession-manager-plugin: run: the target runs Windows, which has no POSIX shell; use \
                 session-manager-plugin shell, or aws ssm send-command\n";
     let sim = start(Config { instances: windows(), agent: agent(), ..Config::default() });
     let finished = run(&mut plugin(&world(&sim), &["run", TARGET, "--", "hostname"]));

@@ -56,7 +56,7 @@ fn a_proxy_that_wants_a_password_says_so() {
     site.fails_with(&format!("{refused}it does not accept the user and password in HTTPS_PROXY"));
     // Written without escapes.
     site.set("HTTPS_PROXY", &format!("http://user:{PASSWORD}@127.0.0.1:{port}"));
-    site.fails_with("HTTPS_PROXY is not the URL of a proxy");
+    site.fails_with("HTTPS_PROXY is not an http, https or socks5 URL");
     assert!(site.front.visits().is_empty());
 }
 
@@ -163,7 +163,7 @@ fn an_unusable_all_proxy_is_reported_and_ignored() {
     site.set("HTTPS_PROXY", unusable);
     assert_eq!(errors(&site), "", "NO_PROXY is asked first");
     site.set("NO_PROXY", "");
-    site.fails_with("HTTPS_PROXY is not the URL of a proxy");
+    site.fails_with("HTTPS_PROXY is not an http, https or socks5 URL");
 }
 
 /// Calls to AWS go the way of the websocket: without that, a session was opened unsigned, and then nothing could be

@@ -73,8 +73,8 @@ fn an_unknown_authority_is_refused_with_advice() {
     let mut site = Site::here("localhost");
     site.fails_with(
         "cannot open TLS to localhost: its certificate is signed by an unknown CA; if a proxy or gateway uses its own CA, \
-         set AWS_CA_BUNDLE or the profile's ca_bundle to that CA's PEM file (it replaces the system's CAs); the AWS \
-         CLI does not pass --ca-bundle and --no-verify-ssl on to the plugin",
+         set AWS_CA_BUNDLE or the profile's ca_bundle to a PEM file with that CA, which replaces the system's CAs; the AWS \
+         CLI does not pass --ca-bundle or --no-verify-ssl on to the plugin",
     );
     let missing = site.world.path("missing.pem");
     site.set("AWS_CA_BUNDLE", &missing.display().to_string());

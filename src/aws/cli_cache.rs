@@ -37,7 +37,7 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let Some(key) = key(profiles) else { return Found::Nothing };
     let rejected = rejected.map(str::to_owned);
     let read = blocking::run("files", move || {
-        let path = file(&key).ok_or_else(|| Unusable::Stale("there is no home folder".to_owned()))?;
+        let path = file(&key).ok_or_else(|| Unusable::Stale("there is no home directory".to_owned()))?;
         match read(&path, now)? {
             found if rejected.is_some_and(|rejected| found.access_key_id() == rejected) => {
                 Err(Unusable::Stale("the service has rejected its credentials".to_owned()))

@@ -245,8 +245,8 @@ fn shell() -> Command {
 fn ssh() -> Command {
     with_common(sub("ssh", "TARGET [PORT]", "Connect stdin and stdout to the SSH server of a target."))
         .long_about(
-            "Connects stdin and stdout to the SSH server of a target, for use as ProxyCommand in ~/.ssh/config. Prints \
-             nothing else on stdout.",
+            "Connect stdin and stdout to the SSH server of a target, for use as ProxyCommand in ~/.ssh/config. Nothing else \
+             is printed on stdout.",
         )
         .arg(target())
         .arg(
@@ -282,8 +282,8 @@ fn ssh() -> Command {
 fn ssh_config() -> Command {
     with_common(sub("ssh-config", "[PATTERN]...", "Print a Host block for ~/.ssh/config."))
         .long_about(
-            "Prints a Host block for ~/.ssh/config. The options given to ssh-config are written into its ProxyCommand, and take \
-             effect when ssh runs it.",
+            "Print a Host block for ~/.ssh/config. The options of ssh-config become part of the block's ProxyCommand, and take \
+             effect when ssh connects.",
         )
         .arg(
             Arg::new("pattern")
@@ -308,20 +308,20 @@ fn push_key_arg(last: &str) -> Arg {
         .require_equals(true)
         .default_missing_value("")
         .help(format!(
-            "First send the public key in FILE to EC2 Instance Connect; the instance accepts it for a minute [default: \
-             the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, {last}]",
+            "Before connecting, send the public key in FILE to EC2 Instance Connect; the instance accepts it for a minute \
+             [without FILE: the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, {last}]",
         ))
 }
 
 fn forward() -> Command {
     with_common(sub("forward", "TARGET [SPEC]... [-D PORT] [-- COMMAND [ARGUMENT]...]", "Forward local ports."))
         .long_about(
-            "Forwards local ports to hosts that the target can reach, or to the target itself. The ports stay open when a \
-             session ends; the next connection starts a new session. With COMMAND, opens the ports, runs COMMAND, closes \
-             them and exits with its status. COMMAND gets the port numbers as PORT_1, PORT_2, … in its environment and as \
-             {port_1}, {port_2}, … in its arguments; PORT and {port} are the first port; SOCKS_PORT and {socks_port} are \
-             the port of -D. TARGET may also be the NAME of a [tunnels.NAME] section in config.toml, which sets target, forwards, \
-             profile, region, socks and sessions.",
+            "Forward local ports to hosts that the target can reach, or to the target itself. The ports stay open when a \
+             session ends: the next connection starts a new session. With COMMAND, open the ports, run COMMAND, close the \
+             ports and exit with the status of COMMAND. COMMAND gets the port numbers in the environment variables PORT_1, \
+             PORT_2 and so on. In its arguments, {port_1}, {port_2} and so on are replaced with them. PORT and {port} are the \
+             first port, SOCKS_PORT and {socks_port} are the port of -D. TARGET may also be the NAME of a [tunnels.NAME] \
+             section in config.toml, which sets target, forwards, profile, region, socks and sessions.",
         )
         .arg(target())
         .arg(
@@ -329,8 +329,8 @@ fn forward() -> Command {
                 .value_name("SPEC")
                 .num_args(0..)
                 .value_parser(not_empty)
-                .help("[BIND:]PORT:HOST:HOSTPORT for a host that the target can reach, PORT:HOSTPORT for the target itself, \
-                     SOCKET:HOST:HOSTPORT to listen on a local socket file, whose path must contain a slash (./db.sock); PORT 0 picks a free port"),
+                .help("[BIND:]PORT:HOST:HOSTPORT for a host that the target can reach, PORT:HOSTPORT for the target itself, or \
+                     SOCKET:HOST:HOSTPORT to listen on a local socket file. PORT 0 picks a free port. SOCKET must contain a slash (./db.sock)"),
         )
         .arg(
             Arg::new("local")
@@ -379,8 +379,8 @@ fn trailing_command() -> Arg {
 fn run() -> Command {
     with_common(sub("run", "TARGET -- COMMAND [ARGUMENT]...", "Run a command and exit with its status."))
         .long_about(
-            "Runs a command on a Linux or macOS target and exits with its status, or with 255 if the plugin fails. Arguments \
-             are passed unchanged; stdout and stderr stay separate (SSM Agent 3.1.1511.0 or later); stdin is not passed on.",
+            "Run a command on a Linux or macOS target and exit with its status, or with 255 if the plugin fails. Arguments \
+             are passed unchanged; stdin is not passed on. With SSM Agent 3.1.1511.0 or later, stdout and stderr stay separate.",
         )
         .arg(target())
         .arg(
@@ -426,7 +426,7 @@ fn completions() -> Command {
 
 fn doctor() -> Command {
     sub("doctor", "[OPTION]...", "Find out why sessions do not work.")
-        .long_about("Finds out why sessions do not work, and tells you what to do. Starts no session.")
+        .long_about("Find out why sessions do not work, and what to do. No session is started.")
         .args(doctor::args())
         .after_help(
             "Exit status: 0 if no check failed, 1 if any failed, 2 for invalid arguments.\n\nExamples:\n  \
@@ -482,7 +482,7 @@ pub(super) fn common_args() -> [Arg; 8] {
             .require_equals(true)
             .default_missing_value("300")
             .value_parser(value_parser!(u64).range(1..=86_400))
-            .help("Wait until the target's agent is connected to Systems Manager, for at most SECONDS [--wait alone: 300]"),
+            .help("Wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]"),
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)

@@ -66,7 +66,7 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
 }
 
 fn windows() -> Failure {
-    Failure::new("the target is Windows, where there is no POSIX shell")
+    Failure::new("the target runs Windows, which has no POSIX shell")
         .with_advice("use session-manager-plugin shell, or aws ssm send-command")
 }
 

@@ -49,7 +49,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
         Ok(files) => files,
         Err(reason) => {
             return Check::failure(NAME, format!("cannot read the profiles: {reason}"))
-                .advice(format!("fix {CONFIG_FILE} and {CREDENTIALS_FILE}"));
+                .advice(format!("correct {CONFIG_FILE} or {CREDENTIALS_FILE}"));
         }
     };
     if let Some(from) = identity.profile_from
@@ -71,7 +71,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
         return Check::skipped(NAME, format!("{source}; cannot be tested without a region"));
     };
     if let Err(reason) = route.usable() {
-        return Check::skipped(NAME, format!("{source}; {reason}"));
+        return Check::skipped(NAME, format!("{source}; not tested, {reason}"));
     }
     let signed = match route.for_signing() {
         Some(url) => client.sign(&url).await.map(drop),
@@ -90,8 +90,9 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
     };
     let found = format!("{source}{}", described(&used));
     let check = match client.take_warning() {
-        Some(warning) => Check::warning(NAME, format!("{found}; {warning}"))
-            .advice("correct or remove that setting: retry_mode (AWS_RETRY_MODE) must be legacy, standard or adaptive, and max_attempts (AWS_MAX_ATTEMPTS) a number"),
+        Some(warning) => {
+            Check::warning(NAME, format!("{found}; {warning}")).advice("correct or remove that setting")
+        }
         None => tested(client, &found).await,
     };
     let check = check
@@ -117,11 +118,11 @@ async fn tested(client: &Client, found: &str) -> Check {
                 format!("{found}; sts:GetCallerIdentity is not allowed, but sessions do not need it"),
             ),
             ErrorKind::BadCredentials => Check::failure(NAME, format!("{found}; {error}")).advice(format!(
-                "sign in again, or set valid keys; {} tests the credentials with the AWS CLI",
+                "sign in again, or set valid keys; run {} to test the credentials with the AWS CLI",
                 client.check_command()
             )),
             _ => Check::warning(NAME, format!("{found}; cannot be tested: {error}")).advice(format!(
-                "{} tests the credentials; sessions themselves do not use STS",
+                "run {} to test the credentials; sessions do not use STS",
                 client.check_command()
             )),
         },
@@ -142,7 +143,7 @@ fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String)
                 identity.profile
             )
         }
-        _ => "try aws sts get-caller-identity with the same settings".to_owned(),
+        _ => "run aws sts get-caller-identity with the same settings, and compare the error".to_owned(),
     })
 }
 

@@ -63,7 +63,7 @@ impl Identity {
             Some(region) if is_cli_1 && self.region_from == CLI_2_ONLY && first(&[BOTH_CLIS]).is_none() => {
                 Check::warning(
                     NAME,
-                    format!("{region}, from {CLI_2_ONLY}, which version 1 of the AWS CLI ignores"),
+                    format!("{region}, from {CLI_2_ONLY}; version 1 of the AWS CLI ignores this variable"),
                 )
                 .advice(format!("set {BOTH_CLIS} as well"))
             }

@@ -28,8 +28,7 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
         Err(error) => match error.kind {
             ErrorKind::Denied => Check::skipped(
                 NAME,
-                "no permission to look up instances (ssm:DescribeInstanceInformation); it is needed only for a target given \
-                 by its name or tag",
+                "no permission to look up instances (ssm:DescribeInstanceInformation); only targets given by name or tag need it",
             )
             .field("allowed", false),
             ErrorKind::NoCredentials
@@ -64,12 +63,15 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
             let text = if is_id(target) || target.starts_with("tag:") {
                 format!("{target} is not a managed instance of this account and region")
             } else {
-                format!("no managed instance of this account and region has the Name tag {target}")
+                format!(
+                    "no managed instance of this account and region has the Name tag {target} (for a computer name, use the \
+                     instance id)"
+                )
             };
             return Check::failure(NAME, text)
             .advice(
-                "check --region and --profile, that its SSM Agent runs, and that its role allows Systems Manager \
-                 (AmazonSSMManagedInstanceCore)",
+                "check --region and --profile; check that SSM Agent runs on the instance, and that the instance's role allows \
+                 Systems Manager (AmazonSSMManagedInstanceCore)",
             );
         }
         several => {
@@ -125,7 +127,7 @@ const NEEDS: [([u64; 3], &str); 3] = [
     ([2, 3, 723], "support for ending a session through the agent"),
     (
         [3, 0, 197],
-        "support for several connections through one port at once and for SSM_PLUGIN_RESTART, _FORWARD and _SOCKS",
+        "support for several connections at once through one port, and for SSM_PLUGIN_RESTART, _FORWARD and _SOCKS",
     ),
     ([3, 3, 4851], "the fix for CVE-2026-89049"),
 ];

@@ -65,8 +65,8 @@ fn state_of_file(path: Option<&Path>) -> String {
         Some(path) if path.exists() => {
             format!("the settings file {} sets none for this profile, region and target", path.display())
         }
-        Some(path) => format!("there is no settings file {}", path.display()),
-        None => "there is no home directory with a settings file".to_owned(),
+        Some(path) => format!("the settings file {} does not exist", path.display()),
+        None => "without a home directory there is no settings file".to_owned(),
     }
 }
 
@@ -319,7 +319,7 @@ async fn output(program: &Path, words: &[&str]) -> Result<String, String> {
         return Err(output.status.to_string());
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().chars().take(MAX_SHOWN).collect())
+    Ok(text.lines().next().unwrap_or_default().chars().take(MAX_OUTPUT).collect())
 }
 
 /// The number in `aws-cli/2.15.3 Python/...`: major, minor, patch.
@@ -356,8 +356,8 @@ const USUAL_PLACE: &str = "/usr/local/bin/session-manager-plugin";
 const PLUGIN_EXE: &str = "session-manager-plugin.exe";
 /// The AWS CLI takes a second or two to print its version.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(8);
-/// Characters of another program's output.
-const MAX_SHOWN: usize = 200;
+/// Characters of another program's output that are shown.
+const MAX_OUTPUT: usize = 200;
 
 #[cfg(test)]
 mod tests {

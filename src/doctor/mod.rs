@@ -92,11 +92,10 @@ async fn limited(name: &'static str, check: impl Future<Output = Check>) -> Chec
     let check = panics::contain(check);
     match tokio::time::timeout(CHECK_TIMEOUT, check).await {
         Ok(Ok(check)) => check,
-        Ok(Err(panic)) => {
-            Check::failure(name, panic.to_string()).advice("report this error together with the program's version")
-        }
+        Ok(Err(panic)) => Check::failure(name, panic.to_string())
+            .advice("report this error together with the program's version"),
         Err(_) => Check::failure(name, format!("no result within {} s", CHECK_TIMEOUT.as_secs())).advice(
-            "a program is hanging, or something in between is dropping packets: check firewalls, VPN and proxies",
+            "a program hangs, or something on the way drops packets: check firewalls, VPN and proxies",
         ),
     }
 }

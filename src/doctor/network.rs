@@ -126,7 +126,7 @@ pub(super) async fn dns(route: &Route) -> Check {
         (true, _) => return Check::skipped(NAME, route.cause()),
         (false, false) => Check::ok(NAME, lines.join("\n")),
         (false, true) => Check::failure(NAME, lines.join("\n")).advice(
-            "check the region's spelling, DNS and VPN; if this network has no internet access, use VPC endpoints or a proxy",
+            "check DNS, the VPN and the name of the region; if this network has no internet access, use VPC endpoints or a proxy",
         ),
     };
     check.field("addresses", addresses_of)
@@ -145,7 +145,7 @@ pub(super) fn proxy(route: &Route) -> Check {
             None => Check::ok(NAME, "no proxy for this host"),
         },
         Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")).field("proxy", proxy.to_string()),
-        Err(error) => Check::failure(NAME, error.to_string()).advice("fix the variable, or unset it"),
+        Err(error) => Check::failure(NAME, error.to_string()).advice("correct the variable, or unset it"),
     }
 }
 
@@ -286,10 +286,12 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
         )
         .advice(format!("allow wss://{host} in the proxy or filter, or set HTTPS_PROXY or NO_PROXY")),
         status if status.is_server_error() => Check::failure(NAME, format!("{host} responded with {status}"))
-            .advice("a gateway in between cannot connect, or the service has problems; try again later"),
+            .advice("a gateway on the way cannot connect, or the service has problems; try again later"),
         status => {
             Check::failure(NAME, format!("{host} responded with {status} instead of opening a websocket"))
-                .advice("something in between blocks websockets: a proxy, a captive portal, a filter")
+                .advice(
+                    "something on the way blocks websockets, such as a proxy, a captive portal or a filter",
+                )
         }
     };
     check.field("host", host).field("milliseconds", ms as u64).field("status", status.as_u16())
@@ -301,12 +303,14 @@ fn advice(error: &OpenError) -> &'static str {
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
             "allow TCP port 443 to the host in firewalls and security groups, or set HTTPS_PROXY"
         }
-        OpenError::Proxy(_) => "fix HTTPS_PROXY, or add the host to NO_PROXY",
+        OpenError::Proxy(_) => "correct HTTPS_PROXY, or add the host to NO_PROXY",
         OpenError::Trust(_) => "set AWS_CA_BUNDLE to a PEM file of certificates",
         OpenError::Tls { .. } => {
             "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its CA"
         }
-        OpenError::Status { .. } | OpenError::Upgrade { .. } => "something in between blocks websockets",
+        OpenError::Status { .. } | OpenError::Upgrade { .. } => {
+            "something on the way blocks websockets, such as a proxy, a captive portal or a filter"
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl ForwardBuilder {
 
     fn config(&self) -> Result<EmbeddedConfig, Error> {
         if !(1..=MAX_SESSIONS).contains(&self.sessions) {
-            return Err(invalid(format!("{} sessions, but 1 to {MAX_SESSIONS} are possible", self.sessions)));
+            return Err(invalid(format!("sessions is {}, but must be 1 to {MAX_SESSIONS}", self.sessions)));
         }
         let listen = self.listen.as_deref().map(|address| {
             let (host, port) = address.rsplit_once(':')?;

@@ -119,13 +119,13 @@ pub(super) fn explain(error: &io::Error) -> String {
     match reason {
         CertificateError::UnknownIssuer => {
             "its certificate is signed by an unknown CA; if a proxy or gateway uses its own CA, \
-             set AWS_CA_BUNDLE or the profile's ca_bundle to that CA's PEM file (it replaces the system's CAs); the AWS \
-             CLI does not pass --ca-bundle and --no-verify-ssl on to the plugin"
+             set AWS_CA_BUNDLE or the profile's ca_bundle to a PEM file with that CA, which replaces the system's CAs; the \
+             AWS CLI does not pass --ca-bundle or --no-verify-ssl on to the plugin"
                 .to_owned()
         }
         CertificateError::BadSignature => {
-            "its certificate was issued by a CA with the name of a trusted one but \
-             a different key; is the PEM file in AWS_CA_BUNDLE out of date?"
+            "its certificate was issued by a CA that has the name of a trusted CA but a different key; check that the PEM \
+             file in AWS_CA_BUNDLE is up to date"
                 .to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -177,7 +177,7 @@ mod tests {
         let error =
             |reason| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(reason));
         assert!(explain(&error(CertificateError::UnknownIssuer)).contains("AWS_CA_BUNDLE"));
-        assert!(explain(&error(CertificateError::BadSignature)).contains("out of date?"));
+        assert!(explain(&error(CertificateError::BadSignature)).contains("is up to date"));
         assert!(explain(&error(CertificateError::Expired)).contains("expired"));
         assert!(explain(&error(CertificateError::NotValidForName)).contains("another host name"));
         assert!(is_permanent(&error(CertificateError::UnknownIssuer)));

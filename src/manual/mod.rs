@@ -41,17 +41,14 @@ fn introduction(page: &mut Page) {
         .line("`session-manager-plugin` `--version` | `--help` | `--man`")
         .section("DESCRIPTION")
         .text("The AWS CLI starts this program for `aws ssm start-session` and `aws ecs execute-command`")
-        .text(&format!(
-            "in place of the official plugin, with which it is compatible ({COMPATIBLE_VERSION})."
-        ))
+        .text(&format!("in place of the official plugin (compatible with {COMPATIBLE_VERSION})."))
         .text("Run it yourself to use the commands below.")
-        .text("`doctor` checks the installation, the AWS CLI, region and credentials, the clock, name resolution,")
-        .text("proxies, trusted certificates, the KMS key of encrypted shells, a websocket to the region's endpoint, the terminal and the logs, and tells you what to do.");
+        .text("If sessions do not work, run `session-manager-plugin doctor`: it checks the usual causes and tells you what to do.");
 }
 
 fn commands(page: &mut Page) {
     page.section("COMMANDS")
-        .text("These commands need no AWS CLI. They exit with 255 if the plugin fails, and with 2 for invalid arguments.");
+        .text("These commands need no AWS CLI. Their exit status is 2 for invalid arguments, and 255 if the session fails.");
     for command in commands::manual() {
         page.item(&command.usage, &command.about);
         for argument in command.arguments {
@@ -82,38 +79,40 @@ fn files(page: &mut Page) {
         .item(EXAMPLE_FILE, "The same settings in TOML. Their names may be in upper or lower case, with or without SSM_PLUGIN_,")
         .text("such as `restart = true`. A list may be a TOML array.")
         .text("`--help` prints the path on this system.")
-        .more("A `[[match]]` section holds settings for matching sessions only. Its conditions are patterns (* matches any text,")
-        .text("? one character), or arrays of patterns, for the session's arguments:")
+        .more("A `[[match]]` section holds settings for matching sessions only. Its conditions are")
         .text("profile, target, region, document, host and port (of the destination), and caller (aws for the AWS CLI,")
-        .text("otherwise the name of the program that started the plugin). Sessions that this program's own commands start (`shell`, `forward` and so on) have only a profile, a")
-        .text("target and a region, which may also come from the environment, the profile or the tunnel's section.")
-        .text("All conditions must match. A condition does not match a session that lacks the argument, such as a session")
-        .text("without a profile. (Version 2 of the AWS CLI passes both --profile and AWS_PROFILE on to the plugin, version 1")
-        .text("only --profile.) For each setting, the first matching section wins, as in ssh_config. Environment variables")
-        .text("override all sections, and sections override the settings at the top of the file.")
+        .text("otherwise the name of the program that started the plugin). A condition is a pattern or an array of patterns:")
+        .text("* matches any text, and ? matches one character.")
+        .text("All conditions must match. A condition does not match a session without such an argument. For example, a")
+        .text("profile condition does not match a session without a profile. (Version 2 of the AWS CLI passes both --profile and")
+        .text("AWS_PROFILE on to the plugin, version 1 only --profile.) For each setting, the first matching section wins, as in")
+        .text("ssh_config. Environment variables override all sections, and sections override the settings at the top of the file.")
+        .more("Sessions of the program's own commands (`shell`, `forward` and so on) have only a profile, a target and a region.")
+        .text("These may also come from the environment, from the profile or from a `[tunnels.NAME]` section.")
         .example("[[match]]\nprofile = \"prod-*\"\nhost = \"db.internal\"\nrestart = true\nforward = [\"16379:cache.internal:6379\"]")
-        .more("A `[tunnels.NAME]` section holds arguments of the command `forward`, which is then started with")
-        .text("`session-manager-plugin forward NAME`. The keys are target (required), forwards (an array of SPECs), profile,")
-        .text("region, socks (a port) and sessions. Options on the command line override them; SPECs are added.")
+        .more("A `[tunnels.NAME]` section holds arguments for `session-manager-plugin forward NAME`.")
+        .text("The keys are target (required), forwards (an array of SPECs), profile, region, socks (a port) and sessions.")
+        .text("Options on the command line override the section. SPECs on the command line are added to those of the section.")
         .example("[tunnels.db]\ntarget = \"tag:Name=bastion\"\nprofile = \"prod-eu\"\nforwards = [\"15432:db.internal:5432\"]\nsocks = 1080")
         .more("The file is ignored if another user owns it, or can write to it or to any directory in its path.")
-        .more(&format!("The directory session-manager-plugin is in XDG_CONFIG_HOME if that is set. {}", settings::FILE_RULE))
+        .more(&format!("The directory session-manager-plugin is in the directory XDG_CONFIG_HOME if that variable is set. {}", settings::FILE_RULE))
         .more("In settings that name a file, ~/ is expanded to the home directory; ~user/ is not expanded.")
         .item("~/.local/state/session-manager-plugin/", "Log files, one per day, if SSM_PLUGIN_LOG is set.");
 }
 
 fn exit_status(page: &mut Page) {
     page.section("EXIT STATUS")
-        .text("Under the AWS CLI, always 0: with any other status the AWS CLI prints the arguments, including the session's token.")
-        .text("For other callers of `session-manager-plugin` response region `StartSession`, 0 by default; with SSM_PLUGIN_EXIT_CODE=1, the remote")
-        .text("command's status, or 255 if the plugin fails. For the commands, see COMMANDS.")
+        .text("Under the AWS CLI, the exit status is always 0, because with any other status the AWS CLI prints the plugin's")
+        .text("arguments, including the session's token.")
+        .paragraph("Other callers of `session-manager-plugin` response region `StartSession` get 0 by default. With SSM_PLUGIN_EXIT_CODE=1,")
+        .text("they get the remote command's status, or 255 if the plugin fails.")
         .paragraph("The agent sends a command's status only in sessions whose document has separate output streams:")
         .text("AWS-StartNonInteractiveCommand with separateOutputStream=True, and your own documents of the type")
         .text("NonInteractiveCommands with that property. If the command cannot be started, the status is 1, with or without that property.")
         .text("Shells (SSM-SessionManagerRunShell, Standard_Stream), AWS-StartInteractiveCommand, port forwarding, SSH and")
         .text("aws ecs execute-command never return a status.")
-        .text("`session-manager-plugin run` uses AWS-StartNonInteractiveCommand and returns the command's status without the AWS CLI.")
-        .paragraph("`doctor` exits with 1 if a check failed, and with 2 for invalid arguments.");
+        .paragraph("The commands that start a session exit with 255 if the session fails. `run` and `forward` with COMMAND otherwise exit")
+        .text("with the status of COMMAND. `doctor` exits with 1 if a check failed. All commands exit with 2 for invalid arguments.");
 }
 
 /// The escapes and their meanings, from the text that a session prints for `~?`.

@@ -67,7 +67,7 @@ pub(crate) fn reconnecting(reason: impl std::fmt::Display) -> String {
 
 /// Status: a slow local client blocks its session.
 pub(crate) const READER_STALLS: &str =
-    "a local client is not reading; its session is paused until the client reads again";
+    "a local client is not reading; its session waits until the client reads again";
 
 /// Status: additional sessions behind a port could not be started, or have ended.
 pub(crate) fn fewer_sessions(ready: usize, requested: usize, reason: impl std::fmt::Display) -> String {
@@ -234,7 +234,7 @@ pub(crate) fn cannot_forward(destination: impl std::fmt::Display, error: impl st
 
 /// Failure: the SOCKS proxy cannot be opened.
 pub(crate) fn cannot_open_socks(place: impl std::fmt::Display, error: impl std::fmt::Display) -> String {
-    format!("cannot open the SOCKS proxy on {place}: {error}")
+    format!("cannot open the SOCKS and HTTP proxy on {place}: {error}")
 }
 
 /// A panic of the program, with its place in the source.

@@ -220,8 +220,8 @@ const USUAL_DIRECTORIES: (&str, &[&str]) = if cfg!(windows) {
 /// Users of several systems share `~/.config` among them; the other is macOS's own.
 const MACOS: &[&str] = &[".config", "Library/Application Support"];
 /// The rule of [`config_file`], for the manual page.
-pub(crate) const FILE_RULE: &str = "Otherwise it is in ~/.config, or on Windows in %LOCALAPPDATA%. On macOS, if ~/.config has \
-    no such file, the one in ~/Library/Application Support is used if it exists.";
+pub(crate) const FILE_RULE: &str = "Otherwise it is in ~/.config, or on Windows in %LOCALAPPDATA%. On macOS, if this directory \
+    in ~/.config has no config.toml, a config.toml in ~/Library/Application Support/session-manager-plugin is used.";
 /// Bytes; two dozen settings with room for comments.
 const MAX_SIZE: u64 = 64 << 10;
 

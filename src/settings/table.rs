@@ -194,7 +194,7 @@ settings! {
             "the official plugin refuses hosts other than AWS's since 1.2.889";
         skip_client_configure: Flag = Flag,
             "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE",
-            "true: open the first websocket unsigned, without looking up credentials",
+            "1: open the first websocket unsigned, without looking up credentials",
             "kept from the official plugin";
         reported_version: Version = Version(COMPATIBLE_VERSION),
             "SSM_PLUGIN_REPORTED_VERSION",
@@ -204,7 +204,7 @@ settings! {
     "Tuning" {
         message_rate: Number<u32> = Number { default: protocol::Config::MESSAGE_RATE, least: 0, most: MAX_MESSAGE_RATE },
             "SSM_PLUGIN_MESSAGE_RATE",
-            "data messages a session may send per second; 0: unlimited",
+            "data messages that a session may send per second; 0: unlimited",
             "the service stops sessions near 1000";
         max_payload: Bytes = Bytes { default: protocol::Config::MAX_PAYLOAD, least: MIN_PAYLOAD, most: MAX_PAYLOAD },
             "SSM_PLUGIN_MAX_PAYLOAD",

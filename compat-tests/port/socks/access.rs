@@ -54,7 +54,7 @@ fn a_port_that_another_process_has_on_the_other_loopback_address_is_an_error() {
     let started = Started::port(&sim.endpoint(), echo.port(), 0);
     let plugin = Running::spawn_without_stdin(&mut started.command(&world));
     let line = format!(
-        "cannot open the SOCKS proxy on port {port}: listen tcp [::1]:{port}: bind: address already in use\n"
+        "cannot open the SOCKS and HTTP proxy on port {port}: listen tcp [::1]:{port}: bind: address already in use\n"
     );
     plugin.stderr.wait_for(&line);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "no half of a proxy");

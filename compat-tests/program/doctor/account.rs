@@ -31,7 +31,7 @@ fn region_and_profile() {
         &doctor(&world, &["--url", &url]).1,
         "region",
         "warning",
-        "which version 1 of the AWS CLI ignores",
+        "version 1 of the AWS CLI ignores this variable",
     );
     world.set("AWS_REGION", "");
 

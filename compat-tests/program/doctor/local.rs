@@ -97,7 +97,7 @@ fn sections_of_the_settings_file_for_the_profile_of_the_environment() {
     let mut world = world(&sim);
     let directory = world.home().join(".config/session-manager-plugin");
     let url = channel(&sim);
-    let absent = "all settings have their defaults; there is no settings file /";
+    let absent = "session-manager-plugin/config.toml does not exist";
     assert_check(&doctor(&world, &["--url", &url]).1, "settings", "ok", absent);
     std::fs::create_dir_all(&directory).expect("the directory of the settings file");
     std::fs::write(directory.join("config.toml"), "[[match]]\nprofile = 'prod-*'\nquiet = true\n")

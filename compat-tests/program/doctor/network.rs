@@ -66,7 +66,7 @@ fn proxies() {
     assert_check(&doctor(&world, &url).1, "websocket", "failure", "proxy http://127.0.0.1:");
     world.set("HTTPS_PROXY", "ftp://user:swordfish@127.0.0.1:1");
     let (finished, report) = doctor(&world, &url);
-    assert_check(&report, "proxy", "failure", "HTTPS_PROXY is not the URL of a proxy");
+    assert_check(&report, "proxy", "failure", "HTTPS_PROXY is not an http, https or socks5 URL");
     assert!(!finished.text().contains("swordfish"), "the password is shown");
     assert_check(&report, "websocket", "skipped", "see the proxy check");
 }
@@ -135,7 +135,7 @@ fn something_between_that_does_not_pass_websockets() {
     let sim = sim();
     let world = world(&sim);
     for (answer, words) in [
-        ("200 OK\r\nContent-Type: text/html", "something in between blocks websockets"),
+        ("200 OK\r\nContent-Type: text/html", "something on the way blocks websockets, such as a proxy"),
         ("302 Found\r\nLocation: http://portal.example/", "captive portal"),
         ("403 Forbidden\r\nContent-Type: text/html", "proxy or filter"),
         ("502 Bad Gateway", "502 Bad Gateway"),

@@ -211,8 +211,8 @@ impl fmt::Display for Proxy {
 pub enum ProxyError {
     /// The variable's value is not repeated: it may hold a password.
     #[error(
-        "{name} is not the URL of a proxy, such as http://user:password@host:3128 (http, https or socks5; special \
-         characters in a password are written as %40)"
+        "{name} is not an http, https or socks5 URL such as http://user:password@host:3128; percent-encode special \
+         characters in the password, for example @ as %40"
     )]
     Setting {
         /// The variable.

@@ -16,9 +16,9 @@ pub(super) fn reply(reply: Reply) -> Vec<u8> {
     let (status, reason) = match reply {
         Reply::Succeeded => return b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec(),
         Reply::HostUnreachable => ("502 Bad Gateway", "The target cannot connect to this destination."),
-        Reply::NetworkUnreachable => ("504 Gateway Timeout", "AWS is unreachable, or limits the requests."),
+        Reply::NetworkUnreachable => ("504 Gateway Timeout", "AWS is unreachable, or throttles the calls."),
         Reply::TimedOut => ("504 Gateway Timeout", "No session became ready in time."),
-        Reply::NotAllowed => ("503 Service Unavailable", "The credentials do not allow the session."),
+        Reply::NotAllowed => ("503 Service Unavailable", "The credentials do not allow this session."),
         Reply::GeneralFailure | Reply::CommandNotSupported | Reply::AddressNotSupported => {
             ("503 Service Unavailable", "No session is available for this destination.")
         }
