@@ -309,7 +309,7 @@ fn push_key_arg(last: &str) -> Arg {
         .default_missing_value("")
         .help(format!(
             "Before connecting, send the public key in FILE to EC2 Instance Connect; the instance accepts it for a minute \
-             [without FILE: the first key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, {last}]",
+             [without FILE, the first that exists: a key of the ssh agent, ~/.ssh/id_ed25519.pub, ~/.ssh/id_rsa.pub, {last}]",
         ))
 }
 

@@ -47,8 +47,7 @@ fn introduction(page: &mut Page) {
 }
 
 fn commands(page: &mut Page) {
-    page.section("COMMANDS")
-        .text("These commands need no AWS CLI. Their exit status is 2 for invalid arguments, and 255 if the session fails.");
+    page.section("COMMANDS").text("These commands need no AWS CLI.");
     for command in commands::manual() {
         page.item(&command.usage, &command.about);
         for argument in command.arguments {
