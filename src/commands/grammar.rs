@@ -321,7 +321,8 @@ fn forward() -> Command {
              ports and exit with the status of COMMAND. COMMAND gets the port numbers in the environment variables PORT_1, \
              PORT_2 and so on. In its arguments, {port_1}, {port_2} and so on are replaced with them. PORT and {port} are the \
              first port, SOCKS_PORT and {socks_port} are the port of -D. TARGET may also be the NAME of a [tunnels.NAME] \
-             section in config.toml, which sets target, forwards, profile, region, socks and sessions.",
+             section in config.toml, which sets target, forwards, profile, region, socks and sessions. --wait has an effect only \
+             together with --eager.",
         )
         .arg(target())
         .arg(
@@ -360,6 +361,9 @@ fn forward() -> Command {
                 .value_parser(value_parser!(u64).range(1..=8))
                 .help("Number of sessions that share each port, 1 to 8 [default: 1]"),
         )
+        .mut_arg("wait", |wait| {
+            wait.help("With --eager, wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]")
+        })
         .arg(
             trailing_command()
                 .help("Program to run while the ports are open"),

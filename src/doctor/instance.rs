@@ -64,8 +64,8 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
                 format!("{target} is not a managed instance of this account and region")
             } else {
                 format!(
-                    "no managed instance of this account and region has the Name tag {target} (for a computer name, use the \
-                     instance id)"
+                    "no managed instance of this account and region has the Name tag {target} (doctor does not look up \
+                     computer names: if this is one, use the instance id)"
                 )
             };
             return Check::failure(NAME, text)

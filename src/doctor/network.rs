@@ -136,13 +136,12 @@ pub(super) async fn dns(route: &Route) -> Check {
 pub(super) fn proxy(route: &Route) -> Check {
     const NAME: &str = "proxy";
     let Ok(url) = &route.stream else { return Check::skipped(NAME, route.cause()) };
+    let none = || format!("no proxy is set for {}", url.host_str().unwrap_or_default());
     match route.network.proxy().for_url(url) {
         Ok(None) => match route.network.proxy().ignored(url) {
-            Some(name) => {
-                Check::warning(NAME, format!("no proxy for this host; {}", sentences::proxy_ignored(name)))
-                    .advice("unset it, or set HTTPS_PROXY if a proxy is needed")
-            }
-            None => Check::ok(NAME, "no proxy for this host"),
+            Some(name) => Check::warning(NAME, format!("{}; {}", none(), sentences::proxy_ignored(name)))
+                .advice("unset it, or set HTTPS_PROXY if a proxy is needed"),
+            None => Check::ok(NAME, none()),
         },
         Ok(Some(proxy)) => Check::ok(NAME, format!("{proxy}")).field("proxy", proxy.to_string()),
         Err(error) => Check::failure(NAME, error.to_string()).advice("correct the variable, or unset it"),
@@ -159,9 +158,10 @@ pub(super) fn trust(route: &Route) -> Check {
     let bundle = route.network.ca_bundle().map(|path| path.display().to_string());
     let check = match (route.network.tls(), route.network.ca_bundle()) {
         (Ok(_), None) => Check::ok(NAME, "the system's certificates"),
-        (Ok(_), Some(path)) => {
-            Check::ok(NAME, format!("the certificates in {} (instead of the system's)", path.display()))
-        }
+        (Ok(_), Some(path)) => Check::ok(
+            NAME,
+            format!("only the certificates in {} (AWS_CA_BUNDLE or the profile's ca_bundle)", path.display()),
+        ),
         (Err(error), _) => Check::failure(NAME, error.to_string())
             .advice("AWS_CA_BUNDLE and the profile's ca_bundle must name a PEM file of certificates"),
     };

@@ -68,7 +68,7 @@ events! {
         #[serde(flatten)]
         of: Subject,
     }
-    /// An additional session for a port started.
+    /// A session for a port started, in addition to the first one or to replace one.
     SessionStarted {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -145,9 +145,12 @@ fn section_values(section: Table, place: &str, mistakes: &mut Vec<String>) -> Va
         };
         let key = shown(&key);
         let Some(text) = value_text(&value, row) else {
-            let wanted = if row.is_list() { "list" } else { "boolean" };
             let kind = with_article(value.type_str());
-            mistakes.push(format!("{place}{key} must be a string, number or {wanted}, not {kind}"));
+            mistakes.push(if row.is_list() {
+                format!("{place}{key} must be a string or an array of strings")
+            } else {
+                format!("{place}{key} must be a string, a whole number or a boolean, not {kind}")
+            });
             continue;
         };
         if values.insert(row.name, text).is_some() {
@@ -262,9 +265,9 @@ mod tests {
             warnings,
             [
                 "unknown setting mesage_rate; did you mean message_rate?",
-                "quiet must be a string, number or boolean, not a table",
+                "quiet must be a string, a whole number or a boolean, not a table",
                 "unknown setting shells; see --help",
-                "window must be a string, number or boolean, not an array",
+                "window must be a string, a whole number or a boolean, not an array",
             ]
         );
         let (values, warnings) = read_text("quiet = 1\nwindow = = 2\n");

@@ -87,8 +87,8 @@ fn number(text: &str) -> Option<u16> {
 
 fn form(text: &str) -> String {
     format!(
-        "{:?} is not [BIND:]PORT:HOST:HOSTPORT, PORT:HOSTPORT or SOCKET:HOST:HOSTPORT (a path with a slash), such as \
-         15432:db.internal:5432",
+        "{:?} is not [BIND:]PORT:HOST:HOSTPORT (such as 15432:db.internal:5432), PORT:HOSTPORT, or SOCKET:HOST:HOSTPORT \
+         (where SOCKET is a path with a slash)",
         beginning(text)
     )
 }
