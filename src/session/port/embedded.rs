@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use super::core::{Plan, Policy};
 use super::listen::{Listener, MemoryPorts, Ports};
@@ -73,7 +74,7 @@ impl EmbeddedPort {
             None => None,
         };
         let ports = MemoryPorts::default();
-        let memory = Listener::bind_port(&Ports::Memory(ports.clone()), 0, None).await?;
+        let memory = Listener::bind_port(&Ports::Within(Arc::new(ports.clone())), 0, None).await?;
         let port = memory.port().unwrap_or_default();
         let Some((session, kind)) = embedded::start(&starter, stop).await? else { return Ok(None) };
         let unsupported = match kind {

@@ -44,10 +44,10 @@ pub(crate) use self::forward::{
     Bound, Forwarded, Forwarding, ListenFailure, ListenOn, PortForwarder, StartFailure,
 };
 pub(crate) use self::listen::ListenError;
-#[cfg(all(test, target_os = "linux"))]
-pub(crate) use self::listen::MemoryPorts;
 #[cfg(feature = "cli")]
 pub(crate) use self::listen::Ports;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use self::listen::{MemoryPorts, PortSpace, StreamListener};
 pub(crate) use self::local::MemoryStream;
 #[cfg(feature = "cli")]
 pub(super) use self::run::run;

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::bind::{advice, bind, error_text, is_in_use};
-use super::memory::{MemoryListener, MemoryPorts, Ports};
+use super::memory::{PortSpace, Ports, StreamListener};
 #[cfg(unix)]
 use super::unix;
 use crate::blocking;
@@ -41,7 +41,7 @@ pub(crate) enum Listener {
         _file: unix::SocketFile,
         path: String,
     },
-    Memory(MemoryListener),
+    Within(Box<dyn StreamListener>),
 }
 
 impl Listener {
@@ -74,8 +74,8 @@ impl Listener {
         port: u16,
         host: Option<&str>,
     ) -> Result<Listener, ListenError> {
-        if let Ports::Memory(ports) = ports {
-            return Listener::bind_memory(ports, port);
+        if let Ports::Within(ports) = ports {
+            return Listener::bind_within(&**ports, port);
         }
         let looked_up = blocking::addresses(host.unwrap_or("localhost"), port).await;
         let addresses = addresses(host, port, looked_up)?;
@@ -91,8 +91,8 @@ impl Listener {
     /// # Errors
     /// As [`Listener::bind`], and if another process has the port on one of them: it would get a part of the clients.
     pub(crate) async fn bind_loopback(ports: &Ports, port: u16) -> Result<Listener, ListenError> {
-        if let Ports::Memory(ports) = ports {
-            return Listener::bind_memory(ports, port);
+        if let Ports::Within(ports) = ports {
+            return Listener::bind_within(&**ports, port);
         }
         let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
         let listener = Listener::bind_all(&addresses).await?;
@@ -102,10 +102,10 @@ impl Listener {
         }
     }
 
-    fn bind_memory(ports: &MemoryPorts, port: u16) -> Result<Listener, ListenError> {
+    fn bind_within(ports: &dyn PortSpace, port: u16) -> Result<Listener, ListenError> {
         let listener = ports.bind(port);
         let address = (Ipv4Addr::LOCALHOST, port).into();
-        listener.map(Listener::Memory).map_err(|error| ListenError::bind(address, &error))
+        listener.map(Listener::Within).map_err(|error| ListenError::bind(address, &error))
     }
 
     /// Listens on the first address, and on the others where that is possible. A free port is one that is free on all.
@@ -148,7 +148,7 @@ impl Listener {
                 .all(|socket| socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback())),
             #[cfg(unix)]
             Listener::Unix { .. } => false,
-            Listener::Memory(_) => false,
+            Listener::Within(_) => false,
         }
     }
 
@@ -158,7 +158,7 @@ impl Listener {
             Listener::Tcp { taken, .. } => *taken,
             #[cfg(unix)]
             Listener::Unix { .. } => None,
-            Listener::Memory(_) => None,
+            Listener::Within(_) => None,
         }
     }
 
@@ -168,7 +168,7 @@ impl Listener {
             Listener::Tcp { port, .. } => Some(*port),
             #[cfg(unix)]
             Listener::Unix { .. } => None,
-            Listener::Memory(listener) => Some(listener.port()),
+            Listener::Within(listener) => Some(listener.port()),
         }
     }
 
@@ -178,14 +178,14 @@ impl Listener {
             Listener::Tcp { sockets, .. } => sockets.first()?.local_addr().ok(),
             #[cfg(unix)]
             Listener::Unix { .. } => None,
-            Listener::Memory(_) => None,
+            Listener::Within(_) => None,
         }
     }
 
     /// The socket file, if it is one.
     pub(crate) fn socket(&self) -> Option<String> {
         match self {
-            Listener::Tcp { .. } | Listener::Memory(_) => None,
+            Listener::Tcp { .. } | Listener::Within(_) => None,
             #[cfg(unix)]
             Listener::Unix { path, .. } => Some(path.clone()),
         }
@@ -201,7 +201,7 @@ impl Listener {
             },
             #[cfg(unix)]
             Listener::Unix { path, .. } => path.clone(),
-            Listener::Memory(listener) => format!("port {} of this program", listener.port()),
+            Listener::Within(listener) => format!("port {} of this program", listener.port()),
         }
     }
 
@@ -212,7 +212,7 @@ impl Listener {
             Listener::Tcp { port, .. } => official::port_opened(*port, session_id),
             #[cfg(unix)]
             Listener::Unix { path, .. } => official::unix_socket_opened(path, session_id),
-            Listener::Memory(listener) => official::port_opened(listener.port(), session_id),
+            Listener::Within(listener) => official::port_opened(listener.port(), session_id),
         }
     }
 
@@ -231,7 +231,7 @@ impl Listener {
             Listener::Unix { socket, .. } => {
                 socket.poll_accept(cx).map_ok(|(stream, _)| LocalStream::Unix(stream))
             }
-            Listener::Memory(listener) => listener.poll_accept(cx).map(LocalStream::Memory).map(Ok),
+            Listener::Within(listener) => listener.poll_accept(cx).map_ok(LocalStream::Memory),
         }
     }
 
@@ -344,7 +344,10 @@ pub(crate) fn poll_accept_any(sockets: &[TcpListener], cx: &mut Context<'_>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::session::port::listen::MemoryPorts;
 
     fn texts(host: Option<&str>, found: io::Result<&[&str]>) -> Result<Vec<String>, ListenError> {
         let found = found.map(|found| found.iter().map(|text| text.parse().unwrap()).collect());
@@ -369,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_the_process_is_listened_on_like_those_of_the_machine() {
         let ports = MemoryPorts::default();
-        let within = Ports::Memory(ports.clone());
+        let within = Ports::Within(Arc::new(ports.clone()));
         let listener = Listener::bind_port(&within, 0, None).await.unwrap();
         let port = listener.port().unwrap();
         let error = Listener::bind_loopback(&within, port).await.unwrap_err().to_string();

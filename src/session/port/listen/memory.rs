@@ -1,6 +1,7 @@
 //! Ports of the process alone: what a program that embeds forwarding connects to without a socket.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,8 +14,29 @@ pub(crate) enum Ports {
     /// Those of this machine.
     #[default]
     System,
-    /// Those of a process.
-    Memory(MemoryPorts),
+    /// Others, such as [`MemoryPorts`].
+    Within(Arc<dyn PortSpace>),
+}
+
+/// Ports without sockets.
+pub(crate) trait PortSpace: fmt::Debug + Send + Sync {
+    /// Binds a port until the listener is dropped; 0 is any free one.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    fn bind(&self, port: u16) -> io::Result<Box<dyn StreamListener>>;
+}
+
+/// A listener without a socket.
+pub(crate) trait StreamListener: fmt::Debug + Send + Sync {
+    /// The port.
+    fn port(&self) -> u16;
+
+    /// The next connection. One task at a time may wait.
+    ///
+    /// # Errors
+    /// When none can be accepted now; the connections wait.
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<MemoryStream>>;
 }
 
 /// The ports of a process.
@@ -30,27 +52,12 @@ struct Backlog {
 
 /// A bound port; free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct MemoryListener {
+struct MemoryListener {
     ports: MemoryPorts,
     port: u16,
 }
 
 impl MemoryPorts {
-    /// Binds a port; 0 is any free one.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub(super) fn bind(&self, port: u16) -> io::Result<MemoryListener> {
-        let mut bound = self.lock();
-        let free = || (FIRST_FREE..=u16::MAX).find(|port| !bound.contains_key(port));
-        let port = if port == 0 { free().ok_or(io::ErrorKind::AddrInUse)? } else { port };
-        if bound.contains_key(&port) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        bound.insert(port, Backlog::default());
-        Ok(MemoryListener { ports: self.clone(), port })
-    }
-
     /// Connects to a port.
     ///
     /// # Errors
@@ -72,18 +79,29 @@ impl MemoryPorts {
     }
 }
 
-impl MemoryListener {
-    /// The port.
-    pub(super) fn port(&self) -> u16 {
+impl PortSpace for MemoryPorts {
+    fn bind(&self, port: u16) -> io::Result<Box<dyn StreamListener>> {
+        let mut bound = self.lock();
+        let free = || (FIRST_FREE..=u16::MAX).find(|port| !bound.contains_key(port));
+        let port = if port == 0 { free().ok_or(io::ErrorKind::AddrInUse)? } else { port };
+        if bound.contains_key(&port) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        bound.insert(port, Backlog::default());
+        Ok(Box::new(MemoryListener { ports: self.clone(), port }))
+    }
+}
+
+impl StreamListener for MemoryListener {
+    fn port(&self) -> u16 {
         self.port
     }
 
-    /// The next connection. One task at a time may wait.
-    pub(super) fn poll_accept(&self, cx: &Context<'_>) -> Poll<MemoryStream> {
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<MemoryStream>> {
         let mut bound = self.ports.lock();
         let Some(backlog) = bound.get_mut(&self.port) else { return Poll::Pending };
         match backlog.waiting.pop_front() {
-            Some(stream) => Poll::Ready(stream),
+            Some(stream) => Poll::Ready(Ok(stream)),
             None => {
                 backlog.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -132,7 +150,7 @@ mod tests {
         let listener = ports.bind(80).unwrap();
         assert!(ports.bind(80).is_err() && ports.bind(0).unwrap().port() >= FIRST_FREE);
         let (client, other) = (ports.connect(80).unwrap(), ports.connect(80).unwrap());
-        let served = poll_fn(|cx| listener.poll_accept(cx)).await;
+        let served = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
         served.try_write(b"hello").unwrap();
         client.readable().await.unwrap();
         drop(listener);

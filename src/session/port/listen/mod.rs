@@ -16,5 +16,7 @@ pub(crate) use self::accepted::Accepted;
 pub(crate) use self::listener::{ListenError, Listener};
 pub(crate) use self::listeners::Listeners;
 pub(crate) use self::memory::{MemoryPorts, Ports};
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use self::memory::{PortSpace, StreamListener};
 #[cfg(feature = "cli")]
 pub(crate) use self::socks::SocksListener;
