@@ -13,6 +13,7 @@ use ssm_sim::{Cut, DEFAULT_TARGET, Inside, SessionState};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
+use super::descriptors::Descriptors;
 use super::log::Log;
 use super::wire::{Wire, WireControl};
 use super::world::LinkQuality;
@@ -25,6 +26,7 @@ use crate::secret::Secret;
 #[derive(Clone)]
 pub(super) struct Cloud {
     pub inside: Inside,
+    pub descriptors: Descriptors,
     log: Log,
     link: LinkQuality,
     state: Arc<Mutex<State>>,
@@ -43,8 +45,8 @@ struct State {
 
 impl Cloud {
     pub(super) fn new(inside: Inside, link: LinkQuality, log: Log) -> Cloud {
-        let (starting, unterminated) = Default::default();
-        Cloud { inside, log, link, state: Arc::default(), starting, unterminated }
+        let (descriptors, starting, unterminated) = Default::default();
+        Cloud { inside, descriptors, log, link, state: Arc::default(), starting, unterminated }
     }
 
     /// Does something to all wires.
@@ -97,6 +99,9 @@ impl Cloud {
     /// One call: it reaches the service after half of its time.
     async fn call(&self, call: &'static str, request: Value) -> Result<Value, AwsError> {
         self.log.note(format_args!("{call}"));
+        if let Err(error) = self.descriptors.take() {
+            return Err(AwsError::new(call, ErrorKind::Unreachable, error.to_string()));
+        }
         let half = Duration::from_millis(self.link.api_ms / 2);
         sleep(half).await;
         if self.in_outage() {
@@ -205,6 +210,7 @@ impl Connector for Cloud {
         let cloud = self.clone();
         Box::pin(async move {
             cloud.log.note("connect");
+            cloud.descriptors.take()?;
             if cloud.in_outage() {
                 sleep(NO_ANSWER).await;
                 return Err(io::ErrorKind::TimedOut.into());

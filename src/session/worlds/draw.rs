@@ -15,9 +15,28 @@ impl World {
             0 | 1 => Kind::Shell { is_encrypted: rng.bool() },
             2 | 3 => Kind::Ssh,
             4 => Kind::Command { is_separate: rng.bool() },
-            _ => return World::with_ports(seed, &mut rng),
+            _ => Kind::Ports,
         };
-        World::on_streams(seed, kind, &mut rng)
+        let mut world = match kind {
+            Kind::Ports => World::with_ports(seed, &mut rng),
+            kind => World::on_streams(seed, kind, &mut rng),
+        };
+        if rng.u8(0..12) == 0 {
+            let event = Event::NoDescriptors { ms: short_or_long(&mut rng) };
+            world.add_event(Duration::from_millis(rng.u64(0..40_000)), event);
+        }
+        if rng.u8(0..24) == 0 {
+            // For longer than any client waits.
+            let event = Event::Refuse { kind: "TargetNotConnected", ms: rng.u64(300_000..900_000) };
+            world.add_event(Duration::from_millis(rng.u64(0..5000)), event);
+        }
+        world
+    }
+
+    /// Adds an event in its place.
+    pub(super) fn add_event(&mut self, at: Duration, event: Event) {
+        self.events.push((at, event));
+        self.events.sort_by_key(|(at, _)| *at);
     }
 
     /// A session on stdin and stdout: one client, one destination or program.
@@ -127,7 +146,7 @@ impl World {
 }
 
 impl LinkQuality {
-    fn draw(rng: &mut Rng) -> LinkQuality {
+    pub(super) fn draw(rng: &mut Rng) -> LinkQuality {
         let rare = |rng: &mut Rng, most: f64| if rng.u8(0..3) == 0 { rng.f64() * most } else { 0.0 };
         LinkQuality {
             delay_ms: *pick(rng, &[0, 1, 5, 20, 75, 150]),
@@ -142,7 +161,7 @@ impl LinkQuality {
 }
 
 impl Destination {
-    fn draw(rng: &mut Rng, is_basic: bool) -> Destination {
+    pub(super) fn draw(rng: &mut Rng, is_basic: bool) -> Destination {
         // Agents that carry one connection dial when the session starts, and end it if that fails.
         match rng.u8(0..if is_basic { 5 } else { 10 }) {
             0..=2 => Destination::Echo { late_ms: *pick(rng, &[0, 0, 3, 200]) },
@@ -161,7 +180,7 @@ impl Destination {
 }
 
 impl Client {
-    fn draw(rng: &mut Rng, number: usize, is_basic: bool, destinations: &[Destination]) -> Client {
+    pub(super) fn draw(rng: &mut Rng, number: usize, is_basic: bool, destinations: &[Destination]) -> Client {
         let destination = rng.usize(0..destinations.len());
         let after_ms = rng.u64(1..20_000);
         let ending = match rng.u8(0..8) {
@@ -196,8 +215,8 @@ impl Event {
         events
     }
 
-    fn draw(rng: &mut Rng) -> Event {
-        let ms = if rng.bool() { rng.u64(1..5000) } else { rng.u64(1..100_000) };
+    pub(super) fn draw(rng: &mut Rng) -> Event {
+        let ms = short_or_long(rng);
         match rng.u8(0..14) {
             0 => Event::Close,
             1 => Event::Break,
@@ -223,6 +242,11 @@ impl Event {
             _ => Event::Signal(*pick(rng, &[libc::SIGTERM, libc::SIGUSR1, libc::SIGWINCH])),
         }
     }
+}
+
+/// Milliseconds that something lasts.
+fn short_or_long(rng: &mut Rng) -> u64 {
+    if rng.bool() { rng.u64(1..5000) } else { rng.u64(1..100_000) }
 }
 
 /// Small sizes, and some that fill windows.

@@ -19,6 +19,7 @@
 //! `scripts/worlds` runs as many as are asked for.
 
 mod cloud;
+mod descriptors;
 mod draw;
 mod found;
 mod local;

@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use super::cloud::{self, Cloud};
+use super::descriptors::ScarcePorts;
 use super::local::{self, Doors, Fate, SOCKS_PORT, port_of};
 use super::log::Log;
 use super::machine;
@@ -108,7 +109,10 @@ async fn play(world: &World, log: &Log) {
         parent: None,
         style: Style::Official,
         script: None,
-        ports: Ports::Memory(doors.ports.clone()),
+        ports: Ports::Within(Arc::new(ScarcePorts {
+            ports: doors.ports.clone(),
+            descriptors: cloud.descriptors.clone(),
+        })),
     });
     let is_over = Rc::new(Cell::new(false));
     let events = tokio::task::spawn_local(happen(world.clone(), cloud.clone(), network, log.clone()));
@@ -225,6 +229,11 @@ async fn happen(world: World, cloud: Cloud, network: Arc<Network>, log: Log) {
                 cloud.each_wire(WireControl::kill);
             }
             Event::NetworkChange => network.report_change(),
+            Event::NoDescriptors { ms } => {
+                cloud.descriptors.exhaust(true);
+                sleep(Duration::from_millis(ms)).await;
+                cloud.descriptors.exhaust(false);
+            }
             Event::Signal(signal) => machine::raise(signal),
         }
     }

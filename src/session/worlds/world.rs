@@ -134,6 +134,8 @@ pub(super) enum Event {
     Sleep { ms: u64 },
     /// The machine's network has changed.
     NetworkChange,
+    /// The process can open no connection for a while, neither accept one.
+    NoDescriptors { ms: u64 },
     /// The user or the system sends a signal.
     Signal(i32),
 }
@@ -164,6 +166,7 @@ impl World {
             Event::EndSessions | Event::Refuse { .. } => false,
             // Shorter than the waits of clients and of the agent's handshake.
             Event::Outage { ms } | Event::Silence { ms } | Event::Pause { ms } => *ms < 4000,
+            Event::NoDescriptors { ms } => *ms < 10_000,
             Event::Close | Event::Break | Event::DeadPath | Event::NetworkChange | Event::Sleep { .. } => {
                 true
             }
