@@ -16,12 +16,13 @@
 //! - no task is left;
 //! - a second run of the seed gives the same events.
 //!
-//! `scripts/worlds` runs as many as are asked for.
+//! `scripts/worlds` runs as many as are asked for; `scripts/fuzz` has bytes choose them.
 
 mod cloud;
 mod descriptors;
 mod draw;
 mod found;
+mod fuzz;
 mod local;
 mod log;
 mod machine;
@@ -57,6 +58,24 @@ fn the_rules_hold_in_every_world() {
     }
     println!("{count} worlds from {first} on, {:.1} s", begin.elapsed().as_secs_f64());
     assert!(found.is_empty(), "{found}");
+}
+
+/// With a fuzzer's socket in the variable: runs the worlds that it sends. Otherwise a few.
+#[test]
+fn the_rules_hold_in_the_worlds_of_a_fuzzer() {
+    const NAME: &str = "session::worlds::the_rules_hold_in_the_worlds_of_a_fuzzer";
+    if let Ok(path) = std::env::var("WORLDS_SOCKET") {
+        fuzz::serve(&path, events_of).unwrap();
+    } else if std::env::var_os(SHARE).is_some() {
+        for world in fuzz::some() {
+            if let Err(fault) = events_of(&world) {
+                panic!("{world}{fault}");
+            }
+        }
+    } else {
+        let output = worker(NAME, String::new()).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }
 
 /// The number in an environment variable.
@@ -111,16 +130,23 @@ fn run_share(share: &str) {
     assert_eq!(faults, 0);
 }
 
+/// Runs a world. Returns its last events, with what the program has printed.
+///
+/// # Errors
+/// The same with the faults.
+fn events_of(world: &World) -> Result<String, String> {
+    let (report, output) = machine::run(world.seed, || run::run(world.clone()))?;
+    let text = format!("{report}\n{output}");
+    if report.lines().any(|line| line.starts_with("fault: ")) { Err(text) } else { Ok(text) }
+}
+
 /// Runs a world. Returns the digest of its events.
 ///
 /// # Errors
-/// Its faults, with its last events and what the program has printed.
+/// As [`events_of`].
 fn try_world(world: &World) -> Result<String, String> {
-    let (report, output) = machine::run(world.seed, || run::run(world.clone()))?;
-    let digest = report.lines().next().unwrap_or_default();
-    if report.lines().any(|line| line.starts_with("fault: ")) {
-        return Err(format!("{report}\n{output}"));
-    }
+    let text = events_of(world)?;
+    let (digest, output) = text.split_once('\n').unwrap_or_default();
     let printed = output.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     Ok(format!("{digest} {printed:016x}"))
 }
