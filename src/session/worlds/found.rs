@@ -141,3 +141,14 @@ fn a_client_that_waits_for_its_answer_outlasts_a_path_that_died_while_its_sessio
         &World { destinations, link, ..world },
     );
 }
+
+/// World 50325: a shell whose user had gone, with both of its streams, was open for as long as the remote was silent.
+#[test]
+fn a_silent_shell_ends_with_its_user() {
+    let client = Client { piece: 1, pause_ms: 1000, ..client(2571, 0, Ending::Reset { after_ms: 6510 }) };
+    let world = world(Destination::Answer { think_ms: 0, bytes: 10_228, closes: true }, &[client], &[]);
+    assert_rules(
+        "a_silent_shell_ends_with_its_user",
+        &World { kind: Kind::Shell { is_encrypted: false }, ..world },
+    );
+}

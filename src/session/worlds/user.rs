@@ -39,9 +39,9 @@ impl StandardStreams {
     /// Types what `client` sends, and passes to it what the remote has written.
     pub(super) async fn carry(self, client: MemoryStream, running: watch::Receiver<Running>) {
         let StandardStreams { keyboard, screen } = self;
-        // Time jumps to the next timer when a pipe has something: never far.
-        let ticks = async {
-            loop {
+        // A user who has gone takes both streams along. Time jumps to the next timer when a pipe has something: never far.
+        let leaving = async {
+            while client.try_write(&[]).is_ok() {
                 tokio::time::sleep(TICK).await;
             }
         };
@@ -52,7 +52,7 @@ impl StandardStreams {
         let end = tokio::select! {
             end = show(screen, &client, running) => end,
             () = typing => None,
-            () = ticks => None,
+            () = leaving => None,
         };
         match end {
             Some(Running::Over) => {
