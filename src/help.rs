@@ -43,7 +43,7 @@ pub(crate) fn help(files: Files<'_>) -> String {
     }
     text += &format!("\n{SETTINGS_NOTE}\n{EXAMPLES}\nFILES\n");
     for (path, meaning) in [
-        (files.settings, "the same settings in TOML, such as: restart = true (sections: see --man)"),
+        (files.settings, "the same settings in TOML, such as: restart = true"),
         (files.diagnostics, "log files, if SSM_PLUGIN_LOG is set"),
     ] {
         let path =
@@ -91,7 +91,8 @@ const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or 
   or d (30s); switches accept 1/0, true/false, yes/no or on/off. Environment
   variables override the settings file. A [[match]] section of the file applies
   only to matching sessions; a [tunnels.NAME] section defines the ports that
-  \"session-manager-plugin forward NAME\" opens. --man describes both sections.
+  \"session-manager-plugin forward NAME\" opens. The manual describes both
+  sections (man session-manager-plugin; without a package: --man | man -l -).
   AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the trusted certificates.
   HTTPS_PROXY and NO_PROXY select the proxy, as in the AWS CLI.
 ";
@@ -103,7 +104,7 @@ EXAMPLES
       --parameters portNumber=5432,localPortNumber=15432
   Do the same without the AWS CLI, to a database behind the instance:
     session-manager-plugin forward i-0123456789abcdef0 15432:db.internal:5432
-  Enable ssh i-0123456789abcdef0 (run this once):
+  Make ssh ec2-user@i-0123456789abcdef0 work (run this once):
     session-manager-plugin ssh-config >>~/.ssh/config
   Find out why a session fails:
     session-manager-plugin doctor --target i-0123456789abcdef0

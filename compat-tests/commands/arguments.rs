@@ -41,6 +41,23 @@ fn sections_match_the_profile_and_the_region_in_effect() {
     }
 }
 
+#[test]
+fn a_missing_region_is_reported_before_any_call() {
+    let sim = sim();
+    let mut world = world(&sim);
+    world.set("AWS_REGION", "");
+    world.set("AWS_DEFAULT_REGION", "");
+    for words in
+        [&["shell", TARGET][..], &["run", TARGET, "--", "true"], &["forward", "--eager", TARGET, "0:80"]]
+    {
+        let finished = run(world.plugin().args(words));
+        assert_eq!(finished.status.code(), Some(255), "{words:?}");
+        let text = "no region is set; use --region, set AWS_REGION, or set region in ~/.aws/config\n";
+        assert!(finished.errors().ends_with(text), "{}", finished.errors());
+    }
+    assert_eq!(sim.requests().start, 0);
+}
+
 /// Each is one line that shows the intended form, with status 2, and no session is started.
 #[test]
 fn each_mistake_is_one_line_and_starts_no_session() {

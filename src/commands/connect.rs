@@ -45,6 +45,10 @@ impl<'a> Connection<'a> {
         if let Some(profile) = &profile {
             check_profile(profile).await?;
         }
+        if aws::region_in_effect(common.region.clone(), profile.as_deref()).await.is_none() {
+            return Err(Failure::new("no region is set")
+                .with_advice("use --region, set AWS_REGION, or set region in ~/.aws/config"));
+        }
         let bundle = if url.scheme() == "wss" { aws::ca_bundle(profile.as_deref()).await } else { None };
         let known = target::known(target)?;
         let context = AwsContext {

@@ -204,8 +204,7 @@ fn judge_clock(before: i64, after: i64, theirs: i64) -> Check {
         3..=MAX_SKEW => Check::ok(NAME, text),
         seconds if seconds <= REFUSED_SKEW => Check::warning(NAME, text)
             .advice("set the clock; AWS rejects signatures if it is off by 5 minutes"),
-        _ => Check::failure(NAME, format!("{text}; AWS rejects signatures made with it"))
-            .advice("set the clock (if the laptop or WSL was asleep, run sudo hwclock -s or restart NTP)"),
+        _ => Check::failure(NAME, format!("{text}; AWS rejects signatures made with it")).advice(SET_CLOCK),
     };
     check.field("seconds_ahead", -skew)
 }
@@ -329,6 +328,14 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const PROXY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A data channel of no session.
 const PATH: &str = "/v1/data-channel/doctor?role=publish_subscribe";
+/// Advice on a clock that is wrong.
+const SET_CLOCK: &str = if cfg!(windows) {
+    "set the clock, for example with w32tm /resync as administrator"
+} else if cfg!(target_os = "macos") {
+    "set the clock, for example with sudo sntp -sS time.apple.com"
+} else {
+    "set the clock (if the laptop or WSL was asleep, run sudo hwclock -s or restart NTP)"
+};
 /// Seconds that do not matter.
 const MAX_SKEW: u64 = 60;
 /// Seconds; a minute short of the 5 at which AWS rejects signatures, because clocks drift.

@@ -135,7 +135,7 @@ const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const EVENTS: &str = "\
     With SSM_PLUGIN_STATUS=json, each line on stderr is a JSON object with the fields `time` (UTC, as in RFC 3339) and \
     `event`. The events and their additional fields are listed below. Fields in brackets may be absent. An event without \
-    `destination` concerns the destination given on the command line. When several sessions share a port, the events `lost`, \
+    `destination` concerns the destination of the session that the AWS CLI started. When several sessions share a port, the events `lost`, \
     `resumed`, `paused` and `unpaused` are reported only for the oldest session. New events and fields may be added; existing \
     ones are stable.";
 

@@ -121,7 +121,7 @@ pub(crate) fn destination_refused(destination: &str) -> String {
 
 /// Status: a session that a connection waits for could not be started.
 pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Display) -> String {
-    format!("cannot start a session{} for a local connection: {reason}", to(destination))
+    format!("cannot start a session{}: {reason}", to(destination))
 }
 
 /// Status: a client requested something that the proxy does not support.

@@ -106,7 +106,7 @@ impl StartError {
         match self {
             StartError::Aws(error) => match error.kind {
                 ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
-                    Some("sign in again (for example with aws sso login); the next connection will retry")
+                    Some("sign in (for example with aws sso login), then try again")
                 }
                 ErrorKind::Denied => {
                     Some("ask your administrator to allow ssm:StartSession on this target and document")

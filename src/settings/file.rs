@@ -89,8 +89,10 @@ fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
         let conditions = Conditions::take(&mut section);
         // It may be a condition, without which the section would match too much.
         if let Some(key) = section.keys().find(|key| table::find_key(key).is_none()) {
-            let known = TABLE.iter().map(Variable::key).chain(Conditions::names());
-            mistakes.push(format!("{place}{}; the section is ignored", Warning::unknown(key, known)));
+            let names = Conditions::names();
+            let known = TABLE.iter().map(Variable::key).chain(names.iter().map(|&name| name.to_owned()));
+            let mistake = Warning::unknown_in_match(key, names, known);
+            mistakes.push(format!("{place}{mistake}; the section is ignored"));
             continue;
         }
         let own = section_values(section, &place, &mut mistakes);

@@ -67,9 +67,9 @@ impl Conditions {
         })
     }
 
-    /// The names of all conditions, to find a misspelt one.
-    pub(super) fn names() -> impl Iterator<Item = String> {
-        NAMES.into_iter().map(str::to_owned)
+    /// The names of all conditions.
+    pub(super) fn names() -> &'static [&'static str] {
+        &NAMES
     }
 }
 

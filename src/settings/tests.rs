@@ -432,7 +432,7 @@ fn mistakes_in_sections_are_reported_for_every_session() {
         "unknown setting tunnels; see --help",
         "[[match]] section 1: window = \"much\": the value must be a number of bytes from 32K to 64M, such as 256K",
         "[[match]] section 2: host must be a pattern or a list of patterns; the section is ignored",
-        "[[match]] section 3: unknown setting profil; did you mean profile?; the section is ignored",
+        "[[match]] section 3: unknown condition or setting profil; did you mean profile?; the section is ignored",
         "sessions = \"99\": the value must be a number from 1 to 8",
     ]) {
         assert_eq!(warning, expected);

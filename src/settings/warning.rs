@@ -23,12 +23,25 @@ impl Warning {
     /// The text for a name that no setting has, with the known one that looks most like it.
     pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
         let name = shown(name);
-        let nearest = known.map(|known| (strsim::levenshtein(&name, &known), known)).min();
-        match nearest {
-            Some((errors, known)) if errors <= MAX_TYPOS => {
-                format!("unknown setting {name}; did you mean {known}?")
-            }
-            _ => format!("unknown setting {name}; see --help"),
+        match nearest(&name, known) {
+            Some(known) => format!("unknown setting {name}; did you mean {known}?"),
+            None => format!("unknown setting {name}; see --help"),
+        }
+    }
+
+    /// The text for a name in a `[[match]]` section that is neither a condition nor a setting.
+    pub(super) fn unknown_in_match(
+        name: &str,
+        conditions: &[&str],
+        known: impl Iterator<Item = String>,
+    ) -> String {
+        let name = shown(name);
+        match nearest(&name, known) {
+            Some(known) => format!("unknown condition or setting {name}; did you mean {known}?"),
+            None => format!(
+                "{name} is neither a condition ({}) nor a setting (see --help)",
+                conditions.join(", ")
+            ),
         }
     }
 }
@@ -37,6 +50,12 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// The known name that looks most like `name`, if one does.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let (errors, known) = known.map(|known| (strsim::levenshtein(name, &known), known)).min()?;
+    (errors <= MAX_TYPOS).then_some(known)
 }
 
 /// The first lines about a list, and one with the number of the others, after the `prefix`.

@@ -117,9 +117,9 @@ fn three_ends(sessions: usize) {
         if output == "agent" {
             let mut waiting = connect(port.port);
             waiting.write_all(b"waits").expect("write");
-            port.plugin.stderr.wait_for(
-                "cannot start a session for a local connection: ssm:StartSession failed: TargetNotConnected",
-            );
+            port.plugin
+                .stderr
+                .wait_for("cannot start a session: ssm:StartSession failed: TargetNotConnected");
             eventually("it is tried again", || sim.requests().start >= starts + 3);
             sim.refuse_starts(None);
             let mut answer = [0; 5];

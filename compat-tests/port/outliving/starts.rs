@@ -117,8 +117,7 @@ fn a_denied_start_is_reported_once_and_does_not_spin() {
             stream.write_all(b"y").is_ok() && matches!(uninterrupted(|| stream.read(&mut [0; 1])), Ok(1))
         });
         let (_, errors) = port.end();
-        let told: Vec<_> =
-            errors.lines().filter(|line| line.contains("cannot start a session for a local")).collect();
+        let told: Vec<_> = errors.lines().filter(|line| line.contains("cannot start a session: ")).collect();
         assert!(told.len() == 1 && told[0].contains(advice), "{kind}: {errors}");
         assert_all_ended(&sim);
     }

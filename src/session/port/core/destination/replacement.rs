@@ -107,7 +107,8 @@ impl Destination {
         }
         let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
         if let Some(advice) = error.and_then(StartError::advice) {
-            text = format!("{text}; {advice}");
+            // AWS's messages end with a full stop.
+            text = format!("{}; {advice}", text.trim_end_matches('.'));
         }
         if self.reported.as_ref() == Some(&text) {
             return;
