@@ -105,8 +105,9 @@ impl StartError {
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
             StartError::Aws(error) => match error.kind {
-                ErrorKind::NoCredentials | ErrorKind::BadCredentials => {
-                    Some("sign in (for example with aws sso login), then try again")
+                ErrorKind::NoCredentials => Some("sign in, for example with aws sso login, then try again"),
+                ErrorKind::BadCredentials => {
+                    Some("sign in again, for example with aws sso login, then retry")
                 }
                 ErrorKind::Denied => {
                     Some("ask your administrator to allow ssm:StartSession on this target and document")
