@@ -4,27 +4,11 @@
 //! metadata service over plain HTTP could fill it. The largest answers that are asked for (tokens, keys, credentials) have
 //! a few KiB.
 
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 
-/// A connector whose answers fail to be read once they are longer than [`MAX_BODY`].
-pub(super) fn limited(connector: SharedHttpConnector) -> SharedHttpConnector {
-    SharedHttpConnector::new(LimitedConnector(connector))
-}
-
-#[derive(Debug)]
-struct LimitedConnector(SharedHttpConnector);
-
-impl HttpConnector for LimitedConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let answer = self.0.call(request);
-        HttpConnectorFuture::new(async move { answer.await.map(|answer| answer.map(limit)) })
-    }
-}
-
-fn limit(body: SdkBody) -> SdkBody {
+/// A body that fails to be read once it is longer than [`MAX_BODY`].
+pub(super) fn limited(body: SdkBody) -> SdkBody {
     SdkBody::from_body_1_x(Limited::new(body, MAX_BODY))
 }
 
@@ -39,7 +23,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_byte_that_is_read_and_the_first_that_is_not() {
-        let read = async |length: usize| limit(SdkBody::from(vec![b' '; length])).collect().await;
+        let read = async |length: usize| limited(SdkBody::from(vec![b' '; length])).collect().await;
         assert_eq!(read(MAX_BODY).await.unwrap().to_bytes().len(), MAX_BODY);
         assert_eq!(read(MAX_BODY + 1).await.unwrap_err().to_string(), "length limit exceeded");
     }

@@ -372,8 +372,7 @@ impl Client {
             files::check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
         }
         let loaded =
-            self.loaded.get_or_try_init(|| Box::pin(LoadedConfig::new(&self.context, &self.notes))).await;
-        let loaded = loaded.map_err(|reason| AwsError::new(call, ErrorKind::Refused, reason))?;
+            self.loaded.get_or_init(|| Box::pin(LoadedConfig::new(&self.context, &self.notes))).await;
         let mut cached = self.cached.lock().await;
         if let Some(fresh) = cached.as_ref().filter(is_fresh) {
             return Ok((loaded, fresh.clone()));
@@ -418,11 +417,11 @@ impl Client {
 }
 
 impl LoadedConfig {
-    async fn new(context: &AwsContext, notes: &Notes) -> Result<LoadedConfig, String> {
-        let config = config::load(context).await.map_err(|error| format!("{error:#}"))?;
+    async fn new(context: &AwsContext, notes: &Notes) -> LoadedConfig {
+        let config = config::load(context).await;
         let retries = config::retries(context).await;
         notes.lock().warning.clone_from(&retries.warning);
-        Ok(LoadedConfig { config, retries })
+        LoadedConfig { config, retries }
     }
 }
 

@@ -59,7 +59,7 @@ impl<'a> Connection<'a> {
             ..AwsContext::default()
         };
         let mut found = Found { id: known.unwrap_or_default().to_owned(), is_windows: None };
-        let access = Access::new(settings.stream_hosts(), context, bundle, &url, async |aws: aws::Client| {
+        let access = Access::new(settings.stream_hosts(), context, bundle, async |aws: aws::Client| {
             if known.is_some() {
                 return Ok(aws);
             }

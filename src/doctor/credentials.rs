@@ -1,6 +1,5 @@
 //! Credentials: their source, and a test of them.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use aws_config::profile::ProfileSet;
@@ -34,12 +33,11 @@ pub(super) async fn check(
 
 /// A client for the user's region and profile, with the network of the route; `None` without a URL to sign for.
 pub(super) fn client(identity: &Identity, route: &Route) -> Option<Client> {
-    let url = route.for_signing()?;
+    route.for_signing()?;
     Some(Client::new(AwsContext {
         region: identity.region.clone().unwrap_or_default(),
         profile: identity.profile_from.map(|_| identity.profile.clone()),
-        ca_bundle: route.network.ca_bundle().map(Path::to_owned),
-        proxy: link::https_proxy(&route.network, &url),
+        route: link::route(&route.network),
         ..AwsContext::default()
     }))
 }

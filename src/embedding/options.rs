@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::error::Error;
 use crate::aws::{self, AwsContext};
 use crate::link::{Config, Network, StreamHosts};
-use crate::session::{self, Access, Starter, is_region, stream_host};
+use crate::session::{self, Access, Starter, is_region, stream_host, with_network};
 
 /// Credentials, region and endpoint, with the target of sessions.
 #[derive(Clone, Debug, Default)]
@@ -86,8 +86,8 @@ impl AccessOptions {
         };
         if !self.uses_environment {
             let network = Arc::new(Network::direct(StreamHosts::default(), self.ca_bundle.clone()));
-            let context = AwsContext { ca_bundle: self.ca_bundle.clone(), ..context };
-            return Ok(Access { network, aws: Arc::new(aws::Client::new(context)) });
+            let aws = aws::Client::new(with_network(context, &network));
+            return Ok(Access { network, aws: Arc::new(aws) });
         }
         let profile = match &self.credentials {
             Some(_) => None,
@@ -99,7 +99,7 @@ impl AccessOptions {
             (None, _) => None,
         };
         let context = AwsContext { profile, ..context };
-        Access::new(StreamHosts::default(), context, bundle, &url, async |aws| Ok::<_, Error>(aws)).await
+        Access::new(StreamHosts::default(), context, bundle, async |aws| Ok::<_, Error>(aws)).await
     }
 }
 

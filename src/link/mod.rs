@@ -52,7 +52,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, Sleep};
 
 pub(crate) use self::backoff::Backoff;
-pub(crate) use self::calls::https_proxy;
+pub(crate) use self::calls::route;
 pub use self::config::Config;
 use self::connection::Connection;
 pub use self::connector::{Connecting, Connector, Transport};

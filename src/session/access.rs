@@ -1,6 +1,6 @@
 //! The way to AWS of a session: the network, and calls through it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use url::Url;
@@ -16,8 +16,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// For a caller whose sessions are opened at `url`, or at another host of the same network. `finish` may still use
-    /// the client before sessions share it.
+    /// By the network of the environment. `finish` may still use the client before sessions share it.
     ///
     /// # Errors
     /// As `finish`.
@@ -25,17 +24,16 @@ impl Access {
         hosts: StreamHosts,
         context: AwsContext,
         bundle: Option<PathBuf>,
-        url: &Url,
         finish: impl AsyncFnOnce(aws::Client) -> Result<aws::Client, E>,
     ) -> Result<Access, E> {
         let network = Arc::new(Network::new(hosts, bundle));
-        let aws = finish(aws::Client::new(with_network(context, &network, url))).await?;
+        let aws = finish(aws::Client::new(with_network(context, &network))).await?;
         Ok(Access { network, aws: Arc::new(aws) })
     }
 }
 
-/// The address by which the proxy for calls to AWS is chosen: the endpoint's if there is one, else the region's. `None` for
-/// an endpoint that is not an `http` or `https` URL.
+/// The service's address as far as it is known before there is a session, as a stream URL: the endpoint's if there is one,
+/// else the region's. `None` for an endpoint that is not an `http` or `https` URL.
 pub(crate) fn stream_host(endpoint: Option<&str>, region: Option<&str>) -> Option<Url> {
     let Some(endpoint) = endpoint else {
         let region = region.filter(|region| is_region(region)).unwrap_or("us-east-1");
@@ -54,10 +52,6 @@ pub(crate) fn is_region(region: &str) -> bool {
 }
 
 /// Calls to AWS go through the network that the websocket goes through.
-pub(super) fn with_network(context: AwsContext, network: &Arc<Network>, url: &Url) -> AwsContext {
-    AwsContext {
-        ca_bundle: network.ca_bundle().map(Path::to_owned),
-        proxy: link::https_proxy(network, url),
-        ..context
-    }
+pub(crate) fn with_network(context: AwsContext, network: &Arc<Network>) -> AwsContext {
+    AwsContext { route: link::route(network), ..context }
 }

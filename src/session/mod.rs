@@ -50,7 +50,7 @@ mod watch;
 mod worlds;
 mod wrapper;
 
-pub(crate) use self::access::{Access, is_region, stream_host};
+pub(crate) use self::access::{Access, is_region, stream_host, with_network};
 pub(crate) use self::embedded::{EmbeddedError, end_started};
 pub(crate) use self::embedded_command::{CommandChunk, CommandOutcome, run_command};
 pub(crate) use self::ending::End;

@@ -45,7 +45,7 @@ pub(super) async fn open(
             None => (Arc::new(Network::new(settings.stream_hosts(), bundle)), None),
         };
         let url = network.stream_url(&start.stream_url)?;
-        let aws = aws.unwrap_or_else(|| Arc::new(aws::Client::new(with_network(context, &network, &url))));
+        let aws = aws.unwrap_or_else(|| Arc::new(aws::Client::new(with_network(context, &network))));
         let target = link::Target {
             session_id: start.session_id.clone(),
             url,

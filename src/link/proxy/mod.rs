@@ -64,26 +64,9 @@ impl ProxySettings {
         }
     }
 
-    /// The proxy for calls to AWS, alongside a session at `url`: as the user wrote it, so that it may hold a password.
-    ///
-    /// A value that is not a proxy's URL is returned all the same if the user set it for `https`, to be refused with its
-    /// reason; but not where the session's own host is exempt, or if it is `ALL_PROXY`'s: the AWS CLI has made its calls
-    /// without.
-    pub fn for_calls(&self, url: &Url) -> Option<&str> {
-        let setting = self.https.as_ref().or(self.all.as_ref())?;
-        let is_wanted = setting.is_named() && !self.exempts(url);
-        (is_wanted || setting.proxy(url).is_some()).then_some(setting.value.as_str())
-    }
-
-    /// Returns whether the proxy for calls to AWS is a SOCKS proxy, which the SDK's client does not speak to.
-    pub(super) fn is_socks(&self, url: &Url) -> bool {
-        let setting = self.https.as_ref().or(self.all.as_ref());
-        setting.and_then(|setting| setting.proxy(url)).is_some_and(|proxy| proxy.kind == Kind::Socks5)
-    }
-
     /// The rules of `NO_PROXY` as they hold for a destination port, with loopback added: names with their subdomains,
     /// addresses, networks (`10.0.0.0/8`), `*`. A rule with a port is left out for others.
-    pub fn no_proxy(&self, port: u16) -> String {
+    fn no_proxy(&self, port: u16) -> String {
         let rules = self.no.split(',').map(str::trim).filter_map(|rule| no_proxy_rule(rule, port));
         LOOPBACK.into_iter().chain(rules).collect::<Vec<_>>().join(",")
     }

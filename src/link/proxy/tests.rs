@@ -62,26 +62,6 @@ fn an_all_proxy_is_used_where_it_can_be() {
 }
 
 #[test]
-fn the_proxy_for_calls_to_aws() {
-    let url = &Url::parse(URL).unwrap();
-    let calls = |variables: &[(&str, &str)]| settings(variables).for_calls(url).map(str::to_owned);
-    assert_eq!(calls(&[]), None);
-    assert_eq!(calls(&[("HTTPS_PROXY", "p:3128")]).as_deref(), Some("p:3128"));
-    assert_eq!(calls(&[("ALL_PROXY", "http://p:3128")]).as_deref(), Some("http://p:3128"));
-    assert_eq!(calls(&[("HTTPS_PROXY", "socks5://p")]).as_deref(), Some("socks5://p"));
-    assert_eq!(calls(&[("ALL_PROXY", "socks5://p")]).as_deref(), Some("socks5://p"));
-    // Nothing speaks to this one. Set for `https`, it is refused with its reason.
-    assert_eq!(calls(&[("HTTPS_PROXY", "ftp://p")]).as_deref(), Some("ftp://p"));
-    assert_eq!(calls(&[("ALL_PROXY", "ftp://p")]), None);
-    assert_eq!(calls(&[("HTTPS_PROXY", "ftp://p"), ("NO_PROXY", ".amazonaws.com")]), None);
-    // The session's host is exempt; that of STS may not be.
-    assert_eq!(
-        calls(&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "x,.amazonaws.com")]).as_deref(),
-        Some("http://p")
-    );
-}
-
-#[test]
 fn rules_of_no_proxy() {
     let way = |rules: &str, host: &str| {
         way(&[("HTTPS_PROXY", "http://p:3128"), ("no_proxy", rules)], &format!("wss://{host}/x")) == "direct"
