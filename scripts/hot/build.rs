@@ -1,4 +1,5 @@
-//! Places the functions that an idle forward runs next to each other in a release build for Linux.
+//! Places the functions that an idle forward runs next to each other in a release build for Linux, and folds those that are
+//! the same into one.
 //!
 //! The system maps a program's file in pieces of 64 KiB around each function that runs. Functions in the order of the
 //! compiler are everywhere: one idle forward runs 1.2 MiB of them and would hold 5.5 MiB. `functions.txt` lists them;
@@ -22,14 +23,23 @@ fn main() {
     let script = folder.join("hot.ld");
     let list = fs::read_to_string(LIST).expect("the list of functions");
     fs::write(&script, linker_script(&list)).expect("the linker script");
-    let argument = format!("-Wl,-T,{}", script.display());
-    if links(folder, &argument) {
-        println!("cargo::rustc-link-arg-bin=session-manager-plugin={argument}");
-    } else {
+    if !pass(folder, &format!("-Wl,-T,{}", script.display())) {
         println!(
             "cargo::warning=the linker takes no script, so the program will hold more memory (see {LIST})"
         );
     }
+    // One copy of functions that are the same, which are many with generic types. Rust promises no function an address of
+    // its own. LLVM's linker can do it, which is Rust's own for x86_64 Linux; GNU's cannot.
+    pass(folder, "-Wl,--icf=all");
+}
+
+/// Passes an argument on to the linker of the program if it is one that it takes. Returns whether it is.
+fn pass(folder: &Path, argument: &str) -> bool {
+    let is_taken = links(folder, argument);
+    if is_taken {
+        println!("cargo::rustc-link-arg-bin=session-manager-plugin={argument}");
+    }
+    is_taken
 }
 
 /// A part of a linker script, for use with the linker's own. A line `?` begins the functions whose names others have too,
@@ -45,7 +55,7 @@ fn linker_script(list: &str) -> String {
     script + "    )\n  }\n}\nINSERT BEFORE .text;\n"
 }
 
-/// Returns whether a program can be linked with an argument. GNU's linker and LLVM's take such a script, others do not.
+/// Returns whether a program can be linked with an argument. GNU's linker and LLVM's take the script, others do not.
 fn links(folder: &Path, argument: &str) -> bool {
     let source = folder.join("probe.rs");
     fs::write(&source, "fn main() {}\n").expect("a program to link");
