@@ -173,6 +173,11 @@ impl Link {
         self.connection.channel().capabilities()
     }
 
+    /// Returns whether the service has paused the sending to the agent.
+    pub fn is_paused(&self) -> bool {
+        self.connection.channel().is_paused()
+    }
+
     /// Returns whether all that was sent has been acknowledged.
     pub fn is_drained(&self) -> bool {
         self.connection.channel().is_drained()

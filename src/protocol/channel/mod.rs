@@ -370,6 +370,11 @@ impl Channel {
         self.handshake.capabilities()
     }
 
+    /// Returns whether the service has paused the sending to the agent.
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
     /// Returns whether everything given to [`Channel::send`] was sent and acknowledged.
     pub fn is_drained(&self) -> bool {
         self.is_sent() && self.sender.outstanding_messages() == 0

@@ -265,7 +265,12 @@ impl Pump {
             let link = &mut session.link;
             // Requests that are unacknowledged may have been lost since then, on a path whose death was noticed now.
             let last_contact = link.last_contact().filter(|_| !link.is_drained());
-            let down_since = (!link.is_open()).then(|| last_contact.map_or(now, |at| at.into_std()));
+            // A request waits here while the agent is paused.
+            let down_since = match (link.is_open(), link.is_paused()) {
+                (true, false) => None,
+                (true, true) => Some(now),
+                (false, _) => Some(last_contact.map_or(now, |at| at.into_std())),
+            };
             let (has_room, round_trip) = (carrier.gauge.has_room(), link.stats().rtt);
             self.core.set_link(now, *number, LinkState { down_since, has_room, round_trip });
             if let Some(bytes) = self.core.poll_tentative(now, *number, link.tentative_room()) {

@@ -152,3 +152,17 @@ fn a_silent_shell_ends_with_its_user() {
         &World { kind: Kind::Shell { is_encrypted: false }, ..world },
     );
 }
+
+/// World 114676: while the agent was paused, the quiet that a half-closed connection waits for went by. Its end was sent with its
+/// request, and the destination was closed before its answer.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_agent_was_paused() {
+    let clients = [Client { read_pause_ms: 250, piece: 15_155, ..client(19_934, 14_620, Ending::HalfClose) }];
+    let events = [(13_858, Event::Pause { ms: 1344 }), (14_746, Event::DeadPath)];
+    let world = world(Destination::Echo { late_ms: 0 }, &clients, &events);
+    let link = LinkQuality { jitter_ms: 3, ..LinkQuality::default() };
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_the_agent_was_paused",
+        &World { seed: 114_676, sessions: 4, has_small_buffer: true, link, ..world },
+    );
+}
