@@ -207,6 +207,15 @@ impl World {
             && self.clients.iter().all(|client| client.read_pause_ms + client.stall_ms == 0)
     }
 
+    /// Returns whether each destination has room for what comes at once. One that is late to read has some.
+    pub(super) fn has_room(&self) -> bool {
+        let fits = |client: &Client| match self.destinations[client.destination] {
+            Destination::Echo { late_ms } => late_ms < 100 || client.request < ROOM,
+            _ => true,
+        };
+        self.is_prompt() && self.clients.iter().all(fits)
+    }
+
     /// Longest time from a client's connection to the last byte for it; `None` where the world sets no limit.
     pub(super) fn bound(&self, number: usize) -> Option<Duration> {
         let LinkQuality { delay_ms, jitter_ms, api_ms, loss, cut_every_s, .. } = self.link;
@@ -334,6 +343,8 @@ pub(super) const HEADER: usize = 16;
 const SLOWEST_PACE: u64 = 500;
 /// Bytes that another client may send in its turn.
 const TURN: usize = 4096;
+/// Bytes that wait for a destination without holding up the agent.
+const ROOM: usize = 48 << 10;
 /// Time that nothing explains, where messages come in another order.
 const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
