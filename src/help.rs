@@ -92,7 +92,8 @@ const SETTINGS_NOTE: &str = "  The default is in brackets. Sizes accept K, M or 
   variables override the settings file. A [[match]] section of the file applies
   only to matching sessions; a [tunnels.NAME] section defines the ports that
   \"session-manager-plugin forward NAME\" opens. The manual describes both
-  sections (man session-manager-plugin; without a package: --man | man -l -).
+  sections: man session-manager-plugin (without an installed manual:
+  session-manager-plugin --man >/tmp/manual.1, then man /tmp/manual.1).
   AWS_CA_BUNDLE, or the profile's ca_bundle, replaces the trusted certificates.
   HTTPS_PROXY and NO_PROXY select the proxy, as in the AWS CLI.
 ";

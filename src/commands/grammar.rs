@@ -320,7 +320,7 @@ fn forward() -> Command {
              session ends: the next connection starts a new session. With COMMAND, open the ports, run COMMAND, close the \
              ports and exit with the status of COMMAND. COMMAND gets the port numbers in the environment variables PORT_1, \
              PORT_2 and so on. In its arguments, {port_1}, {port_2} and so on are replaced with them. The variable PORT and \
-             the placeholder {port} stand for the first port, SOCKS_PORT and {socks_port} for the port of -D. TARGET may also be the NAME of a [tunnels.NAME] \
+             the placeholder {port} stand for the first port; SOCKS_PORT and {socks_port} stand for the port of -D. TARGET may also be the NAME of a [tunnels.NAME] \
              section in config.toml, which sets target, forwards, profile, region, socks and sessions. --wait has an effect only \
              together with --eager.",
         )

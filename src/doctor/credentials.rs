@@ -65,12 +65,12 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
         });
     }
     let source = source(options, identity, files);
-    let Some(client) = client else {
-        return Check::skipped(NAME, format!("{source}; cannot be tested without a region"));
-    };
     if let Err(reason) = route.usable() {
         return Check::skipped(NAME, format!("{source}; not tested, {reason}"));
     }
+    let Some(client) = client else {
+        return Check::skipped(NAME, format!("{source}; cannot be tested without a region"));
+    };
     let signed = match route.for_signing() {
         Some(url) => client.sign(&url).await.map(drop),
         None => Ok(()),
@@ -132,7 +132,13 @@ fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String)
         ErrorKind::NoCredentials if source.contains("SSO") => {
             format!("run aws sso login --profile {}", identity.profile)
         }
-        ErrorKind::NoCredentials => {
+        ErrorKind::NoCredentials if source.contains("aws login") => {
+            format!("run aws login --profile {}", identity.profile)
+        }
+        ErrorKind::NoCredentials if source.contains("credential_process") => {
+            format!("run the credential_process command of profile {} to see why it fails", identity.profile)
+        }
+        ErrorKind::NoCredentials if source == NO_SOURCE => {
             "run aws configure or aws sso login, or attach a role to this machine".to_owned()
         }
         ErrorKind::SignInNeeded => {

@@ -7,10 +7,10 @@ use crate::aws::{AwsError, Client, ErrorKind};
 
 /// Looks up the key of the account's preferences, and checks by a dry run that it may be used.
 pub(super) async fn check(options: &Options, route: &Route, client: Option<&Client>) -> Check {
-    let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
     if let Err(reason) = route.usable() {
         return Check::skipped(NAME, reason);
     }
+    let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
     let key = match client.session_key().await {
         Ok(Some(key)) => key,
         Ok(None) => {

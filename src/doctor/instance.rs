@@ -18,10 +18,10 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
     if target.starts_with("ecs:") {
         return Check::skipped(NAME, "an ECS container; check its agent with aws ecs describe-tasks");
     }
-    let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
     if let Err(reason) = route.usable() {
         return Check::skipped(NAME, reason);
     }
+    let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
     let (key, value) = filter(target);
     match client.instances(Some((&key, value))).await {
         Ok(found) => judge(target, &found),

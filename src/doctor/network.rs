@@ -27,6 +27,8 @@ pub(super) struct Route {
     stream: Result<Url, String>,
     /// Set if there is a URL, or a region to make one of.
     is_named: bool,
+    /// Advice on a URL that cannot be used.
+    correction: &'static str,
     /// SSM's endpoint, for its clock.
     api: Option<Url>,
 }
@@ -56,7 +58,11 @@ impl Route {
         };
         let api = api.and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
         let is_named = options.url.is_some() || identity.has_region();
-        Route { network, stream, is_named, api }
+        let correction = match options.url {
+            Some(_) => "correct --url",
+            None => "correct or unset SSM_PLUGIN_STREAM_HOST, or correct the region",
+        };
+        Route { network, stream, is_named, correction, api }
     }
 
     /// Returns whether a connection can be tried.
@@ -216,7 +222,7 @@ pub(super) async fn websocket(route: &Route, dns: &Check) -> Check {
         Ok(url) => url,
         Err(_) if !route.is_named => return Check::skipped(NAME, route.cause()),
         Err(reason) => {
-            return Check::failure(NAME, reason.clone()).advice("set a region, or correct --url");
+            return Check::failure(NAME, reason.clone()).advice(route.correction);
         }
     };
     if let Err(reason) = route.usable() {
@@ -238,7 +244,7 @@ pub(super) async fn websocket(route: &Route, dns: &Check) -> Check {
                 ),
             )
             .advice(format!(
-                "check that the proxy is an HTTP or SOCKS proxy that allows {host}, or add the host to NO_PROXY"
+                "check that the proxy is an HTTP or SOCKS proxy that allows {host}, or add that host to NO_PROXY"
             ))
             .field("proxy", proxy),
             None => Check::failure(NAME, error.to_string()).advice(advice(&error)).field("host", host),
@@ -302,7 +308,7 @@ fn advice(error: &OpenError) -> &'static str {
         OpenError::Connect(ConnectError::Connect { .. }) | OpenError::TimedOut { .. } => {
             "allow TCP port 443 to the host in firewalls and security groups, or set HTTPS_PROXY"
         }
-        OpenError::Proxy(_) => "correct HTTPS_PROXY, or add the host to NO_PROXY",
+        OpenError::Proxy(_) => "correct HTTPS_PROXY or ALL_PROXY, or add the service's host to NO_PROXY",
         OpenError::Trust(_) => "set AWS_CA_BUNDLE to a PEM file of certificates",
         OpenError::Tls { .. } => {
             "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its CA"

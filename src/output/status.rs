@@ -68,7 +68,7 @@ events! {
         #[serde(flatten)]
         of: Subject,
     }
-    /// A session for a port started, in addition to the first one or to replace one.
+    /// An additional session for a port has started, or one that replaces a session that ended.
     SessionStarted {
         session: String,
         #[serde(skip_serializing_if = "Option::is_none")]

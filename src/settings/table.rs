@@ -142,7 +142,7 @@ settings! {
             "agent#358, smp#94";
         exit_code: Flag = Flag,
             "SSM_PLUGIN_EXIT_CODE",
-            "1: exit with the remote command's status, or 255 if the plugin fails (always 0 under the AWS CLI)",
+            "1: exit with the remote command's status, or 255 if the plugin fails; no effect under the AWS CLI, where the status is always 0",
             "smp#59; off, and without effect under the AWS CLI, which prints our arguments when the status is not 0 (smp#60)";
     }
     "Logs and recordings" {
