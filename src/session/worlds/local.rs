@@ -220,7 +220,9 @@ pub(super) fn judge(world: &World, fates: &[Option<Fate>], log: &Log) {
                 Destination::Answer { think_ms, .. } => world.kind == Kind::Ssh && think_ms > 1500,
                 _ => false,
             };
-        let is_good = destination.is_good() && !is_late;
+        // Descriptors of half-closed connections are the first to be freed, whatever their destinations still had to say.
+        let is_cut_short = client.ending == Ending::HalfClose && world.lacks_descriptors();
+        let is_good = destination.is_good() && !is_late && !is_cut_short;
         match fate {
             None => fault(&"still waits"),
             // Nothing is no answer either.

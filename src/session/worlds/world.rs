@@ -156,6 +156,11 @@ impl World {
         matches!(self.kind, Kind::Command { .. })
     }
 
+    /// Returns whether accepting fails for a while.
+    pub(super) fn lacks_descriptors(&self) -> bool {
+        self.events.iter().any(|(_, event)| matches!(event, Event::NoDescriptors { .. }))
+    }
+
     /// Returns whether nothing happens that may end a session: then each client of a good destination gets everything.
     pub(super) fn is_gentle(&self) -> bool {
         if self.is_text() {
