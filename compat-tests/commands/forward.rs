@@ -306,6 +306,12 @@ fn a_tunnel_of_the_settings_file() {
         "{}",
         finished.errors()
     );
+    // The section is there, but nothing in the file counts.
+    std::fs::write(folder.join("config.toml"), "[tunnels.db]\ntarget =").expect("write");
+    let finished = run(&mut plugin(&world, &["forward", "db"]));
+    assert_eq!(finished.status.code(), Some(2));
+    let errors = finished.errors();
+    assert!(errors.contains("; the file is ignored; ") && !errors.contains("no section"), "{errors}");
 }
 
 /// These ports start sessions in the name of the user, whose decision to let others in is shown.

@@ -1,6 +1,8 @@
 //! The commands, their arguments and their help: the one definition from which parser, help, completion and manual come.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -252,7 +254,7 @@ fn ssh() -> Command {
         .arg(
             Arg::new("port")
                 .value_name("PORT")
-                .value_parser(value_parser!(u16).range(1..))
+                .value_parser(number(1..=u16::MAX, "a port number"))
                 .help("Port of the SSH server [default: 22]"),
         )
         .arg(push_key_arg("or, with --identity-agent, a temporary key"))
@@ -358,7 +360,7 @@ fn forward() -> Command {
             Arg::new("sessions")
                 .long("sessions")
                 .value_name("N")
-                .value_parser(value_parser!(u64).range(1..=8))
+                .value_parser(number(1..=8_u64, "a number from 1 to 8"))
                 .help("Number of sessions that share each port, 1 to 8 [default: 1]"),
         )
         .mut_arg("wait", |wait| {
@@ -373,6 +375,17 @@ fn forward() -> Command {
              forward web-1 -D 1080\n  session-manager-plugin forward web-1 0:db.internal:5432 -- psql -h localhost -p \
              {port}",
         )
+}
+
+/// A parser of numbers. Its error is a phrase: the value must be what is `wanted`.
+fn number<T>(range: RangeInclusive<T>, wanted: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("must be {wanted}"))
+    }
 }
 
 /// The arguments after `--`.
@@ -485,7 +498,7 @@ pub(super) fn common_args() -> [Arg; 8] {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("300")
-            .value_parser(value_parser!(u64).range(1..=86_400))
+            .value_parser(number(1..=86_400_u64, "a number of seconds from 1 to 86400"))
             .help("Wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]"),
         Arg::new("json")
             .long("json")

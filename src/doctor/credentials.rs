@@ -120,7 +120,7 @@ async fn tested(client: &Client, found: &str) -> Check {
                 client.check_command()
             )),
             _ => Check::warning(NAME, format!("{found}; cannot be tested: {error}")).advice(format!(
-                "run {} to test the credentials; sessions do not use STS",
+                "sessions do not use STS, so ignore this if they work; to test the credentials, run {} where STS can be reached",
                 client.check_command()
             )),
         },

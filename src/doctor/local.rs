@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::report::{Check, Status};
 use crate::logging;
 use crate::protocol::TerminalSize;
-use crate::settings::{LoadedSettings, Relaxation, Settings, Source, config_file};
+use crate::settings::{LoadedSettings, Relaxation, Settings, Source, config_file, ignored_file};
 use crate::term::{RawMode, current_size, stdin_is_pipe_terminal, stdin_is_terminal, stdout_is_terminal};
 
 /// Lists the settings in use, their mistakes, and the safeguards that they relax.
@@ -34,6 +34,7 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let advice = match (warnings.as_slice(), relaxations.as_slice()) {
         ([], []) => None,
         ([], _) => Some("unset the settings that you do not need"),
+        _ if ignored_file(|name| std::env::var_os(name)).is_some() => Some("correct the settings file"),
         _ => Some("session-manager-plugin --help lists all settings"),
     };
     let relaxed = relaxations.iter().map(ToString::to_string);

@@ -295,7 +295,7 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
         status => {
             Check::failure(NAME, format!("{host} responded with {status} instead of opening a websocket"))
                 .advice(
-                    "something on the way blocks websockets, such as a proxy, a captive portal or a filter",
+                    "allow websockets to the service in the proxy or filter that blocks them, or sign in to the captive portal",
                 )
         }
     };
@@ -314,7 +314,7 @@ fn advice(error: &OpenError) -> &'static str {
             "if a company proxy inspects TLS, set AWS_CA_BUNDLE to the PEM file of its CA"
         }
         OpenError::Status { .. } | OpenError::Upgrade { .. } => {
-            "something on the way blocks websockets, such as a proxy, a captive portal or a filter"
+            "allow websockets to the service in the proxy or filter that blocks them, or sign in to the captive portal"
         }
     }
 }

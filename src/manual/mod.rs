@@ -87,7 +87,8 @@ fn files(page: &mut Page) {
         .text("AWS_PROFILE on to the plugin, version 1 only --profile.) For each setting, the first matching section wins, as in")
         .text("ssh_config. Environment variables override all sections, and sections override the settings at the top of the file.")
         .more("For sessions of the program's own commands (`shell`, `forward` and so on), only the conditions profile, target and region")
-        .text("can match. Their values may also come from the environment, from the profile or from a `[tunnels.NAME]` section.")
+        .text("can match. They are compared with the session's values, wherever these come from: the command line, the environment, the")
+        .text("profile or a `[tunnels.NAME]` section.")
         .example("[[match]]\nprofile = \"prod-*\"\nhost = \"db.internal\"\nrestart = true\nforward = [\"16379:cache.internal:6379\"]")
         .more("A `[tunnels.NAME]` section holds arguments for `session-manager-plugin forward NAME`.")
         .text("The keys are target (required), forwards (an array of SPECs), profile, region, socks (a port) and sessions.")
@@ -134,8 +135,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const EVENTS: &str = "\
     With SSM_PLUGIN_STATUS=json, each line on stderr is a JSON object with the fields `time` (UTC, as in RFC 3339) and \
-    `event`. The events and their additional fields are listed below. Fields in brackets may be absent. An event without \
-    `destination` concerns the destination of the session that the AWS CLI started. When several sessions share a port, the events `lost`, \
+    `event`. The events and their additional fields are listed below. Fields in brackets may be absent. If the AWS \
+    CLI started the session, an event about a port or a connection that has no `destination` concerns the destination of that \
+    session. When several sessions share a port, the events `lost`, \
     `resumed`, `paused` and `unpaused` are reported only for the oldest session. New events and fields may be added; existing \
     ones are stable.";
 

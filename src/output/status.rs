@@ -115,7 +115,10 @@ events! {
     Log { text: String, }
     /// An error.
     Failure { text: String, }
-    /// The program is ending. `reason` may be empty.
+    /// The program is ending. Causes: closed (by the service or the agent), finished (input and output have ended, or the
+    /// command of `forward`), reader_gone (nothing reads stdout), interrupted (a signal in a session for ports), terminated (a
+    /// signal, `~.` or the end of the AWS CLI in another session), timed_out (the session can no longer be resumed),
+    /// not_started, failed. `reason` may be empty.
     End { cause: Cause, reason: String, }
 }
 

@@ -63,6 +63,17 @@ pub(super) fn read(path: &Path, subject: &Subject, warnings: &mut Vec<Warning>) 
     values
 }
 
+/// Returns why the whole file is ignored, if it is.
+pub(crate) fn ignored_file(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
+    let path = config_file(get)?;
+    if text(&path).is_ok_and(|text| text.parse::<Table>().is_ok()) {
+        return None;
+    }
+    let mut warnings = Vec::new();
+    read(&path, &Subject::default(), &mut warnings);
+    warnings.first().map(ToString::to_string)
+}
+
 fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
     let mut mistakes = Vec::new();
     let mut table = match text.parse::<Table>() {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-pub(crate) use self::file::{FILE_RULE, config_file};
+pub(crate) use self::file::{FILE_RULE, config_file, ignored_file};
 pub(crate) use self::forward::{Forward, Forwards};
 pub(crate) use self::kind::{SocksAddress, When};
 pub(crate) use self::matching::Subject;

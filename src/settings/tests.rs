@@ -277,6 +277,15 @@ fn an_unknown_variable_is_reported() {
 }
 
 #[test]
+fn a_condition_outside_of_a_section_is_called_that() {
+    let (_, warnings) = load_for(&Subject::default(), &[], "host = 'db'\nhots = 'db'\n");
+    assert_eq!(
+        warnings,
+        ["host is a condition, and belongs in a [[match]] section", "unknown setting hots; see --help"]
+    );
+}
+
+#[test]
 fn the_names_that_help_prints_and_their_short_forms() {
     for key in ["SSM_PLUGIN_RESTART", "RESTART", "restart", "ssm_plugin_restart"] {
         let loaded = load(&[], &format!("{key} = true\n"));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::matching::Conditions;
+
 /// Something about the settings that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Warning {
@@ -24,6 +26,9 @@ impl Warning {
     pub(super) fn unknown(name: &str, known: impl Iterator<Item = String>) -> String {
         let name = shown(name);
         match nearest(&name, known) {
+            _ if Conditions::names().contains(&name.as_str()) => {
+                format!("{name} is a condition, and belongs in a [[match]] section")
+            }
             Some(known) => format!("unknown setting {name}; did you mean {known}?"),
             None => format!("unknown setting {name}; see --help"),
         }
@@ -55,7 +60,7 @@ impl fmt::Display for Warning {
 /// The known name that looks most like `name`, if one does.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let (errors, known) = known.map(|known| (strsim::levenshtein(name, &known), known)).min()?;
-    (errors <= MAX_TYPOS).then_some(known)
+    (errors <= MAX_TYPOS && errors < name.len() / 2).then_some(known)
 }
 
 /// The first lines about a list, and one with the number of the others, after the `prefix`.

@@ -12,7 +12,7 @@ use super::grammar::Forward;
 use crate::printable::one_line;
 use crate::process;
 use crate::session::{Forwarding, ListenFailure, OWN_FAILURE, Outcome, PortForwarder, StartFailure};
-use crate::settings::{Settings, Tunnel, When};
+use crate::settings::{Settings, Tunnel, When, ignored_file};
 
 /// Runs `forward`. Returns the exit status: the command's, if there is one.
 pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Failure> {
@@ -52,10 +52,11 @@ pub(super) fn with_tunnel(mut options: Forward) -> Result<Forward, Failure> {
     let tunnel = Tunnel::load(&options.target, |name| std::env::var_os(name)).map_err(Failure::usage)?;
     let Some(tunnel) = tunnel else {
         if options.specs.is_empty() && options.dynamic.is_none() {
-            return Err(nothing_to_forward(&format!(
-                "no SPEC is given, and the settings file has no section [tunnels.{}]",
-                one_line(&options.target)
-            )));
+            let get = |name: &str| std::env::var_os(name);
+            let section = ignored_file(get).unwrap_or_else(|| {
+                format!("the settings file has no section [tunnels.{}]", one_line(&options.target))
+            });
+            return Err(nothing_to_forward(&format!("no SPEC is given, and {section}")));
         }
         return Ok(options);
     };

@@ -240,7 +240,7 @@ impl Pump {
             Accepted::Refused(refusal) => PumpEvent::Refused(refusal),
             Accepted::Stranger(stranger) => PumpEvent::Stranger(stranger),
             Accepted::Failed(text) => {
-                self.core.hurry();
+                self.core.hurry(now());
                 PumpEvent::AcceptFailed(text)
             }
         }

@@ -265,9 +265,9 @@ impl Forwarder {
         }
     }
 
-    /// Ends every half-closed stream now instead of waiting for the remote to be quiet: their descriptors are needed.
-    pub(crate) fn hurry(&mut self) {
-        self.tables.sessions.values_mut().for_each(Session::hurry);
+    /// Ends half-closed streams whose remote has been quiet for a second instead of ten: their descriptors are needed.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.tables.sessions.values_mut().for_each(|session| session.hurry(now));
     }
 
     /// At most `max` bytes for a session's channel, filled from its streams in turns.

@@ -241,10 +241,10 @@ impl Session {
         Ok(ready.streams.take_stall(now))
     }
 
-    /// Informs the agent of all half-closed streams now: the descriptors of their connections are needed.
-    pub(super) fn hurry(&mut self) {
+    /// Ends half-closed streams early: the descriptors of their connections are needed.
+    pub(super) fn hurry(&mut self, now: Instant) {
         if let Some(ready) = &mut self.ready {
-            ready.streams.hurry();
+            ready.streams.hurry(now);
         }
     }
 

@@ -316,9 +316,13 @@ impl Streams {
         self.smux.handle_timeout(now)
     }
 
-    /// Tells the agent of all half-closed streams now: the descriptors of their connections are needed.
-    pub(super) fn hurry(&mut self) {
-        while let Some((since, id)) = self.half_closed.first().copied() {
+    /// Reports the half-closed streams to the agent whose remote has been quiet for [`HURRIED_QUIET`]: the descriptors of
+    /// their connections are needed.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        while let Some((since, id)) = self.half_closed.first().copied()
+            && since + HURRIED_QUIET <= now
+            && self.down_since.is_none()
+        {
             self.finish_half_closed(since, id);
         }
     }
@@ -370,6 +374,8 @@ const MAX_STREAMS: usize = 1024;
 /// to us. It costs a descriptor here and a connection there, and delays no client: the next one has a stream of
 /// its own.
 const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
+/// The same time where descriptors are exhausted: a request that has just been sent still gets its answer.
+const HURRIED_QUIET: Duration = Duration::from_secs(1);
 /// Time that a connection of HTTP must have waited for its next request to count as idle. Servers close such
 /// connections after 5 s (Apache) to 75 s (nginx), and clients expect it; browsers keep theirs for minutes.
 const KEPT_ALIVE: Duration = Duration::from_secs(5);
