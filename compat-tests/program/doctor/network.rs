@@ -135,7 +135,7 @@ fn something_between_that_does_not_pass_websockets() {
     let sim = sim();
     let world = world(&sim);
     for (answer, words) in [
-        ("200 OK\r\nContent-Type: text/html", "allow websockets to the service, such as a proxy"),
+        ("200 OK\r\nContent-Type: text/html", "allow websockets to the service in the proxy or filter"),
         ("302 Found\r\nLocation: http://portal.example/", "captive portal"),
         ("403 Forbidden\r\nContent-Type: text/html", "proxy or filter"),
         ("502 Bad Gateway", "502 Bad Gateway"),
