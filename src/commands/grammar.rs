@@ -263,7 +263,7 @@ fn ssh() -> Command {
                 .long("user")
                 .value_name("NAME")
                 .value_parser(not_empty)
-                .help("User on the instance for whom --push-key sends the key (%r in ProxyCommand) [default: ec2-user]"),
+                .help("User on the instance for whom --push-key sends the key; in ProxyCommand, write --user %r [default: ec2-user]"),
         )
         .arg(
             Arg::new("identity-agent")

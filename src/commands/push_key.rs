@@ -45,11 +45,12 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
     let advice = if cfg!(windows) {
         "create one with ssh-keygen -t ed25519"
     } else {
-        "create one with ssh-keygen -t ed25519, or replace the Host block of this target in ~/.ssh/config with the output \
-         of session-manager-plugin ssh-config --push-key"
+        "create one with ssh-keygen -t ed25519; or, for a temporary key, replace the Host block of this target in \
+         ~/.ssh/config with the output of session-manager-plugin ssh-config --push-key, given the old block's patterns and \
+         options"
     };
     Err(Failure::new(
-        "no key to push: there is none in the ssh agent, and no id_ed25519.pub or id_rsa.pub in ~/.ssh",
+        "no key to push: there is no ed25519 or RSA key in the ssh agent, and no id_ed25519.pub or id_rsa.pub in ~/.ssh",
     )
     .with_advice(advice))
 }

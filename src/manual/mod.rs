@@ -82,7 +82,7 @@ fn files(page: &mut Page) {
         .text("profile, target, region, document, host and port (of the destination), and caller (aws for the AWS CLI,")
         .text("otherwise the name of the program that started the plugin). A condition is a pattern or an array of patterns:")
         .text("* matches any text, and ? matches one character.")
-        .text("All conditions must match. A condition does not match a session without such an argument. For example, a")
+        .text("All conditions must match. A condition does not match a session that has no value for it. For example, a")
         .text("profile condition does not match a session without a profile. (Version 2 of the AWS CLI passes both --profile and")
         .text("AWS_PROFILE on to the plugin, version 1 only --profile.) For each setting, the first matching section wins, as in")
         .text("ssh_config. Environment variables override all sections, and sections override the settings at the top of the file.")
@@ -136,8 +136,8 @@ const EXAMPLE_FILE: &str = "~/.config/session-manager-plugin/config.toml";
 const EVENTS: &str = "\
     With SSM_PLUGIN_STATUS=json, each line on stderr is a JSON object with the fields `time` (UTC, as in RFC 3339) and \
     `event`. The events and their additional fields are listed below. Fields in brackets may be absent. If the AWS \
-    CLI started the session, an event about a port or a connection that has no `destination` concerns the destination of that \
-    session. When several sessions share a port, the events `lost`, \
+    CLI started the session, an event about a port or a connection may lack the field `destination`; it then concerns the \
+    destination of that session. When several sessions share a port, the events `lost`, \
     `resumed`, `paused` and `unpaused` are reported only for the oldest session. New events and fields may be added; existing \
     ones are stable.";
 

@@ -169,7 +169,7 @@ impl Describe for File {
     }
 
     fn wanted(&self) -> String {
-        "the name of a file (put a path with backslashes in single quotes)".to_owned()
+        "a path without control characters (put a path with backslashes in single quotes)".to_owned()
     }
 }
 

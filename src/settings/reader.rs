@@ -59,7 +59,7 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             return None;
         }
         let Ok(rest) = Path::new(path).strip_prefix("~") else { return Some(path.to_owned()) };
-        let home = (self.get)(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from)?;
+        let home = (self.get)(HOME).map(PathBuf::from)?;
         home.is_absolute().then(|| home.join(rest).into_os_string())
     }
 
@@ -71,7 +71,13 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
     }
 
-    fn warn(&mut self, name: &'static str, source: Source, value: &OsStr, kind: &impl Kind) {
+    fn warn<K: Kind>(&mut self, name: &'static str, source: Source, value: &OsStr, kind: &K) {
+        let is_in_home = K::IS_PATH && Path::new(value).starts_with("~");
+        let mistake = if is_in_home && !value.as_encoded_bytes().iter().any(u8::is_ascii_control) {
+            format!("~/ cannot be expanded, because {HOME} is not set")
+        } else {
+            format!("the value must be {}", kind.wanted())
+        };
         let value = shown(&value.to_string_lossy());
         let given = match source {
             Source::File => format!("{} = {value:?} in the settings file", name::key(name)),
@@ -81,7 +87,10 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
             none if none == NONE => "the setting is ignored".to_owned(),
             default => format!("using the default, {default}"),
         };
-        let text = format!("{given}: the value must be {}; {effect}", kind.wanted());
+        let text = format!("{given}: {mistake}; {effect}");
         self.warnings.push(Warning { text, is_minor: !name::is_ours(name) });
     }
 }
+
+/// The variable with the home directory.
+const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
