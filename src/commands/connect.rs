@@ -200,9 +200,13 @@ impl<'a> Connection<'a> {
     }
 
     async fn not_connected(&self, error: &AwsError) -> Failure {
-        match target::state(&self.target, &self.access.aws).await {
+        let failure = match target::state(&self.target, &self.access.aws).await {
             Some(state) => Failure::new(error.to_string()).with_advice(state),
             None => refused(error),
+        };
+        match self.common.wait {
+            Some(wait) => failure.with_advice(format_args!("--wait ended after {} s", wait.as_secs())),
+            None => failure.with_advice("use --wait to wait until it is connected"),
         }
     }
 }

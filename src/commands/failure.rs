@@ -78,8 +78,7 @@ pub(super) fn refused(error: &AwsError) -> Failure {
             failure.with_advice(format_args!("ask your administrator to allow {}{resources}", error.call()))
         }
         ErrorKind::TargetNotConnected => failure.with_advice(
-            "check the region, that the instance is running, and that its SSM Agent can reach the service; use --wait to \
-             wait until it is connected",
+            "check the region, that the instance is running, and that its SSM Agent can reach the service",
         ),
         ErrorKind::Unreachable => {
             failure.with_advice("run session-manager-plugin doctor to find out what blocks the connection")

@@ -101,11 +101,9 @@ pub(super) async fn state(id: &str, aws: &aws::Client) -> Option<String> {
     };
     let since = instance.last_ping.map(|ping| format!(", last seen {}", ago(ping, SystemTime::now())));
     let step = match instance.state.as_str() {
-        "Online" => "try again, or use --wait",
-        "Inactive" => "start the instance; --wait waits until it is connected",
-        _ => {
-            "check that the instance is running and that its SSM Agent can reach the service; --wait waits until it is connected"
-        }
+        "Online" => "try again",
+        "Inactive" => "start the instance",
+        _ => "check that the instance is running and that its SSM Agent can reach the service",
     };
     Some(format!("its state is {}{}: {step}", instance.state, since.unwrap_or_default()))
 }

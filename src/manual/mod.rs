@@ -95,7 +95,7 @@ fn files(page: &mut Page) {
         .text("Options on the command line override the section. SPECs on the command line are added to those of the section.")
         .example("[tunnels.db]\ntarget = \"tag:Name=bastion\"\nprofile = \"prod-eu\"\nforwards = [\"15432:db.internal:5432\"]\nsocks = 1080")
         .more("The file is ignored if another user owns it, or can write to it or to any directory in its path.")
-        .more(&format!("The directory session-manager-plugin is in the directory XDG_CONFIG_HOME if that variable is set. {}", settings::FILE_RULE))
+        .more(&format!("If the variable XDG_CONFIG_HOME is set, the directory session-manager-plugin is in $XDG_CONFIG_HOME. {}", settings::FILE_RULE))
         .more("In settings that name a file, ~/ is expanded to the home directory; ~user/ is not expanded.")
         .item("~/.local/state/session-manager-plugin/", "Log files, one per day, if SSM_PLUGIN_LOG is set.");
 }

@@ -116,7 +116,7 @@ events! {
     /// An error.
     Failure { text: String, }
     /// The program is ending. Causes: closed (by the service or the agent), finished (input and output have ended, or the
-    /// command of `forward` has), reader_gone (nothing reads stdout), interrupted (in a session for ports: a signal, or the
+    /// COMMAND of `forward` has exited), reader_gone (nothing reads stdout), interrupted (in a session for ports: a signal, or the
     /// exit of the AWS CLI), terminated (in a session of another kind: a signal, `~.`, or the exit of the AWS CLI), timed_out
     /// (the session can no longer be resumed), not_started, failed. `reason` may be empty.
     End { cause: Cause, reason: String, }

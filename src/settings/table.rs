@@ -150,9 +150,9 @@ settings! {
             "SSM_PLUGIN_LOG",
             "diagnostics: error, warn, info, debug, trace, or a filter such as session_manager_plugin::link=debug",
             "smp#139: logs are needed, but off by default";
-        log_file: File = File("in the state directory"),
+        log_file: File = File("a daily file in the log directory"),
             "SSM_PLUGIN_LOG_FILE",
-            "log file; ~/ is expanded",
+            "path of the log file, which may begin with ~/",
             "the official plugin's log folder needs root";
         wire_log: File = File("none"),
             "SSM_PLUGIN_WIRE_LOG",
