@@ -3,7 +3,10 @@
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
 //! `DisconnectToPort`. It never reports that the destination has closed. For a moment after the flag it refuses bytes, and it
 //! keeps those forever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
-//! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged.
+//! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged. If the link was
+//! lost since the connection before began, the agent may still resend output of that one: then they wait until it is quiet.
+
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -41,18 +44,21 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
         seat.grant(link);
         tokio::select! {
             event = seat.next_event(link, may_deliver) => match event {
-                // All has been acknowledged.
-                None => seat.is_disconnecting = false,
-                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(&bytes),
+                None => seat.handle_acknowledged(Instant::now()),
+                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(Instant::now(), &bytes),
                 Some(LinkEvent::Channel(Event::PortRefused)) => {
                     console.repeat(official::DESTINATION_FAILED);
                     console.report(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
                     seat.current.take().into_iter().for_each(|refused| refused.connection.dismiss());
                 }
-                Some(other) => if let Some(end) = session.handle(other) { break end },
+                Some(other) => {
+                    seat.was_lost |= matches!(other, LinkEvent::Lost(_));
+                    if let Some(end) = session.handle(other) { break end }
+                }
             },
-            Some((number, report)) = from_connections.recv(), if !seat.is_disconnecting => {
+            () = sleep_until(seat.quiet_at()) => seat.handle_quiet(),
+            Some((number, report)) = from_connections.recv(), if seat.handover == Handover::Done => {
                 if number == seat.accepted {
                     seat.handle_report(report, link);
                 }
@@ -111,14 +117,27 @@ struct Seat {
     accepted: u64,
     /// A destination that speaks first does so before there is a client.
     early: ByteQueue,
-    /// The flag that ended the last connection is not acknowledged yet.
-    is_disconnecting: bool,
+    /// The end of the last connection at the agent.
+    handover: Handover,
+    /// The link was lost since the agent was last known to have nothing to resend.
+    was_lost: bool,
+}
+
+/// Steps after the end of a connection. The next one's bytes are sent when it is done.
+#[derive(Default, PartialEq, Eq)]
+enum Handover {
+    #[default]
+    Done,
+    /// The flag is not acknowledged yet.
+    Flagged,
+    /// The agent may resend output of the last connection. Done at that time if nothing comes.
+    Quieting(Instant),
 }
 
 impl Seat {
     /// The link's next event, or `None` when the end of the last connection has been acknowledged. Cancel-safe.
     async fn next_event(&self, link: &mut Link, may_deliver: bool) -> Option<LinkEvent> {
-        if self.is_disconnecting {
+        if self.handover == Handover::Flagged {
             link.next_unless_drained(may_deliver).await
         } else {
             Some(link.next(may_deliver).await)
@@ -135,7 +154,27 @@ impl Seat {
         }
     }
 
-    fn handle_output(&mut self, bytes: &[u8]) {
+    /// All that was sent has been acknowledged, the flag as well.
+    fn handle_acknowledged(&mut self, now: Instant) {
+        self.handover = if self.was_lost { Handover::Quieting(now + RESENT) } else { Handover::Done };
+    }
+
+    fn quiet_at(&self) -> Option<Instant> {
+        match self.handover {
+            Handover::Quieting(at) => Some(at),
+            Handover::Done | Handover::Flagged => None,
+        }
+    }
+
+    fn handle_quiet(&mut self) {
+        self.handover = Handover::Done;
+        self.was_lost = false;
+    }
+
+    fn handle_output(&mut self, now: Instant, bytes: &[u8]) {
+        if let Handover::Quieting(at) = &mut self.handover {
+            *at = now + RESENT;
+        }
         match &mut self.current {
             Some(current) if current.is_dialed => current.deliver(bytes),
             None if self.accepted == 0 => _ = self.early.push(bytes),
@@ -166,7 +205,7 @@ impl Seat {
     fn disconnect(&mut self, link: &mut Link) {
         if self.current.take().is_some() {
             link.send(Input::Flag(Flag::DisconnectToPort));
-            self.is_disconnecting = true;
+            self.handover = Handover::Flagged;
         }
     }
 
@@ -201,5 +240,8 @@ impl Current {
     }
 }
 
+/// Time in which an agent resends its oldest message: its longest timeout is a second, its timer ticks each 100 ms
+/// (PROTOCOL.md 3), and the message has a way to go.
+const RESENT: Duration = Duration::from_millis(1500);
 /// Bytes of memory for what a destination sends before the first connection.
 const MAX_EARLY: usize = 1 << 20;

@@ -166,3 +166,17 @@ fn an_answer_after_half_close_arrives_although_the_agent_was_paused() {
         &World { seed: 114_676, sessions: 4, has_small_buffer: true, link, ..world },
     );
 }
+
+/// World 375819: the first client left while the link was down. The agent resent output of that client after the flag between the two
+/// was acknowledged.
+#[test]
+fn a_client_reads_nothing_that_is_resent_for_the_one_before_it() {
+    let first = Client { piece: 9, pause_ms: 1000, ..client(0, 556, Ending::Vanish { after_ms: 18_824 }) };
+    let clients = [first, client(60_000, 1, Ending::Complete)];
+    let world = world(Destination::Echo { late_ms: 0 }, &clients, &[(2274, Event::Outage { ms: 86_244 })]);
+    let link = LinkQuality { delay_ms: 20, jitter_ms: 30, cut_every_s: 3, ..LinkQuality::default() };
+    assert_rules(
+        "a_client_reads_nothing_that_is_resent_for_the_one_before_it",
+        &World { seed: 375_819, agent: Generation::V2_3, payload: 30_000, link, ..world },
+    );
+}

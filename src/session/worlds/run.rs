@@ -150,7 +150,7 @@ async fn look_back(world: &World, cloud: &Cloud, has_trouble: bool, log: &Log) {
         let agent = session.agent;
         let (up, twice) = (agent.messages_up, agent.duplicates_received);
         log.note(format_args!("{} of {up} messages came twice to {}", twice, session.id));
-        let few = if world.has_room() { up / 64 + FEW_OF_PROMPT } else { up / 4 + FEW };
+        let few = if world.has_room() { up / 64 + FEW_OF_PROMPT } else { up / 2 + FEW };
         if world.is_calm() && twice > few {
             log.fault(format_args!("{agent:?}: too many messages come twice on a calm link"));
         }
