@@ -45,9 +45,9 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
     let advice = if cfg!(windows) {
         "create one with ssh-keygen -t ed25519"
     } else {
-        "create one with ssh-keygen -t ed25519; or, for a temporary key, run session-manager-plugin ssh-config --push-key \
-         with the patterns of this target's Host block in ~/.ssh/config and the block's other options except --user, and \
-         replace the block with the output"
+        "create one with ssh-keygen -t ed25519; or, for a temporary key, replace this target's Host block in \
+         ~/.ssh/config with the output of session-manager-plugin ssh-config PATTERN... --push-key (add the --profile and \
+         --region of the old block)"
     };
     Err(Failure::new(
         "no key to push: there is no ed25519 or RSA key in the ssh agent, and no id_ed25519.pub or id_rsa.pub in ~/.ssh",

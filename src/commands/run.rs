@@ -93,11 +93,15 @@ fn typed_line(mark: &str, words: &[&str]) -> Result<String, Failure> {
     let line = quote::join(all.into_iter().chain(words.iter().copied())) + "\n";
     if line.len() > MAX_LINE {
         return Err(Failure::new(format!(
-            "the command is longer than {MAX_LINE} bytes, the longest line that a terminal accepts"
+            "the command is too long for a shell session: with what run adds, the line has {} bytes, but a terminal may accept at \
+             most {MAX_LINE}",
+            line.len()
         )));
     }
     if words.iter().any(|word| word.chars().any(|char| char.is_control())) {
-        return Err(Failure::new("arguments with control characters cannot be passed to a shell"));
+        return Err(Failure::new(
+            "COMMAND contains a line break or another control character, which cannot be sent through a shell session",
+        ));
     }
     Ok(line)
 }

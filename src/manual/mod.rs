@@ -40,8 +40,8 @@ fn introduction(page: &mut Page) {
         .line("`session-manager-plugin` COMMAND [ARGUMENT]...")
         .line("`session-manager-plugin` `--version` | `--help` | `--man`")
         .section("DESCRIPTION")
-        .text("The AWS CLI starts this program for `aws ssm start-session` and `aws ecs execute-command`")
-        .text(&format!("in place of the official plugin (compatible with {COMPATIBLE_VERSION})."))
+        .text("The AWS CLI starts this program in place of the official plugin, for `aws ssm start-session` and `aws ecs execute-command`.")
+        .text(&format!("It is compatible with version {COMPATIBLE_VERSION} of the official plugin."))
         .text("Run it yourself to use the commands below.")
         .text("If sessions do not work, run `session-manager-plugin doctor`: it checks the usual causes and tells you what to do.");
 }
