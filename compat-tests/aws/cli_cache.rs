@@ -196,10 +196,11 @@ fn mfa_role_whose_credentials_others_can_write_is_reported() {
     std::fs::set_permissions(&cache(&world)[0], Permissions::from_mode(0o666)).expect("set the mode");
     world.set("SSM_PLUGIN_STATUS", "always");
     let forward = Forward::start(&world, &Call::port(&cloud.sim, echo.port()).profile("work"));
-    forward.plugin.stderr.wait_for(
-        "profile work needs an MFA code; the credentials that the AWS CLI has cached are not used: other users can \
+    forward.plugin.stderr.wait_for(&format!(
+        "profile work needs an MFA code; the credentials that the AWS CLI has cached in {} are not used: other users can \
          read or write the file (mode 666); opening without a signature",
-    );
+        cache(&world)[0].display()
+    ));
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let name = profiles.selected_profile();
     let Some(key) = key(profiles) else { return Found::Nothing };
     let rejected = rejected.map(str::to_owned);
+    let place = file(&key).unwrap_or_default();
     let read = blocking::run("files", move || {
         let path = file(&key).ok_or_else(|| Unusable::Stale("there is no home directory".to_owned()))?;
         match read(&path, now)? {
@@ -57,7 +58,10 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let advice = match unusable {
         Unusable::Stale(_) => SIGN_IN.to_owned(),
         Unusable::Unsafe(reason) => {
-            format!("the credentials that the AWS CLI has cached are not used: {reason}")
+            format!(
+                "the credentials that the AWS CLI has cached in {} are not used: {reason}",
+                place.display()
+            )
         }
     };
     Found::SignInNeeded(format!("profile {name} needs an MFA code{through}; {advice}"))

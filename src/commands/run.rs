@@ -46,13 +46,13 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
             if connection.look_up_windows().await {
                 return Err(windows());
             }
-            let line = typed_line(&mark, &words)?;
             if settings.status != When::Never {
                 report(
                     settings,
                     &format!("run: {error}; using a shell instead, which does not keep stderr separate"),
                 );
             }
+            let line = typed_line(&mark, &words)?;
             let request = connection.request(None, None);
             connection.try_run(request, Script::typed(line, &mark)).await?.map_err(|error| refused(&error))?
         }
@@ -93,7 +93,7 @@ fn typed_line(mark: &str, words: &[&str]) -> Result<String, Failure> {
     let line = quote::join(all.into_iter().chain(words.iter().copied())) + "\n";
     if line.len() > MAX_LINE {
         return Err(Failure::new(format!(
-            "the command is too long for a shell session: with what run adds, the line has {} bytes, but a terminal may accept at \
+            "the command is too long for a shell session: together with the wrapper that the plugin adds, its line has {} bytes, but a terminal may accept at \
              most {MAX_LINE}",
             line.len()
         )));

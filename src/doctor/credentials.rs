@@ -120,7 +120,7 @@ async fn tested(client: &Client, found: &str) -> Check {
                 client.check_command()
             )),
             _ => Check::warning(NAME, format!("{found}; cannot be tested: {error}")).advice(format!(
-                "sessions do not use STS, so ignore this if they work; to test the credentials, run {} where STS can be reached",
+                "sessions do not use STS, so ignore this if they work; otherwise, run {} to test the credentials with the AWS CLI",
                 client.check_command()
             )),
         },
@@ -139,8 +139,14 @@ fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String)
             format!("run the credential_process command of profile {} to see why it fails", identity.profile)
         }
         ErrorKind::NoCredentials if source == NO_SOURCE => {
-            "run aws configure or aws sso login, or attach a role to this machine".to_owned()
+            "select a profile with --profile, run aws configure or aws configure sso, or attach a role to this machine"
+                .to_owned()
         }
+        // The AWS CLI would use the file and ask for nothing.
+        ErrorKind::SignInNeeded if error.to_string().contains(" are not used: ") => format!(
+            "delete that file, then run aws sts get-caller-identity --profile {}, which asks for the MFA code",
+            identity.profile
+        ),
         ErrorKind::SignInNeeded => {
             format!(
                 "run aws sts get-caller-identity --profile {}, which asks for the MFA code",

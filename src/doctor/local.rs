@@ -34,7 +34,9 @@ pub(super) fn settings(loaded: &LoadedSettings) -> Check {
     let advice = match (warnings.as_slice(), relaxations.as_slice()) {
         ([], []) => None,
         ([], _) => Some("unset the settings that you do not need"),
-        _ if ignored_file(|name| std::env::var_os(name)).is_some() => Some("correct the settings file"),
+        _ if ignored_file(|name| std::env::var_os(name)).is_some() => {
+            Some("correct the settings file, its owner or its permissions")
+        }
         _ => Some("session-manager-plugin --help lists all settings"),
     };
     let relaxed = relaxations.iter().map(ToString::to_string);

@@ -285,6 +285,10 @@ fn judge(host: &str, answer: &Answer, time: Duration) -> Check {
         {
             Check::ok(NAME, format!("{host} is reachable ({ms} ms)"))
         }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            Check::failure(NAME, format!("a proxy on the way to {host} responded with {status}"))
+                .advice("put the user and the password for the proxy into HTTPS_PROXY")
+        }
         status if status.is_client_error() => Check::failure(
             NAME,
             format!("{host} responded with {status} and an HTML page, so a proxy or filter is in the way"),
