@@ -37,6 +37,8 @@ struct Direction {
     queue: VecDeque<(Instant, Vec<u8>)>,
     held: usize,
     has_ended: Option<Instant>,
+    /// The end that read it is gone: what is written is lost, and holds up nothing.
+    is_unread: bool,
     wakers: Vec<Waker>,
 }
 
@@ -143,6 +145,9 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let direction = &mut shared.directions[1 - self.reads];
+        if direction.is_unread && !shared.is_dead {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let count = bytes.len().min(CAPACITY.saturating_sub(direction.held));
         if count == 0 && !bytes.is_empty() {
             direction.wait(cx);
@@ -174,6 +179,7 @@ impl Drop for Wire {
         let shared = &mut *guard;
         let at = Instant::now() + shared.delay;
         shared.directions[1 - self.reads].has_ended.get_or_insert(at);
+        shared.directions[self.reads].is_unread = true;
         shared.wake();
     }
 }
