@@ -10,8 +10,8 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -26,6 +26,8 @@ static ASLEEP: AtomicU64 = AtomicU64::new(0);
 static RANDOM: AtomicU64 = AtomicU64::new(0);
 /// Start of the world by tokio's clock.
 static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+/// When signals that may end the program were raised.
+static END_SIGNALS: Mutex<Vec<Duration>> = Mutex::new(Vec::new());
 
 thread_local! {
     /// The clock is being read; tokio's may read it again.
@@ -44,8 +46,20 @@ pub(super) fn elapsed() -> Duration {
 
 /// Raises a signal in this process.
 pub(super) fn raise(signal: libc::c_int) {
+    if matches!(signal, libc::SIGINT | libc::SIGTERM) {
+        END_SIGNALS.lock().unwrap_or_else(PoisonError::into_inner).push(elapsed());
+    }
     // SAFETY: it takes a number.
     unsafe { libc::raise(signal) };
+}
+
+/// Returns whether a second signal has ended the program just now: the user did not want to wait for the end that the first one
+/// had begun.
+pub(super) fn is_insisted() -> bool {
+    let signals = END_SIGNALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((last, earlier)) = signals.split_last() else { return false };
+    let is_last_now = elapsed().saturating_sub(*last) < JUST_NOW;
+    is_last_now && earlier.iter().any(|at| (SAME_REQUEST..LONGEST_END).contains(&last.saturating_sub(*at)))
 }
 
 /// Puts pipes in place of stdin and stdout. Returns their other ends. The second one has room for all that a world prints, so
@@ -187,6 +201,12 @@ unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, length: usize, flags: 
 
 /// Seconds of real time that one world may take.
 const LIMIT: u32 = 20;
+/// Time in which the program ends after a second signal.
+const JUST_NOW: Duration = Duration::from_millis(50);
+/// Time in which a second signal is a copy of the first, for the program.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
+/// Time after a signal in which the program waits for its sessions.
+const LONGEST_END: Duration = Duration::from_secs(2);
 /// Bytes in the pipe that is stdout.
 const STDOUT_ROOM: libc::c_int = 1 << 20;
 /// The wall clock at the start, less the monotonic one: in 2026.

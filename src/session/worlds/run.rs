@@ -128,7 +128,7 @@ async fn play(world: &World, log: &Log) {
     }
     running.send_replace(if world.is_gentle() { Running::Over } else { Running::Failed });
     is_over.set(true);
-    let has_trouble = cloud.has_trouble();
+    let may_leave_sessions = cloud.has_trouble() || machine::is_insisted();
     let fates = timeout(AFTERWARDS, clients).await;
     let fates = fates.map_or_else(|_| vec![None; world.clients.len()], |fates| fates.expect("no panic"));
     events.abort();
@@ -137,14 +137,16 @@ async fn play(world: &World, log: &Log) {
     if is_reported && fates == [Some(Fate::Complete)] && world.is_gentle() && exit_code != Some(EXIT_CODE) {
         log.fault(format_args!("the command's exit code is {EXIT_CODE}, not {exit_code:?}"));
     }
-    look_back(world, &cloud, has_trouble, log).await;
+    look_back(world, &cloud, may_leave_sessions, log).await;
 }
 
-/// Checks the service and the runtime after the end of the program.
-async fn look_back(world: &World, cloud: &Cloud, has_trouble: bool, log: &Log) {
+/// Checks the service and the runtime after the end of the program, which may have left sessions open for a reason that was
+/// there then.
+async fn look_back(world: &World, cloud: &Cloud, may_leave_sessions: bool, log: &Log) {
     sleep(Duration::from_secs(3)).await;
     for session in cloud.inside.sessions() {
-        if session.state != SessionState::Ended && !cloud.may_leave_sessions() && !has_trouble {
+        let may_be_open = may_leave_sessions || cloud.may_leave_sessions();
+        if session.state != SessionState::Ended && !may_be_open {
             log.fault(format_args!("session {} is left open: {:?}", session.id, session.state));
         }
         let agent = session.agent;
