@@ -1,6 +1,7 @@
 //! Ending sessions at the agent and the service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, pending};
@@ -79,6 +80,8 @@ pub(super) struct Reaper {
     tasks: JoinSet<()>,
     /// Counts the links that are kept, by its clones.
     links: Arc<()>,
+    /// The end of the run waits for the tasks.
+    is_awaited: Arc<AtomicBool>,
 }
 
 impl Reaper {
@@ -96,9 +99,9 @@ impl Reaper {
             }
             LeftoverSession::Over(session) if !self.may_keep_link() => drop(session),
             leftover => {
-                let link = Arc::clone(&self.links);
+                let (link, is_awaited) = (Arc::clone(&self.links), Arc::clone(&self.is_awaited));
                 self.spawn(async move {
-                    end(leftover).await;
+                    end(leftover, &is_awaited).await;
                     drop(link);
                 });
             }
@@ -122,6 +125,7 @@ impl Reaper {
     /// Waits until all are ended. Those that are not by `until`, or when `insisted` completes, are left to the service's
     /// timeout.
     pub(super) async fn finish_by(&mut self, until: Instant, insisted: impl Future<Output = ()>) {
+        self.is_awaited.store(true, Ordering::Relaxed);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         tokio::select! {
             biased;
@@ -135,7 +139,7 @@ impl Reaper {
     }
 }
 
-async fn end(leftover: LeftoverSession) {
+async fn end(leftover: LeftoverSession, is_awaited: &AtomicBool) {
     let mut session = match leftover {
         LeftoverSession::Open(session) => session,
         LeftoverSession::Over(session) => return session.link.close().await,
@@ -144,7 +148,7 @@ async fn end(leftover: LeftoverSession) {
             Err(_) => return,
         },
     };
-    terminate(&mut session).await;
+    terminate(&mut session, is_awaited).await;
     session.link.close().await;
 }
 
@@ -160,10 +164,10 @@ pub(super) async fn end_all(ids: Vec<String>, terminate: impl AsyncFn(String) ->
 
 /// Ends a session: through the agent if it understands that and takes it, else through the service. Only the agent's
 /// port sessions read the flag; others acknowledge it and continue.
-async fn terminate(session: &mut LiveSession) {
+async fn terminate(session: &mut LiveSession, is_awaited: &AtomicBool) {
     let link = &mut session.link;
     let has_flag = session.reads_flags && link.is_open() && link.capabilities().terminate_flag;
-    if has_flag && agent_has_taken_it(link).await {
+    if has_flag && agent_has_taken_it(link, is_awaited).await {
         return;
     }
     if session.has_credentials {
@@ -180,8 +184,9 @@ async fn terminate_at_service(aws: &aws::Client, session_id: &str) {
 /// Sends the flag when all before it is acknowledged, and waits for its acknowledgement. That wait is short, and no
 /// acknowledgement is no failure: the agent's listener is free, and either takes the flag or blocks on it forever,
 /// because the destination has closed first and the agent is ending the session anyway (PROTOCOL.md, section 7). Unless the
-/// websocket has been silent before: then its path may be dead, and the request to the service takes another one.
-async fn agent_has_taken_it(link: &mut Link) -> bool {
+/// websocket has been silent before: then its path may be dead, and the request to the service takes another one. During
+/// the run nothing waits for the end of a session, and without an acknowledgement the service is requested to end it, too.
+async fn agent_has_taken_it(link: &mut Link, is_awaited: &AtomicBool) -> bool {
     let until = Instant::now() + FLAG_TIMEOUT;
     match acknowledged(link, until).await {
         Some(DrainOutcome::Acknowledged) => {}
@@ -191,7 +196,9 @@ async fn agent_has_taken_it(link: &mut Link) -> bool {
     let sent = Instant::now();
     let soon = sent + flag_timeout(link.stats().rtt);
     let taken = match acknowledged(link, until.min(soon)).await {
-        None if link.is_open() && link.is_sent() => return was_alive(link, sent),
+        None if link.is_open() && link.is_sent() => {
+            return is_awaited.load(Ordering::Relaxed) && was_alive(link, sent);
+        }
         // It could not leave: the agent is not there, perhaps because the session is ending.
         None => acknowledged(link, until).await,
         taken => taken,

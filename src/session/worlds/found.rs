@@ -180,3 +180,20 @@ fn a_client_reads_nothing_that_is_resent_for_the_one_before_it() {
         &World { seed: 375_819, agent: Generation::V2_3, payload: 30_000, link, ..world },
     );
 }
+
+/// World 346808: a session was replaced while its path was silent, a moment after it had been heard. The flag that ends it never
+/// arrived, and the service was not asked although nothing waited for its answer.
+#[test]
+fn a_replaced_session_is_ended_at_the_service_although_its_path_was_alive_a_moment_ago() {
+    let clients = [
+        client(8021, 1, Ending::Complete),
+        Client { piece: 1642, pause_ms: 1, ..client(2766, 148_678, Ending::Vanish { after_ms: 16_542 }) },
+        client(22_848, 1, Ending::HalfClose),
+    ];
+    let world = world(Destination::Refuse, &clients, &[(7378, Event::Silence { ms: 21_260 })]);
+    let link = LinkQuality { delay_ms: 75, api_ms: 5, ..LinkQuality::default() };
+    assert_rules(
+        "a_replaced_session_is_ended_at_the_service_although_its_path_was_alive_a_moment_ago",
+        &World { seed: 346_808, restart: true, link, ..world },
+    );
+}
