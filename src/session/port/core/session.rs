@@ -126,7 +126,7 @@ impl Session {
         out: &mut Outputs,
     ) {
         let Some(ready) = &mut self.ready else { return };
-        let id = match ready.streams.open(number) {
+        let id = match ready.streams.open(now, number) {
             Ok(id) => id,
             Err(error) => {
                 tracing::warn!(%error, "cannot open a stream");

@@ -59,6 +59,7 @@ pub(super) struct Streams {
 #[derive(Debug)]
 struct Stream {
     connection: ConnectionId,
+    opened: Instant,
     /// The local input has ended, and the remote has been quiet since then.
     half_closed: Option<Instant>,
     has_traffic: bool,
@@ -71,9 +72,10 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(connection: ConnectionId) -> Stream {
+    fn new(connection: ConnectionId, opened: Instant) -> Stream {
         Stream {
             connection,
+            opened,
             half_closed: None,
             has_traffic: false,
             is_http: false,
@@ -126,9 +128,13 @@ impl Streams {
     }
 
     /// Since when no stream is in use: the local input of each has ended and the remote has been quiet, or a connection of
-    /// HTTP has been waiting for its next request for [`KEPT_ALIVE`].
+    /// HTTP has been waiting for its next request for [`KEPT_ALIVE`], or one that has carried nothing for its first. Browsers
+    /// open spare connections.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let idle = |stream: &Stream| stream.half_closed.or_else(|| Some(stream.kept_alive? + KEPT_ALIVE));
+        let idle = |stream: &Stream| {
+            let spare = (!stream.has_traffic).then_some(stream.opened);
+            stream.half_closed.or_else(|| Some(stream.kept_alive.or(spare)? + KEPT_ALIVE))
+        };
         let since: Option<Vec<_>> = self.streams.values().map(idle).collect();
         since?.into_iter().max()
     }
@@ -137,9 +143,13 @@ impl Streams {
     ///
     /// # Errors
     /// When the session has failed or has no more stream ids.
-    pub(super) fn open(&mut self, connection: ConnectionId) -> Result<StreamId, smux::OpenError> {
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+    ) -> Result<StreamId, smux::OpenError> {
         let id = self.smux.open()?;
-        self.streams.insert(id, Stream::new(connection));
+        self.streams.insert(id, Stream::new(connection, now));
         Ok(id)
     }
 

@@ -24,7 +24,7 @@ impl World {
     /// A stream, whose connection has the same number.
     fn add(&mut self) -> StreamId {
         let number = 3 + 2 * self.streams.len() as u64;
-        let id = self.streams.open(ConnectionId(number)).unwrap();
+        let id = self.streams.open(self.now, ConnectionId(number)).unwrap();
         assert_eq!(of(id), ConnectionId(number));
         id
     }
@@ -236,7 +236,7 @@ fn streams_are_bounded() {
         world.add();
     }
     assert!(!world.streams.may_open());
-    assert!(world.streams.open(ConnectionId(0)).is_err());
+    assert!(world.streams.open(world.now, ConnectionId(0)).is_err());
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn which_streams_are_idle() {
         let frame = [&[1, 2, 2, 0], &id.get().to_le_bytes()[..], b"ok"].concat();
         Bytes::from(frame)
     };
-    let web = streams.open(ConnectionId(0)).unwrap();
+    let web = streams.open(begin, ConnectionId(0)).unwrap();
     streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(streams.idle_since(), None, "it waits for the response");
     streams.handle_bytes(begin + second, response(web)).unwrap();
@@ -300,10 +300,14 @@ fn which_streams_are_idle() {
     streams.handle_input(web, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(streams.idle_since(), None);
     streams.handle_bytes(begin + 2 * second, response(web)).unwrap();
-    let database = streams.open(ConnectionId(0)).unwrap();
+    let database = streams.open(begin, ConnectionId(0)).unwrap();
     streams.handle_input(database, b"\0\0\0\x08\x04\xd2\x16\x2f");
     streams.handle_bytes(begin + 3 * second, response(database)).unwrap();
     assert_eq!(streams.idle_since(), None, "a database connection is in use although it is quiet");
     streams.handle_input_end(begin + 60 * second, database);
     assert_eq!(streams.idle_since(), Some(begin + 60 * second), "its client has gone, perhaps");
+    let spare = streams.open(begin + 70 * second, ConnectionId(0)).unwrap();
+    assert_eq!(streams.idle_since(), Some(begin + 70 * second + KEPT_ALIVE), "a browser's spare connection");
+    streams.handle_input(spare, b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(streams.idle_since(), None);
 }

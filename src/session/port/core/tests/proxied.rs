@@ -53,6 +53,9 @@ fn the_session_that_is_idle_longest_makes_room_after_five_seconds() {
     let mut world = proxy();
     let mut clients: Vec<_> =
         (0..seats::MAX_SESSIONS).map(|number| world.connect_by_proxy(&format!("host{number}"))).collect();
+    for (_, client) in &clients {
+        world.core.handle_report(world.now, *client, Report::Data(Bytes::from_static(b"x")));
+    }
     let (late, _late) = world.connect_by_proxy("one-more");
     world.pass(10 * SECOND);
     assert_eq!(world.sessions(late), 0, "all are in use");
@@ -65,6 +68,18 @@ fn the_session_that_is_idle_longest_makes_room_after_five_seconds() {
     world.pass(20 * SECOND);
     assert_eq!((world.sessions(late), world.sessions(longest), world.sessions(other)), (1, 0, 1));
     assert_eq!(*world.starts.last().unwrap() - closed, 5 * SECOND);
+}
+
+/// Found with Chromium, which opens spare connections: they kept their sessions for good.
+#[test]
+fn a_session_with_only_unused_connections_makes_room() {
+    let mut world = proxy();
+    let spare: Vec<_> =
+        (0..seats::MAX_SESSIONS).map(|number| world.connect_by_proxy(&format!("host{number}"))).collect();
+    let (late, _late) = world.connect_by_proxy("one-more");
+    world.pass(20 * SECOND);
+    let left = spare.iter().filter(|(destination, _)| world.sessions(*destination) == 1).count();
+    assert_eq!((world.sessions(late), left), (1, seats::MAX_SESSIONS - 1));
 }
 
 /// Found with Chromium: 29 of 60 images failed. Here no client may fail, and each of them may be slow to close.
