@@ -373,7 +373,7 @@ fn forward() -> Command {
         .after_help(
             "Examples:\n  session-manager-plugin forward web-1 15432:db.internal:5432 8080:80\n  session-manager-plugin \
              forward web-1 -D 1080\n  session-manager-plugin forward web-1 0:db.internal:5432 -- psql -h localhost -p \
-             {port}",
+             \"{port}\"",
         )
 }
 
