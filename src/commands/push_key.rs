@@ -46,7 +46,7 @@ pub(super) async fn find(file: Option<&str>, may_be_made: bool) -> Result<Key, F
         "create one with ssh-keygen -t ed25519"
     } else {
         "create one with ssh-keygen -t ed25519; or, for a temporary key, replace this target's Host block in \
-         ~/.ssh/config with the output of session-manager-plugin ssh-config PATTERN... --push-key (add the --profile and \
+         ~/.ssh/config with the output of session-manager-plugin ssh-config --push-key PATTERN... (add the --profile and \
          --region of the old block)"
     };
     Err(Failure::new(
