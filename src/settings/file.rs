@@ -100,9 +100,7 @@ fn parse(text: &str, subject: &Subject) -> (Values, Vec<String>) {
         let conditions = Conditions::take(&mut section);
         // It may be a condition, without which the section would match too much.
         if let Some(key) = section.keys().find(|key| table::find_key(key).is_none()) {
-            let names = Conditions::names();
-            let known = TABLE.iter().map(Variable::key).chain(names.iter().map(|&name| name.to_owned()));
-            let mistake = Warning::unknown_in_match(key, names, known);
+            let mistake = Warning::unknown_in_match(key, TABLE.iter().map(Variable::key));
             mistakes.push(format!("{place}{mistake}; the section is ignored"));
             continue;
         }

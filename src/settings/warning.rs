@@ -35,13 +35,10 @@ impl Warning {
     }
 
     /// The text for a name in a `[[match]]` section that is neither a condition nor a setting.
-    pub(super) fn unknown_in_match(
-        name: &str,
-        conditions: &[&str],
-        known: impl Iterator<Item = String>,
-    ) -> String {
+    pub(super) fn unknown_in_match(name: &str, settings: impl Iterator<Item = String>) -> String {
         let name = shown(name);
-        match nearest(&name, known) {
+        let conditions = Conditions::names();
+        match nearest(&name, settings.chain(conditions.iter().map(|&name| name.to_owned()))) {
             Some(known) => format!("unknown condition or setting {name}; did you mean {known}?"),
             None => format!(
                 "{name} is neither a condition ({}) nor a setting (see --help)",
