@@ -183,7 +183,9 @@ impl Kind for File {
     }
 
     fn read(&self, value: &OsStr) -> Option<Option<PathBuf>> {
-        Some(Some(PathBuf::from(value)))
+        // Double quotes make them of the backslashes in `"C:\temp"`.
+        let has_controls = value.as_encoded_bytes().iter().any(u8::is_ascii_control);
+        (!has_controls).then(|| Some(PathBuf::from(value)))
     }
 }
 

@@ -31,14 +31,21 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
     /// A setting's value, or its default: one that cannot be used costs a warning.
     pub(super) fn read<K: Kind>(&mut self, name: &'static str, kind: &K) -> K::Value {
         let Some((value, source)) = self.given(name) else { return kind.default() };
-        let found = if K::IS_PATH { self.in_home(&value) } else { Some(value.clone()) };
-        let Some(read) = found.and_then(|value| kind.read(&value)) else {
-            self.warn(name, source, &value, kind);
-            return kind.default();
-        };
-        // The session that uses the setting reports them.
-        self.warnings.extend(K::mistakes(&read).iter().cloned().map(Warning::minor));
-        read
+        let found = if K::IS_PATH { self.in_home(&value) } else { Ok(value.clone()) };
+        let read = found.and_then(|value| {
+            kind.read(&value).ok_or_else(|| format!("the value must be {}", kind.wanted()))
+        });
+        match read {
+            Ok(read) => {
+                // The session that uses the setting reports them.
+                self.warnings.extend(K::mistakes(&read).iter().cloned().map(Warning::minor));
+                read
+            }
+            Err(mistake) => {
+                self.warn(name, source, &value, &mistake, kind.default_text());
+                kind.default()
+            }
+        }
     }
 
     /// Returns the value given for a setting. Blank values count as unset.
@@ -52,15 +59,16 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         Some(found)
     }
 
-    /// A path with the home directory in the place of `~/`; `None` without one, and for a path with control characters,
-    /// which double quotes make of the backslashes in `"C:\temp"`. `~user/` stays as it is.
-    fn in_home(&self, path: &OsStr) -> Option<OsString> {
-        if path.as_encoded_bytes().iter().any(u8::is_ascii_control) {
-            return None;
+    /// A path with the home directory in the place of `~/`. `~user/` stays as it is.
+    ///
+    /// # Errors
+    /// Without a home directory.
+    fn in_home(&self, path: &OsStr) -> Result<OsString, String> {
+        let Ok(rest) = Path::new(path).strip_prefix("~") else { return Ok(path.to_owned()) };
+        match (self.get)(HOME).map(PathBuf::from).filter(|home| home.is_absolute()) {
+            Some(home) => Ok(home.join(rest).into_os_string()),
+            None => Err(format!("~/ cannot be expanded, because {HOME} is not set")),
         }
-        let Ok(rest) = Path::new(path).strip_prefix("~") else { return Some(path.to_owned()) };
-        let home = (self.get)(HOME).map(PathBuf::from)?;
-        home.is_absolute().then(|| home.join(rest).into_os_string())
     }
 
     pub(super) fn state_dir(&self) -> Option<PathBuf> {
@@ -71,19 +79,13 @@ impl<G: Fn(&str) -> Option<OsString>> Reader<G> {
         absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
     }
 
-    fn warn<K: Kind>(&mut self, name: &'static str, source: Source, value: &OsStr, kind: &K) {
-        let is_in_home = K::IS_PATH && Path::new(value).starts_with("~");
-        let mistake = if is_in_home && !value.as_encoded_bytes().iter().any(u8::is_ascii_control) {
-            format!("~/ cannot be expanded, because {HOME} is not set")
-        } else {
-            format!("the value must be {}", kind.wanted())
-        };
+    fn warn(&mut self, name: &'static str, source: Source, value: &OsStr, mistake: &str, default: String) {
         let value = shown(&value.to_string_lossy());
         let given = match source {
             Source::File => format!("{} = {value:?} in the settings file", name::key(name)),
             Source::Environment => format!("{name}={value:?}"),
         };
-        let effect = match kind.default_text() {
+        let effect = match default {
             none if none == NONE => "the setting is ignored".to_owned(),
             default => format!("using the default, {default}"),
         };
