@@ -27,6 +27,8 @@ pub(super) enum Found {
     Credentials(Credentials),
     /// New ones need an MFA code, which only the CLI asks for. The reason, with what to do.
     SignInNeeded(String),
+    /// As above, and the cache is not used because other users have access to it.
+    Unsafe(String),
     /// The profile is of another kind, or the SDK can get new ones.
     Nothing,
 }
@@ -55,16 +57,14 @@ pub(super) async fn look_up(profiles: &ProfileSet, rejected: Option<&str>, now: 
     let Some(mfa) = mfa_profile(profiles) else { return Found::Nothing };
     let through =
         if mfa == name { String::new() } else { format!(" (because of mfa_serial in profile {mfa})") };
-    let advice = match unusable {
-        Unusable::Stale(_) => SIGN_IN.to_owned(),
-        Unusable::Unsafe(reason) => {
-            format!(
-                "the credentials that the AWS CLI has cached in {} are not used: {reason}",
-                place.display()
-            )
-        }
-    };
-    Found::SignInNeeded(format!("profile {name} needs an MFA code{through}; {advice}"))
+    let needed = format!("profile {name} needs an MFA code{through}");
+    match unusable {
+        Unusable::Stale(_) => Found::SignInNeeded(format!("{needed}; {SIGN_IN}")),
+        Unusable::Unsafe(reason) => Found::Unsafe(format!(
+            "{needed}; the credentials that the AWS CLI has cached in {} are not used: {reason}",
+            place.display()
+        )),
+    }
 }
 
 /// Reason that a file of the cache is not used.

@@ -56,6 +56,7 @@ pub(super) async fn load(
                 Found::SignInNeeded(reason) => {
                     return Err(AwsError::new(call, ErrorKind::SignInNeeded, reason));
                 }
+                Found::Unsafe(reason) => return Err(AwsError::new(call, ErrorKind::UnsafeCache, reason)),
                 Found::Nothing => {}
             }
         }

@@ -18,6 +18,9 @@ pub enum ErrorKind {
     UnreadableFile,
     /// The profile's role needs an MFA code, and the AWS CLI has left no credentials for it.
     SignInNeeded,
+    /// The profile's role needs an MFA code, and the AWS CLI's cached credentials for it could have been written or read by
+    /// another user.
+    UnsafeCache,
     /// The SDK's code or ours panicked.
     Internal,
     /// The service rejects these credentials as expired or unknown. Others may work.

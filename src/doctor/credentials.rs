@@ -143,7 +143,7 @@ fn not_found(identity: &Identity, source: &str, error: &AwsError, found: String)
                 .to_owned()
         }
         // The AWS CLI would use the file and ask for nothing.
-        ErrorKind::SignInNeeded if error.to_string().contains(" are not used: ") => format!(
+        ErrorKind::UnsafeCache => format!(
             "delete that file, then run aws sts get-caller-identity --profile {}, which asks for the MFA code",
             identity.profile
         ),

@@ -45,6 +45,7 @@ fn unknown(error: &AwsError, action: &str) -> Check {
         ErrorKind::NoCredentials
         | ErrorKind::BadCredentials
         | ErrorKind::SignInNeeded
+        | ErrorKind::UnsafeCache
         | ErrorKind::UnreadableFile => Check::skipped(NAME, "see the credentials check"),
         _ => Check::skipped(NAME, format!("cannot be checked: {error}")),
     }

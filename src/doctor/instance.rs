@@ -34,6 +34,7 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
             ErrorKind::NoCredentials
             | ErrorKind::BadCredentials
             | ErrorKind::SignInNeeded
+            | ErrorKind::UnsafeCache
             | ErrorKind::UnreadableFile => Check::skipped(NAME, "see the credentials check"),
             _ => Check::skipped(NAME, format!("cannot be checked: {error}")),
         },

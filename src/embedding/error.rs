@@ -111,6 +111,7 @@ impl From<AwsError> for Error {
             ErrorKind::NoCredentials
             | ErrorKind::UnreadableFile
             | ErrorKind::SignInNeeded
+            | ErrorKind::UnsafeCache
             | ErrorKind::BadCredentials => Error::Credentials(error),
             ErrorKind::TargetNotConnected => Error::TargetNotConnected(error),
             ErrorKind::Throttled => Error::Throttled(error),

@@ -150,7 +150,10 @@ impl Opener {
             (None, Some(error))
                 if matches!(
                     error.kind,
-                    ErrorKind::UnreadableFile | ErrorKind::SignInNeeded | ErrorKind::Internal
+                    ErrorKind::UnreadableFile
+                        | ErrorKind::SignInNeeded
+                        | ErrorKind::UnsafeCache
+                        | ErrorKind::Internal
                 ) =>
             {
                 let is_news = !std::mem::replace(&mut self.unreadable_is_reported, true);
@@ -195,7 +198,10 @@ impl Opener {
             (Some(_), Some(Refusal::Aws(error)))
                 if matches!(
                     error.kind,
-                    ErrorKind::NoCredentials | ErrorKind::UnreadableFile | ErrorKind::SignInNeeded
+                    ErrorKind::NoCredentials
+                        | ErrorKind::UnreadableFile
+                        | ErrorKind::SignInNeeded
+                        | ErrorKind::UnsafeCache
                 ) =>
             {
                 Err(error.clone())

@@ -152,6 +152,7 @@ fn for_start_error(error: &StartError) -> Reply {
             ErrorKind::Denied
             | ErrorKind::NoCredentials
             | ErrorKind::SignInNeeded
+            | ErrorKind::UnsafeCache
             | ErrorKind::BadCredentials => Reply::NotAllowed,
             ErrorKind::TargetNotConnected => Reply::HostUnreachable,
             ErrorKind::Unreachable | ErrorKind::Throttled => Reply::NetworkUnreachable,
