@@ -31,11 +31,10 @@ pub struct AwsContext {
     pub credentials: Option<SharedCredentialsProvider>,
 }
 
-/// The file of certificates to trust that a profile names. The SDK for Rust does not read it, nor
+/// The file of certificates to trust that the selected profile names. The SDK for Rust does not read it, nor
 /// `AWS_CA_BUNDLE`, which comes before it.
-pub async fn ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
-    let path = profiles(profile).await.ok()?.get("ca_bundle")?.trim().to_owned();
-    (!path.is_empty()).then(|| files::expanded(&path))
+pub fn ca_bundle(files: &ProfileSet) -> Option<PathBuf> {
+    files.get("ca_bundle").map(str::trim).filter(|path| !path.is_empty()).map(files::expanded)
 }
 
 /// Reads the SDK's configuration, whose files must have been looked at ([`files::check`]). Nothing is waited for.
@@ -115,15 +114,14 @@ pub fn profile_name(named: Option<String>) -> Option<String> {
 }
 
 /// Returns the region of the calls that this process makes: the one that is `named` on the command line, or else by the
-/// environment or the profile.
-pub async fn region_in_effect(named: Option<String>, profile: Option<&str>) -> Option<String> {
-    if let Some(region) = named_region(named) {
-        return Some(region);
-    }
-    profiles(profile).await.ok()?.get("region").filter(|region| !region.is_empty()).map(str::to_owned)
+/// environment or the selected profile.
+pub fn region_in_effect(named: Option<String>, files: Option<&ProfileSet>) -> Option<String> {
+    named_region(named)
+        .or_else(|| files?.get("region").filter(|region| !region.is_empty()).map(str::to_owned))
 }
 
-fn named_region(named: Option<String>) -> Option<String> {
+/// The region that is `named` on the command line, or else by the environment.
+pub fn named_region(named: Option<String>) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = named.filter(|region| !region.is_empty());
     named.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::profile::ProfileSet;
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
@@ -42,14 +43,16 @@ impl<'a> Connection<'a> {
     ) -> Result<Connection<'a>, Failure> {
         let url = stream_host(common)?;
         let profile = aws::profile_name(common.profile.clone());
-        if let Some(profile) = &profile {
-            check_profile(profile).await?;
+        // Files that cannot be read are reported by the first call.
+        let files = aws::profiles(profile.as_deref()).await.ok();
+        if let (Some(profile), Some(files)) = (&profile, &files) {
+            check_profile(profile, files)?;
         }
-        if aws::region_in_effect(common.region.clone(), profile.as_deref()).await.is_none() {
+        if aws::region_in_effect(common.region.clone(), files.as_ref()).is_none() {
             return Err(Failure::new("no region is set")
                 .with_advice("use --region, set AWS_REGION, or set region in ~/.aws/config"));
         }
-        let bundle = if url.scheme() == "wss" { aws::ca_bundle(profile.as_deref()).await } else { None };
+        let bundle = files.as_ref().filter(|_| url.scheme() == "wss").and_then(aws::ca_bundle);
         let known = target::known(target)?;
         let context = AwsContext {
             region: common.region.clone().unwrap_or_default(),
@@ -211,13 +214,12 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Checks that a profile exists. Files that cannot be read are reported by the first call.
-pub(super) async fn check_profile(name: &str) -> Result<(), Failure> {
-    let Ok(files) = aws::profiles(Some(name)).await else { return Ok(()) };
+/// Checks that a profile exists.
+pub(super) fn check_profile(name: &str, files: &ProfileSet) -> Result<(), Failure> {
     if name == DEFAULT_PROFILE || files.get_profile(name).is_some() {
         return Ok(());
     }
-    let known = aws::profile_names(&files);
+    let known = aws::profile_names(files);
     let advice = if known.is_empty() {
         "no profiles are configured; run aws configure".to_owned()
     } else {

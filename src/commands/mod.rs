@@ -47,7 +47,7 @@ use self::grammar::{Common, Request};
 use self::runtime::{Runtime, runtime, subject};
 pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, LoadedSettings, Settings, Subject, When};
-use crate::{logging, output, process};
+use crate::{aws, logging, output, process};
 
 /// Returns whether a first argument names one of these commands.
 pub(crate) fn is_command(word: &OsStr) -> bool {
@@ -141,8 +141,10 @@ async fn dispatch(request: &Request, loaded: &LoadedSettings) -> Result<u8, Fail
         Request::Ssh(options) => ssh::run(options, settings).await,
         Request::SshConfig(options) => {
             // A misspelt name would be found out by the first ssh only.
-            if let Some(profile) = &options.common.profile {
-                connect::check_profile(profile).await?;
+            if let Some(profile) = &options.common.profile
+                && let Ok(files) = aws::profiles(Some(profile)).await
+            {
+                connect::check_profile(profile, &files)?;
             }
             report::print(&ssh_config::block(options)?);
             Ok(0)

@@ -21,6 +21,12 @@ pub(super) async fn subject(
     target: Option<String>,
 ) -> Subject {
     let profile = aws::profile_name(profile);
-    let region = aws::region_in_effect(region, profile.as_deref()).await;
+    let region = match aws::named_region(region) {
+        Some(region) => Some(region),
+        None => {
+            let files = aws::profiles(profile.as_deref()).await.ok();
+            aws::region_in_effect(None, files.as_ref())
+        }
+    };
     Subject { profile, region, target, ..Subject::default() }
 }

@@ -34,11 +34,7 @@ impl Identity {
         let name = profile_from.map(|_| profile.as_str());
         let files = crate::aws::profiles(name).await;
         let (region, region_from) = region_of(options, files.as_ref().ok(), &profile);
-        let ca_bundle = match &files {
-            Ok(_) => crate::aws::ca_bundle(name).await,
-            // Would wait for the same file again.
-            Err(_) => None,
-        };
+        let ca_bundle = files.as_ref().ok().and_then(crate::aws::ca_bundle);
         let variant = Variant {
             fips: wants(FIPS, files.as_ref().ok()),
             dual_stack: wants(DUAL_STACK, files.as_ref().ok()),

@@ -95,7 +95,9 @@ impl AccessOptions {
         };
         let bundle = match (&self.ca_bundle, url.scheme()) {
             (Some(bundle), _) => Some(bundle.clone()),
-            (None, "wss") if self.credentials.is_none() => aws::ca_bundle(profile.as_deref()).await,
+            (None, "wss") if self.credentials.is_none() => {
+                aws::profiles(profile.as_deref()).await.ok().as_ref().and_then(aws::ca_bundle)
+            }
             (None, _) => None,
         };
         let context = AwsContext { profile, ..context };

@@ -36,8 +36,12 @@ pub(super) async fn open(
     ports: Ports,
 ) -> Result<Box<Session>, (Console, anyhow::Error)> {
     let mut console = console;
-    let is_bundle_wanted = access.is_none() && is_bundle_wanted(&start);
-    let bundle = if is_bundle_wanted { aws::ca_bundle(start.profile.as_deref()).await } else { None };
+    let bundle = match access {
+        None if is_bundle_wanted(&start) => {
+            aws::profiles(start.profile.as_deref()).await.ok().as_ref().and_then(aws::ca_bundle)
+        }
+        _ => None,
+    };
     let context = aws_context(&start);
     let prepare = || -> anyhow::Result<(link::Target, Arc<aws::Client>, Watch)> {
         let (network, aws) = match access {
