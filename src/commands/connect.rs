@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::failure::{Failure, SIGNAL_BASE, refused, report};
-use super::grammar::Common;
+use super::request::Common;
 use super::target::{self, Found};
 use crate::aws::{self, AwsContext, AwsError, ErrorKind, StartSessionOutput};
 use crate::cli::StartSession;

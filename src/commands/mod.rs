@@ -28,6 +28,7 @@ mod identity;
 mod parameters;
 mod push_key;
 mod report;
+mod request;
 mod run;
 mod runtime;
 mod shell;
@@ -43,7 +44,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use self::failure::{Failure, USAGE};
-use self::grammar::{Common, Request};
+use self::request::{Common, Request};
 use self::runtime::{Runtime, runtime, subject};
 pub(crate) use self::usage::CommandManual;
 use crate::settings::{Forwards, LoadedSettings, Settings, Subject, When};

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::connect::{Connection, signal_status};
 use super::failure::{Failure, refused, report};
-use super::grammar::Run;
+use super::request::Run;
 use crate::aws::ErrorKind;
 use crate::quote;
 use crate::session::{self, OWN_FAILURE, Outcome, Script};

@@ -2,8 +2,8 @@
 
 use super::connect::Connection;
 use super::failure::Failure;
-use super::grammar::{Document, Shell, StartSession};
 use super::parameters;
+use super::request::{Document, Shell, StartSession};
 use crate::output::Style;
 use crate::settings::Settings;
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use super::grammar::{PROGRAM, SshConfig};
+use super::grammar::PROGRAM;
+use super::request::SshConfig;
 use crate::quote;
 
 /// The block, to be printed on stdout.

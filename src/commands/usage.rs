@@ -6,7 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use clap_complete::Shell;
 
-use super::grammar::{self, PROGRAM, Request};
+use super::grammar::{self, PROGRAM};
+use super::request::Request;
 use crate::version::COMPATIBLE_VERSION;
 use crate::{doctor, printable};
 
@@ -209,7 +210,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::grammar::{Common, Run, Ssh};
+    use crate::commands::request::{Common, Run, Ssh};
 
     fn read(line: &str) -> Result<Request, Answer> {
         parse(line.split(' ').map(OsString::from).collect())

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _};
 use self::command::Running;
 use super::connect::{Connection, signal_number, signal_status};
 use super::failure::{self, Failure};
-use super::grammar::Forward;
+use super::request::Forward;
 use crate::printable::one_line;
 use crate::process;
 use crate::session::{Forwarding, ListenFailure, OWN_FAILURE, Outcome, PortForwarder, StartFailure};
