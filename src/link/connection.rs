@@ -217,6 +217,11 @@ impl Connection {
         if is_cut {
             return self.handle_lost(now, "this machine's network address has changed".into());
         }
+        self.check(now);
+    }
+
+    /// Pings the websocket, if one is open.
+    pub(super) fn check(&mut self, now: Instant) {
         let rtt = self.channel.rtt();
         if let Some(liveness) = self.liveness.as_mut().filter(|_| self.socket == SocketState::Open) {
             liveness.check(now, rtt);

@@ -198,6 +198,16 @@ impl Link {
         self.connection.last_contact().map(Instant::from_std)
     }
 
+    /// Since when nothing of what was sent has been acknowledged; `None` while nothing is outstanding.
+    pub(crate) fn unacknowledged_since(&self) -> Option<std::time::Instant> {
+        self.connection.channel().unacknowledged_since()
+    }
+
+    /// Asks the service for a sign of life, which is seen in [`Link::last_contact`]; a websocket without one is replaced.
+    pub(crate) fn check(&mut self) {
+        self.connection.check(Instant::now().into_std());
+    }
+
     /// Start of the attempt under way.
     pub(crate) fn attempt_since(&self) -> Option<Instant> {
         self.connection.attempt_since().map(Instant::from_std)

@@ -37,6 +37,11 @@ impl Channel {
         }
     }
 
+    /// Since when nothing of what is outstanding has been acknowledged.
+    pub(crate) fn unacknowledged_since(&self) -> Option<Instant> {
+        self.sender.unacknowledged_since()
+    }
+
     /// When [`Channel::handle_timeout`], or [`Channel::poll_transmit`] again, is due, and why.
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {

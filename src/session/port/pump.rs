@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -263,16 +263,20 @@ impl Pump {
         for (number, carrier) in &mut self.sessions {
             let Stage::Live { session, is_ready: true } = &mut carrier.stage else { continue };
             let link = &mut session.link;
-            // Requests that are unacknowledged may have been lost since then, on a path whose death was noticed now.
-            let last_contact = link.last_contact().filter(|_| !link.is_drained());
-            // A request waits here while the agent is paused.
+            let heard = link.last_contact().map_or(now, |at| at.into_std());
             let down_since = match (link.is_open(), link.is_paused()) {
-                (true, false) => None,
+                // The agent takes nothing while another stream's destination takes nothing.
+                (true, false) => link.unacknowledged_since().filter(|since| *since + AGENT_STALL <= now),
+                // A request waits here while the agent is paused.
                 (true, true) => Some(now),
-                (false, _) => Some(last_contact.map_or(now, |at| at.into_std())),
+                // Requests that are unacknowledged may have been lost since then, on a path whose death was noticed now.
+                (false, _) => Some(if link.is_drained() { now } else { heard }),
             };
             let (has_room, round_trip) = (carrier.gauge.has_room(), link.stats().rtt);
-            self.core.set_link(now, *number, LinkState { down_since, has_room, round_trip });
+            self.core.set_link(now, *number, LinkState { down_since, heard, has_room, round_trip });
+            if self.core.wants_contact(*number) {
+                link.check();
+            }
             if let Some(bytes) = self.core.poll_tentative(now, *number, link.tentative_room()) {
                 link.send(Input::Tentative(bytes));
             }
@@ -433,6 +437,8 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Time without an acknowledgement after which the agent counts as stalled.
+const AGENT_STALL: Duration = Duration::from_secs(2);
 /// Bytes from the channel whose actions are carried out together.
 const PART: usize = 64 << 10;
 /// Reports of connections' tasks that wait for the pump.

@@ -197,3 +197,69 @@ fn a_replaced_session_is_ended_at_the_service_although_its_path_was_alive_a_mome
         &World { seed: 346_808, restart: true, link, ..world },
     );
 }
+
+/// World 678317: a path died while a destination was thinking, and nothing was outstanding on it. The wait after half-close went
+/// by, and its end closed the destination in the middle of an answer whose beginning was lost.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_path_died_unnoticed() {
+    let clients = [
+        Client { piece: 18_188, pause_ms: 1, ..client(28_042, 0, Ending::HalfClose) },
+        Client { piece: 9457, pause_ms: 40, ..client(29_224, 861, Ending::Complete) },
+    ];
+    let answer = Destination::Answer { think_ms: 7000, bytes: 4_964_992, closes: true };
+    let world = world(answer, &clients, &[(31_135, Event::DeadPath)]);
+    let link = LinkQuality { delay_ms: 5, api_ms: 400, ..LinkQuality::default() };
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_the_path_died_unnoticed",
+        &World { seed: 678_317, payload: 30_000, sessions: 4, link, ..world },
+    );
+}
+
+/// World 648467: the same with a path that had been cut every few seconds before.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_last_of_many_paths_died_unnoticed() {
+    let clients = [
+        Client { piece: 20_000, stall_ms: 12_359, ..client(6984, 145_387, Ending::Complete) },
+        Client { piece: 6636, ..client(11_805, 378, Ending::HalfClose) },
+        Client { piece: 4297, pause_ms: 40, read_pause_ms: 250, ..client(29_564, 486, Ending::Complete) },
+        Client { piece: 96, ..client(18_531, 1308, Ending::Reset { after_ms: 8105 }) },
+        Client { piece: 17_666, pause_ms: 1, read_pause_ms: 250, ..client(6196, 20_606, Ending::HalfClose) },
+        Client { piece: 7010, pause_ms: 40, read_pause_ms: 250, ..client(22_746, 1597, Ending::HalfClose) },
+    ];
+    let answer = Destination::Answer { think_ms: 7000, bytes: 7_638_454, closes: true };
+    let events = [(8233, Event::Close), (10_366, Event::DeadPath), (17_640, Event::Pause { ms: 778 })];
+    let world = world(answer, &clients, &events);
+    let (duplicate, cut_every_s) = (0.096_513_663_617_164_68, 3);
+    let link = LinkQuality { delay_ms: 1, api_ms: 400, duplicate, cut_every_s, ..LinkQuality::default() };
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_the_last_of_many_paths_died_unnoticed",
+        &World { seed: 648_467, payload: 30_000, sessions: 8, has_small_buffer: true, link, ..world },
+    );
+}
+
+/// World 627974: a path died while a reader that stalled held up its session, and was silent when the session was read again.
+#[test]
+fn an_answer_after_half_close_arrives_although_the_path_died_while_a_reader_stalled() {
+    let clients = [
+        Client { piece: 20_000, stall_ms: 23_603, ..client(16_954, 0, Ending::HalfClose) },
+        Client { piece: 16_847, ..client(20_731, 20_050, Ending::HalfClose) },
+        Client { piece: 7826, read_pause_ms: 5, ..client(19_348, 16_976, Ending::Complete) },
+        Client { piece: 14_123, read_pause_ms: 250, ..client(14_223, 4685, Ending::HalfClose) },
+        Client { piece: 6891, pause_ms: 1, read_pause_ms: 250, ..client(8483, 1419, Ending::Complete) },
+    ];
+    let answer = Destination::Answer { think_ms: 7000, bytes: 5_806_067, closes: true };
+    let world = world(answer, &clients, &[(32_605, Event::Outage { ms: 420 })]);
+    let link = LinkQuality { api_ms: 80, ..LinkQuality::default() };
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_the_path_died_while_a_reader_stalled",
+        &World {
+            seed: 627_974,
+            payload: 30_000,
+            restart: true,
+            sessions: 2,
+            has_small_buffer: true,
+            link,
+            ..world
+        },
+    );
+}

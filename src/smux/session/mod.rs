@@ -291,6 +291,11 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Payload bytes queued in a stream.
+    pub(crate) fn queued(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, Stream::queued)
+    }
+
     /// Payload bytes queued in all streams; their headers come on top.
     pub fn buffered_out(&self) -> usize {
         self.buffered

@@ -265,7 +265,13 @@ impl Forwarder {
         }
     }
 
-    /// Ends half-closed streams whose remote has been quiet for a second instead of ten: their descriptors are needed.
+    /// Returns whether a session's link is to show a sign of life, if there is no other.
+    pub(crate) fn wants_contact(&self, number: SessionId) -> bool {
+        self.tables.sessions.get(&number).is_some_and(Session::wants_contact)
+    }
+
+    /// Ends half-closed streams whose remote has been quiet for a second instead of ten: their descriptors are needed. Their clients
+    /// are reset, since an answer may still have come.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.tables.sessions.values_mut().for_each(|session| session.hurry(now));
     }

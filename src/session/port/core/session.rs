@@ -51,9 +51,14 @@ impl Session {
         if let Some(ready) = &mut self.ready {
             // A channel that is not read says as little about the remote as one that is down.
             let unread_since = (!link.has_room).then_some(now);
-            ready.streams.set_link(now, link.down_since.or(unread_since));
+            ready.streams.set_link(now, link.down_since.or(unread_since), link.heard);
             ready.streams.set_room(now, link.has_room);
         }
+    }
+
+    /// Returns whether its link is to show a sign of life ([`Streams::wants_contact`]).
+    pub(super) fn wants_contact(&self) -> bool {
+        self.streams().is_some_and(Streams::wants_contact)
     }
 
     pub(super) fn destination(&self) -> DestinationId {

@@ -10,12 +10,13 @@
 //! Time is a parameter and never runs backwards. After each `handle_*` the events are drained.
 //!
 //! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
-//! way is lost. So the FIN waits until the destination has been quiet while the link was up; a client that
-//! has exchanged no data need not wait.
+//! way is lost. So the FIN waits until the destination has been quiet (`half_close`); a client that has exchanged no data
+//! need not wait. An answer that arrives after the FIN may have been cut off by it, and ends with a reset.
 //!
 //! In scope: the bookkeeping of streams. Out of scope: which of several sessions takes a connection (`destination`),
 //! sockets and queues (`local`).
 
+mod half_close;
 mod http;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::half_close::{Due, HalfClosed};
 use super::api::{CHUNK, ConnectionId};
 use crate::smux::{self, StreamId};
 
@@ -46,10 +48,7 @@ pub(super) struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     /// Streams whose connection waits for room in the stream's queue.
     starved: BTreeSet<StreamId>,
-    /// Streams whose local input has ended, by the time since when the remote has been quiet.
-    half_closed: BTreeSet<(Instant, StreamId)>,
-    /// Since when the link is down.
-    down_since: Option<Instant>,
+    half_closed: HalfClosed,
     /// Events that do not come from smux.
     events: VecDeque<Event>,
     /// Since when the session waits for a local reader, and whether that was reported.
@@ -60,8 +59,10 @@ pub(super) struct Streams {
 struct Stream {
     connection: ConnectionId,
     opened: Instant,
-    /// The local input has ended, and the remote has been quiet since then.
-    half_closed: Option<Instant>,
+    /// The FIN was sent after a wait.
+    is_finished: bool,
+    /// The answer may lack its end.
+    is_cut: bool,
     has_traffic: bool,
     /// The client began with HTTP, or with TLS for HTTP.
     is_http: bool,
@@ -76,7 +77,8 @@ impl Stream {
         Stream {
             connection,
             opened,
-            half_closed: None,
+            is_finished: false,
+            is_cut: false,
             has_traffic: false,
             is_http: false,
             kept_alive: None,
@@ -94,8 +96,7 @@ impl Streams {
             smux: smux::Session::new(config, now),
             streams: BTreeMap::new(),
             starved: BTreeSet::new(),
-            half_closed: BTreeSet::new(),
-            down_since: None,
+            half_closed: HalfClosed::new(now),
             events: VecDeque::new(),
             held_up: None,
         }
@@ -131,11 +132,11 @@ impl Streams {
     /// HTTP has been waiting for its next request for [`KEPT_ALIVE`], or one that has carried nothing for its first. Browsers
     /// open spare connections.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let idle = |stream: &Stream| {
+        let idle = |(id, stream): (&StreamId, &Stream)| {
             let spare = (!stream.has_traffic).then_some(stream.opened);
-            stream.half_closed.or_else(|| Some(stream.kept_alive.or(spare)? + KEPT_ALIVE))
+            self.half_closed.since(*id).or_else(|| Some(stream.kept_alive.or(spare)? + KEPT_ALIVE))
         };
-        let since: Option<Vec<_>> = self.streams.values().map(idle).collect();
+        let since: Option<Vec<_>> = self.streams.iter().map(idle).collect();
         since?.into_iter().max()
     }
 
@@ -188,11 +189,8 @@ impl Streams {
 
     /// A connection sends no more; it may still be reading.
     pub(super) fn handle_input_end(&mut self, now: Instant, id: StreamId) {
-        match self.streams.get_mut(&id) {
-            Some(stream) if !stream.is_ended && stream.has_traffic => {
-                stream.half_closed = Some(now);
-                self.half_closed.insert((now, id));
-            }
+        match self.streams.get(&id) {
+            Some(stream) if !stream.is_ended && stream.has_traffic => self.half_closed.insert(now, id),
             Some(stream) if !stream.is_ended => self.smux.finish(id),
             _ => {}
         }
@@ -210,6 +208,7 @@ impl Streams {
     /// # Errors
     /// When the agent does not speak smux (any more). Earlier events remain available.
     pub(super) fn handle_bytes(&mut self, now: Instant, bytes: Bytes) -> Result<(), smux::Error> {
+        self.half_closed.handle_arrival(now);
         let handled = self.smux.handle_bytes(now, bytes);
         while let Some(event) = self.smux.poll_event() {
             match event {
@@ -267,19 +266,14 @@ impl Streams {
         self.smux.set_reading(now, has_room);
     }
 
-    /// Takes the time since when the link is down, which may be noticed later. While it is down, the silence of the remote
-    /// means nothing.
-    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>) {
-        if let Some(since) = down_since {
-            self.down_since.get_or_insert(since);
-        } else if let Some(down) = self.down_since.take() {
-            for (since, id) in std::mem::take(&mut self.half_closed) {
-                let Some(stream) = self.streams.get_mut(&id) else { continue };
-                let since = since + now.saturating_duration_since(since.max(down));
-                stream.half_closed = Some(since);
-                self.half_closed.insert((since, id));
-            }
-        }
+    /// Takes the time since when the link is down, which may be noticed later, and that of the last message on it.
+    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>, heard: Instant) {
+        self.half_closed.set_link(now, down_since, heard);
+    }
+
+    /// Returns whether the link is to show a sign of life, so that a stream may be ended.
+    pub(super) fn wants_contact(&self) -> bool {
+        self.half_closed.wants_contact()
     }
 
     /// Returns whether a local reader held up the session at the last report.
@@ -301,12 +295,7 @@ impl Streams {
     #[must_use]
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let keepalive = self.smux.poll_timeout().map(|(at, _)| at);
-        let quiet = self.half_closed.first().and_then(|(since, _)| {
-            if self.half_closed.len() > MAX_HALF_CLOSED {
-                return Some(*since);
-            }
-            self.down_since.is_none().then_some(*since + HALF_CLOSE_QUIET)
-        });
+        let quiet = self.half_closed.next_timeout();
         let stall =
             self.held_up.filter(|(_, was_reported)| !was_reported).map(|(since, _)| since + STALL_NOTICE);
         [keepalive, quiet, stall].into_iter().flatten().min()
@@ -317,36 +306,32 @@ impl Streams {
     /// # Errors
     /// When the agent has been silent for too long, where keepalives are on.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), smux::Error> {
-        while let Some((since, id)) = self.half_closed.first().copied()
-            && (self.down_since.is_none() && since + HALF_CLOSE_QUIET <= now
-                || self.half_closed.len() > MAX_HALF_CLOSED)
-        {
-            self.finish_half_closed(since, id);
+        while let Some(due) = self.half_closed.poll_due(now) {
+            match due {
+                // Its request has not even left.
+                Due::Quiet(id) if self.smux.queued(id) > 0 => self.half_closed.insert(now, id),
+                Due::Quiet(id) => self.finish_half_closed(id, false),
+                Due::Forced(id) => self.finish_half_closed(id, true),
+            }
         }
         self.smux.handle_timeout(now)
     }
 
-    /// Reports the half-closed streams to the agent whose remote has been quiet for [`HURRIED_QUIET`]: the descriptors of
-    /// their connections are needed.
+    /// Reports the half-closed streams to the agent whose remote has been quiet for a second: the descriptors of their
+    /// connections are needed.
     pub(super) fn hurry(&mut self, now: Instant) {
-        while let Some((since, id)) = self.half_closed.first().copied()
-            && since + HURRIED_QUIET <= now
-            && self.down_since.is_none()
-        {
-            self.finish_half_closed(since, id);
+        while let Some(id) = self.half_closed.poll_hurried(now) {
+            self.finish_half_closed(id, true);
         }
     }
 
     fn deliver(&mut self, now: Instant, id: StreamId, bytes: Bytes) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.has_traffic = true;
+        stream.is_cut |= stream.is_finished;
         stream.kept_alive = stream.is_http.then_some(now);
         self.events.push_back(Event::Write(stream.connection, bytes));
-        if let Some(since) = &mut stream.half_closed {
-            self.half_closed.remove(&(*since, id));
-            self.half_closed.insert((now, id));
-            *since = now;
-        }
+        self.half_closed.handle_data(now, id);
     }
 
     /// The agent has closed its side and listens no more: what is still queued for it is of no use.
@@ -354,8 +339,10 @@ impl Streams {
         self.smux.reset(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_ended = true;
-        if let Some(since) = stream.half_closed.take() {
-            self.half_closed.remove(&(since, id));
+        self.half_closed.remove(id);
+        if stream.is_cut {
+            self.events.push_back(Event::Close(stream.connection));
+            return self.remove(id);
         }
         self.events.push_back(Event::End(stream.connection));
     }
@@ -363,36 +350,26 @@ impl Streams {
     fn remove(&mut self, id: StreamId) {
         self.smux.reset(id);
         self.starved.remove(&id);
-        if let Some(since) = self.streams.remove(&id).and_then(|stream| stream.half_closed) {
-            self.half_closed.remove(&(since, id));
-        }
+        self.streams.remove(&id);
+        self.half_closed.remove(id);
     }
 
-    fn finish_half_closed(&mut self, since: Instant, id: StreamId) {
-        self.half_closed.remove(&(since, id));
+    /// Reports the end of the local input. `is_early`: an answer may still come.
+    fn finish_half_closed(&mut self, id: StreamId, is_early: bool) {
         self.smux.finish(id);
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.half_closed = None;
+            (stream.is_finished, stream.is_cut) = (true, is_early);
         }
     }
 }
 
 /// The agent's smux lets this many streams wait for its accept loop; additional connections wait in the listener.
 const MAX_STREAMS: usize = 1024;
-/// Quiet time of the remote, after the end of the local input, until the FIN is sent. A server may think for
-/// that long about a request whose client has half-closed; a client that has closed altogether looks the same
-/// to us. It costs a descriptor here and a connection there, and delays no client: the next one has a stream of
-/// its own.
-const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
-/// The same time where descriptors are exhausted: a request that has just been sent still gets its answer.
-const HURRIED_QUIET: Duration = Duration::from_secs(1);
 /// Time that a connection of HTTP must have waited for its next request to count as idle. Servers close such
 /// connections after 5 s (Apache) to 75 s (nginx), and clients expect it; browsers keep theirs for minutes.
 const KEPT_ALIVE: Duration = Duration::from_secs(5);
 /// Time that a session waits for a local reader before that is reported.
 const STALL_NOTICE: Duration = Duration::from_secs(5);
-/// With more half-closed streams than this, the oldest is reported to the agent at once.
-const MAX_HALF_CLOSED: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Streams in virtual time, with a smux server as the agent.
 
+use super::half_close::{HALF_CLOSE_QUIET, HURRIED_QUIET, MAX_HALF_CLOSED};
 use super::*;
 
 /// The two ends, and a clock that moves only when told.
@@ -7,18 +8,26 @@ struct World {
     now: Instant,
     streams: Streams,
     agent: smux::Session,
+    down_since: Option<Instant>,
 }
 
 impl World {
     fn new() -> World {
         let now = Instant::now();
         let agent = smux::Session::new(smux::Config::new(smux::Role::Server), now);
-        World { now, streams: Streams::new(true, now), agent }
+        World { now, streams: Streams::new(true, now), agent, down_since: None }
     }
 
+    /// Time passes on a link that is heard all the time.
     fn pass(&mut self, time: Duration) {
         self.now += time;
+        self.streams.set_link(self.now, self.down_since, self.now);
         self.streams.handle_timeout(self.now).unwrap();
+    }
+
+    fn set_link(&mut self, down_since: Option<Instant>) {
+        self.down_since = down_since;
+        self.streams.set_link(self.now, down_since, self.now);
     }
 
     /// A stream, whose connection has the same number.
@@ -182,10 +191,10 @@ fn quiet_is_counted_while_the_link_is_up() {
     let id = world.open(b"request");
     world.streams.handle_input_end(world.now, id);
     world.pass(HALF_CLOSE_QUIET / 2);
-    world.streams.set_link(world.now, Some(world.now));
+    world.set_link(Some(world.now));
     assert_eq!(world.streams.next_timeout(), None);
     world.pass(4 * HALF_CLOSE_QUIET);
-    world.streams.set_link(world.now, None);
+    world.set_link(None);
     world.pass(HALF_CLOSE_QUIET / 2 - Duration::from_millis(1));
     assert!(!has_fin(&world.up(), id));
     world.pass(Duration::from_millis(1));
@@ -200,12 +209,104 @@ fn quiet_is_not_counted_from_the_last_message_of_a_dead_path_on() {
     world.streams.handle_input_end(world.now, id);
     let last_message = world.now;
     world.pass(HALF_CLOSE_QUIET / 2);
-    world.streams.set_link(world.now, Some(last_message));
-    world.streams.set_link(world.now, None);
+    world.set_link(Some(last_message));
+    world.set_link(None);
     world.pass(HALF_CLOSE_QUIET - Duration::from_millis(1));
     assert!(!has_fin(&world.up(), id));
     world.pass(Duration::from_millis(1));
     assert!(has_fin(&world.up(), id));
+}
+
+/// A dead path is as silent as a quiet destination. The answer may have got lost there, and closing the destination would end
+/// its repetition.
+#[test]
+fn the_end_of_a_request_waits_for_a_sign_of_life() {
+    let mut world = World::new();
+    let id = world.open(b"request");
+    world.streams.handle_input_end(world.now, id);
+    let heard = world.now + HALF_CLOSE_QUIET - Duration::from_millis(1);
+    world.streams.set_link(heard, None, heard);
+    assert!(!world.streams.wants_contact(), "it is too early for that");
+    world.now += HALF_CLOSE_QUIET;
+    world.streams.handle_timeout(world.now).unwrap();
+    assert!(!has_fin(&world.up(), id));
+    assert!(world.streams.wants_contact());
+    let next = world.streams.next_timeout().unwrap();
+    assert!(next > world.now, "it waits");
+    world.now += Duration::from_millis(20);
+    world.streams.set_link(world.now, None, world.now);
+    assert!(!world.streams.wants_contact() && world.streams.next_timeout() <= Some(world.now));
+    world.streams.handle_timeout(world.now).unwrap();
+    assert!(has_fin(&world.up(), id));
+}
+
+/// Behind an interruption an agent repeats ten messages a second, those of other streams first.
+#[test]
+fn the_end_of_a_request_waits_for_what_an_interruption_has_delayed() {
+    let mut world = World::new();
+    let (id, other) = (world.open(b"request"), world.open(b"request"));
+    world.streams.handle_input_end(world.now, id);
+    world.set_link(Some(world.now));
+    world.pass(HALF_CLOSE_QUIET);
+    world.set_link(None);
+    for _ in 0..200 {
+        world.agent.send(other, b"late").unwrap();
+        world.down();
+        world.pass(Duration::from_millis(100));
+    }
+    assert!(!has_fin(&world.up(), id), "twice the wait has passed, but not without a message");
+    world.agent.send(id, b"answer").unwrap();
+    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"answer"))]);
+    world.pass(HALF_CLOSE_QUIET);
+    assert!(has_fin(&world.up(), id));
+}
+
+/// The end of a backlog cannot be seen in steady traffic.
+#[test]
+fn steady_traffic_after_an_interruption_keeps_no_stream_for_ever() {
+    let mut world = World::new();
+    let (id, other) = (world.open(b"request"), world.open(b"request"));
+    world.streams.handle_input_end(world.now, id);
+    world.set_link(Some(world.now));
+    world.set_link(None);
+    let begin = world.now;
+    while !has_fin(&world.up(), id) {
+        world.agent.send(other, b"frame").unwrap();
+        world.down();
+        world.pass(Duration::from_secs(1));
+        assert!(world.now < begin + Duration::from_secs(3600));
+    }
+    assert!(world.now > begin + 6 * HALF_CLOSE_QUIET);
+}
+
+#[test]
+fn the_end_of_a_request_waits_until_the_request_has_left() {
+    let mut world = World::new();
+    let id = world.open(b"");
+    world.streams.handle_input(id, b"request");
+    world.streams.handle_input_end(world.now, id);
+    world.pass(HALF_CLOSE_QUIET);
+    assert!(!has_fin(&world.up(), id), "the request leaves now");
+    world.pass(HALF_CLOSE_QUIET);
+    assert!(has_fin(&world.up(), id));
+}
+
+/// The agent has closed the destination, which may have had more to say.
+#[test]
+fn an_answer_that_the_end_of_the_request_may_have_cut_ends_with_a_reset() {
+    for is_cut in [false, true] {
+        let mut world = World::new();
+        let id = world.open(b"request");
+        world.streams.handle_input_end(world.now, id);
+        world.pass(HALF_CLOSE_QUIET);
+        assert!(has_fin(&world.up(), id));
+        if is_cut {
+            world.agent.send(id, b"answer").unwrap();
+        }
+        world.agent.finish(id);
+        let end = if is_cut { Event::Close(of(id)) } else { Event::End(of(id)) };
+        assert_eq!(world.down().last(), Some(&end));
+    }
 }
 
 #[test]
@@ -226,6 +327,10 @@ fn many_half_closed_streams_are_not_kept_waiting() {
     world.streams.hurry(world.now);
     let told = world.up();
     assert_eq!(told.iter().filter(|event| matches!(event, smux::Event::Fin(_))).count(), MAX_HALF_CLOSED);
+    // Nor is it enough to take what has come for the whole.
+    world.agent.finish(ids[0]);
+    assert_eq!(world.down(), [Event::Close(of(ids[0]))]);
+    assert_eq!(world.streams.len(), MAX_HALF_CLOSED);
 }
 
 #[test]

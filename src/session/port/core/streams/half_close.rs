@@ -1,0 +1,187 @@
+//! The wait between the end of a client's input and the FIN for it.
+//!
+//! The FIN may be sent when the destination has been quiet for [`HALF_CLOSE_QUIET`] and everything that it sent before has
+//! arrived. Silence proves that only if
+//!
+//! - the link is up and its channel is read;
+//! - the link was heard after the wait: a dead path is as silent as a quiet destination;
+//! - what the agent could not send during an interruption has arrived: it is behind the bytes of other streams, and an agent
+//!   repeats ten messages a second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::smux::StreamId;
+
+/// Streams whose local input has ended, and what is known of the way from their destinations.
+#[derive(Debug)]
+pub(super) struct HalfClosed {
+    /// By the time since when the remote has been quiet.
+    order: BTreeSet<(Instant, StreamId)>,
+    since: BTreeMap<StreamId, Instant>,
+    /// Since when the link is down or not read.
+    down_since: Option<Instant>,
+    /// Arrival of the last message on the link.
+    heard: Instant,
+    backlog: Option<Backlog>,
+    /// A stream waits for a sign of life of the link, which is looked for again then.
+    check_at: Option<Instant>,
+}
+
+/// Bytes that may still come of the time before an interruption ended.
+#[derive(Clone, Copy, Debug)]
+struct Backlog {
+    /// End of the first interruption.
+    begin: Instant,
+    /// Last arrival, or end of the last interruption.
+    last: Instant,
+}
+
+/// A stream whose wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Its destination was quiet for the whole wait.
+    Quiet(StreamId),
+    /// There are too many of them.
+    Forced(StreamId),
+}
+
+impl HalfClosed {
+    /// No streams, on a link that is up.
+    pub(super) fn new(now: Instant) -> HalfClosed {
+        HalfClosed {
+            order: BTreeSet::new(),
+            since: BTreeMap::new(),
+            down_since: None,
+            heard: now,
+            backlog: None,
+            check_at: None,
+        }
+    }
+
+    /// A stream's wait begins.
+    pub(super) fn insert(&mut self, now: Instant, id: StreamId) {
+        self.remove(id);
+        self.since.insert(id, now);
+        self.order.insert((now, id));
+    }
+
+    /// The stream waits no more.
+    pub(super) fn remove(&mut self, id: StreamId) {
+        if let Some(since) = self.since.remove(&id) {
+            self.order.remove(&(since, id));
+        }
+    }
+
+    /// Since when the remote of a stream has been quiet, if its local input has ended.
+    pub(super) fn since(&self, id: StreamId) -> Option<Instant> {
+        self.since.get(&id).copied()
+    }
+
+    /// Bytes have arrived for any stream.
+    pub(super) fn handle_arrival(&mut self, now: Instant) {
+        self.backlog = self.backlog.filter(|backlog| now < backlog.end());
+        if let Some(backlog) = &mut self.backlog {
+            backlog.last = now;
+        }
+    }
+
+    /// Bytes have arrived for a stream.
+    pub(super) fn handle_data(&mut self, now: Instant, id: StreamId) {
+        if self.since.contains_key(&id) {
+            self.insert(now, id);
+        }
+    }
+
+    /// Takes the time since when the link is down, which may be noticed later, and that of the last message on it. While it is
+    /// down, the silence of the remote means nothing: the request may not have arrived there.
+    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>, heard: Instant) {
+        self.heard = self.heard.max(heard);
+        if let Some(since) = down_since {
+            self.backlog = self.backlog.filter(|backlog| now < backlog.end());
+            self.down_since.get_or_insert(since);
+        } else if let Some(down) = self.down_since.take() {
+            for (since, id) in std::mem::take(&mut self.order) {
+                let since = since + now.saturating_duration_since(since.max(down));
+                self.since.insert(id, since);
+                self.order.insert((since, id));
+            }
+            let begin = self.backlog.map_or(now, |backlog| backlog.begin);
+            self.backlog = Some(Backlog { begin, last: now });
+        }
+    }
+
+    /// Returns whether the link is to show a sign of life, for a stream whose wait is over otherwise.
+    pub(super) fn wants_contact(&self) -> bool {
+        let is_due = |at| self.quiet_end().is_some_and(|end| end <= at && self.heard < end);
+        self.down_since.is_none() && self.check_at.is_some_and(is_due)
+    }
+
+    /// When [`HalfClosed::poll_due`] is due.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let end = self.quiet_end()?;
+        if self.order.len() > MAX_HALF_CLOSED {
+            return self.order.first().map(|(since, _)| *since);
+        }
+        let check = self.check_at.filter(|_| self.heard < end);
+        let all = [Some(end), self.backlog.map(Backlog::end), check];
+        all.into_iter().flatten().max().filter(|_| self.down_since.is_none())
+    }
+
+    /// Takes out the next stream whose wait is over.
+    pub(super) fn poll_due(&mut self, now: Instant) -> Option<Due> {
+        let (_, id) = *self.order.first()?;
+        let end = self.quiet_end()?;
+        if self.order.len() > MAX_HALF_CLOSED {
+            self.remove(id);
+            return Some(Due::Forced(id));
+        }
+        let is_current = self.down_since.is_none() && self.backlog.is_none_or(|backlog| backlog.end() <= now);
+        if !is_current || now < end {
+            return None;
+        }
+        if self.heard < end {
+            self.check_at = Some(now + CHECK_INTERVAL);
+            return None;
+        }
+        self.remove(id);
+        Some(Due::Quiet(id))
+    }
+
+    /// Takes out the next stream whose remote has been quiet for [`HURRIED_QUIET`].
+    pub(super) fn poll_hurried(&mut self, now: Instant) -> Option<StreamId> {
+        let (since, id) = *self.order.first()?;
+        let is_over = since + HURRIED_QUIET <= now && self.down_since.is_none();
+        is_over.then(|| {
+            self.remove(id);
+            id
+        })
+    }
+
+    fn quiet_end(&self) -> Option<Instant> {
+        self.order.first().map(|(since, _)| *since + HALF_CLOSE_QUIET)
+    }
+}
+
+impl Backlog {
+    /// The time at which nothing is left of it, unless something arrives before.
+    fn end(self) -> Instant {
+        (self.last + BACKLOG_GAP).min(self.begin + MAX_BACKLOG)
+    }
+}
+
+/// Quiet time of the remote, after the end of the local input, until the FIN is sent. A server may think for
+/// that long about a request whose client has half-closed; a client that has closed altogether looks the same
+/// to us. It costs a descriptor here and a connection there, and delays no client: the next one has a stream of
+/// its own.
+pub(super) const HALF_CLOSE_QUIET: Duration = Duration::from_secs(10);
+/// The same time where descriptors are exhausted: a request that has just been sent still gets its answer.
+pub(super) const HURRIED_QUIET: Duration = Duration::from_secs(1);
+/// With more half-closed streams than this, the oldest is reported to the agent at once.
+pub(super) const MAX_HALF_CLOSED: usize = 256;
+/// Time without an arrival after which nothing is left of a backlog: an agent repeats its oldest message within 1.1 s.
+const BACKLOG_GAP: Duration = Duration::from_millis(1500);
+/// Longest time that a backlog is reckoned with: with other streams' steady traffic its end cannot be seen.
+const MAX_BACKLOG: Duration = Duration::from_secs(600);
+/// Time between two looks for a sign of life.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
