@@ -220,15 +220,17 @@ pub(super) fn judge(world: &World, fates: &[Option<Fate>], log: &Log) {
                 Destination::Answer { think_ms, .. } => world.kind == Kind::Ssh && think_ms > 1500,
                 _ => false,
             };
-        // Descriptors of half-closed connections are the first to be freed, whatever their destinations still had to say.
-        let is_cut_short = client.ending == Ending::HalfClose && world.lacks_descriptors();
-        let is_good = destination.is_good() && !is_late && !is_cut_short;
+        let is_good = destination.is_good() && !is_late;
+        // Half-closed connections are the first whose descriptors are freed, whatever their destinations still had to say. Their
+        // clients see that.
+        let may_be_reset = client.ending == Ending::HalfClose && world.needs_descriptor_of(number);
         match fate {
             None => fault(&"still waits"),
             // Nothing is no answer either.
             Some(Fate::EarlyEnd(received)) if is_good => {
                 fault(&format_args!("takes {received} bytes for the whole"));
             }
+            Some(Fate::Broken(_)) if may_be_reset => {}
             Some(Fate::EarlyEnd(_) | Fate::Broken(_) | Fate::Refused | Fate::NeverConnected)
                 if is_good && world.is_gentle() =>
             {

@@ -156,9 +156,19 @@ impl World {
         matches!(self.kind, Kind::Command { .. })
     }
 
-    /// Returns whether accepting fails for a while.
-    pub(super) fn lacks_descriptors(&self) -> bool {
-        self.events.iter().any(|(_, event)| matches!(event, Event::NoDescriptors { .. }))
+    /// Returns whether another client may come while there is no descriptor for it and this one has connected.
+    pub(super) fn needs_descriptor_of(&self, number: usize) -> bool {
+        let end = |(at, event): &(Duration, Event)| match event {
+            Event::NoDescriptors { ms } => Some(*at + Duration::from_millis(*ms)),
+            _ => None,
+        };
+        let connects_before = |client: &Client, end| Duration::from_millis(client.at_ms) < end;
+        let mut ends = self.events.iter().filter_map(end);
+        // The other client may have been waiting to be accepted.
+        ends.any(|end| {
+            connects_before(&self.clients[number], end)
+                && self.clients.iter().filter(|client| connects_before(client, end)).count() > 1
+        })
     }
 
     /// Returns whether nothing happens that may end a session: then each client of a good destination gets everything.
