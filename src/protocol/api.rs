@@ -155,6 +155,8 @@ pub struct Stats {
     pub bytes_received: u64,
     pub duplicates: u64,
     pub undecodable: u64,
+    pub pauses: u64,
+    pub websockets: u64,
     pub outstanding_bytes: usize,
     pub window: usize,
     pub rtt: Duration,

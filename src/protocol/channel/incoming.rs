@@ -242,6 +242,7 @@ impl Channel {
     }
 
     pub(super) fn pause(&mut self, now: Instant) {
+        self.stats.pauses += 1;
         self.controller.on_pause();
         self.paused.get_or_insert(now);
         if !self.pause_is_reported {

@@ -213,6 +213,7 @@ impl Channel {
     /// A websocket is open, at `unix_ms` milliseconds since 1970: presents the token and sends everything
     /// outstanding again.
     pub fn handle_open(&mut self, now: Instant, unix_ms: u64, token: &str) {
+        self.stats.websockets += 1;
         self.epoch = Some((now, unix_ms));
         self.opening = Some(
             OpenDataChannel {

@@ -3,15 +3,13 @@
 //! The agent connects to the destination when the session starts, and again with the first bytes after a
 //! `DisconnectToPort`. It never reports that the destination has closed. For a moment after the flag it refuses bytes, and it
 //! keeps those forever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
-//! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged. If the link was
-//! lost since the connection before began, the agent may still resend output of that one: then they wait until it is quiet.
-
-use std::time::Duration;
+//! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged, and until the
+//! agent has nothing left of that one's output ([`Handover`]).
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::core::Report;
+use super::core::{Handover, Report, Traffic, WAIT};
 use super::listen::{AcceptPause, Listener};
 use super::local::Connection;
 use super::local::Journal;
@@ -33,7 +31,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
     let (reports, mut from_connections) = mpsc::channel(1);
     let gauge = Gauge::new(Budget::new(Limits::new(session.settings.buffer)));
     let journal = Journal::new(session.settings.shows_connections());
-    let mut seat = Seat::default();
+    let mut seat = Seat::new(&session.live.link);
     let mut accept_pause = AcceptPause::default();
     let end = loop {
         journal.show(&mut session.console);
@@ -44,21 +42,22 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
         seat.grant(link);
         tokio::select! {
             event = seat.next_event(link, may_deliver) => match event {
-                None => seat.handle_acknowledged(Instant::now()),
-                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(Instant::now(), &bytes),
+                None => seat.handle_drained(link),
+                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(&bytes),
                 Some(LinkEvent::Channel(Event::PortRefused)) => {
                     console.repeat(official::DESTINATION_FAILED);
                     console.report(&Status::DestinationRefused { destination: None });
                     // An orderly end, not a reset: there was never a destination whose data could be incomplete.
                     seat.current.take().into_iter().for_each(|refused| refused.connection.dismiss());
                 }
-                Some(other) => {
-                    seat.was_lost |= matches!(other, LinkEvent::Lost(_));
-                    if let Some(end) = session.handle(other) { break end }
-                }
+                Some(other) => if let Some(end) = session.handle(other) { break end },
             },
-            () = sleep_until(seat.quiet_at()) => seat.handle_quiet(),
-            Some((number, report)) = from_connections.recv(), if seat.handover == Handover::Done => {
+            () = sleep_until(seat.handover.poll_timeout().map(Instant::from)), if !seat.is_due() => {}
+            () = sleep_until(seat.gives_up_at()) => {
+                tracing::warn!("closed a connection: the agent still repeats output of the one before");
+                seat.current = None;
+            }
+            Some((number, report)) = from_connections.recv(), if seat.handover.is_done() => {
                 if number == seat.accepted {
                     seat.handle_report(report, link);
                 }
@@ -81,7 +80,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 let number = seat.accepted + 1;
                 let connection = Connection::start(stream, Preface::default(), number, reports.clone(), entry);
                 connection.join(&gauge);
-                seat.take(connection);
+                seat.take(connection, link);
             },
             () = accept_pause.wait() => {}
             () = sleep_until(disconnect_at) => match &mut seat.current {
@@ -110,7 +109,6 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
 }
 
 /// The place of the one connection that the agent carries.
-#[derive(Default)]
 struct Seat {
     current: Option<Current>,
     /// Number of connections so far, which is the current one's.
@@ -119,25 +117,17 @@ struct Seat {
     early: ByteQueue,
     /// The end of the last connection at the agent.
     handover: Handover,
-    /// The link was lost since the agent was last known to have nothing to resend.
-    was_lost: bool,
-}
-
-/// Steps after the end of a connection. The next one's bytes are sent when it is done.
-#[derive(Default, PartialEq, Eq)]
-enum Handover {
-    #[default]
-    Done,
-    /// The flag is not acknowledged yet.
-    Flagged,
-    /// The agent may resend output of the last connection. Done at that time if nothing comes.
-    Quieting(Instant),
 }
 
 impl Seat {
-    /// The link's next event, or `None` when the end of the last connection has been acknowledged. Cancel-safe.
+    fn new(link: &Link) -> Seat {
+        let handover = Handover::new(traffic(link));
+        Seat { current: None, accepted: 0, early: ByteQueue::default(), handover }
+    }
+
+    /// The link's next event, or `None` when [`Seat::handle_drained`] is due. Cancel-safe.
     async fn next_event(&self, link: &mut Link, may_deliver: bool) -> Option<LinkEvent> {
-        if self.handover == Handover::Flagged {
+        if may_deliver && self.is_due() {
             link.next_unless_drained(may_deliver).await
         } else {
             Some(link.next(may_deliver).await)
@@ -154,27 +144,24 @@ impl Seat {
         }
     }
 
-    /// All that was sent has been acknowledged, the flag as well.
-    fn handle_acknowledged(&mut self, now: Instant) {
-        self.handover = if self.was_lost { Handover::Quieting(now + RESENT) } else { Handover::Done };
+    fn is_due(&self) -> bool {
+        self.handover.is_due(Instant::now().into_std())
     }
 
-    fn quiet_at(&self) -> Option<Instant> {
-        match self.handover {
-            Handover::Quieting(at) => Some(at),
-            Handover::Done | Handover::Flagged => None,
+    /// All that was sent has been acknowledged, the flag as well, and all that has come is read.
+    fn handle_drained(&mut self, link: &mut Link) {
+        if self.handover.handle_drained(Instant::now().into_std(), traffic(link)) {
+            link.send(Input::Flag(Flag::DisconnectToPort));
         }
     }
 
-    fn handle_quiet(&mut self) {
-        self.handover = Handover::Done;
-        self.was_lost = false;
+    /// When the current connection, whose bytes may not be sent yet, has waited for as long as for a session.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let waiting = self.current.as_ref().filter(|_| !self.handover.is_done());
+        waiting.map(|waiting| waiting.begun + WAIT)
     }
 
-    fn handle_output(&mut self, now: Instant, bytes: &[u8]) {
-        if let Handover::Quieting(at) = &mut self.handover {
-            *at = now + RESENT;
-        }
+    fn handle_output(&mut self, bytes: &[u8]) {
         match &mut self.current {
             Some(current) if current.is_dialed => current.deliver(bytes),
             None if self.accepted == 0 => _ = self.early.push(bytes),
@@ -205,15 +192,20 @@ impl Seat {
     fn disconnect(&mut self, link: &mut Link) {
         if self.current.take().is_some() {
             link.send(Input::Flag(Flag::DisconnectToPort));
-            self.handover = Handover::Flagged;
+            self.handover.handle_flag();
         }
     }
 
     /// Gives the place to a new connection.
-    fn take(&mut self, connection: Connection) {
+    fn take(&mut self, connection: Connection, link: &Link) {
         self.accepted += 1;
-        let (is_dialed, answers) = (self.accepted == 1, LastAnswers::on_basic());
-        let current = self.current.insert(Current { connection, must_grant: false, is_dialed, answers });
+        let is_dialed = self.accepted == 1;
+        if !is_dialed {
+            self.handover.handle_taken(traffic(link));
+        }
+        let (begun, answers) = (Instant::now(), LastAnswers::on_basic());
+        let current =
+            self.current.insert(Current { connection, begun, must_grant: false, is_dialed, answers });
         while !self.early.is_empty() {
             self.early.take().slices().iter().for_each(|bytes| current.deliver(bytes));
         }
@@ -223,6 +215,7 @@ impl Seat {
 /// The one connection there is.
 struct Current {
     connection: Connection,
+    begun: Instant,
     /// Its next chunk is not requested yet.
     must_grant: bool,
     /// The agent has connected to the destination for it, or will with what was sent. Until then output is that of the
@@ -240,8 +233,11 @@ impl Current {
     }
 }
 
-/// Time in which an agent resends its oldest message: its longest timeout is a second, its timer ticks each 100 ms
-/// (PROTOCOL.md 3), and the message has a way to go.
-const RESENT: Duration = Duration::from_millis(1500);
+fn traffic(link: &Link) -> Traffic {
+    let stats = link.stats();
+    let (received, early) = (stats.messages_received, link.early_bytes());
+    Traffic { received, early, websockets: stats.websockets, pauses: stats.pauses }
+}
+
 /// Bytes of memory for what a destination sends before the first connection.
 const MAX_EARLY: usize = 1 << 20;

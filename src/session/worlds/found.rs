@@ -263,3 +263,20 @@ fn an_answer_after_half_close_arrives_although_the_path_died_while_a_reader_stal
         },
     );
 }
+
+/// World 674507: a slow reader left while the link was down. After the flag between the two was acknowledged, the agent repeated
+/// output that had arrived, for seconds in which nothing seemed to come, and then what had been lost.
+#[test]
+fn a_client_reads_nothing_that_is_resent_after_repetitions_for_the_one_before_it() {
+    let ending = Ending::Reset { after_ms: 14_336 };
+    let slow = Client { piece: 6189, read_pause_ms: 250, ..client(60_000, 15_540, ending) };
+    let clients = [client(0, 160, Ending::Complete), slow, client(120_000, 10_556, Ending::Complete)];
+    let answer = Destination::Answer { think_ms: 0, bytes: 6_765_641, closes: false };
+    let link = LinkQuality { delay_ms: 150, api_ms: 3000, cut_every_s: 20, ..LinkQuality::default() };
+    let world = world(answer, &clients, &[]);
+    let agent = Generation::V2_3;
+    assert_rules(
+        "a_client_reads_nothing_that_is_resent_after_repetitions_for_the_one_before_it",
+        &World { agent, payload: 30_000, has_small_buffer: true, link, ..world },
+    );
+}

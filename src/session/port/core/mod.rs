@@ -17,6 +17,7 @@
 //! | `reply` | the reply that each client of a proxy gets, and when |
 //! | `waiting`, `probes` | connections without a session; those that need none |
 //! | `retry`, `quota`, `seats` | delays after failures; limits on session starts and on the sessions of proxies' clients |
+//! | `handover` | when the next connection of an agent that carries one may begin (`single`) |
 //! | `api` | reports and actions |
 //!
 //! Time is a parameter and never runs backwards; seeds are parameters, too. After each `handle_*` the actions are polled
@@ -36,6 +37,8 @@
 
 mod api;
 mod destination;
+#[cfg(feature = "cli")]
+mod handover;
 mod place;
 mod probes;
 mod quota;
@@ -59,6 +62,10 @@ pub(crate) use self::api::{
 };
 use self::destination::Destination;
 pub(crate) use self::destination::Policy;
+#[cfg(feature = "cli")]
+pub(crate) use self::destination::WAIT;
+#[cfg(feature = "cli")]
+pub(crate) use self::handover::{Handover, Traffic};
 use self::quota::{StartOutcome, StartQuota};
 pub(crate) use self::retry::Plan;
 use self::seats::{Need, Seat};

@@ -351,6 +351,6 @@ impl Destination {
 /// Connections that wait at a time, where there are descriptors enough.
 const MAX_WAITING: usize = 256;
 /// Time that a connection waits for a session: longer than an instance takes to boot.
-const WAIT: Duration = Duration::from_secs(300);
+pub(crate) const WAIT: Duration = Duration::from_secs(300);
 /// The same for a proxy's client, which soon gives up itself.
 const WAIT_PROXIED: Duration = Duration::from_secs(60);
