@@ -17,7 +17,7 @@ use crate::output::{Cause, Status};
 use crate::protocol::{Event, Flag, Input};
 
 /// Reason that a session's loop ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum End {
     /// The service closed the channel; its reason, empty for none.
     Closed(String),

@@ -55,7 +55,7 @@ pub(crate) struct LinkState {
 }
 
 /// Decision of a [`Forwarder`](super::Forwarder), to be carried out in order.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     /// Start a session to a destination.
     Start(SessionId, DestinationId),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::api::{Action, ConnectionId, DestinationId, LinkState, Outputs, Report, SessionEnd, SessionId};
 use super::place::Connections;
 use super::reply::Replies;
-use super::streams::{Event, Streams};
+use super::streams::Streams;
 use super::waiting::Waiting;
 use crate::smux::{self, StreamId};
 
@@ -171,7 +171,8 @@ impl Session {
             Report::HungUp => {}
             Report::Reset | Report::Closed => {
                 ready.streams.handle_closed(id);
-                self.close(now, number, connections, out);
+                self.forget(now, number, connections);
+                out.push_back(Action::Close(number));
             }
         }
         self.feed();
@@ -285,36 +286,26 @@ impl Session {
         }
     }
 
-    /// Turns the events of the streams into actions.
+    /// Takes the actions of the streams, each after the reply that it means.
     fn drain(&mut self, now: Instant, connections: &mut Connections, out: &mut Outputs) {
-        while let Some(event) = self.ready.as_mut().and_then(|ready| ready.streams.poll_event()) {
-            match event {
-                Event::Read(number) => out.push_back(Action::Read(number)),
-                Event::Write(number, bytes) => {
-                    let reply = self.replies.handle_data(number);
-                    out.extend(reply.map(|reply| Action::Reply(number, reply)));
-                    out.push_back(Action::Write(number, bytes));
+        while let Some(action) = self.ready.as_mut().and_then(|ready| ready.streams.poll_action()) {
+            let reply = match action {
+                Action::Write(number, _) => self.replies.handle_data(number).map(|reply| (number, reply)),
+                Action::Finish(number) => self.replies.handle_end(number).map(|reply| (number, reply)),
+                Action::Close(number) => {
+                    self.forget(now, number, connections);
+                    None
                 }
-                Event::End(number) => {
-                    let reply = self.replies.handle_end(number);
-                    out.extend(reply.map(|reply| Action::Reply(number, reply)));
-                    out.push_back(Action::Finish(number));
-                }
-                Event::Close(number) => self.close(now, number, connections, out),
-            }
+                _ => None,
+            };
+            out.extend(reply.map(|(number, reply)| Action::Reply(number, reply)));
+            out.push_back(action);
         }
     }
 
-    fn close(
-        &mut self,
-        now: Instant,
-        number: ConnectionId,
-        connections: &mut Connections,
-        out: &mut Outputs,
-    ) {
+    fn forget(&mut self, now: Instant, number: ConnectionId, connections: &mut Connections) {
         self.replies.close(number);
         connections.remove(&number);
-        out.push_back(Action::Close(number));
         self.empty_since = (self.len() == 0).then_some(now);
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! handle_input, handle_input_end, handle_closed ─▶ ┌─────────┐ ─▶ poll_transmit   (bytes for the channel)
-//! handle_bytes (from the channel)               ─▶ │ Streams │ ─▶ poll_event      (what a local connection is to do)
+//! handle_bytes (from the channel)               ─▶ │ Streams │ ─▶ poll_action     (for a local connection)
 //! handle_timeout, set_room                      ─▶ └─────────┘ ─▶ next_timeout
 //! ```
 //!
-//! Time is a parameter and never runs backwards. After each `handle_*` the events are drained.
+//! Time is a parameter and never runs backwards. After each `handle_*` the actions are drained.
 //!
 //! Half-close: the agent closes the whole connection to the destination when it sees our FIN, and an answer that is under
 //! way is lost. So the FIN waits until the destination has been quiet (`half_close`); a client that has exchanged no data
@@ -19,27 +19,14 @@
 mod half_close;
 mod http;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use self::half_close::{Due, HalfClosed};
-use super::api::{CHUNK, ConnectionId};
+use super::api::{Action, CHUNK, ConnectionId, Outputs};
 use crate::smux::{self, StreamId};
-
-/// Action for a local connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Read the next chunk, of [`CHUNK`] bytes at most.
-    Read(ConnectionId),
-    /// Write these bytes.
-    Write(ConnectionId, Bytes),
-    /// Show the end of the remote's output after what was written.
-    End(ConnectionId),
-    /// Close at once: the stream is gone.
-    Close(ConnectionId),
-}
 
 /// The streams of one session.
 #[derive(Debug)]
@@ -49,8 +36,8 @@ pub(super) struct Streams {
     /// Streams whose connection waits for room in the stream's queue.
     starved: BTreeSet<StreamId>,
     half_closed: HalfClosed,
-    /// Events that do not come from smux.
-    events: VecDeque<Event>,
+    /// Of [`Action`], those that a stream can have for its connection: read, write, finish, close.
+    actions: Outputs,
     /// Since when the session waits for a local reader, and whether that was reported.
     held_up: Option<(Instant, bool)>,
 }
@@ -97,7 +84,7 @@ impl Streams {
             streams: BTreeMap::new(),
             starved: BTreeSet::new(),
             half_closed: HalfClosed::new(now),
-            events: VecDeque::new(),
+            actions: Outputs::new(),
             held_up: None,
         }
     }
@@ -167,12 +154,12 @@ impl Streams {
         }
     }
 
-    /// Takes a chunk of a connection's input; the next is requested with [`Event::Read`].
+    /// Takes a chunk of a connection's input; the next is requested with [`Action::Read`].
     pub(super) fn handle_input(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_ended {
             // Read and dropped: the other side does not listen any more.
-            return self.events.push_back(Event::Read(stream.connection));
+            return self.actions.push_back(Action::Read(stream.connection));
         }
         stream.is_http |= !stream.has_traffic && http::is_http(bytes);
         stream.has_traffic = true;
@@ -181,7 +168,7 @@ impl Streams {
             Ok(()) => _ = self.starved.insert(id),
             Err(error) => {
                 tracing::warn!(%id, %error, "cannot send for a stream");
-                self.events.push_back(Event::Close(stream.connection));
+                self.actions.push_back(Action::Close(stream.connection));
                 self.remove(id);
             }
         }
@@ -222,8 +209,8 @@ impl Streams {
 
     /// Returns the next action for a connection.
     #[must_use]
-    pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
     }
 
     /// At most `max` bytes for the channel, filled from the streams in turns.
@@ -245,12 +232,12 @@ impl Streams {
 
     /// Asks for more where room has come up.
     pub(super) fn feed(&mut self) {
-        let (smux, streams, events) = (&self.smux, &self.streams, &mut self.events);
+        let (smux, streams, actions) = (&self.smux, &self.streams, &mut self.actions);
         self.starved.retain(|id| {
             let Some(stream) = streams.get(id) else { return false };
             let has_room = smux.send_capacity(*id) >= CHUNK;
             if has_room {
-                events.push_back(Event::Read(stream.connection));
+                actions.push_back(Action::Read(stream.connection));
             }
             !has_room
         });
@@ -330,7 +317,7 @@ impl Streams {
         stream.has_traffic = true;
         stream.is_cut |= stream.is_finished;
         stream.kept_alive = stream.is_http.then_some(now);
-        self.events.push_back(Event::Write(stream.connection, bytes));
+        self.actions.push_back(Action::Write(stream.connection, bytes));
         self.half_closed.handle_data(now, id);
     }
 
@@ -341,10 +328,10 @@ impl Streams {
         stream.is_ended = true;
         self.half_closed.remove(id);
         if stream.is_cut {
-            self.events.push_back(Event::Close(stream.connection));
+            self.actions.push_back(Action::Close(stream.connection));
             return self.remove(id);
         }
-        self.events.push_back(Event::End(stream.connection));
+        self.actions.push_back(Action::Finish(stream.connection));
     }
 
     fn remove(&mut self, id: StreamId) {

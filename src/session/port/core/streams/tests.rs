@@ -45,7 +45,7 @@ impl World {
             self.streams.handle_input(id, request);
         }
         self.up();
-        self.events();
+        self.actions();
         id
     }
 
@@ -58,16 +58,16 @@ impl World {
     }
 
     /// Carries everything from the agent; what the connections are to do.
-    fn down(&mut self) -> Vec<Event> {
+    fn down(&mut self) -> Vec<Action> {
         while let Some(bytes) = self.agent.poll_transmit(1024) {
             self.streams.handle_bytes(self.now, bytes).unwrap();
         }
-        self.events()
+        self.actions()
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    fn actions(&mut self) -> Vec<Action> {
         self.streams.feed();
-        std::iter::from_fn(|| self.streams.poll_event()).collect()
+        std::iter::from_fn(|| self.streams.poll_action()).collect()
     }
 }
 
@@ -85,13 +85,13 @@ fn a_chunk_is_requested_when_the_queue_has_room_for_it() {
     let mut world = World::new();
     let id = world.add();
     world.streams.handle_input(id, &[1; CHUNK]);
-    assert_eq!(world.events(), [Event::Read(of(id))]);
+    assert_eq!(world.actions(), [Action::Read(of(id))]);
     world.streams.handle_input(id, &[1; CHUNK]);
-    assert_eq!(world.events(), [], "the queue is full");
+    assert_eq!(world.actions(), [], "the queue is full");
     let _ = world.streams.poll_transmit(CHUNK).unwrap();
-    assert_eq!(world.events(), [], "less than a chunk of room");
+    assert_eq!(world.actions(), [], "less than a chunk of room");
     let _ = world.streams.poll_transmit(CHUNK).unwrap();
-    assert_eq!(world.events(), [Event::Read(of(id))]);
+    assert_eq!(world.actions(), [Action::Read(of(id))]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn early_data_is_sent_and_reading_continues_once() {
     let (waiting, full) = (world.add(), world.add());
     world.streams.handle_early_input(waiting, b"hello", true);
     world.streams.handle_early_input(full, b"hello", false);
-    assert_eq!(world.events(), [Event::Read(of(full))], "the other's chunk is on its way");
+    assert_eq!(world.actions(), [Action::Read(of(full))], "the other's chunk is on its way");
     let sent = world.up();
     for id in [waiting, full] {
         assert!(sent.contains(&smux::Event::Data(id, Bytes::from_static(b"hello"))), "{sent:?}");
@@ -151,7 +151,7 @@ fn the_end_of_a_request_is_sent_when_the_answer_is_over() {
     world.pass(HALF_CLOSE_QUIET / 2);
     assert!(!has_fin(&world.up(), id), "an answer may be under way");
     world.agent.send(id, b"answer").unwrap();
-    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"answer"))]);
+    assert_eq!(world.down(), [Action::Write(of(id), Bytes::from_static(b"answer"))]);
     world.pass(HALF_CLOSE_QUIET / 2);
     assert!(!has_fin(&world.up(), id), "it was not quiet for long");
     assert_eq!(world.streams.next_timeout(), Some(world.now + HALF_CLOSE_QUIET / 2));
@@ -174,10 +174,10 @@ fn the_remote_end_comes_after_its_bytes_and_frees_the_stream() {
     let id = world.open(b"request");
     world.agent.send(id, b"all").unwrap();
     world.agent.finish(id);
-    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"all")), Event::End(of(id))]);
+    assert_eq!(world.down(), [Action::Write(of(id), Bytes::from_static(b"all")), Action::Finish(of(id))]);
     // What it still says is read and dropped.
     world.streams.handle_input(id, b"too late");
-    assert_eq!(world.events(), [Event::Read(of(id))]);
+    assert_eq!(world.actions(), [Action::Read(of(id))]);
     assert!(world.up().iter().all(|event| !matches!(event, smux::Event::Data(..))));
     assert_eq!(world.streams.streams.len(), 1, "its connection still writes");
     world.streams.handle_closed(id);
@@ -256,7 +256,7 @@ fn the_end_of_a_request_waits_for_what_an_interruption_has_delayed() {
     }
     assert!(!has_fin(&world.up(), id), "twice the wait has passed, but not without a message");
     world.agent.send(id, b"answer").unwrap();
-    assert_eq!(world.down(), [Event::Write(of(id), Bytes::from_static(b"answer"))]);
+    assert_eq!(world.down(), [Action::Write(of(id), Bytes::from_static(b"answer"))]);
     world.pass(HALF_CLOSE_QUIET);
     assert!(has_fin(&world.up(), id));
 }
@@ -304,7 +304,7 @@ fn an_answer_that_the_end_of_the_request_may_have_cut_ends_with_a_reset() {
             world.agent.send(id, b"answer").unwrap();
         }
         world.agent.finish(id);
-        let end = if is_cut { Event::Close(of(id)) } else { Event::End(of(id)) };
+        let end = if is_cut { Action::Close(of(id)) } else { Action::Finish(of(id)) };
         assert_eq!(world.down().last(), Some(&end));
     }
 }
@@ -329,7 +329,7 @@ fn many_half_closed_streams_are_not_kept_waiting() {
     assert_eq!(told.iter().filter(|event| matches!(event, smux::Event::Fin(_))).count(), MAX_HALF_CLOSED);
     // Nor is it enough to take what has come for the whole.
     world.agent.finish(ids[0]);
-    assert_eq!(world.down(), [Event::Close(of(ids[0]))]);
+    assert_eq!(world.down(), [Action::Close(of(ids[0]))]);
     assert_eq!(world.streams.len(), MAX_HALF_CLOSED);
 }
 
@@ -385,7 +385,7 @@ fn another_protocol_ends_the_session_after_what_was_good() {
     let mut bytes = world.agent.poll_transmit(1024).unwrap().to_vec();
     bytes.extend(b"HTTP/1.1 400 Bad Request");
     assert!(world.streams.handle_bytes(world.now, bytes.into()).is_err());
-    assert_eq!(world.events().last(), Some(&Event::Write(of(id), Bytes::from_static(b"good"))));
+    assert_eq!(world.actions().last(), Some(&Action::Write(of(id), Bytes::from_static(b"good"))));
 }
 
 /// A session makes room for another destination when nothing of it is in use.
