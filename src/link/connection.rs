@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::contact::Contact;
 use super::liveness::{Demand, Health, Liveness};
 use super::reconnect::{Attempt, Reconnect};
 use super::wait::Wait;
@@ -23,8 +24,9 @@ pub(super) struct Connection {
     config: Config,
     channel: Channel,
     reconnect: Reconnect,
-    /// `None` until the first websocket is open.
+    /// `None` until the first websocket is open, as is `contact`.
     liveness: Option<Liveness>,
+    contact: Option<Contact>,
     socket: SocketState,
     /// Set while no websocket is open.
     wait: Option<Wait>,
@@ -50,6 +52,7 @@ impl Connection {
             channel: Channel::new(config.channel.clone(), seed),
             reconnect: Reconnect::new(now, &config, host, seed),
             liveness: None,
+            contact: None,
             socket: SocketState::Closed,
             wait: Some(Wait::new(now)),
             events: VecDeque::new(),
@@ -79,9 +82,9 @@ impl Connection {
         self.socket != SocketState::Closed
     }
 
-    /// Arrival of the last message on a websocket, or its opening; `None` before the first.
+    /// The last time at which a websocket's path is known to have worked; `None` before the first.
     pub(super) fn last_contact(&self) -> Option<Instant> {
-        self.liveness.as_ref().map(Liveness::heard)
+        self.contact.as_ref().map(Contact::last)
     }
 
     /// Start of the attempt under way.
@@ -141,6 +144,7 @@ impl Connection {
             Some(liveness) => liveness.handle_reopened(now, wall, first_ping),
             None => self.liveness = Some(Liveness::new(now, wall, interval, first_ping)),
         }
+        self.contact = Some(Contact::new(now));
         self.socket = SocketState::Open;
         self.wait = None;
     }
@@ -168,7 +172,10 @@ impl Connection {
                 self.channel.handle_frame(now, frame);
                 self.events.extend(self.reconnect.handle_proof());
             }
-            Message::Pong(_) => self.events.extend(self.reconnect.handle_proof()),
+            Message::Pong(_) => {
+                self.contact.iter_mut().for_each(Contact::handle_pong);
+                self.events.extend(self.reconnect.handle_proof());
+            }
             Message::Close(frame) => {
                 let reason = match frame {
                     Some(frame) if !frame.reason.is_empty() => {
@@ -183,7 +190,18 @@ impl Connection {
         }
     }
 
+    /// The websocket is not being read.
+    pub(super) fn handle_unread(&mut self) {
+        self.contact.iter_mut().for_each(Contact::handle_unread);
+    }
+
+    /// All that had arrived on the websocket has been read.
+    pub(super) fn handle_empty(&mut self) {
+        self.contact.iter_mut().for_each(Contact::handle_empty);
+    }
+
     fn handle_sign_of_life(&mut self, now: Instant) {
+        self.contact.iter_mut().for_each(|contact| contact.handle_message(now));
         let rtt = self.channel.rtt();
         if let Some(liveness) = &mut self.liveness
             && liveness.handle_received(now, rtt)
@@ -241,6 +259,7 @@ impl Connection {
             return None;
         }
         if self.liveness.as_mut()?.poll_ping() {
+            self.contact.iter_mut().for_each(|contact| contact.handle_ping(now));
             return Some(Message::Ping(Bytes::new()));
         }
         let transmit = self.channel.poll_transmit(now)?;

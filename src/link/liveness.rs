@@ -124,11 +124,6 @@ impl Liveness {
         }
     }
 
-    /// Arrival of the last message, or the websocket's opening.
-    pub(super) fn heard(&self) -> Instant {
-        self.heard
-    }
-
     /// Returns true if a ping is to be sent now.
     #[must_use]
     pub(super) fn poll_ping(&mut self) -> bool {

@@ -8,6 +8,7 @@
 //! | `connection` | the state of a link: the channel, `reconnect` and, while a websocket is open, `liveness` |
 //! | `reconnect`, `backoff`, `wait` | when to open a websocket, how often, and when to give up |
 //! | `liveness`, `clocks` | pings, missing answers, and that the machine was asleep |
+//! | `contact` | when the path is known to have worked |
 //! | `opener` | one attempt: resume, sign, open |
 //! | `network_changes` | changes of addresses and routes, as the system reports them |
 //! | `network`, `stream_url` | which hosts a stream URL may name, and the way to them |
@@ -22,6 +23,7 @@ mod clocks;
 mod config;
 mod connection;
 mod connector;
+mod contact;
 mod error;
 mod event;
 pub(crate) mod host;
@@ -193,7 +195,7 @@ impl Link {
         self.connection.is_open()
     }
 
-    /// Arrival of the last message on a websocket, or its opening; `None` before the first.
+    /// The last time at which a websocket's path is known to have worked; `None` before the first.
     pub(crate) fn last_contact(&self) -> Option<Instant> {
         self.connection.last_contact().map(Instant::from_std)
     }

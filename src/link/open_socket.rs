@@ -40,8 +40,10 @@ impl OpenSocket {
                     return Poll::Ready(message.map_err(|error| websocket::reason(&error)));
                 }
                 Poll::Ready(None) => return Poll::Ready(Err("the connection was closed".into())),
-                Poll::Pending => {}
+                Poll::Pending => connection.handle_empty(),
             }
+        } else {
+            connection.handle_unread();
         }
         Poll::Pending
     }

@@ -280,3 +280,26 @@ fn a_client_reads_nothing_that_is_resent_after_repetitions_for_the_one_before_it
         &World { agent, payload: 30_000, has_small_buffer: true, link, ..world },
     );
 }
+
+/// World 701107: a session was read again after a stalled reader, and messages that had arrived long before made its dead path look
+/// alive. The service was not asked to end it.
+#[test]
+fn a_session_is_ended_at_the_service_although_its_reader_has_just_taken_old_messages() {
+    let clients = [Client { piece: 20_000, stall_ms: 14_072, ..client(0, 6371, Ending::Complete) }];
+    let answer = Destination::Answer { think_ms: 10, bytes: 2_712_744, closes: false };
+    let events = [(2755, Event::Sleep { ms: 2_393_040 }), (15_920, Event::Signal(libc::SIGINT))];
+    let world = world(answer, &clients, &events);
+    let reorder = 0.145_224_226_832_103_1;
+    let link = LinkQuality { delay_ms: 5, jitter_ms: 3, api_ms: 80, reorder, ..LinkQuality::default() };
+    assert_rules(
+        "a_session_is_ended_at_the_service_although_its_reader_has_just_taken_old_messages",
+        &World {
+            seed: 701_107,
+            agent: Generation::V3_0,
+            payload: 30_000,
+            has_small_buffer: true,
+            link,
+            ..world
+        },
+    );
+}

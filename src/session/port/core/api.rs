@@ -46,7 +46,7 @@ pub(crate) struct LinkState {
     /// While its websocket is not open or does not answer, or its agent is paused or stalled: the time since when, or that of
     /// the last message on it if it has left something unacknowledged.
     pub down_since: Option<Instant>,
-    /// Arrival of the last message on it.
+    /// The last time at which its path is known to have worked.
     pub heard: Instant,
     /// Local readers leave room for more.
     pub has_room: bool,
