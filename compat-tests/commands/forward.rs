@@ -151,6 +151,48 @@ fn eager_sessions_are_there_before_ready_or_the_command_fails() {
     assert!(errors.contains("AccessDeniedException") && !world.home().join("ran").exists(), "{errors}");
 }
 
+/// Found by a new user: curl waited for five minutes, and nothing was printed where stderr is not a terminal.
+#[test]
+fn a_target_that_is_not_connected_is_reported_at_once() {
+    let (sim, echo) = (named(sim()), Server::echo());
+    let world = world(&sim);
+    let spec = format!("0:db.internal:{}", echo.port());
+    sim.refuse_starts(Some("TargetNotConnected"));
+    for quiet in [&[][..], &["-q"]] {
+        let words = [quiet, &[&spec, "--", "sh", "-c", "! curl -sS http://localhost:$PORT/"]].concat();
+        let finished = run(&mut forward(&world, &words));
+        let errors = finished.errors();
+        assert_eq!(finished.status.code(), Some(0), "{errors}");
+        assert!(errors.contains("TargetNotConnected") && errors.contains("use --wait"), "{errors}");
+    }
+    // The client waits on request.
+    let running = Running::spawn_without_stdin(&mut forward(&world, &["--wait", &spec]));
+    let port = port_of(&running, &format!("db.internal:{}", echo.port()));
+    let client = std::thread::spawn(move || echo_through(port, b"late"));
+    running.stderr.wait_for("TargetNotConnected");
+    running.stderr.wait_for("trying again while a client waits\n");
+    sim.refuse_starts(None);
+    assert_eq!(client.join().expect("a client"), b"late");
+    running.signal(Signal::TERM);
+    running.finish();
+    assert_all_ended(&sim);
+}
+
+/// The same user saw only what curl printed.
+#[test]
+fn a_destination_that_refuses_is_reported_in_a_pipe_and_with_quiet() {
+    let sim = named(sim());
+    let world = world(&sim);
+    let free = FreePort::new();
+    for quiet in [&[][..], &["-q"]] {
+        let spec = format!("0:db.internal:{}", free.number());
+        let words = [quiet, &[&spec, "--", "sh", "-c", "! curl -sS http://localhost:$PORT/"]].concat();
+        let errors = run(&mut forward(&world, &words)).errors();
+        let wanted = format!("the connection to db.internal:{} failed", free.number());
+        assert_eq!(errors.matches(&wanted).count(), 1, "{errors}");
+    }
+}
+
 /// A command with its port in the environment and in its arguments, its own streams, and its own status.
 #[test]
 fn a_command_runs_while_the_ports_are_open_and_its_status_is_ours() {

@@ -112,8 +112,7 @@ fn forward() -> Command {
              ports and exit with the status of COMMAND. COMMAND gets the port numbers in the environment variables PORT_1, \
              PORT_2 and so on. In its arguments, {port_1}, {port_2} and so on are replaced with them. The variable PORT and \
              the placeholder {port} stand for the first port; SOCKS_PORT and {socks_port} stand for the port of -D. TARGET may also be the NAME of a [tunnels.NAME] \
-             section in config.toml, which sets target, forwards, profile, region, socks and sessions. --wait has an effect only \
-             together with --eager.",
+             section in config.toml, which sets target, forwards, profile, region, socks and sessions.",
         )
         .arg(target())
         .arg(
@@ -153,7 +152,7 @@ fn forward() -> Command {
                 .help("Number of sessions that share each port, 1 to 8 [default: 1]"),
         )
         .mut_arg("wait", |wait| {
-            wait.help("With --eager, wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]")
+            wait.help("Let connections (with --eager, the start) wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]")
         })
         .arg(
             trailing_command()

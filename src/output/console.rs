@@ -21,7 +21,7 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 /// | `print` | stdout | unless `SSM_PLUGIN_QUIET` or an SSH session: the official plugin's sentences | kept: each comes once |
 /// | `repeat` | stdout | as `print`: those that the peer can repeat | dropped above [`OUTPUT_QUEUE`] |
 /// | `write_if_room` | stdout | always: bytes of the remote that a port does not expect | dropped above [`OUTPUT_QUEUE`] |
-/// | `report`, `status` | stderr | where the settings want status: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
+/// | `report`, `status` | stderr | where the settings want status, in [`Style::Plain`] failures always: a change of state; a line of text | dropped above [`OUTPUT_QUEUE`] |
 /// | `note` | stderr | if the caller wants it: a line of the journal | the same |
 /// | `progress` | stderr | on a terminal, where the settings want status: something takes long | dropped above [`OUTPUT_QUEUE`] |
 /// | `rewrite` | stderr | as `progress`: a line that the next one replaces, and any other text removes | dropped |
@@ -194,8 +194,10 @@ impl Console {
         tracing::info!("{}", status.log_line());
         if self.is_json {
             self.push_err(&status.json(), OUTPUT_QUEUE);
-        } else if let Some(line) = status.text().and_then(|text| self.status.line(&text)) {
-            self.push_err(&line, OUTPUT_QUEUE);
+        } else {
+            let is_wanted = self.style == Style::Plain && status.is_failure();
+            let line = status.text().and_then(|text| self.status.line(&text, is_wanted));
+            line.into_iter().for_each(|line| self.push_err(&line, OUTPUT_QUEUE));
         }
     }
 
@@ -240,7 +242,7 @@ impl Console {
     pub(crate) fn progress(&mut self, text: &str) {
         tracing::info!(text);
         if self.shows_progress()
-            && let Some(line) = self.status.line(text)
+            && let Some(line) = self.status.line(text, false)
         {
             self.push_err(&line, OUTPUT_QUEUE);
         }

@@ -37,10 +37,10 @@ impl StatusLines {
     }
 
     /// The line to write on stderr for `text`, or `None` if it is to stay silent: switched off, or the
-    /// same as the line before. Ends the line as the terminal's mode needs it.
+    /// same as the line before. `is_wanted`: however the setting is. Ends the line as the terminal's mode needs it.
     #[must_use]
-    pub(crate) fn line(&mut self, text: &str) -> Option<Bytes> {
-        if !self.enabled || self.last == text {
+    pub(crate) fn line(&mut self, text: &str, is_wanted: bool) -> Option<Bytes> {
+        if !(self.enabled || is_wanted) || self.last == text {
             return None;
         }
         text.clone_into(&mut self.last);
@@ -80,11 +80,12 @@ mod tests {
     #[test]
     fn each_status_once_and_only_if_wanted() {
         let mut status = StatusLines::new(When::Always);
-        assert_eq!(status.line(RESUMED).unwrap(), "session-manager-plugin: connection resumed\n");
-        assert_eq!(status.line(RESUMED), None);
-        assert!(status.line(&gave_up("late")).is_some());
-        assert!(status.line(RESUMED).is_some());
-        assert_eq!(StatusLines::new(When::Never).line(RESUMED), None);
+        assert_eq!(status.line(RESUMED, false).unwrap(), "session-manager-plugin: connection resumed\n");
+        assert_eq!(status.line(RESUMED, false), None);
+        assert!(status.line(&gave_up("late"), false).is_some());
+        assert!(status.line(RESUMED, false).is_some());
+        assert_eq!(StatusLines::new(When::Never).line(RESUMED, false), None);
+        assert!(StatusLines::new(When::Never).line(RESUMED, true).is_some());
         assert_eq!(rewritten("last contact", 40), "\rsession-manager-plugin: last contact\x1b[K");
         assert_eq!(rewritten("last\ncontact", 30), "\rsession-manager-plugin: last\\\x1b[K");
         assert_eq!(render("x", true), "\r\nsession-manager-plugin: x\r\n");
@@ -94,7 +95,7 @@ mod tests {
     fn text_from_outside_stays_on_its_line() {
         const FORGED: &str = "late\x1b]0;t\x07\r\nsession-manager-plugin: connection resumed";
         const SHOWN: &str = r"late\x1b]0;t\x07\x0d\x0asession-manager-plugin: connection resumed";
-        let line = StatusLines::new(When::Always).line(&reconnecting(FORGED)).unwrap();
+        let line = StatusLines::new(When::Always).line(&reconnecting(FORGED), false).unwrap();
         assert_eq!(line, format!("session-manager-plugin: connection lost ({SHOWN}), reconnecting\n"));
         assert_eq!(failure(FORGED), format!("session-manager-plugin: {SHOWN}\n"));
         assert!(failure(&"x".repeat(100_000)).len() < 600);

@@ -124,6 +124,9 @@ pub(crate) fn not_started(destination: Option<&str>, reason: impl std::fmt::Disp
     format!("cannot start a session{}: {reason}", to(destination))
 }
 
+/// Appended to the reason for which a session was not started.
+pub(crate) const RETRYING: &str = "trying again while a client waits";
+
 /// Status: a client requested something that the proxy does not support.
 pub(crate) fn socks_refused(reason: impl std::fmt::Display) -> String {
     format!("refused a proxy request: {reason}")

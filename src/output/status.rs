@@ -110,6 +110,9 @@ events! {
         #[serde(flatten)]
         of: Subject,
         text: String,
+        /// Commands print it whatever the settings say about status lines.
+        #[serde(skip)]
+        is_failure: bool,
     }
     /// A log line, printed because the command was given -v.
     Log { text: String, }
@@ -169,7 +172,16 @@ struct Line<'a> {
 impl Status {
     /// Returns a message that is not about one session.
     pub(crate) fn message(text: impl Into<String>) -> Status {
-        Status::Message { of: Subject::default(), text: text.into() }
+        Status::Message { of: Subject::default(), text: text.into(), is_failure: false }
+    }
+
+    /// Returns whether something that a client wanted has failed.
+    pub(crate) fn is_failure(&self) -> bool {
+        match self {
+            Status::Message { is_failure, .. } => *is_failure,
+            Status::DestinationRefused { .. } | Status::Failure { .. } => true,
+            _ => false,
+        }
     }
 
     /// The text for people; `None` if there is none, or if it is printed elsewhere.
@@ -352,7 +364,7 @@ mod tests {
             Status::ConnectionClosed { connection: 1, seconds: 1.0, sent: 1, received: 1 },
             Status::DestinationRefused { destination },
             Status::ReaderStalled { of: of.clone() },
-            Status::Message { of, text: text.clone() },
+            Status::Message { of, text: text.clone(), is_failure: false },
             Status::Log { text: text.clone() },
             Status::Failure { text },
             Status::End { cause: Cause::Closed, reason },

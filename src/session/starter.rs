@@ -101,7 +101,12 @@ impl StartError {
         }
     }
 
-    /// Returns advice on a permanent cause.
+    /// Returns whether the target's agent is not connected to the service.
+    pub(super) fn is_not_connected(&self) -> bool {
+        matches!(self, StartError::Aws(error) if error.kind == ErrorKind::TargetNotConnected)
+    }
+
+    /// Returns advice on a cause for which no other attempt is made.
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
             StartError::Aws(error) => match error.kind {
@@ -112,6 +117,9 @@ impl StartError {
                 ErrorKind::Denied => {
                     Some("ask your administrator to allow ssm:StartSession on this target and document")
                 }
+                ErrorKind::TargetNotConnected => Some(
+                    "check the target, the region and the profile, or use --wait to wait until it is connected",
+                ),
                 _ => None,
             },
             StartError::Url(_) => None,

@@ -113,7 +113,7 @@ impl Front {
 
 /// Reports an event to the user. Returns the end, if the event is one.
 pub(super) fn report_event(console: &mut Console, of: Subject, event: LinkEvent) -> Option<End> {
-    let message = |of, text: String| Status::Message { of, text };
+    let message = |of, text: String| Status::Message { of, text, is_failure: false };
     let status = match event {
         LinkEvent::Lost(reason) => Status::Lost { of, reason },
         LinkEvent::Resumed => Status::Resumed { of },

@@ -22,10 +22,12 @@ pub(super) async fn run(options: &Forward, settings: &Settings) -> Result<u8, Fa
     settings.sessions = options.sessions.unwrap_or(settings.sessions);
     report_relaxations(&settings);
     let request = connection.request(None, None);
-    let listening = PortForwarder::listen(&forwarding, connection.access(), request, settings, None).await;
+    let wait = options.common.wait;
+    let listening =
+        PortForwarder::listen(&forwarding, connection.access(), request, settings, None, wait).await;
     let mut forwarder = listening.map_err(|failure| cannot_listen(options, &failure))?;
     if options.is_eager {
-        let started = forwarder.start_sessions(options.common.wait).await;
+        let started = forwarder.start_sessions(wait).await;
         forwarder = started.map_err(|failure| match failure {
             StartFailure::Reason(reason) => Failure::new(reason),
             StartFailure::Signal(signal) => Failure::signal(signal_number(signal).unwrap_or_default()),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use super::core::{Plan, Policy};
+use super::core::{Plan, Policy, WAIT};
 use super::listen::{Listener, MemoryPorts, Ports};
 use super::local::{Journal, MemoryStream};
 use super::pump::{Pump, PumpEvent};
@@ -88,7 +88,13 @@ impl EmbeddedPort {
             return Err(EmbeddedError::Unsupported(reason));
         }
         let plan = if config.restart { Plan::OnDemand } else { Plan::Fixed };
-        let policy = Policy { plan, sessions: config.sessions, can_start: true, is_proxied: false };
+        let policy = Policy {
+            plan,
+            sessions: config.sessions,
+            can_start: true,
+            first_wait: Some(WAIT),
+            is_proxied: false,
+        };
         let mut pump = Pump::new(config.buffer, Journal::new(true), Some(starter), policy);
         let destination = pump.add_destination(None, policy);
         let id = session.id.clone();
@@ -158,13 +164,15 @@ fn status(event: PumpEvent) -> Option<Status> {
     match event {
         LinkEvent::Lost(reason) => Some(Status::Lost { of, reason }),
         LinkEvent::Resumed => Some(Status::Resumed { of }),
-        LinkEvent::Warning(text) => Some(Status::Message { of, text }),
+        LinkEvent::Warning(text) => Some(Status::Message { of, text, is_failure: false }),
         LinkEvent::Channel(Event::Paused(true)) => Some(Status::Paused { of }),
         LinkEvent::Channel(Event::Paused(false)) => Some(Status::Unpaused { of }),
         LinkEvent::Channel(Event::Stalled(silence)) => {
-            Some(Status::Message { of, text: sentences::no_progress(silence) })
+            Some(Status::Message { of, text: sentences::no_progress(silence), is_failure: false })
         }
-        LinkEvent::Channel(Event::Notice { text, .. }) => Some(Status::Message { of, text: one_line(&text) }),
+        LinkEvent::Channel(Event::Notice { text, .. }) => {
+            Some(Status::Message { of, text: one_line(&text), is_failure: false })
+        }
         LinkEvent::Channel(_)
         | LinkEvent::WantsInput
         | LinkEvent::Connecting { .. }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::core::DestinationId;
+use super::core::{DestinationId, Policy};
 use super::listen::{ListenError, Listener, Ports, SocksListener};
 use super::mux::{self, Run};
 use super::pump::PumpEvent;
@@ -125,7 +125,7 @@ impl fmt::Display for Bound {
 }
 
 impl PortForwarder {
-    /// Listens on all ports. `request` names the target of the sessions.
+    /// Listens on all ports. `request` names the target of the sessions; connections `wait` for it if it is not connected.
     ///
     /// # Errors
     /// The first port that cannot be listened on; then none is.
@@ -135,6 +135,7 @@ impl PortForwarder {
         request: Value,
         settings: Settings,
         recording: Option<Recording>,
+        wait: Option<Duration>,
     ) -> Result<PortForwarder, ListenFailure> {
         let other = |reason: String| ListenFailure { index: None, port: None, reason };
         let mut listening = Vec::new();
@@ -160,8 +161,8 @@ impl PortForwarder {
         let watch = Watch::start(None).map_err(|error| other(error.to_string()))?;
         let starter = Some(starter);
         let mut front = Front { id: String::new(), settings, console, watch, starter, ports: Ports::System };
-        let (mut pump, policy, is_guarded) =
-            (mux::new_pump(&front), mux::policy(&front.settings), !front.settings.any_user);
+        let policy = Policy { first_wait: wait, ..mux::policy(&front.settings) };
+        let (mut pump, is_guarded) = (mux::new_pump(&front, policy), !front.settings.any_user);
         let mut bound = Vec::new();
         let mut known: Vec<(&Destination, DestinationId)> = Vec::new();
         for (port, listener) in forwarding.ports.iter().zip(listening) {

@@ -2,12 +2,12 @@
 //!
 //! The [`Pump`] does the work; here is the user's side of it: which listeners there are, what signals mean, what is printed.
 
-use super::core::{DestinationId, Plan, Policy};
+use super::core::{DestinationId, Plan, Policy, WAIT};
 use super::listen::{Listener, SocksListener};
 use super::local::Journal;
 use super::pump::{Pump, PumpEvent};
 use super::signals::SignalEffect;
-use crate::output::{Console, Kind, Status, official, sentences};
+use crate::output::{Console, Kind, Status, Subject, official, sentences};
 use crate::process::Signal;
 use crate::session::ending::End;
 use crate::session::shutdown::Shutdown;
@@ -20,7 +20,7 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Shutdown)
     front.console.print(official::WAITING_FOR_CONNECTIONS);
     let policy =
         Policy { plan: plan(&mut front), can_start: front.starter.is_some(), ..policy(&front.settings) };
-    let mut pump = new_pump(&front);
+    let mut pump = new_pump(&front, policy);
     let main = pump.add_destination(None, policy);
     pump.add_session(main, first);
     pump.listeners.add(main, listener, policy.plan == Plan::OnDemand && !front.settings.any_user);
@@ -33,12 +33,18 @@ pub(super) async fn run(session: Session, listener: Listener) -> (End, Shutdown)
 
 /// Policy for a destination whose sessions are started when connections need them.
 pub(super) fn policy(settings: &Settings) -> Policy {
-    Policy { plan: Plan::OnDemand, sessions: settings.sessions, can_start: true, is_proxied: false }
+    Policy {
+        plan: Plan::OnDemand,
+        sessions: settings.sessions,
+        can_start: true,
+        first_wait: Some(WAIT),
+        is_proxied: false,
+    }
 }
 
-/// A pump for the user's settings.
-pub(super) fn new_pump(front: &Front) -> Pump {
-    let proxied = Policy { is_proxied: true, ..policy(&front.settings) };
+/// A pump for the user's settings, with the policy for the destinations of a proxy's clients.
+pub(super) fn new_pump(front: &Front, policy: Policy) -> Pump {
+    let proxied = Policy { plan: Plan::OnDemand, can_start: true, is_proxied: true, ..policy };
     let journal = Journal::new(front.settings.shows_connections());
     Pump::new(front.settings.buffer, journal, front.starter.clone(), proxied)
 }
@@ -161,7 +167,7 @@ impl Run {
             PumpEvent::Refused(refusal) => {
                 let text = sentences::socks_refused(&refusal);
                 if console.is_new(&text) {
-                    console.status(&text);
+                    console.report(&Status::Message { of: Subject::default(), text, is_failure: true });
                 }
             }
             PumpEvent::Stranger(stranger) => {

@@ -61,9 +61,7 @@ pub(crate) use self::api::{
     Action, CHUNK, ConnectionId, DestinationId, LinkState, Report, SessionEnd, SessionId,
 };
 use self::destination::Destination;
-pub(crate) use self::destination::Policy;
-#[cfg(feature = "cli")]
-pub(crate) use self::destination::WAIT;
+pub(crate) use self::destination::{Policy, WAIT};
 #[cfg(feature = "cli")]
 pub(crate) use self::handover::{Handover, Traffic};
 use self::quota::{StartOutcome, StartQuota};

@@ -12,6 +12,8 @@ pub(super) struct Tables {
     pub sessions: BTreeMap<SessionId, Session>,
     pub connections: Connections,
     pub out: Outputs,
+    /// A session was ready: the target was connected.
+    pub was_ready: bool,
     next_session: u64,
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Policy {
     pub sessions: usize,
     /// True if sessions can be started.
     pub can_start: bool,
+    /// Time that a connection waits for a target that was never connected in this run; `None`: it is refused at once.
+    pub first_wait: Option<Duration>,
     /// True if its clients are a proxy's, which wait for a reply.
     pub is_proxied: bool,
 }
@@ -155,7 +157,8 @@ impl Destination {
     /// Takes a connection.
     pub(super) fn handle_accepted(&mut self, now: Instant, number: ConnectionId, tables: &mut Tables) {
         self.refresh(now, tables);
-        let wait = if self.policy.is_proxied { WAIT_PROXIED } else { WAIT };
+        let wait = self.policy.first_wait.filter(|_| !tables.was_ready).unwrap_or(WAIT);
+        let wait = if self.policy.is_proxied { wait.min(WAIT_PROXIED) } else { wait };
         let is_full = !self.policy.is_proxied && self.waiting.len() >= self.max_waiting;
         // First come, first served.
         let is_next = self.waiting.is_empty() && self.sessions(tables).any(Session::may_open);
@@ -340,7 +343,7 @@ impl Destination {
 
     fn report_message(&self, text: String, tables: &mut Tables) {
         let of = Subject { session: None, destination: self.name() };
-        tables.out.push_back(Action::Report(Status::Message { of, text }));
+        tables.out.push_back(Action::Report(Status::Message { of, text, is_failure: true }));
     }
 
     pub(super) fn name(&self) -> Option<String> {

@@ -9,11 +9,11 @@ use crate::session::port::core::reply::Refusal;
 use crate::session::port::core::retry::Plan;
 use crate::session::port::core::session::Session;
 use crate::session::port::core::tables::Tables;
-use crate::session::starter::StartError;
 
 impl Destination {
     /// A session can take connections.
     pub(in crate::session::port::core) fn handle_ready(&mut self, session: &str, tables: &mut Tables) {
+        tables.was_ready = true;
         self.retry.has_failed = false;
         self.refusal = Refusal::default();
         let has_sentence = self.is_on_demand();
@@ -97,7 +97,9 @@ impl Destination {
     fn handle_failed_start(&mut self, end: &SessionEnd, tables: &mut Tables) {
         let error = end.start_error.as_ref();
         self.refusal.handle_start_failed(error);
-        let is_permanent = error.is_some_and(|error| !error.is_transient());
+        let is_awaited = tables.was_ready || self.policy.first_wait.is_some();
+        let is_permanent =
+            error.is_some_and(|error| !error.is_transient() || (error.is_not_connected() && !is_awaited));
         if is_permanent {
             self.refusal.refuse_until(self.retry.pause);
             let reply = self.refusal.by_failure();
@@ -106,7 +108,11 @@ impl Destination {
             }
         }
         let mut text = sentences::not_started(self.name().as_deref(), &end.reason);
-        if let Some(advice) = error.and_then(StartError::advice) {
+        let advice = match error {
+            Some(error) if is_permanent => error.advice(),
+            _ => Some(sentences::RETRYING),
+        };
+        if let Some(advice) = advice {
             // AWS's messages end with a full stop.
             text = format!("{}; {advice}", text.trim_end_matches('.'));
         }

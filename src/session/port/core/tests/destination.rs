@@ -155,6 +155,41 @@ fn after_a_failure_one_at_a_time_is_tried_with_growing_delays() {
     assert_eq!(world.starts.len(), before + 1, "at once");
 }
 
+/// Found by a new user: the client of a misspelt target waited for five minutes.
+#[test]
+fn a_target_that_was_never_connected_is_waited_for_on_request_only() {
+    let mut world = World::new(Policy { first_wait: None, ..ON_DEMAND });
+    let client = world.connect();
+    world.fail(ErrorKind::TargetNotConnected);
+    assert_eq!(world.client(client).end, Some(ClientEnd::Reset));
+    assert!(world.messages()[0].ends_with("or use --wait to wait until it is connected"));
+
+    let mut world = World::new(Policy { first_wait: Some(20 * SECOND), ..ON_DEMAND });
+    let client = world.connect();
+    world.fail(ErrorKind::TargetNotConnected);
+    assert!(world.messages()[0].ends_with("; trying again while a client waits"));
+    world.pass(18 * SECOND);
+    assert!(!world.is_closed(client));
+    world.pass(3 * SECOND);
+    assert_eq!(world.client(client).end, Some(ClientEnd::Reset));
+}
+
+/// An instance that restarts is not connected for a while.
+#[test]
+fn a_target_that_was_connected_is_waited_for() {
+    let mut world = World::new(Policy { first_wait: None, ..ON_DEMAND });
+    world.connect();
+    let session = world.succeed();
+    world.close(session, "the agent has stopped");
+    let client = world.connect();
+    world.until_next_start();
+    world.fail(ErrorKind::TargetNotConnected);
+    world.pass(WAIT - 10 * SECOND);
+    assert!(!world.is_closed(client));
+    world.pass(20 * SECOND);
+    assert!(world.is_closed(client));
+}
+
 #[test]
 fn nothing_is_tried_again_without_a_connection_that_waits() {
     let mut world = World::on_demand(4);

@@ -340,7 +340,8 @@ fn address(host: &str) -> Address {
     Address::new(host, 80).unwrap()
 }
 
-const ON_DEMAND: Policy = Policy { plan: Plan::OnDemand, sessions: 1, can_start: true, is_proxied: false };
+const ON_DEMAND: Policy =
+    Policy { plan: Plan::OnDemand, sessions: 1, can_start: true, first_wait: Some(WAIT), is_proxied: false };
 const PROXIED: Policy = Policy { is_proxied: true, ..ON_DEMAND };
 /// Longer than a probe stays.
 const PROBE: Duration = Duration::from_millis(60);
