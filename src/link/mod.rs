@@ -180,6 +180,11 @@ impl Link {
         self.connection.channel().is_paused()
     }
 
+    /// Since when the service has paused the sending, if nothing was sent meanwhile.
+    pub(crate) fn paused_since(&self) -> Option<std::time::Instant> {
+        self.connection.channel().paused_since()
+    }
+
     /// Returns whether all that was sent has been acknowledged.
     pub fn is_drained(&self) -> bool {
         self.connection.channel().is_drained()

@@ -37,6 +37,11 @@ impl Channel {
         }
     }
 
+    /// The beginning of a pause, or its last probe.
+    pub(crate) fn paused_since(&self) -> Option<Instant> {
+        self.paused
+    }
+
     /// Since when nothing of what is outstanding has been acknowledged.
     pub(crate) fn unacknowledged_since(&self) -> Option<Instant> {
         self.sender.unacknowledged_since()

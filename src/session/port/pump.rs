@@ -264,16 +264,18 @@ impl Pump {
             let Stage::Live { session, is_ready: true } = &mut carrier.stage else { continue };
             let link = &mut session.link;
             let heard = link.last_contact().map_or(now, |at| at.into_std());
+            let paused_since = link.paused_since().filter(|_| link.is_drained());
             let down_since = match (link.is_open(), link.is_paused()) {
                 // The agent takes nothing while another stream's destination takes nothing.
                 (true, false) => link.unacknowledged_since().filter(|since| *since + AGENT_STALL <= now),
                 // A request waits here while the agent is paused.
-                (true, true) => Some(now),
+                (true, true) => paused_since.is_none().then_some(now),
                 // Requests that are unacknowledged may have been lost since then, on a path whose death was noticed now.
                 (false, _) => Some(if link.is_drained() { now } else { heard }),
             };
             let (has_room, round_trip) = (carrier.gauge.has_room(), link.stats().rtt);
-            self.core.set_link(now, *number, LinkState { down_since, heard, has_room, round_trip });
+            let state = LinkState { down_since, paused_since, heard, has_room, round_trip };
+            self.core.set_link(now, *number, state);
             if self.core.wants_contact(*number) {
                 link.check();
             }

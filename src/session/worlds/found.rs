@@ -303,3 +303,39 @@ fn a_session_is_ended_at_the_service_although_its_reader_has_just_taken_old_mess
         },
     );
 }
+
+/// World 705529: the end of a pause of the agent was lost, and nothing was left for which the program would have asked. A half-closed
+/// client waited for the end of its answer forever.
+#[test]
+fn a_half_closed_client_does_not_wait_for_the_end_of_a_pause_forever() {
+    let clients = [
+        Client { piece: 471, pause_ms: 1, ..client(2486, 0, Ending::Reset { after_ms: 13_867 }) },
+        Client { piece: 8167, ..client(27_952, 75_099, Ending::HalfClose) },
+        Client { piece: 16_806, ..client(26_545, 7268, Ending::Vanish { after_ms: 12_091 }) },
+        Client { piece: 10_420, ..client(8995, 35_893, Ending::Complete) },
+        Client { piece: 3858, ..client(20_999, 289, Ending::Complete) },
+        Client { piece: 1527, pause_ms: 40, ..client(14_389, 746, Ending::Complete) },
+    ];
+    let events = [(6511, Event::Signal(libc::SIGWINCH)), (29_243, Event::Pause { ms: 381 })];
+    let world = world(Destination::Echo { late_ms: 0 }, &clients, &events);
+    let link = LinkQuality {
+        delay_ms: 150,
+        jitter_ms: 30,
+        api_ms: 400,
+        loss: 0.001_558_354_708_462_324_5,
+        reorder: 0.136_145_689_391_924_42,
+        ..LinkQuality::default()
+    };
+    assert_rules(
+        "a_half_closed_client_does_not_wait_for_the_end_of_a_pause_forever",
+        &World {
+            seed: 705_529,
+            payload: 30_000,
+            restart: true,
+            sessions: 8,
+            has_small_buffer: true,
+            link,
+            ..world
+        },
+    );
+}

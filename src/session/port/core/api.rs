@@ -43,9 +43,11 @@ pub(crate) enum Report {
 /// State of a session's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkState {
-    /// While its websocket is not open or does not answer, or its agent is paused or stalled: the time since when, or that of
-    /// the last message on it if it has left something unacknowledged.
+    /// While its websocket is not open or does not answer, or its agent takes nothing: the time since when, or that of the
+    /// last message on it if it has left something unacknowledged.
     pub down_since: Option<Instant>,
+    /// While its agent is paused and has taken all that was sent: the time since when.
+    pub paused_since: Option<Instant>,
     /// The last time at which its path is known to have worked.
     pub heard: Instant,
     /// Local readers leave room for more.

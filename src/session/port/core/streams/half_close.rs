@@ -24,6 +24,8 @@ pub(super) struct HalfClosed {
     /// Arrival of the last message on the link.
     heard: Instant,
     backlog: Option<Backlog>,
+    /// While the agent is paused: the time until which that holds up the streams.
+    pause_end: Option<Instant>,
     /// A stream waits for a sign of life of the link, which is looked for again then.
     check_at: Option<Instant>,
 }
@@ -55,6 +57,7 @@ impl HalfClosed {
             down_since: None,
             heard: now,
             backlog: None,
+            pause_end: None,
             check_at: None,
         }
     }
@@ -106,8 +109,17 @@ impl HalfClosed {
                 self.since.insert(id, since);
                 self.order.insert((since, id));
             }
-            let begin = self.backlog.map_or(now, |backlog| backlog.begin);
-            self.backlog = Some(Backlog { begin, last: now });
+            self.begin_backlog(now);
+        }
+    }
+
+    /// Takes the time since when the agent is paused. It has taken all that was sent to it, and may have an answer that it
+    /// cannot send.
+    pub(super) fn set_pause(&mut self, now: Instant, since: Option<Instant>) {
+        let had_ended = self.pause_end.take().is_some() && since.is_none();
+        self.pause_end = since.map(|since| since + MAX_PAUSE);
+        if had_ended {
+            self.begin_backlog(now);
         }
     }
 
@@ -124,7 +136,7 @@ impl HalfClosed {
             return self.order.first().map(|(since, _)| *since);
         }
         let check = self.check_at.filter(|_| self.heard < end);
-        let all = [Some(end), self.backlog.map(Backlog::end), check];
+        let all = [Some(end), self.backlog.map(Backlog::end), self.pause_end, check];
         all.into_iter().flatten().max().filter(|_| self.down_since.is_none())
     }
 
@@ -136,8 +148,8 @@ impl HalfClosed {
             self.remove(id);
             return Some(Due::Forced(id));
         }
-        let is_current = self.down_since.is_none() && self.backlog.is_none_or(|backlog| backlog.end() <= now);
-        if !is_current || now < end {
+        let held_until = self.backlog.map(Backlog::end).max(self.pause_end).max(Some(end));
+        if self.down_since.is_some() || held_until > Some(now) {
             return None;
         }
         if self.heard < end {
@@ -156,6 +168,11 @@ impl HalfClosed {
             self.remove(id);
             id
         })
+    }
+
+    fn begin_backlog(&mut self, now: Instant) {
+        let begin = self.backlog.map_or(now, |backlog| backlog.begin);
+        self.backlog = Some(Backlog { begin, last: now });
     }
 
     fn quiet_end(&self) -> Option<Instant> {
@@ -183,5 +200,8 @@ pub(super) const MAX_HALF_CLOSED: usize = 256;
 const BACKLOG_GAP: Duration = Duration::from_millis(1500);
 /// Longest time that a backlog is reckoned with: with other streams' steady traffic its end cannot be seen.
 const MAX_BACKLOG: Duration = Duration::from_secs(600);
+/// Longest pause of the agent that is waited for: the end of one that has nothing to take may get lost, and the FIN, which is
+/// repeated until it is acknowledged, finds out.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Time between two looks for a sign of life.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);

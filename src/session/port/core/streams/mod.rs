@@ -258,6 +258,11 @@ impl Streams {
         self.half_closed.set_link(now, down_since, heard);
     }
 
+    /// Takes the time since when the agent is paused, if it has taken all that was sent.
+    pub(super) fn set_pause(&mut self, now: Instant, since: Option<Instant>) {
+        self.half_closed.set_pause(now, since);
+    }
+
     /// Returns whether the link is to show a sign of life, so that a stream may be ended.
     pub(super) fn wants_contact(&self) -> bool {
         self.half_closed.wants_contact()

@@ -261,9 +261,30 @@ fn the_end_of_a_request_waits_for_what_an_interruption_has_delayed() {
     assert!(has_fin(&world.up(), id));
 }
 
+/// The agent may have an answer that it cannot send, but the end of a pause may get lost.
+#[test]
+fn a_pause_of_the_agent_holds_up_the_end_of_a_request_for_a_while() {
+    for is_lost in [false, true] {
+        let mut world = World::new();
+        let id = world.open(b"request");
+        world.streams.handle_input_end(world.now, id);
+        let begin = world.now;
+        world.streams.set_pause(begin, Some(begin));
+        world.pass(2 * HALF_CLOSE_QUIET);
+        assert!(!has_fin(&world.up(), id));
+        if !is_lost {
+            world.streams.set_pause(world.now, None);
+        }
+        let due = world.streams.next_timeout().unwrap();
+        assert_eq!(due > begin + 3 * HALF_CLOSE_QUIET, is_lost);
+        world.pass(due - world.now);
+        assert!(has_fin(&world.up(), id));
+    }
+}
+
 /// The end of a backlog cannot be seen in steady traffic.
 #[test]
-fn steady_traffic_after_an_interruption_keeps_no_stream_for_ever() {
+fn steady_traffic_after_an_interruption_keeps_no_stream_forever() {
     let mut world = World::new();
     let (id, other) = (world.open(b"request"), world.open(b"request"));
     world.streams.handle_input_end(world.now, id);
