@@ -3,6 +3,7 @@
 mod arguments;
 mod bare;
 mod forward;
+mod job_control;
 mod names;
 mod run;
 mod shell;

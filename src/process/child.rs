@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the system's calls between fork and exec have no safe interface")]
 
 use std::io;
+use std::mem::MaybeUninit;
 
 use rustix::process::{Pid, Signal as Number, getpid, kill_process};
 use tokio::process::{Child, Command};
@@ -53,9 +54,20 @@ pub(crate) fn pass_on(id: u32, signal: Signal) {
     }
 }
 
-/// Stops this process, as job control does, until it is continued.
+/// Stops this process, as job control does, until it is continued. By the default action of the signal, which the system
+/// leaves out in a process group that no shell would continue (an orphaned one; POSIX, `sigaction`).
 pub(crate) fn stop() {
-    let _ = kill_process(getpid(), Number::STOP);
+    let mut ours = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a zeroed action has no flags and an empty mask. `ours` is read when the call that fills it has returned 0. The
+    // signal goes to this thread, which blocks none, so that it has been delivered when `raise` returns.
+    unsafe {
+        let mut default = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        default.sa_sigaction = libc::SIG_DFL;
+        if libc::sigaction(libc::SIGTSTP, &raw const default, ours.as_mut_ptr()) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, ours.as_ptr(), std::ptr::null_mut());
+        }
+    }
 }
 
 /// Returns whether a terminal's keys send their signals to this process and to the commands that it runs.
