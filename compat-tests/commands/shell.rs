@@ -1,5 +1,7 @@
 //! `shell` and `start-session`.
 
+use std::time::{Duration, Instant};
+
 use super::{plugin, world};
 use crate::harness::TARGET;
 use crate::harness::net::{Server, echo_through, opened_port};
@@ -142,6 +144,19 @@ fn wait_outlasts_a_target_that_connects_later() {
     sim.refuse_starts(None);
     running.send("exit\n");
     running.finish().assert_ok();
+}
+
+/// The last attempt is made at the end of the wait, not before: the pauses alone would be over after one second.
+#[test]
+fn wait_lasts_as_long_as_requested() {
+    let sim = sim();
+    sim.refuse_starts(Some("TargetNotConnected"));
+    let begin = Instant::now();
+    let finished = run(&mut plugin(&world(&sim), &["shell", "--wait=2", TARGET]));
+    let errors = finished.errors();
+    assert_eq!(finished.status.code(), Some(255), "{errors}");
+    assert!(errors.contains("--wait ended after 2 s"), "{errors}");
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[test]

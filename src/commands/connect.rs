@@ -158,24 +158,24 @@ impl<'a> Connection<'a> {
     /// Starts a session; with `--wait`, as soon as the target is connected.
     async fn open(&self, request: &Value) -> Result<Result<StartSessionOutput, AwsError>, Failure> {
         let mut signals = Signals::install().map_err(|error| Failure::new(error.to_string()))?;
-        let deadline = self.common.wait.map(|wait| Instant::now() + wait);
-        let mut pause = FIRST_PAUSE;
+        let mut attempts = self.common.wait.map(|wait| Attempts::new(Instant::now() + wait));
         let mut may_look_again = true;
         loop {
             let error = match self.attempt(request, &mut signals).await? {
                 Ok(opened) => return Ok(Ok(opened)),
                 Err(error) => error,
             };
-            match (error.kind, deadline) {
+            let waiting = attempts.as_mut().filter(|_| error.kind == ErrorKind::TargetNotConnected);
+            let next = waiting.and_then(|attempts| attempts.next(Instant::now()));
+            match (error.kind, next) {
                 // The cached credentials may have expired: the next call looks for new ones.
                 (ErrorKind::BadCredentials, _) if std::mem::take(&mut may_look_again) => {}
-                (ErrorKind::TargetNotConnected, Some(deadline)) if Instant::now() + pause < deadline => {
-                    tracing::info!(?pause, "{} is not connected yet", self.target);
+                (ErrorKind::TargetNotConnected, Some(next)) => {
+                    tracing::info!("{} is not connected yet", self.target);
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep_until(next) => {}
                         number = ending_signal(&mut signals) => return Err(Failure::signal(number)),
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 (ErrorKind::TargetNotConnected, _) => return Err(self.not_connected(&error).await),
                 _ => return Ok(Err(error)),
@@ -211,6 +211,30 @@ impl<'a> Connection<'a> {
             Some(wait) => failure.with_advice(format_args!("--wait ended after {} s", wait.as_secs())),
             None => failure.with_advice("use --wait to wait until it is connected"),
         }
+    }
+}
+
+/// Times of the attempts to start a session on a target that is not connected: the last one at the end of the wait.
+#[derive(Debug)]
+struct Attempts {
+    pause: Duration,
+    last: Instant,
+}
+
+impl Attempts {
+    /// Attempts until `last`.
+    fn new(last: Instant) -> Attempts {
+        Attempts { pause: FIRST_PAUSE, last }
+    }
+
+    /// The time of the next attempt after one that has failed. `None` when the wait is over.
+    fn next(&mut self, now: Instant) -> Option<Instant> {
+        if now >= self.last {
+            return None;
+        }
+        let next = (now + self.pause).min(self.last);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Some(next)
     }
 }
 
@@ -271,3 +295,25 @@ const LAST_ANSWER: Duration = Duration::from_secs(3);
 /// Between the first two attempts to start a session on a target that is not connected; doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds at which attempts are made, each of which takes none.
+    fn attempts(wait: u64) -> Vec<u64> {
+        let begin = Instant::now();
+        let mut attempts = Attempts::new(begin + Duration::from_secs(wait));
+        let times = std::iter::successors(Some(begin), |now| attempts.next(*now));
+        times.map(|time| (time - begin).as_secs()).collect()
+    }
+
+    #[test]
+    fn the_last_attempt_is_at_the_end_of_the_wait() {
+        assert_eq!(attempts(0), [0]);
+        assert_eq!(attempts(1), [0, 1]);
+        assert_eq!(attempts(2), [0, 1, 2]);
+        assert_eq!(attempts(8), [0, 1, 3, 7, 8]);
+        assert_eq!(attempts(40), [0, 1, 3, 7, 15, 25, 35, 40]);
+    }
+}
