@@ -26,6 +26,18 @@ fn statuses_are_the_command_s() {
     }
 }
 
+/// The agent reports that some signal has ended it, which could otherwise be taken for a failure of the plugin.
+#[test]
+fn a_command_that_a_signal_has_ended_is_reported() {
+    let line = "session-manager-plugin: run: the remote command was ended by a signal\n";
+    for (script, text) in [("kill -9 $$", ""), ("echo out; kill -TERM $$", "out\n")] {
+        let finished = on_target(&["sh", "-c", script]);
+        assert_eq!((finished.text().as_str(), finished.errors().as_str()), (text, line), "{script}");
+        assert_eq!(finished.status.code(), Some(255), "{script}");
+    }
+    assert_eq!(on_target(&["sh", "-c", "exit 255"]).errors(), "");
+}
+
 #[test]
 fn streams_stay_separate_and_clean() {
     let finished = on_target(&["sh", "-c", "echo out; echo err >&2; exit 7"]);

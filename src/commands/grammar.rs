@@ -184,7 +184,8 @@ fn trailing_command() -> Arg {
 fn run() -> Command {
     with_common(sub("run", "TARGET -- COMMAND [ARGUMENT]...", "Run a command and exit with its status."))
         .long_about(
-            "Run a command on a Linux or macOS target and exit with its status, or with 255 if the plugin fails. Arguments \
+            "Run a command on a Linux or macOS target and exit with its status, or with 255 if the plugin fails or a signal ends \
+             the command, which is reported on stderr. Arguments \
              are passed unchanged; stdin is not passed on. With SSM Agent 3.1.1511.0 or later, stdout and stderr stay separate.",
         )
         .arg(target())

@@ -62,7 +62,15 @@ pub(super) async fn run(options: &Run, settings: &Settings) -> Result<u8, Failur
     if outcome.has_powershell_error && outcome.exit_code != Some(0) && connection.look_up_windows().await {
         return Err(windows());
     }
+    if is_ended_by_signal(&outcome) {
+        report(settings, "run: the remote command was ended by a signal");
+    }
     Ok(status(&outcome))
+}
+
+/// Returns whether a signal has ended the remote command that we have not passed on: the agent reports Go's -1 then.
+fn is_ended_by_signal(outcome: &Outcome) -> bool {
+    outcome.exit_code.is_some_and(|code| code < 0) && signal_status(outcome).is_none()
 }
 
 fn windows() -> Failure {

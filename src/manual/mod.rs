@@ -113,7 +113,8 @@ fn exit_status(page: &mut Page) {
         .text("Shells (SSM-SessionManagerRunShell, Standard_Stream), AWS-StartInteractiveCommand, port forwarding, SSH and")
         .text("aws ecs execute-command never return a status.")
         .paragraph("The commands that start a session exit with 255 if the session fails. `run` and `forward` with COMMAND otherwise exit")
-        .text("with the status of COMMAND. `doctor` exits with 1 if a check failed. All commands exit with 2 for invalid arguments.");
+        .text("with the status of COMMAND; `run` exits with 255 if a signal ends COMMAND on the target, and reports it.")
+        .text("`doctor` exits with 1 if a check failed. All commands exit with 2 for invalid arguments.");
 }
 
 /// The escapes and their meanings, from the text that a session prints for `~?`.
