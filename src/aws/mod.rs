@@ -34,6 +34,7 @@ mod process_input;
 mod retries;
 mod route;
 mod sign;
+mod target;
 
 pub use self::api::{Api, Call, StartSessionOutput};
 pub use self::caller::Caller;
@@ -45,3 +46,4 @@ pub use self::error::{AwsError, ErrorKind};
 pub use self::instances::ManagedInstance;
 pub use self::route::Route;
 pub(crate) use self::route::{Connection, HEAD_BUFFER};
+pub(crate) use self::target::{InvalidTag, TargetName};

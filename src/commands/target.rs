@@ -1,35 +1,15 @@
-//! Names of targets.
-//!
-//! | form | meaning |
-//! |---|---|
-//! | `i-…`, `mi-…`, `ecs:…` | taken as it is, without a call |
-//! | `tag:KEY=VALUE` | the instance with that tag |
-//! | anything else | the instance with that `Name` tag, or else with that computer name |
+//! Instances by their names ([`TargetName`]). A name that is neither an id nor a tag is that of an instance's `Name` tag, or
+//! else that of its computer.
 
 use std::time::{Duration, SystemTime};
 
 use super::failure::{Failure, refused};
-use crate::aws::{self, ManagedInstance};
+use crate::aws::{self, InvalidTag, ManagedInstance, TargetName};
 use crate::printable::one_line;
 
-/// A target as it was typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target<'a> {
-    Id(&'a str),
-    Tag(&'a str, &'a str),
-    Name(&'a str),
-}
-
-impl<'a> Target<'a> {
-    fn parse(text: &'a str) -> Result<Target<'a>, Failure> {
-        if ["i-", "mi-", "ecs:"].iter().any(|prefix| text.starts_with(prefix)) {
-            return Ok(Target::Id(text));
-        }
-        let Some(tag) = text.strip_prefix("tag:") else { return Ok(Target::Name(text)) };
-        match tag.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Target::Tag(key, value)),
-            _ => Err(Failure::usage(format!("{text:?} is not a valid tag; use tag:KEY=VALUE"))),
-        }
+impl From<InvalidTag> for Failure {
+    fn from(error: InvalidTag) -> Failure {
+        Failure::usage(error.to_string()).with_advice(InvalidTag::ADVICE)
     }
 }
 
@@ -46,9 +26,9 @@ pub(super) struct Found {
 /// # Errors
 /// When it is not a target.
 pub(super) fn known(text: &str) -> Result<Option<&str>, Failure> {
-    Ok(match Target::parse(text)? {
-        Target::Id(id) => Some(id),
-        Target::Tag(..) | Target::Name(_) => None,
+    Ok(match TargetName::parse(text)? {
+        TargetName::Id(id) => Some(id),
+        TargetName::Tag(..) | TargetName::Name(_) => None,
     })
 }
 
@@ -57,10 +37,10 @@ pub(super) fn known(text: &str) -> Result<Option<&str>, Failure> {
 /// # Errors
 /// When there is not exactly one: with the list of those that match, or of all there are.
 pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<Found, Failure> {
-    let (key, value) = match Target::parse(text)? {
-        Target::Id(id) => return Ok(Found { id: id.to_owned(), is_windows: None }),
-        Target::Tag(key, value) => (key, value),
-        Target::Name(name) => ("Name", name),
+    let (key, value) = match TargetName::parse(text)? {
+        TargetName::Id(id) => return Ok(Found { id: id.to_owned(), is_windows: None }),
+        TargetName::Tag(key, value) => (key, value),
+        TargetName::Name(name) => ("Name", name),
     };
     tracing::info!("ssm:DescribeInstanceInformation for tag:{key}={value}");
     let tagged = aws.instances(Some((&format!("tag:{key}"), value))).await;
@@ -69,7 +49,7 @@ pub(super) async fn look_up(text: &str, aws: &aws::Client) -> Result<Found, Fail
         return only(text, found);
     }
     let all = aws.instances(None).await.map_err(|error| refused(&error))?;
-    if matches!(Target::parse(text)?, Target::Name(_)) {
+    if matches!(TargetName::parse(text)?, TargetName::Name(_)) {
         found.extend(all.iter().filter(|instance| is_called(instance, value)).cloned());
     }
     if !found.is_empty() {
@@ -188,15 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn forms() {
-        for id in ["i-0123", "mi-0123", "ecs:c_t_r"] {
-            assert_eq!(known(id), Ok(Some(id)));
-        }
+    fn ids_need_no_call() {
+        assert_eq!(known("i-0123"), Ok(Some("i-0123")));
         assert_eq!(known("web-1"), Ok(None));
-        assert_eq!(Target::parse("tag:Env=a=b"), Ok(Target::Tag("Env", "a=b")));
-        for text in ["tag:", "tag:Env", "tag:=x", "tag:Env="] {
-            assert!(known(text).is_err(), "{text}");
-        }
+        let invalid = "\"tag:Env\" is not a valid tag; use tag:KEY=VALUE";
+        assert_eq!(known("tag:Env"), Err(Failure::usage(invalid)));
     }
 
     #[test]

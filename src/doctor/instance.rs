@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::network::Route;
 use super::options::Options;
 use super::report::{Check, time};
-use crate::aws::{Client, ErrorKind, ManagedInstance};
+use crate::aws::{Client, ErrorKind, InvalidTag, ManagedInstance, TargetName};
 
 /// Looks up the instance that `--target` names: its connection to the service, its platform, its agent's version.
 ///
@@ -15,6 +15,10 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
     let Some(target) = options.target.as_deref() else {
         return Check::skipped(NAME, "no --target to look up");
     };
+    let name = match TargetName::parse(target) {
+        Ok(name) => name,
+        Err(error) => return Check::failure(NAME, error.to_string()).advice(InvalidTag::ADVICE),
+    };
     if target.starts_with("ecs:") {
         return Check::skipped(NAME, "an ECS container; check its agent with aws ecs describe-tasks");
     }
@@ -22,7 +26,7 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
         return Check::skipped(NAME, reason);
     }
     let Some(client) = client else { return Check::skipped(NAME, "cannot be looked up without a region") };
-    let (key, value) = filter(target);
+    let (key, value) = filter(name);
     match client.instances(Some((&key, value))).await {
         Ok(found) => judge(target, &found),
         Err(error) => match error.kind {
@@ -41,19 +45,13 @@ pub(super) async fn check(options: &Options, route: &Route, client: Option<&Clie
     }
 }
 
-/// The filter of DescribeInstanceInformation for an id, `tag:KEY=VALUE` or a name.
-fn filter(target: &str) -> (String, &str) {
-    if is_id(target) {
-        return ("InstanceIds".to_owned(), target);
+/// The filter of DescribeInstanceInformation.
+fn filter(name: TargetName<'_>) -> (String, &str) {
+    match name {
+        TargetName::Id(id) => ("InstanceIds".to_owned(), id),
+        TargetName::Tag(key, value) => (format!("tag:{key}"), value),
+        TargetName::Name(name) => ("tag:Name".to_owned(), name),
     }
-    match target.strip_prefix("tag:").and_then(|tag| tag.split_once('=')) {
-        Some((key, value)) => (format!("tag:{key}"), value),
-        None => ("tag:Name".to_owned(), target),
-    }
-}
-
-fn is_id(target: &str) -> bool {
-    target.starts_with("i-") || target.starts_with("mi-")
 }
 
 fn judge(target: &str, found: &[ManagedInstance]) -> Check {
@@ -61,13 +59,12 @@ fn judge(target: &str, found: &[ManagedInstance]) -> Check {
     let instance = match found {
         [instance] => instance,
         [] => {
-            let text = if is_id(target) || target.starts_with("tag:") {
-                format!("{target} is not a managed instance of this account and region")
-            } else {
-                format!(
+            let text = match TargetName::parse(target) {
+                Ok(TargetName::Name(_)) => format!(
                     "no managed instance of this account and region has the Name tag {target} (doctor does not look up \
                      computer names: if this is one, use the instance id)"
-                )
+                ),
+                _ => format!("{target} is not a managed instance of this account and region"),
             };
             return Check::failure(NAME, text)
             .advice(

@@ -111,6 +111,10 @@ fn the_target_is_looked_up() {
         "failure",
         "is not a managed instance of this account",
     );
+    for tag in ["tag:a", "tag:a=", "tag:=b"] {
+        let found = format!("{tag:?} is not a valid tag use tag:KEY=VALUE");
+        assert_check(&look_up(tag), "instance", "failure", &found);
+    }
     assert_check(&look_up("ecs:cluster_task_container"), "instance", "skipped", "an ECS container");
 
     let denied = vec!["ssm:DescribeInstanceInformation".to_owned()];
