@@ -2,6 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 pub(super) fn port_owner(port: u16) -> Option<String> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -18,11 +21,35 @@ pub(super) fn port_owner(port: u16) -> Option<String> {
                 sockets.iter().any(|socket| target.as_os_str() == OsStr::new(socket))
             });
         if has_one {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (process {id})", name.trim_end()));
+            return Some(format!("{} (process {id})", name_of(&process.path())));
         }
     }
     None
+}
+
+/// The name of the process with this folder in `/proc`.
+fn name_of(process: &Path) -> String {
+    let comm = fs::read(process.join("comm")).unwrap_or_default();
+    let program = fs::read_link(process.join("exe")).unwrap_or_default();
+    let mut arguments = Vec::new();
+    if let Ok(file) = fs::File::open(process.join("cmdline")) {
+        // What cannot be read names nothing.
+        let _ = file.take(MAX_ARGUMENTS).read_to_end(&mut arguments);
+    }
+    complete_name(comm.trim_ascii_end(), &program, &arguments)
+}
+
+/// The name whose beginning is `comm`, which has at most [`MAX_COMM`] bytes: the program's or, for a script, that of one of
+/// its interpreter's arguments.
+fn complete_name(comm: &[u8], program: &Path, arguments: &[u8]) -> String {
+    let program = program.as_os_str().as_bytes();
+    // Appended by the kernel when the program was replaced, as in an upgrade.
+    let program = program.strip_suffix(b" (deleted)").unwrap_or(program);
+    let names = std::iter::once(program)
+        .chain(arguments.split(|byte| *byte == 0))
+        .map(|path| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
+    let complete = names.filter(|_| comm.len() == MAX_COMM).find(|name| name.starts_with(comm));
+    String::from_utf8_lossy(complete.unwrap_or(comm)).into_owned()
 }
 
 /// The sockets that listen on `port`, as the links of descriptors name them.
@@ -38,6 +65,10 @@ fn listening(table: &str, port: u16) -> Vec<String> {
 
 /// `TCP_LISTEN`.
 const LISTEN: &str = "0A";
+/// `TASK_COMM_LEN` without its NUL: the kernel cuts longer names.
+const MAX_COMM: usize = 15;
+/// Bytes of the arguments that may have the name.
+const MAX_ARGUMENTS: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -48,6 +79,32 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let owner = port_owner(listener.local_addr().unwrap().port()).unwrap();
         assert!(owner.ends_with(&format!("(process {})", std::process::id())), "{owner}");
+    }
+
+    #[test]
+    fn names_are_complete() {
+        let (plugin, python) = ("/usr/bin/session-manager-plugin", "/usr/bin/python3.11");
+        for (comm, program, arguments, expected) in [
+            ("session-manager", plugin, "session-manager-plugin\0forward", "session-manager-plugin"),
+            ("session-manager", "/b/session-manager-plugin (deleted)", "", "session-manager-plugin"),
+            ("session-manager", "", "./session-manager-plugin\0", "session-manager-plugin"),
+            ("session-manager", "/b/session-manager", "session-manager-x", "session-manager"),
+            (
+                "serve-the-tests",
+                python,
+                "/usr/bin/python3\0-u\0/b/serve-the-tests.py\0",
+                "serve-the-tests.py",
+            ),
+            ("a-thread-s-name", python, "python3\0", "a-thread-s-name"),
+            ("nginx", "/usr/sbin/nginx-debug", "nginx: master process\0", "nginx"),
+            ("", "", "", ""),
+        ] {
+            let found = complete_name(comm.as_bytes(), Path::new(program), arguments.as_bytes());
+            assert_eq!(found, expected, "{comm} {arguments:?}");
+        }
+        let long = "ä".repeat(20);
+        let cut = &long.as_bytes()[..15];
+        assert_eq!(complete_name(cut, Path::new(&long), b""), long, "cut within a character");
     }
 
     #[test]
