@@ -214,10 +214,26 @@ fn the_reason_in_a_refusal_is_printed() {
     assert!(
         text.contains(
             "127.0.0.1 refused the connection with status 403: InvalidSignatureException: The request signature we \
-             calculated does not match; run `aws sts get-caller-identity` to check the credentials\n"
+             calculated does not match; the request was signed with the access key AKIA...MPLE; run `aws sts get-caller-identity` to check the credentials\n"
         ),
         "{text}"
     );
+}
+
+/// Other credentials would change nothing.
+#[test]
+fn a_stale_stream_url_is_no_matter_of_credentials() {
+    for world in [World::new(), world_without_credentials()] {
+        let sim = sim();
+        let mut call = Call::shell(&sim);
+        let url =
+            call.response["StreamUrl"].as_str().expect("a URL").replace("cell-number=", "cell-number=old");
+        call.response["StreamUrl"] = url.into();
+        let text = call.spawn(&world).finish().text();
+        let advice = "refused the connection with status 403: this stream URL is not valid any more; start a new session: \
+                      this one may have been resumed elsewhere\n";
+        assert!(text.contains(advice), "{text}");
+    }
 }
 
 /// A failure ends with the command that investigates it, at a terminal only.

@@ -42,6 +42,19 @@ pub struct Identity {
     pub is_from_cli: bool,
 }
 
+impl Identity {
+    /// The access key's id, shortened: it is not a secret, but a part is enough to recognize it.
+    pub(crate) fn shortened_key(&self) -> String {
+        let id: Vec<char> = self.access_key.chars().collect();
+        match (id.first_chunk::<4>(), id.last_chunk::<4>()) {
+            (Some(first), Some(last)) if id.len() > 8 => {
+                format!("{}...{}", String::from_iter(first), String::from_iter(last))
+            }
+            _ => self.access_key.clone(),
+        }
+    }
+}
+
 /// One caller's way to AWS.
 #[derive(Debug)]
 pub struct Client {
@@ -466,5 +479,14 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Internal);
         let text = error.to_string();
         assert!(text.starts_with("ssm:Call failed: internal error") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn keys_are_shortened() {
+        for (id, shortened) in [("AKIAIOSFODNN7EXAMPLE", "AKIA...MPLE"), ("sim", "sim"), ("", "")] {
+            let identity =
+                Identity { access_key: id.to_owned(), is_temporary: false, expiry: None, is_from_cli: false };
+            assert_eq!(identity.shortened_key(), shortened);
+        }
     }
 }

@@ -95,7 +95,7 @@ async fn look_up(options: &Options, identity: &Identity, route: &Route, client: 
     };
     let check = check
         .field("source", source)
-        .field("access_key", shortened(&used.access_key))
+        .field("access_key", used.shortened_key())
         .field("temporary", used.is_temporary);
     match used.expiry {
         Some(expiry) => check.field("expires", time(expiry)),
@@ -166,7 +166,7 @@ fn described(used: &aws::Identity) -> String {
         format!(", expires in {minutes} min ({})", time(expiry))
     });
     let expiry = expiry.unwrap_or_default();
-    format!("{cache}; {kind} access key {}{expiry}", shortened(&used.access_key))
+    format!("{cache}; {kind} access key {}{expiry}", used.shortened_key())
 }
 
 /// The first source of the credential chain that is configured.
@@ -190,17 +190,6 @@ fn source(options: &Options, identity: &Identity, files: &ProfileSet) -> String 
     NO_SOURCE.to_owned()
 }
 
-/// An access key's id, shortened: it is not a secret, but a part is enough to recognize it.
-fn shortened(id: &str) -> String {
-    let id: Vec<char> = id.chars().collect();
-    match (id.first_chunk::<4>(), id.last_chunk::<4>()) {
-        (Some(first), Some(last)) if id.len() > 8 => {
-            format!("{}...{}", String::from_iter(first), String::from_iter(last))
-        }
-        _ => String::from_iter(id),
-    }
-}
-
 const NAME: &str = "credentials";
 const NO_SOURCE: &str =
     "no keys and no profile with credentials, so the instance metadata service would be used";
@@ -222,15 +211,3 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the container's role"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's role"),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_shortened() {
-        assert_eq!(shortened("AKIAIOSFODNN7EXAMPLE"), "AKIA...MPLE");
-        assert_eq!(shortened("sim"), "sim");
-        assert_eq!(shortened(""), "");
-    }
-}

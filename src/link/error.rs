@@ -59,6 +59,9 @@ pub enum OpenFailure {
         /// Reason that it was not signed.
         unsigned: AwsError,
     },
+    /// The service no longer accepts the stream URL, whatever the credentials.
+    #[error("{0}; start a new session: this one may have been resumed elsewhere")]
+    StaleUrl(OpenError),
     /// ResumeSession says that the session is over.
     #[error("the session has timed out")]
     SessionGone,
@@ -80,6 +83,7 @@ impl OpenFailure {
     pub fn is_permanent(&self) -> bool {
         match self {
             OpenFailure::Websocket(error)
+            | OpenFailure::StaleUrl(error)
             | OpenFailure::Credentials { error, .. }
             | OpenFailure::Unsigned { error, .. } => error.is_permanent(),
             OpenFailure::SessionGone => true,
@@ -189,6 +193,7 @@ mod tests {
         let failures = vec![
             OpenFailure::Unsigned { error: status(), unsigned },
             OpenFailure::Credentials { error: status(), explanation: "check them".into() },
+            OpenFailure::StaleUrl(status()),
             OpenFailure::SessionGone,
         ];
         let failures = failures.into_iter().chain(opens.into_iter().map(OpenFailure::from));

@@ -23,6 +23,7 @@ use url::Url;
 use super::error::{OpenError, OpenFailure};
 use super::network::Network;
 use super::network_changes::Subscription;
+use super::refusal;
 use super::stream_url::{self, StreamUrlError};
 use super::websocket::{self, Dial, Socket};
 use crate::aws::{self, AwsError, ErrorKind};
@@ -118,6 +119,9 @@ impl Opener {
         let OpenError::Status { status: 401 | 403, reason, .. } = &error else {
             return OpenFailure::Websocket(error);
         };
+        if reason.as_deref().is_some_and(refusal::is_about_url) {
+            return OpenFailure::StaleUrl(error);
+        }
         if let Some(unsigned) = unsigned {
             return OpenFailure::Unsigned { error, unsigned };
         }
@@ -126,7 +130,13 @@ impl Opener {
         };
         let check = aws.check_command();
         let explanation = match reason {
-            Some(_) => format!("run {check} to check the credentials"),
+            Some(_) => match aws.identity().await {
+                Ok(identity) => format!(
+                    "the request was signed with the access key {}; run {check} to check the credentials",
+                    identity.shortened_key()
+                ),
+                Err(_) => format!("run {check} to check the credentials"),
+            },
             None => match tokio::time::timeout(EXPLANATION_TIMEOUT, aws.caller()).await {
                 Ok(Ok(caller)) => format!(
                     "the request was signed by {}; check that this identity belongs to the session's account ({check} shows the current one)",

@@ -24,6 +24,13 @@ pub(super) fn reason(response: &Response<Option<Vec<u8>>>) -> Option<String> {
     Some(escaped(&reason.chars().take(MAX_REASON).collect::<String>()))
 }
 
+/// Returns whether the reason is a URL that is not valid any more, which no other credentials would change.
+pub(super) fn is_about_url(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    let mentions = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    mentions(&["url"]) && mentions(&["valid", "expired"]) && !mentions(&["signature", "credential"])
+}
+
 /// The error's type and its message.
 fn read(body: &str) -> (Option<String>, Option<String>) {
     if let Ok(Value::Object(fields)) = serde_json::from_str(body) {
@@ -75,6 +82,21 @@ mod tests {
         assert_eq!(reason_of(kind, "", r#"{"Message":"it does not match"}"#), expected);
         assert_eq!(reason_of(kind, "", "").as_deref(), Some("InvalidSignatureException"));
         assert_eq!(reason_of("", "text/plain", "Forbidden\n").as_deref(), Some("Forbidden"));
+    }
+
+    #[test]
+    fn stale_urls() {
+        for reason in ["this stream URL is not valid any more", "AccessDeniedException: StreamUrl expired"] {
+            assert!(is_about_url(reason), "{reason}");
+        }
+        for reason in [
+            "InvalidSignatureException: the signature is not valid for this URL",
+            "ExpiredTokenException: The security token included in the request is expired",
+            "access to this URL is blocked by policy 7",
+            "Forbidden",
+        ] {
+            assert!(!is_about_url(reason), "{reason}");
+        }
     }
 
     #[test]
