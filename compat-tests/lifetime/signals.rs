@@ -74,6 +74,25 @@ fn end_on_terminal(kind: Kind, signal: Signal) {
     assert_ended(&sim, started.id());
 }
 
+/// The prompt of the local shell gets a line to itself.
+#[test]
+fn a_shell_that_is_cut_off_leaves_the_cursor_on_a_new_line() {
+    for signal in [Some(Signal::TERM), Some(Signal::HUP), None] {
+        let (world, sim) = (World::new(), sim());
+        let started = Started::at(&sim.endpoint(), None, json!({}));
+        let mut terminal = Terminal::spawn(&started.command(&world));
+        terminal.wait_for(prompt());
+        match signal {
+            Some(signal) => terminal.signal(signal),
+            None => terminal.send("~."),
+        }
+        assert!(terminal.finish_within(PROMPT).success());
+        terminal.wait_for("\x1b[0m\r\n");
+        let screen = terminal.screen.text();
+        assert!(screen.ends_with("\x1b[0m\r\n"), "{signal:?}: {screen:?}");
+    }
+}
+
 /// The words of an end by signal.
 #[track_caller]
 fn assert_words(kind: Kind, text: &str, id: &str) {

@@ -29,6 +29,7 @@ use crate::term::{OUTPUT_QUEUE, Output, stdout_is_terminal};
 /// | `report_failure` | stderr | always: a failure | the same |
 /// | `suggest` | stderr, at a terminal | the command that investigates a failure | the same |
 /// | `answer` | stderr | always: the answer to an escape | the same |
+/// | `end_line` | stderr, at a terminal | the end of the remote's last line | the same |
 ///
 /// After [`Console::begin_closing`] nothing is dropped: the last lines of a run are few. Lines that were dropped are
 /// counted, and reported as soon as there is room.
@@ -254,6 +255,13 @@ impl Console {
         if self.shows_progress() && self.err.held() == 0 {
             self.err.push(line::rewritten(text, columns).as_bytes());
             self.is_on_own_line = true;
+        }
+    }
+
+    /// Ends the remote's line on a terminal that people read: the remote has not ended it itself.
+    pub(crate) fn end_line(&mut self) {
+        if !self.is_json && io::stderr().is_terminal() {
+            self.push_err(b"\r\n", ERR_QUEUE);
         }
     }
 

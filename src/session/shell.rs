@@ -128,6 +128,9 @@ pub(super) async fn run(session: &mut Session, remote: Remote) -> anyhow::Result
     if is_terminal && is_cut_off(&end) && stdout_is_terminal() {
         session.console.write(MODES_OFF);
     }
+    if is_terminal && stdout_is_terminal() && is_within_line(&end, session.console.style()) {
+        session.console.end_line();
+    }
     drop(raw);
     Ok(end)
 }
@@ -145,6 +148,16 @@ fn is_cut_off(end: &End) -> bool {
     match end {
         End::Terminated | End::TimedOut | End::Failed(_) => true,
         End::Closed(reason) => !reason.is_empty(),
+        _ => false,
+    }
+}
+
+/// Returns whether what follows, if only the prompt of a local shell, would continue the remote's last line: the official
+/// sentences begin with a new one.
+fn is_within_line(end: &End, style: Style) -> bool {
+    match end {
+        End::Terminated | End::TimedOut | End::Failed(_) => true,
+        End::Closed(reason) => !reason.is_empty() && style == Style::Plain,
         _ => false,
     }
 }
