@@ -1,7 +1,7 @@
 //! An open websocket, driven by polling.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::{Sink, SinkExt as _, Stream as _};
 use tokio::time::Instant;
@@ -17,11 +17,13 @@ use super::websocket::{self, Socket};
 pub(super) struct OpenSocket {
     socket: Socket,
     must_flush: bool,
+    /// The last reading took everything that had come.
+    is_read_out: bool,
 }
 
 impl OpenSocket {
     pub(super) fn new(socket: Socket) -> OpenSocket {
-        OpenSocket { socket, must_flush: false }
+        OpenSocket { socket, must_flush: false, is_read_out: false }
     }
 
     /// Writes everything that can be written and reads one message. Returns the message, or the reason for the loss of the websocket.
@@ -34,18 +36,32 @@ impl OpenSocket {
         if let Err(error) = self.poll_writes(cx, connection) {
             return Poll::Ready(Err(websocket::reason(&error)));
         }
-        if reads && connection.wants_frames() {
-            match Pin::new(&mut self.socket).poll_next(cx) {
-                Poll::Ready(Some(message)) => {
-                    return Poll::Ready(message.map_err(|error| websocket::reason(&error)));
-                }
-                Poll::Ready(None) => return Poll::Ready(Err("the connection was closed".into())),
-                Poll::Pending => connection.handle_empty(),
-            }
-        } else {
+        if !reads || !connection.wants_frames() {
             connection.handle_unread();
+            return Poll::Pending;
         }
-        Poll::Pending
+        let message =
+            if self.may_have_more(cx) { Pin::new(&mut self.socket).poll_next(cx) } else { Poll::Pending };
+        self.is_read_out = message.is_pending();
+        if self.is_read_out {
+            connection.handle_empty();
+        }
+        match ready!(message) {
+            Some(Ok(message)) => {
+                // Its pong; the library would write that while it reads.
+                self.must_flush |= message.is_ping();
+                Poll::Ready(Ok(message))
+            }
+            Some(Err(error)) => Poll::Ready(Err(websocket::reason(&error))),
+            None => Poll::Ready(Err("the connection was closed".into())),
+        }
+    }
+
+    /// Returns whether reading may bring something; if not, the task is woken when it may. The library clears its whole
+    /// buffer before each reading, and the link is polled several times for each message.
+    fn may_have_more(&self, cx: &mut Context<'_>) -> bool {
+        let tcp = self.socket.get_ref().tcp().filter(|_| self.is_read_out);
+        tcp.is_none_or(|tcp| tcp.poll_read_ready(cx).is_ready())
     }
 
     /// Hands what was written to the network, as far as that takes it now.
@@ -95,5 +111,49 @@ impl OpenSocket {
             self.must_flush = true;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::link::Config;
+    use crate::link::stream::{Hop, MaybeTls};
+
+    fn connection() -> Connection {
+        let (now, wall) = (std::time::Instant::now(), std::time::SystemTime::now());
+        let mut connection = Connection::new(now, Config::default(), "host".into(), 1);
+        assert!(connection.poll_attempt(now).is_some());
+        connection.handle_opened(now, wall, "token", None);
+        connection
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_again_until_something_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let near = MaybeTls::Plain(Hop::Tcp(MaybeTls::Plain(near.unwrap())));
+        let socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let mut far = WebSocketStream::from_raw_socket(far.unwrap().0, Role::Server, None).await;
+        let (mut open, mut connection) = (OpenSocket::new(socket), connection());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(open.may_have_more(&mut cx), "it has not been read");
+        far.send(Message::text("one")).await.unwrap();
+        far.feed(Message::text("two")).await.unwrap();
+        far.send(Message::text("three")).await.unwrap();
+        for text in ["one", "two", "three"] {
+            let message = poll_fn(|cx| open.poll(cx, &mut connection, true)).await.unwrap();
+            assert_eq!(message, Message::text(text));
+        }
+        assert!(open.poll(&mut cx, &mut connection, true).is_pending());
+        assert!(!open.may_have_more(&mut cx));
+        drop(far);
+        poll_fn(|cx| open.poll(cx, &mut connection, true)).await.unwrap_err();
     }
 }

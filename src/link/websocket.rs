@@ -149,7 +149,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 const ATTEMPT_RESERVE: Duration = Duration::from_millis(50);
 /// When there is no time left at all, the caller gives the attempt up first.
 const MIN_ATTEMPT: Duration = Duration::from_millis(100);
-const READ_BUFFER: usize = 64 << 10;
+const READ_BUFFER: usize = 16 << 10;
 /// Written out when this much has gathered, or when a burst ends; a flush for each message costs ten times the CPU.
 const WRITE_BUFFER: usize = 32 << 10;
 /// The library's default has no bound.
