@@ -145,7 +145,7 @@ impl PortForwarder {
         }
         let socks = match forwarding.socks {
             Some(port) => {
-                let socks = SocksListener::bind(&Ports::System, port, !settings.any_user).await;
+                let socks = SocksListener::bind(&Ports::System, port, !settings.any_user);
                 let failure = |reason: String| ListenFailure { index: None, port: Some(port), reason };
                 Some(socks.map_err(|error| failure(with_owner(&error)))?)
             }

@@ -139,7 +139,7 @@ impl Run {
         let Some(address) = &settings.socks else { return };
         let (socks, name) = match address {
             SocksAddress::Port(port) => {
-                (SocksListener::bind(ports, *port, !settings.any_user).await, format!("port {port}"))
+                (SocksListener::bind(ports, *port, !settings.any_user), format!("port {port}"))
             }
             SocksAddress::File(path) => (SocksListener::bind_file(path), path.display().to_string()),
         };

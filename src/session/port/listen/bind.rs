@@ -5,17 +5,23 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Listens on `address`. On Windows no other process can bind the same port while this listener exists.
 ///
 /// # Errors
 /// As the system reports them.
-pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     #[cfg(windows)]
-    return windows::bind(address);
+    if let Err(error) = crate::process::bind_exclusively(&socket) {
+        tracing::info!(%address, %error, "other processes may bind the same port");
+    }
+    // The end of a listener leaves its port free at once. On Windows this would let other processes bind it, too.
     #[cfg(not(windows))]
-    TcpListener::bind(address).await
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Go's text for a system error, where callers are known to parse it; else the system's.
@@ -58,28 +64,9 @@ fn without_code(text: &str, code: i32) -> String {
     text.strip_suffix(&format!(" (os error {code})")).unwrap_or(text).to_owned()
 }
 
-#[cfg(windows)]
-mod windows {
-    use std::io;
-    use std::net::SocketAddr;
-
-    use tokio::net::{TcpListener, TcpSocket};
-
-    use crate::process::bind_exclusively;
-
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        if let Err(error) = bind_exclusively(&socket) {
-            tracing::info!(%address, %error, "other processes may bind the same port");
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    }
-
-    /// Connections that wait to be accepted, as many as the standard library's.
-    const BACKLOG: u32 = 128;
-}
-
+/// Connections that wait to be accepted, as many as one session carries, where the system allows so many. A client beyond
+/// them tries again after a second.
+const BACKLOG: u32 = 1024;
 /// EADDRINUSE in Go's words.
 const UNIX_IN_USE: &str = "address already in use";
 /// WSAEACCES: another process holds the port exclusively, or the system has excluded it.
@@ -114,11 +101,25 @@ mod tests {
         assert_eq!(advice("permission denied"), None);
     }
 
+    /// The standard library has room for 128.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_burst_of_clients_connects_before_any_is_accepted() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = most.trim().parse().unwrap_or(0).min(300);
+        let limit = std::time::Duration::from_secs(10);
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, limit).unwrap();
+        let clients: Vec<_> = (0..count).map(connect).collect();
+        assert_eq!(clients.len(), count);
+    }
+
     /// The system lets another process bind a port with `SO_REUSEADDR` unless it is held exclusively.
     #[cfg(windows)]
     #[tokio::test]
     async fn a_port_is_taken_exclusively() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         // Wine refuses the other with and without it.
         assert!(crate::process::is_exclusive(&listener).unwrap());
@@ -127,7 +128,7 @@ mod tests {
         let error = other.bind(address).and_then(|()| other.listen(1)).unwrap_err();
         let text = error_text(&error);
         assert!([IN_USE, FORBIDDEN].contains(&text.as_str()), "{text}");
-        let error = bind(address).await.unwrap_err();
+        let error = bind(address).unwrap_err();
         assert_eq!(error_text(&error), IN_USE);
     }
 

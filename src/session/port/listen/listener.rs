@@ -83,19 +83,19 @@ impl Listener {
             let name = host.unwrap_or_default().to_owned();
             return Err(ListenError::Resolve(name, "no address".to_owned()));
         }
-        Listener::bind_all(&addresses).await
+        Listener::bind_all(&addresses)
     }
 
     /// Listens on 127.0.0.1 and, where the system has it, on ::1. Port 0 is any free one.
     ///
     /// # Errors
     /// As [`Listener::bind`], and if another process has the port on one of them: it would get a part of the clients.
-    pub(crate) async fn bind_loopback(ports: &Ports, port: u16) -> Result<Listener, ListenError> {
+    pub(crate) fn bind_loopback(ports: &Ports, port: u16) -> Result<Listener, ListenError> {
         if let Ports::Within(ports) = ports {
             return Listener::bind_within(&**ports, port);
         }
         let addresses = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
-        let listener = Listener::bind_all(&addresses).await?;
+        let listener = Listener::bind_all(&addresses)?;
         match listener.taken() {
             Some(address) => Err(ListenError::bind(address, &io::ErrorKind::AddrInUse.into())),
             None => Ok(listener),
@@ -109,27 +109,27 @@ impl Listener {
     }
 
     /// Listens on the first address, and on the others where that is possible. A free port is one that is free on all.
-    async fn bind_all(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
-        let mut listener = Listener::bind_once(addresses).await?;
+    fn bind_all(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
+        let mut listener = Listener::bind_once(addresses)?;
         for _ in 0..FREE_PORT_ATTEMPTS {
             if addresses[0].port() != 0 || listener.taken().is_none() {
                 break;
             }
             // The next free port is another as long as this one is held.
-            let next = Listener::bind_once(addresses).await?;
+            let next = Listener::bind_once(addresses)?;
             listener = next;
         }
         Ok(listener)
     }
 
-    async fn bind_once(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
+    fn bind_once(addresses: &[SocketAddr]) -> Result<Listener, ListenError> {
         let first = addresses[0];
-        let socket = bind(first).await.map_err(|error| ListenError::bind(first, &error))?;
+        let socket = bind(first).map_err(|error| ListenError::bind(first, &error))?;
         let port = socket.local_addr().map_err(|error| ListenError::bind(first, &error))?.port();
         let (mut sockets, mut taken) = (vec![socket], None);
         for address in &addresses[1..] {
             let address = SocketAddr::new(address.ip(), port);
-            match bind(address).await {
+            match bind(address) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) => {
                     tracing::info!(%address, %error, "not listening there too");
@@ -375,7 +375,7 @@ mod tests {
         let within = Ports::Within(Arc::new(ports.clone()));
         let listener = Listener::bind_port(&within, 0, None).await.unwrap();
         let port = listener.port().unwrap();
-        let error = Listener::bind_loopback(&within, port).await.unwrap_err().to_string();
+        let error = Listener::bind_loopback(&within, port).unwrap_err().to_string();
         assert_eq!(error, format!("listen tcp 127.0.0.1:{port}: bind: address already in use"));
         let client = ports.connect(port).unwrap();
         let stream = listener.accept().await.unwrap();
@@ -389,14 +389,14 @@ mod tests {
         let Ok(other) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
         let taken = other.local_addr().unwrap();
         let addresses = [(Ipv4Addr::LOCALHOST, taken.port()).into(), taken];
-        assert_eq!(Listener::bind_all(&addresses).await.unwrap().taken(), Some(taken));
-        let error = Listener::bind_loopback(&Ports::System, taken.port()).await.unwrap_err();
+        assert_eq!(Listener::bind_all(&addresses).unwrap().taken(), Some(taken));
+        let error = Listener::bind_loopback(&Ports::System, taken.port()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen tcp [::1]:{}: bind: address already in use", taken.port())
         );
         assert_eq!(
-            Listener::bind_loopback(&Ports::System, 0).await.unwrap().taken(),
+            Listener::bind_loopback(&Ports::System, 0).unwrap().taken(),
             None,
             "a free port is free on both"
         );

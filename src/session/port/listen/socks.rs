@@ -46,12 +46,8 @@ impl SocksListener {
     ///
     /// # Errors
     /// As [`Listener::bind_loopback`].
-    pub(crate) async fn bind(
-        ports: &Ports,
-        port: u16,
-        is_guarded: bool,
-    ) -> Result<SocksListener, ListenError> {
-        Ok(SocksListener::new(Listener::bind_loopback(ports, port).await?, is_guarded))
+    pub(crate) fn bind(ports: &Ports, port: u16, is_guarded: bool) -> Result<SocksListener, ListenError> {
+        Ok(SocksListener::new(Listener::bind_loopback(ports, port)?, is_guarded))
     }
 
     /// Listens on a socket file, which only the user can open.
@@ -288,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_client_takes_the_place_of_the_oldest_that_is_silent() {
-        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).unwrap();
         listener.max_handshakes = 4;
         let mut silent = Vec::new();
         for _ in 0..4 {
@@ -307,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_that_come_in_a_burst_are_all_served() {
-        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).unwrap();
         listener.max_handshakes = 4;
         let mut clients = Vec::new();
         for _ in 0..40 {
@@ -323,7 +319,7 @@ mod tests {
     /// A machine that is busy for longer than a client's time has not shown that the client is silent.
     #[tokio::test]
     async fn a_request_that_has_arrived_is_read_before_its_client_gives_way() {
-        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).unwrap();
         (listener.max_handshakes, listener.patience) = (1, Duration::from_millis(10));
         let mut first = client(&listener, &[]).await;
         tokio::time::timeout(Duration::from_millis(20), listener.accept(true)).await.unwrap_err();
@@ -341,7 +337,7 @@ mod tests {
     /// Each is served although all before it are silent, and none of those is kept beyond the bound.
     #[tokio::test]
     async fn silent_clients_cost_a_bounded_number_of_descriptors() {
-        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).await.unwrap();
+        let mut listener = SocksListener::bind(&Ports::System, 0, is_guarded()).unwrap();
         (listener.max_handshakes, listener.patience) = (8, Duration::from_millis(2));
         let mut silent = Vec::new();
         for _ in 0..10 {
