@@ -33,6 +33,8 @@ pub(super) struct Subscription {
     shared: Arc<Shared>,
     number: u64,
     seen: u64,
+    /// The waker that waits among the shared ones, unless there has been a change since.
+    waiting: Option<Waker>,
 }
 
 impl NetworkChanges {
@@ -62,16 +64,19 @@ impl Drop for NetworkChanges {
 impl Subscription {
     /// Ready once for each change, or for several that came together.
     pub(super) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_waiting = self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        // A change that comes after this look finds the waker. The link looks several times for each message.
+        if is_waiting && self.shared.count.load(Ordering::Acquire) == self.seen {
+            return Poll::Pending;
+        }
         let mut wakers = self.shared.wakers();
         let count = self.shared.count.load(Ordering::Acquire);
         if count != self.seen {
-            self.seen = count;
+            (self.seen, self.waiting) = (count, None);
             return Poll::Ready(());
         }
-        match wakers.get_mut(&self.number) {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => _ = wakers.insert(self.number, cx.waker().clone()),
-        }
+        wakers.insert(self.number, cx.waker().clone());
+        self.waiting = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -86,7 +91,12 @@ impl Drop for Subscription {
 impl Shared {
     fn subscribe(self: &Arc<Shared>) -> Subscription {
         let number = self.subscribers.fetch_add(1, Ordering::Relaxed);
-        Subscription { shared: Arc::clone(self), number, seen: self.count.load(Ordering::Acquire) }
+        Subscription {
+            shared: Arc::clone(self),
+            number,
+            seen: self.count.load(Ordering::Acquire),
+            waiting: None,
+        }
     }
 
     fn report(&self) {
