@@ -78,11 +78,29 @@ impl LocalStream {
     pub(crate) async fn read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             each!(self, stream => stream.readable().await)?;
-            match each!(self, stream => stream.try_read_buf(buffer)) {
+            match self.try_read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
         }
+    }
+
+    /// Reads what has come. A reading that leaves room has taken all of it: like the runtime's own reading of a stream, this
+    /// waits for the system to report more, instead of asking once again.
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let (room, mut count) = (buffer.capacity() - buffer.len(), 0);
+        let read = || {
+            count = each!(self, stream => stream.try_read_buf(buffer))?;
+            let has_taken_all = !cfg!(windows) && (1..room).contains(&count);
+            if has_taken_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        };
+        let read = match self {
+            LocalStream::Tcp(stream) => stream.try_io(Interest::READABLE, read),
+            #[cfg(unix)]
+            LocalStream::Unix(stream) => stream.try_io(Interest::READABLE, read),
+            LocalStream::Memory(stream) => stream.try_read_buf(buffer),
+        };
+        if count > 0 { Ok(count) } else { read }
     }
 
     /// Writes some of `slices`, as soon as the other side takes something. Cancel-safe.
