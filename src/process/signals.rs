@@ -4,8 +4,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::task::AtomicWaker;
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::signal::Signal;
@@ -13,7 +16,24 @@ use super::signal::Signal;
 /// The stream of signals. From [`Signals::install`] on, none of them ends the process any more, also
 /// when this has been dropped.
 #[derive(Debug)]
-pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
+pub(crate) struct Signals {
+    streams: Vec<(Signal, unix::Signal)>,
+    news: Arc<News>,
+}
+
+/// Wakes the task that waits for signals, and remembers that there may be one.
+#[derive(Debug)]
+struct News {
+    is_there: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for News {
+    fn wake(self: Arc<News>) {
+        self.is_there.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
 
 impl Signals {
     /// Starts to listen; needs a tokio runtime with IO. A SIGHUP ignored from the start (`nohup`) stays
@@ -29,20 +49,30 @@ impl Signals {
             }
             streams.push((what, signal(kind)?));
         }
-        Ok(Signals(streams))
+        let news = News { is_there: AtomicBool::new(true), task: AtomicWaker::new() };
+        Ok(Signals { streams, news: Arc::new(news) })
     }
 
     /// The next signal, the most urgent first. Several of one kind may come as one. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> Signal {
         poll_fn(|context| {
-            for (what, stream) in &mut self.0 {
-                if let Poll::Ready(Some(())) = stream.poll_recv(context) {
-                    return Poll::Ready(*what);
-                }
-            }
-            Poll::Pending
+            self.news.task.register(context.waker());
+            // The eight streams are looked at when one of them has woken the task, not whenever something else has.
+            if self.news.is_there.swap(false, Ordering::Acquire) { self.poll() } else { Poll::Pending }
         })
         .await
+    }
+
+    fn poll(&mut self) -> Poll<Signal> {
+        let waker = Waker::from(Arc::clone(&self.news));
+        for (what, stream) in &mut self.streams {
+            if let Poll::Ready(Some(())) = stream.poll_recv(&mut Context::from_waker(&waker)) {
+                // Those after it may have one, too.
+                self.news.is_there.store(true, Ordering::Release);
+                return Poll::Ready(*what);
+            }
+        }
+        Poll::Pending
     }
 }
 
