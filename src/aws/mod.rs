@@ -34,6 +34,7 @@ mod process_input;
 mod retries;
 mod route;
 mod sign;
+#[cfg(feature = "cli")]
 mod target;
 
 pub use self::api::{Api, Call, StartSessionOutput};
@@ -46,4 +47,5 @@ pub use self::error::{AwsError, ErrorKind};
 pub use self::instances::ManagedInstance;
 pub use self::route::Route;
 pub(crate) use self::route::{Connection, HEAD_BUFFER};
+#[cfg(feature = "cli")]
 pub(crate) use self::target::{InvalidTag, TargetName};

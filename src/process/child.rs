@@ -4,7 +4,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use rustix::process::{Pid, Signal as Number, getpid, kill_process};
+#[cfg(target_os = "linux")]
+use rustix::process::getpid;
+use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::process::{Child, Command};
 
 use super::Signal;
