@@ -50,8 +50,7 @@ impl Session {
         self.round_trip = link.round_trip;
         if let Some(ready) = &mut self.ready {
             // A channel that is not read says as little about the remote as one that is down.
-            let unread_since = (!link.has_room).then_some(now);
-            ready.streams.set_link(now, link.down_since.or(unread_since), link.heard);
+            ready.streams.set_link(now, link.down_since, !link.has_room, link.heard);
             ready.streams.set_pause(now, link.paused_since);
             ready.streams.set_room(now, link.has_room);
         }

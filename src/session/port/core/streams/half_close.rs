@@ -21,6 +21,8 @@ pub(super) struct HalfClosed {
     since: BTreeMap<StreamId, Instant>,
     /// Since when the link is down or not read.
     down_since: Option<Instant>,
+    /// It was down in this time, or there was a backlog when it began.
+    may_lack_bytes: bool,
     /// Arrival of the last message on the link.
     heard: Instant,
     backlog: Option<Backlog>,
@@ -55,6 +57,7 @@ impl HalfClosed {
             order: BTreeSet::new(),
             since: BTreeMap::new(),
             down_since: None,
+            may_lack_bytes: false,
             heard: now,
             backlog: None,
             pause_end: None,
@@ -96,12 +99,19 @@ impl HalfClosed {
         }
     }
 
-    /// Takes the time since when the link is down, which may be noticed later, and that of the last message on it. While it is
-    /// down, the silence of the remote means nothing: the request may not have arrived there.
-    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>, heard: Instant) {
+    /// Takes the time since when the link is down, which may be noticed later, whether it is not read, and the time of the
+    /// last message on it. In the meantime the silence of the remote means nothing: the request may not have arrived there.
+    pub(super) fn set_link(
+        &mut self,
+        now: Instant,
+        down_since: Option<Instant>,
+        is_unread: bool,
+        heard: Instant,
+    ) {
         self.heard = self.heard.max(heard);
-        if let Some(since) = down_since {
+        if let Some(since) = down_since.or(is_unread.then_some(now)) {
             self.backlog = self.backlog.filter(|backlog| now < backlog.end());
+            self.may_lack_bytes |= down_since.is_some() || self.backlog.is_some();
             self.down_since.get_or_insert(since);
         } else if let Some(down) = self.down_since.take() {
             for (since, id) in std::mem::take(&mut self.order) {
@@ -109,7 +119,10 @@ impl HalfClosed {
                 self.since.insert(id, since);
                 self.order.insert((since, id));
             }
-            self.begin_backlog(now);
+            // What was only not read comes at once.
+            if std::mem::take(&mut self.may_lack_bytes) {
+                self.begin_backlog(now);
+            }
         }
     }
 
@@ -163,8 +176,8 @@ impl HalfClosed {
     /// Takes out the next stream whose remote has been quiet for [`HURRIED_QUIET`].
     pub(super) fn poll_hurried(&mut self, now: Instant) -> Option<StreamId> {
         let (since, id) = *self.order.first()?;
-        let is_over = since + HURRIED_QUIET <= now && self.down_since.is_none();
-        is_over.then(|| {
+        // Also while the link is not read, because of a client that may itself be stuck: no answer is promised here.
+        (since + HURRIED_QUIET <= now).then(|| {
             self.remove(id);
             id
         })
@@ -199,7 +212,7 @@ pub(super) const MAX_HALF_CLOSED: usize = 256;
 /// Time without an arrival after which nothing is left of a backlog: an agent repeats its oldest message within 1.1 s.
 const BACKLOG_GAP: Duration = Duration::from_millis(1500);
 /// Longest time that a backlog is reckoned with: with other streams' steady traffic its end cannot be seen.
-const MAX_BACKLOG: Duration = Duration::from_secs(600);
+const MAX_BACKLOG: Duration = Duration::from_secs(60);
 /// Longest pause of the agent that is waited for: the end of one that has nothing to take may get lost, and the FIN, which is
 /// repeated until it is acknowledged, finds out.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

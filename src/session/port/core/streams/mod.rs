@@ -254,8 +254,14 @@ impl Streams {
     }
 
     /// Takes the time since when the link is down, which may be noticed later, and that of the last message on it.
-    pub(super) fn set_link(&mut self, now: Instant, down_since: Option<Instant>, heard: Instant) {
-        self.half_closed.set_link(now, down_since, heard);
+    pub(super) fn set_link(
+        &mut self,
+        now: Instant,
+        down_since: Option<Instant>,
+        is_unread: bool,
+        heard: Instant,
+    ) {
+        self.half_closed.set_link(now, down_since, is_unread, heard);
     }
 
     /// Takes the time since when the agent is paused, if it has taken all that was sent.
