@@ -315,11 +315,17 @@ impl Streams {
         self.smux.handle_timeout(now)
     }
 
-    /// Reports the half-closed streams to the agent whose remote has been quiet for a second: the descriptors of their
-    /// connections are needed.
+    /// Closes the half-closed connections whose remote has been quiet for a second: their descriptors are needed. The agent's
+    /// answer is not awaited, since nothing of it may be read as long as another client is stuck.
     pub(super) fn hurry(&mut self, now: Instant) {
         while let Some(id) = self.half_closed.poll_hurried(now) {
-            self.finish_half_closed(id, true);
+            if self.smux.queued(id) > 0 {
+                // Its request has not left.
+                self.half_closed.insert(now, id);
+            } else if let Some(stream) = self.streams.get(&id) {
+                self.actions.push_back(Action::Close(stream.connection));
+                self.remove(id);
+            }
         }
     }
 
