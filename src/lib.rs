@@ -169,6 +169,7 @@
 //! | `OUTPUT_QUEUE` | waiting for stdout | 1 MiB of memory | the channel is not read; repeated notices are dropped | `stdout_of_a_shell_that_is_not_read` |
 //! | `ERR_QUEUE` | waiting for stderr | 1 MiB of memory for status, 2 MiB in all | lines are dropped and counted | `control_messages_while_json_on_stderr_is_not_read` |
 //! | `MAX_STREAMS` | connections of a session | 1,024 | the listener waits | `streams_are_bounded` |
+//! | `MAX_HALF_CLOSED` | connections of a session whose client has half-closed | 256 | the oldest is reported to the agent at once, and its client reset | `many_half_closed_streams_are_not_kept_waiting` |
 //! | `CHUNK` | read from one connection | 16 KiB | it is not read | `a_chunk_comes_only_when_requested` |
 //! | `DEFAULT_SEND_BUFFER` | waiting for the agent, per stream | 32 KiB | the connection is not read | `streams_are_bounded_until_they_are_over` |
 //! | `ALL_PER_EACH` | waiting for slow clients | 64 MiB of memory each (`SSM_PLUGIN_BUFFER`), 4 times that in all | the session's channel is not read | `a_client_that_does_not_read`, `clients_that_do_not_read_together` |

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::status::Status;
 use super::{line, sentences};
@@ -197,7 +198,9 @@ impl Console {
             self.push_err(&status.json(), OUTPUT_QUEUE);
         } else {
             let is_wanted = self.style == Style::Plain && status.is_failure();
-            let line = status.text().and_then(|text| self.status.line(&text, is_wanted));
+            let line = status.text().and_then(|text| {
+                if is_wanted { self.status.failure(Instant::now(), &text) } else { self.status.line(&text) }
+            });
             line.into_iter().for_each(|line| self.push_err(&line, OUTPUT_QUEUE));
         }
     }
@@ -243,7 +246,7 @@ impl Console {
     pub(crate) fn progress(&mut self, text: &str) {
         tracing::info!(text);
         if self.shows_progress()
-            && let Some(line) = self.status.line(text, false)
+            && let Some(line) = self.status.line(text)
         {
             self.push_err(&line, OUTPUT_QUEUE);
         }
