@@ -1,6 +1,6 @@
 //! Credentials of each kind, from real profile files and the sources behind them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ssm_sim::{SignatureReport, Sim};
@@ -228,29 +228,81 @@ fn instance_metadata() {
 fn profile_file_that_blocks_costs_the_signature_only() {
     for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         for endless in [false, true] {
-            let (mut world, sim, echo) = (world_without_credentials(), sim(), Server::echo());
+            let mut world = world_without_credentials();
             let path = if endless { PathBuf::from("/dev/zero") } else { world.path("pipe") };
             if !endless {
                 named_pipe(&path);
             }
             world.set(variable, &path.display().to_string());
-            world.set("SSM_PLUGIN_STATUS", "always");
-            let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
-            assert_eq!(echo_through(forward.port, b"unsigned"), b"unsigned");
-            let open = sim.session(&forward.id).expect("the session").opens[0].clone();
-            assert!(open.signature.is_none(), "{variable}: {:?}", open.signature);
-            forward.plugin.signal(Signal::INT);
-            let finished = forward.plugin.finish_within(Duration::from_secs(5));
-            finished.assert_ok();
-            let errors = finished.errors();
-            let line = format!(
-                "session-manager-plugin: signing the connection failed: {} (from {variable}) cannot be \
-                 read: it is not a regular file; opening without a signature\n",
-                path.display()
-            );
-            assert_eq!(errors, line);
+            let origin = format!(" (from {variable})");
+            assert_costs_the_signature_only(world, &path, &origin, "it is not a regular file");
         }
     }
+}
+
+/// The SDK opens these after the profiles.
+#[test]
+fn token_file_that_blocks_costs_the_signature_only() {
+    for (set, config, name, origin) in TOKEN_FILES {
+        let mut world = world_without_credentials();
+        let path = if name.starts_with('/') { PathBuf::from(name) } else { world.home().join(name) };
+        let with_path = |text: &str| text.replace("PATH", &path.display().to_string());
+        write_config(&world, &with_path(config));
+        for variable in set {
+            world.set(variable, &path.display().to_string());
+        }
+        if !name.starts_with('/') {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("its folder");
+            named_pipe(&path);
+        }
+        assert_costs_the_signature_only(world, &path, origin, "it is not a regular file");
+    }
+    let mut world = world_without_credentials();
+    write_config(&world, "[default]\nlogin_session = arn:aws:iam::0123456789012:user/Admin\n");
+    world.set("AWS_LOGIN_CACHE_DIRECTORY", &world.home().display().to_string());
+    let path = world.home().join(LOGIN_FILE);
+    named_pipe(&path);
+    assert_costs_the_signature_only(world, &path, "", "it is not a regular file");
+    let mut world = world_without_credentials();
+    let path = world.path("large");
+    std::fs::File::create(&path).expect("a file").set_len((1 << 20) + 1).expect("its length");
+    world.set("AWS_ROLE_ARN", "a-role");
+    world.set("AWS_WEB_IDENTITY_TOKEN_FILE", &path.display().to_string());
+    let origin = " (from AWS_WEB_IDENTITY_TOKEN_FILE)";
+    assert_costs_the_signature_only(world, &path, origin, "it is larger than 1048576 bytes");
+}
+
+/// The SDK opens no token file when the profile has credentials.
+#[test]
+fn token_file_that_is_not_needed_may_block() {
+    let (mut world, sim) = (world_without_credentials(), strict_sim());
+    write_config(&world, &format!("[default]\n{}", keys()));
+    let path = world.path("pipe");
+    named_pipe(&path);
+    for variable in ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] {
+        world.set(variable, &path.display().to_string());
+    }
+    world.set("AWS_ROLE_ARN", "a-role");
+    assert!(signer_alone(&world, &sim, "").verified);
+}
+
+#[track_caller]
+fn assert_costs_the_signature_only(mut world: World, path: &Path, origin: &str, reason: &str) {
+    let (sim, echo) = (sim(), Server::echo());
+    world.set("SSM_PLUGIN_STATUS", "always");
+    let forward = Forward::start(&world, &Call::port(&sim, echo.port()));
+    assert_eq!(echo_through(forward.port, b"unsigned"), b"unsigned");
+    let open = sim.session(&forward.id).expect("the session").opens[0].clone();
+    assert!(open.signature.is_none(), "{}{origin}: {:?}", path.display(), open.signature);
+    forward.plugin.signal(Signal::INT);
+    let finished = forward.plugin.finish_within(Duration::from_secs(5));
+    finished.assert_ok();
+    let line = format!(
+        "session-manager-plugin: signing the connection failed: {}{origin} cannot be read: {reason}; opening \
+         without a signature\n",
+        path.display()
+    );
+    assert_eq!(finished.errors(), line);
 }
 
 /// The common way to have no profiles at all.
@@ -263,3 +315,62 @@ fn profile_files_may_be_the_null_device_or_absent() {
         assert!(signer_alone(&world, &sim, "").verified, "{path}");
     }
 }
+
+/// Variables to set, the profiles, the pipe (a name below the home folder) or device, and its origin in the message.
+const TOKEN_FILES: [(&[&str], &str, &str, &str); 9] = [
+    (&["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"], "", "token", " (from AWS_WEB_IDENTITY_TOKEN_FILE)"),
+    (
+        &[],
+        "[default]\nrole_arn = r\nweb_identity_token_file = PATH\n",
+        "/dev/zero",
+        " (from web_identity_token_file in profile default)",
+    ),
+    (
+        &[],
+        "[default]\nrole_arn = r\nsource_profile = base\n\
+         [profile base]\nrole_arn = b\nweb_identity_token_file = PATH\n",
+        "token",
+        " (from web_identity_token_file in profile base)",
+    ),
+    (
+        &["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"],
+        "",
+        "token",
+        " (from AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)",
+    ),
+    (
+        &["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"],
+        "[default]\nrole_arn = r\ncredential_source = EcsContainer\n",
+        "token",
+        " (from AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)",
+    ),
+    (
+        &[],
+        "[default]\nsso_session = corp\nsso_account_id = 1\nsso_role_name = r\n\
+         [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n",
+        ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json",
+        "",
+    ),
+    (
+        &[],
+        "[default]\nsso_region = us-east-1\nsso_start_url = https://sim.awsapps.com/start\n\
+         sso_account_id = 1\nsso_role_name = r\n",
+        ".aws/sso/cache/9543de644b3558fb8b832a46caf8b7b376a50c3e.json",
+        "",
+    ),
+    (
+        &[],
+        "[default]\nlogin_session = arn:aws:iam::0123456789012:user/Admin\n",
+        ".aws/login/cache/36db1d138ff460920374e4c3d8e01f53f9f73537e89c88d639f68393df0e2726.json",
+        "",
+    ),
+    (
+        &[],
+        "[default]\nrole_arn = r\nsource_profile = base\n\
+         [profile base]\nlogin_session = arn:aws:iam::0123456789012:user/Admin\n",
+        ".aws/login/cache/36db1d138ff460920374e4c3d8e01f53f9f73537e89c88d639f68393df0e2726.json",
+        "",
+    ),
+];
+/// Of the session `arn:aws:iam::0123456789012:user/Admin`.
+const LOGIN_FILE: &str = "36db1d138ff460920374e4c3d8e01f53f9f73537e89c88d639f68393df0e2726.json";

@@ -6,17 +6,18 @@ use aws_config::SdkConfig;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
-use aws_config::meta::credentials::CredentialsProviderChain;
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_types::error::display::DisplayErrorContext;
 
 use super::cli_cache::{self, Found};
 use super::error::{AwsError, ErrorKind};
+use super::files::{self, NamedFile};
 use super::retries::Retries;
 use super::{config, process_input};
 
@@ -50,8 +51,9 @@ pub(super) async fn load(
             return Ok(found(credentials, false));
         }
         // A file that cannot be parsed is reported by the SDK.
-        if let Ok(profiles) = config::read_profiles(sources.profile).await {
-            match cli_cache::look_up(&profiles, sources.rejected.as_deref(), SystemTime::now()).await {
+        let profiles = config::read_profiles(sources.profile).await.ok();
+        if let Some(profiles) = &profiles {
+            match cli_cache::look_up(profiles, sources.rejected.as_deref(), SystemTime::now()).await {
                 Found::Credentials(credentials) => return Ok(found(credentials, true)),
                 Found::SignInNeeded(reason) => {
                     return Err(AwsError::new(call, ErrorKind::SignInNeeded, reason));
@@ -60,9 +62,7 @@ pub(super) async fn load(
                 Found::Nothing => {}
             }
         }
-        let credentials = chain(&sources).provide_credentials().await;
-        let credentials = credentials.map_err(|error| AwsError::credentials(call, &error))?;
-        Ok(found(credentials, false))
+        Ok(found(ask(call, chain(&sources, profiles.as_ref())).await?, false))
     };
     match tokio::time::timeout(wait, look).await {
         Ok(found) => {
@@ -112,9 +112,28 @@ impl CachedCredentials {
     }
 }
 
+/// A provider, and the file that it will open.
+type Link = (&'static str, Option<NamedFile>, SharedCredentialsProvider);
+
+/// Asks the providers in order, until one has credentials or fails.
+async fn ask(call: &'static str, chain: Vec<Link>) -> Result<Credentials, AwsError> {
+    for (name, file, provider) in chain {
+        if let Some(file) = file {
+            file.check().await.map_err(|reason| AwsError::new(call, ErrorKind::UnreadableFile, reason))?;
+        }
+        let outcome = provider.provide_credentials().await.inspect_err(
+            |error| tracing::debug!(provider = name, error = %DisplayErrorContext(error), "no credentials"),
+        );
+        if !matches!(outcome, Err(CredentialsError::CredentialsNotLoaded(_))) {
+            return outcome.map_err(|error| AwsError::credentials(call, &error));
+        }
+    }
+    Err(AwsError::credentials(call, &CredentialsError::not_loaded_no_source()))
+}
+
 /// As the AWS CLI does it: a named profile comes before the environment's keys, one that is only the environment's
 /// default comes after them. Made anew for each lookup, since the SDK's providers keep the profiles that they have read.
-fn chain(sources: &Sources<'_>) -> SharedCredentialsProvider {
+fn chain(sources: &Sources<'_>, profiles: Option<&ProfileSet>) -> Vec<Link> {
     let config = provider_config(sources);
     // One attempt: a machine that is not an instance should not wait long for the metadata service.
     let imds = imds::Client::builder()
@@ -130,15 +149,24 @@ fn chain(sources: &Sources<'_>) -> SharedCredentialsProvider {
     if let Some(files) = process_input::profile_files() {
         from_profile = from_profile.profile_files(files);
     }
-    let mut chain = CredentialsProviderChain::first_try("Profile", from_profile.build());
+    let mut chain = vec![(
+        "Profile",
+        profiles.and_then(files::of_profiles),
+        SharedCredentialsProvider::new(from_profile.build()),
+    )];
     if named(sources.profile).is_none() {
         let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-        chain = chain.or_else("WebIdentityToken", web_identity);
+        chain.push((
+            "WebIdentityToken",
+            files::of_web_identity(),
+            SharedCredentialsProvider::new(web_identity),
+        ));
     }
     let container = EcsCredentialsProvider::builder().configure(&config).build();
     let instance = ImdsCredentialsProvider::builder().configure(&config).imds_client(imds).build();
-    let chain = chain.or_else("EcsContainer", container).or_else("Ec2InstanceMetadata", instance);
-    SharedCredentialsProvider::new(chain)
+    chain.push(("EcsContainer", files::of_container(), SharedCredentialsProvider::new(container)));
+    chain.push(("Ec2InstanceMetadata", None, SharedCredentialsProvider::new(instance)));
+    chain
 }
 
 /// Checks that a signature can carry the access key: letters, digits and `_` (AWS's `accessKeyIdType`). A request that

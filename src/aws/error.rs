@@ -14,7 +14,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 pub enum ErrorKind {
     /// There are no credentials, or looking them up failed.
     NoCredentials,
-    /// A profile file cannot be read without waiting for it, so no credentials were looked for; or they cannot be ones.
+    /// A file with profiles or a token cannot be read without waiting for it, so no credentials were looked for; or they
+    /// cannot be ones.
     UnreadableFile,
     /// The profile's role needs an MFA code, and the AWS CLI has left no credentials for it.
     SignInNeeded,

@@ -5,7 +5,7 @@ mod output;
 #[cfg(unix)]
 mod ownership;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -80,6 +80,22 @@ pub(crate) fn copy(path: &Path, most: u64, to: &mut impl Write) -> Result<(), Fi
     copy_from(open_regular(path)?, most, to)
 }
 
+/// Checks that a library may open and read a file: a regular one of at most `most` bytes. It is read to its end, since
+/// without its server a network file system still answers `stat` from its cache. A folder, the null device (the usual name
+/// for no file at all) and what cannot be opened are left to the library, which reports them.
+///
+/// # Errors
+/// [`FileError::NotRegular`], [`FileError::TooLarge`], and that reading would block.
+pub(crate) fn check(path: &Path, most: u64) -> Result<(), FileError> {
+    if std::fs::metadata(path).is_ok_and(|data| data.is_dir() || is_null_device(&data)) {
+        return Ok(());
+    }
+    match copy(path, most, &mut io::sink()) {
+        Err(FileError::Io(error)) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        checked => checked,
+    }
+}
+
 /// Opens a regular file to read.
 ///
 /// # Errors
@@ -108,6 +124,18 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, FileError> {
 fn copy_from(file: File, most: u64, to: &mut impl Write) -> Result<(), FileError> {
     let size = io::copy(&mut file.take(most.saturating_add(1)), to)?;
     if size > most { Err(FileError::TooLarge(most)) } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn is_null_device(data: &Metadata) -> bool {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    data.file_type().is_char_device()
+        && std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == data.rdev())
+}
+
+#[cfg(not(unix))]
+fn is_null_device(_: &Metadata) -> bool {
+    false
 }
 
 /// Opens a file to append to, readable by its owner only. On UNIX it must not be a symbolic link, must belong to the
@@ -185,6 +213,17 @@ mod tests {
         assert!(read(&path.join("below"), 4).unwrap_err().is_absent());
         let denied = FileError::from(io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(denied.is_denied() && !denied.is_absent());
+    }
+
+    #[test]
+    fn what_libraries_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert!(check(&path, 4).is_ok());
+        assert!(check(dir.path(), 4).is_ok());
+        std::fs::write(&path, "four").unwrap();
+        assert!(check(&path, 4).is_ok());
+        assert!(matches!(check(&path, 3), Err(FileError::TooLarge(3))));
     }
 
     /// The owner of the folder can exchange the file at any moment.
