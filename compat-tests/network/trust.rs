@@ -1,10 +1,14 @@
 //! Private certificate authorities.
 
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(unix)]
+use std::path::Path;
 
 use ssm_sim::TlsFront;
 
 use super::Site;
+#[cfg(unix)]
+use crate::harness::named_pipe;
 
 #[test]
 fn a_private_authority_is_trusted_when_named() {
@@ -21,6 +25,34 @@ fn a_private_authority_is_trusted_when_the_profile_names_it() {
     std::fs::create_dir(site.world.home().join(".aws")).expect("config folder");
     let config = format!("[default]\nca_bundle = {}\n", site.bundle.display());
     std::fs::write(site.world.home().join(".aws/config"), config).expect("config");
+    site.works();
+}
+
+/// A pipe, a device without an end.
+#[cfg(unix)]
+#[test]
+fn a_certificate_file_that_blocks_is_refused_in_a_sentence() {
+    let mut site = Site::here("localhost");
+    let pipe = site.world.path("pipe");
+    named_pipe(&pipe);
+    for path in [pipe.as_path(), Path::new("/dev/zero")] {
+        for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+            site.set(name, &path.display().to_string());
+            site.fails_with(&format!(
+                "cannot read the CA certificates in {}: it is not a regular file",
+                path.display()
+            ));
+            site.world.unset(&[name]);
+        }
+    }
+    // In a folder it is not looked at.
+    let folder = site.world.path("certificates");
+    std::fs::create_dir(&folder).expect("a folder");
+    named_pipe(&folder.join("0a1b2c3d.0"));
+    std::fs::copy(&site.bundle, folder.join("ours.pem")).expect("copy");
+    site.set("SSL_CERT_DIR", &folder.display().to_string());
+    site.works();
+    site.set("SSL_CERT_FILE", "/dev/null");
     site.works();
 }
 

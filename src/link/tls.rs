@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -12,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::host;
 use crate::ca_bundle::{self, BundleError};
+use crate::files;
 
 /// Reason that the trust store could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +23,7 @@ pub enum TrustError {
     /// The file cannot be read, or a certificate in it is damaged.
     #[error("cannot read the CA certificates in {path}: {reason}")]
     Unreadable {
-        /// The file that `AWS_CA_BUNDLE` or the profile's `ca_bundle` names.
+        /// The file that `AWS_CA_BUNDLE`, the profile's `ca_bundle` or `SSL_CERT_FILE` names.
         path: PathBuf,
         /// The system's message, or what is wrong with the file.
         reason: String,
@@ -45,16 +49,13 @@ pub enum TrustError {
 
 /// A TLS configuration that trusts the certificates of `bundle`, a PEM file, and without one the system's store (or
 /// `SSL_CERT_FILE`, `SSL_CERT_DIR`). A bundle replaces the store, as in the AWS CLI: its user may have named it to trust
-/// no other CA. Reads files: a few milliseconds.
+/// no other CA. Reads files: a few milliseconds, and [`READING`] at most.
 ///
 /// # Errors
 /// When the bundle cannot be read or holds no certificate, and when there is no certificate at all. A system store
 /// that is partly unreadable is logged: the rest may be all that is needed.
 pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, TrustError> {
-    let roots = match bundle {
-        Some(path) => bundle_roots(path)?,
-        None => system_roots()?,
-    };
+    let roots = roots(bundle)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -64,6 +65,36 @@ pub(crate) fn client_config(bundle: Option<&Path>) -> Result<Arc<rustls::ClientC
     Ok(Arc::new(config))
 }
 
+/// Reads the certificates on another thread: opening a file may block (a file system that has gone).
+fn roots(bundle: Option<&Path>) -> Result<rustls::RootCertStore, TrustError> {
+    let read = |bundle: Option<&Path>| match bundle {
+        Some(path) => bundle_roots(path),
+        None => system_roots(),
+    };
+    let (sender, read_elsewhere) = mpsc::channel();
+    let thread = thread::Builder::new().name("trust".to_owned()).spawn({
+        let bundle = bundle.map(Path::to_owned);
+        move || drop(sender.send(read(bundle.as_deref())))
+    });
+    if thread.is_err() {
+        // Connecting needs the certificates; a file that blocks is rare.
+        return read(bundle);
+    }
+    match read_elsewhere.recv_timeout(READING) {
+        Ok(roots) => roots,
+        Err(RecvTimeoutError::Disconnected) => Err(TrustError::Library("internal error".to_owned())),
+        Err(RecvTimeoutError::Timeout) => {
+            let reason = format!("it cannot be read within {READING:?}");
+            match bundle.map(Path::to_owned).or_else(system_file) {
+                Some(path) => Err(TrustError::Unreadable { path, reason }),
+                None => {
+                    Err(TrustError::Nothing { reason: format!(" (they cannot be read within {READING:?})") })
+                }
+            }
+        }
+    }
+}
+
 fn bundle_roots(path: &Path) -> Result<rustls::RootCertStore, TrustError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(read_bundle(path)?);
@@ -71,6 +102,11 @@ fn bundle_roots(path: &Path) -> Result<rustls::RootCertStore, TrustError> {
 }
 
 fn system_roots() -> Result<rustls::RootCertStore, TrustError> {
+    // The library opens whatever has this name; of a folder, only regular files.
+    if let Some(path) = system_file() {
+        files::check(&path, files::MAX_CERTIFICATES)
+            .map_err(|error| TrustError::Unreadable { path, reason: error.to_string() })?;
+    }
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::warn!(%error, "cannot read a part of the system's trust store");
@@ -82,6 +118,11 @@ fn system_roots() -> Result<rustls::RootCertStore, TrustError> {
         return Err(TrustError::Nothing { reason });
     }
     Ok(roots)
+}
+
+/// The file that the user names in place of the system's.
+fn system_file() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
 }
 
 /// The certificates of a bundle.
@@ -146,6 +187,9 @@ pub(super) fn is_permanent(error: &io::Error) -> bool {
     // What rustls says about certificates comes as invalid data; a connection cut in the middle does not.
     error.kind() == io::ErrorKind::InvalidData
 }
+
+/// The run stands still meanwhile; a healthy network file system answers within that.
+const READING: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
