@@ -152,7 +152,7 @@ fn forward() -> Command {
                 .help("Number of sessions that share each port, 1 to 8 [default: 1]"),
         )
         .mut_arg("wait", |wait| {
-            wait.help("Let connections (with --eager, the start) wait until the target's agent is connected to Systems Manager, for at most SECONDS [without SECONDS: 300]")
+            wait.help("If the target's agent is not connected to Systems Manager, connections wait for it for at most SECONDS; with --eager, the program waits before it is ready [without SECONDS: 300]")
         })
         .arg(
             trailing_command()

@@ -45,9 +45,7 @@ impl Route {
             (None, None) => Err("no region, so no endpoint".to_owned()),
         };
         let stream = text.and_then(|text| network.stream_url(&text).map_err(|error| error.to_string()));
-        let configured = ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
-            .iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+        let configured = configured().map(|(_, url)| url);
         let api = match (&options.url, configured, region) {
             (_, Some(url), _) => Some(url),
             (Some(_), None, _) => stream.as_ref().ok().map(ping_url),
@@ -90,6 +88,13 @@ impl Route {
     pub(super) fn for_signing(&self) -> Option<Url> {
         self.stream.clone().ok()
     }
+}
+
+/// The endpoint's URL that the environment has for SSM, with the variable.
+fn configured() -> Option<(&'static str, String)> {
+    ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
 
 /// Returns whether the names have addresses. Behind a proxy that is the proxy's to know.
@@ -178,8 +183,10 @@ pub(super) fn trust(route: &Route) -> Check {
 pub(super) async fn clock(route: &Route) -> Check {
     const NAME: &str = "clock";
     let Some(url) = &route.api else {
-        let reason = if route.stream.is_err() { route.cause() } else { "the endpoint URL is not valid" };
-        return Check::skipped(NAME, reason);
+        return match configured() {
+            Some((variable, _)) => Check::skipped(NAME, format!("{variable} is not a valid URL")),
+            None => Check::skipped(NAME, route.cause()),
+        };
     };
     if url.scheme() == "https"
         && let Err(reason) = route.usable()

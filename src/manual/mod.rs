@@ -96,7 +96,7 @@ fn files(page: &mut Page) {
         .example("[tunnels.db]\ntarget = \"tag:Name=bastion\"\nprofile = \"prod-eu\"\nforwards = [\"15432:db.internal:5432\"]\nsocks = 1080")
         .more("The file is ignored if another user owns it, or can write to it or to any directory in its path.")
         .more(&format!("If the variable XDG_CONFIG_HOME is set, the directory session-manager-plugin is in $XDG_CONFIG_HOME. {}", settings::FILE_RULE))
-        .more("In log_file and wire_log, ~/ is expanded to the home directory; ~user/ is not. Elsewhere, write the whole path.")
+        .more("In log_file and wire_log, ~/ is expanded to the home directory; ~user/ is not. In all other settings and in SPECs, write the whole path.")
         .item("~/.local/state/session-manager-plugin/", "Log files, one per day, if SSM_PLUGIN_LOG is set.");
 }
 
