@@ -116,7 +116,7 @@ impl Gateway {
         Gateway { port, ended, panicked, opens, calls, starts_after }
     }
 
-    /// From now on StartSession is answered as it should be, so much later.
+    /// From now on StartSession and ResumeSession are answered as they should be, so much later.
     pub fn start_sessions_after(&self, delay: Duration) {
         *self.starts_after.lock().expect("start lock") = Some(delay);
     }
@@ -430,10 +430,11 @@ fn response(port: u16) -> Value {
     json!({"SessionId": SESSION, "TokenValue": TOKEN, "StreamUrl": url})
 }
 
-/// With `start`: how long StartSession takes, and its answer.
+/// With `start`: how long StartSession and ResumeSession take, and their answer.
 fn answer_api(mut stream: TcpStream, calls: &Mutex<Vec<String>>, start: Option<(Duration, Value)>) {
     let operation = http::read_operation(&mut stream).unwrap_or_default();
-    let start = start.filter(|_| operation.ends_with(".StartSession"));
+    let is_start = operation.ends_with(".StartSession") || operation.ends_with(".ResumeSession");
+    let start = start.filter(|_| is_start);
     if !operation.is_empty() {
         calls.lock().expect("calls lock").push(operation.clone());
     }

@@ -6,6 +6,7 @@ mod late_agents;
 #[cfg(unix)]
 mod limits;
 mod listener;
+mod old_agents;
 #[cfg(unix)]
 mod outliving;
 mod sessions;

@@ -110,15 +110,18 @@ impl Link {
 
     /// The next event, or `None` as soon as all that was sent has been acknowledged. Cancel-safe.
     pub async fn next_until_drained(&mut self) -> Option<LinkEvent> {
-        self.next_unless_drained(true).await
+        self.next_unless(true, Link::is_drained).await
     }
 
-    /// The next event as [`Link::next`] returns it, or `None` as soon as all that was sent has been acknowledged.
-    /// Cancel-safe.
-    pub(crate) async fn next_unless_drained(&mut self, deliver: bool) -> Option<LinkEvent> {
+    /// The next event as [`Link::next`] returns it, or `None` as soon as there is none and the condition holds. Cancel-safe.
+    pub(crate) async fn next_unless(
+        &mut self,
+        deliver: bool,
+        condition: impl Fn(&Link) -> bool,
+    ) -> Option<LinkEvent> {
         poll_fn(|cx| match self.poll(cx, deliver) {
             Poll::Ready(event) => Poll::Ready(Some(event)),
-            Poll::Pending if self.is_drained() => Poll::Ready(None),
+            Poll::Pending if condition(self) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -188,6 +191,11 @@ impl Link {
     /// Returns whether all that was sent has been acknowledged.
     pub fn is_drained(&self) -> bool {
         self.connection.channel().is_drained()
+    }
+
+    /// Returns the number of messages acknowledged without a gap.
+    pub(crate) fn acknowledged(&self) -> i64 {
+        self.connection.channel().acknowledged()
     }
 
     /// Returns whether all that was given to [`Link::send`] was sent, acknowledged or not.

@@ -93,6 +93,11 @@ impl Sender {
         self.base + self.outstanding.len() as i64
     }
 
+    /// Messages acknowledged without a gap: all before the oldest outstanding one.
+    pub(super) fn acknowledged(&self) -> i64 {
+        self.base
+    }
+
     pub(super) fn rtt(&self) -> &Rtt {
         &self.rtt
     }

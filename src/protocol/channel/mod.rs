@@ -381,6 +381,11 @@ impl Channel {
         self.is_sent() && self.sender.outstanding_messages() == 0
     }
 
+    /// Returns the number of messages acknowledged without a gap.
+    pub(crate) fn acknowledged(&self) -> i64 {
+        self.sender.acknowledged()
+    }
+
     /// Returns whether everything given to [`Channel::send`] was sent, acknowledged or not.
     pub fn is_sent(&self) -> bool {
         !self.outgoing.has_answers() && !self.outgoing.has_input()

@@ -4,7 +4,8 @@
 //! `DisconnectToPort`. It never reports that the destination has closed. For a moment after the flag it refuses bytes, and it
 //! keeps those forever that it had acknowledged because they came before the flag (`processIncomingMessageBufferItems`
 //! looks at no message again). So a connection's bytes wait until the flag of the one before is acknowledged, and until the
-//! agent has nothing left of that one's output ([`Handover`]).
+//! agent has nothing left of that one's output ([`Handover`]). It acknowledges them before it sends output of theirs
+//! (`handleStreamDataMessage`).
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -39,11 +40,12 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
         let may_deliver = gauge.has_room() && seat.early.held() < MAX_EARLY;
         let disconnect_at =
             seat.current.as_ref().and_then(|current| current.answers.over_at(link.stats().rtt));
+        seat.update(link);
         seat.grant(link);
         tokio::select! {
             event = seat.next_event(link, may_deliver) => match event {
-                None => seat.handle_drained(link),
-                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(&bytes),
+                None => seat.handle_settled(link),
+                Some(LinkEvent::Channel(Event::Output(bytes))) => seat.handle_output(&bytes, link),
                 Some(LinkEvent::Channel(Event::PortRefused)) => {
                     console.repeat(official::DESTINATION_FAILED);
                     console.report(&Status::DestinationRefused { destination: None });
@@ -80,7 +82,7 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 let number = seat.accepted + 1;
                 let connection = Connection::start(stream, Preface::default(), number, reports.clone(), entry);
                 connection.join(&gauge);
-                seat.take(connection, link);
+                seat.take(connection);
             },
             () = accept_pause.wait() => {}
             () = sleep_until(disconnect_at) => match &mut seat.current {
@@ -125,10 +127,16 @@ impl Seat {
         Seat { current: None, accepted: 0, early: ByteQueue::default(), handover }
     }
 
-    /// The link's next event, or `None` when [`Seat::handle_drained`] is due. Cancel-safe.
+    /// The link's next event, or `None` when [`Seat::handle_settled`] or [`Seat::update`] is due. Cancel-safe.
     async fn next_event(&self, link: &mut Link, may_deliver: bool) -> Option<LinkEvent> {
+        let owner = self.current.as_ref().map(|current| current.output_of);
         if may_deliver && self.is_due() {
-            link.next_unless_drained(may_deliver).await
+            link.next_unless(may_deliver, is_settled).await
+        } else if let Some(owner @ Owner::Either { .. }) = owner
+            && self.handover.is_certain(traffic(link))
+        {
+            // Noticed at once: a loss that follows does not matter.
+            link.next_unless(may_deliver, |link| owner.is_acknowledged(link)).await
         } else {
             Some(link.next(may_deliver).await)
         }
@@ -148,9 +156,36 @@ impl Seat {
         self.handover.is_due(Instant::now().into_std())
     }
 
+    /// Takes note of acknowledgements, losses and signs of life.
+    fn update(&mut self, link: &mut Link) {
+        let owner = self.current.as_mut().map(|current| &mut current.output_of);
+        if matches!(owner, Some(Owner::Itself)) {
+            return;
+        }
+        if let Some(at) = link.last_contact() {
+            self.handover.handle_contact(at.into_std(), link.stats().websockets);
+        }
+        if self.handover.poll_check(Instant::now().into_std()) {
+            link.check();
+        }
+        let traffic = traffic(link);
+        match owner {
+            Some(Owner::LastOne) if self.handover.handle_waiting(traffic) => {
+                link.send(Input::Flag(Flag::DisconnectToPort));
+            }
+            Some(owner @ Owner::Either { .. })
+                if owner.is_acknowledged(link) && self.handover.is_certain(traffic) =>
+            {
+                *owner = Owner::Itself;
+                self.handover.handle_acknowledged();
+            }
+            _ => {}
+        }
+    }
+
     /// All that was sent has been acknowledged, the flag as well, and all that has come is read.
-    fn handle_drained(&mut self, link: &mut Link) {
-        if self.handover.handle_drained(Instant::now().into_std(), traffic(link)) {
+    fn handle_settled(&mut self, link: &mut Link) {
+        if self.is_due() && self.handover.handle_drained(Instant::now().into_std(), traffic(link)) {
             link.send(Input::Flag(Flag::DisconnectToPort));
         }
     }
@@ -161,9 +196,17 @@ impl Seat {
         waiting.map(|waiting| waiting.begun + WAIT)
     }
 
-    fn handle_output(&mut self, bytes: &[u8]) {
+    fn handle_output(&mut self, bytes: &[u8], link: &mut Link) {
+        self.update(link);
+        let is_certain = || self.handover.is_certain(traffic(link));
         match &mut self.current {
-            Some(current) if current.is_dialed => current.deliver(bytes),
+            Some(current) if current.is_owner(is_certain) => current.deliver(bytes),
+            Some(Current { output_of: Owner::Either { .. }, .. }) => {
+                tracing::warn!(
+                    "closed a connection: output after a lost websocket may be that of the one before"
+                );
+                self.disconnect(link);
+            }
             None if self.accepted == 0 => _ = self.early.push(bytes),
             _ => tracing::debug!("dropped what the last connection left behind"),
         }
@@ -173,9 +216,11 @@ impl Seat {
         let Some(current) = &mut self.current else { return };
         match report {
             Report::Data(bytes) => {
+                if current.output_of == Owner::LastOne {
+                    current.output_of = Owner::Either { acknowledged: link.acknowledged() };
+                }
                 link.send(Input::Bytes(bytes));
                 current.must_grant = true;
-                current.is_dialed = true;
             }
             Report::HungUp => {}
             Report::InputEnded => current.answers.handle_input_end(Instant::now()),
@@ -197,15 +242,12 @@ impl Seat {
     }
 
     /// Gives the place to a new connection.
-    fn take(&mut self, connection: Connection, link: &Link) {
+    fn take(&mut self, connection: Connection) {
         self.accepted += 1;
-        let is_dialed = self.accepted == 1;
-        if !is_dialed {
-            self.handover.handle_taken(traffic(link));
-        }
+        let output_of = if self.accepted == 1 { Owner::Itself } else { Owner::LastOne };
         let (begun, answers) = (Instant::now(), LastAnswers::on_basic());
         let current =
-            self.current.insert(Current { connection, begun, must_grant: false, is_dialed, answers });
+            self.current.insert(Current { connection, begun, must_grant: false, output_of, answers });
         while !self.early.is_empty() {
             self.early.take().slices().iter().for_each(|bytes| current.deliver(bytes));
         }
@@ -218,15 +260,40 @@ struct Current {
     begun: Instant,
     /// Its next chunk is not requested yet.
     must_grant: bool,
-    /// The agent has connected to the destination for it, or will with what was sent. Until then output is that of the
-    /// connection before.
-    is_dialed: bool,
+    output_of: Owner,
     /// The end of the local input is reported to the agent when the remote has been quiet for a while, since it closes the
     /// whole connection to the destination on that.
     answers: LastAnswers,
 }
 
+/// The connection that output belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The one before: nothing was sent that makes the agent connect to the destination again.
+    LastOne,
+    /// The one before or the current one, whose first bytes were sent when so many messages had been acknowledged. Without a
+    /// loss since then it is the current one's.
+    Either { acknowledged: i64 },
+    /// The current one.
+    Itself,
+}
+
+impl Owner {
+    fn is_acknowledged(self, link: &Link) -> bool {
+        matches!(self, Owner::Either { acknowledged } if acknowledged < link.acknowledged())
+    }
+}
+
 impl Current {
+    /// Returns whether output is for this connection.
+    fn is_owner(&self, is_certain: impl Fn() -> bool) -> bool {
+        match self.output_of {
+            Owner::LastOne => false,
+            Owner::Either { .. } => is_certain(),
+            Owner::Itself => true,
+        }
+    }
+
     fn deliver(&mut self, bytes: &[u8]) {
         self.answers.handle_output(Instant::now(), bytes);
         self.connection.write(bytes);
@@ -236,7 +303,13 @@ impl Current {
 fn traffic(link: &Link) -> Traffic {
     let stats = link.stats();
     let (received, early) = (stats.messages_received, link.early_bytes());
-    Traffic { received, early, websockets: stats.websockets, pauses: stats.pauses }
+    let websockets = stats.websockets + u64::from(!link.is_open());
+    Traffic { received, early, websockets, pauses: stats.pauses }
+}
+
+/// Returns whether all that was sent has been acknowledged, and more could come at once if the agent had it.
+fn is_settled(link: &Link) -> bool {
+    link.is_drained() && link.is_open() && !link.is_paused()
 }
 
 /// Bytes of memory for what a destination sends before the first connection.

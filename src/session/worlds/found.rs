@@ -181,6 +181,19 @@ fn a_client_reads_nothing_that_is_resent_for_the_one_before_it() {
     );
 }
 
+/// The agent acknowledged the second client's request, and the websocket was lost long before the answer: nothing of the first
+/// client's was left, so the answer was not in doubt.
+#[test]
+fn an_answer_after_a_loss_is_that_of_the_client_whose_request_was_acknowledged() {
+    let answer = Destination::Answer { think_ms: 7000, bytes: 1000, closes: false };
+    let clients = [client(0, 100, Ending::Complete), client(7200, 100, Ending::Complete)];
+    let world = world(answer, &clients, &[(9000, Event::Close)]);
+    assert_rules(
+        "an_answer_after_a_loss_is_that_of_the_client_whose_request_was_acknowledged",
+        &World { agent: Generation::V3_0, ..world },
+    );
+}
+
 /// World 346808: a session was replaced while its path was silent, a moment after it had been heard. The flag that ends it never
 /// arrived, and the service was not asked although nothing waited for its answer.
 #[test]

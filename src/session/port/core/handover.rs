@@ -1,8 +1,9 @@
 //! The change from one connection to the next with an agent that carries one at a time, sans-IO.
 //!
 //! ```text
-//! handle_taken, handle_flag  ─▶ ┌──────────┐ ─▶ is_done       (the next connection's bytes may be sent)
-//! handle_drained, if is_due  ─▶ └──────────┘ ─▶ poll_timeout
+//! handle_flag, handle_waiting,  ─▶ ┌──────────┐ ─▶ is_done, poll_timeout  (the next connection's bytes may be sent)
+//! handle_contact                   │          │ ─▶ is_certain             (output is the next connection's)
+//! handle_drained, if is_due     ─▶ └──────────┘
 //! ```
 //!
 //! Output does not say to which connection it belongs. The agent connects to the destination again with the first bytes of
@@ -13,6 +14,11 @@
 //! begins with messages that have arrived (PROTOCOL.md 3). So the flag is sent again after a while, which changes nothing
 //! at the agent. If nothing came between the two acknowledgements, not even a repeated message, and no websocket was
 //! replaced, the agent had the time to repeat its oldest message, and has none.
+//!
+//! A websocket that was lost with the rest on it may look alive for a while. So after one flag nothing is certain until the
+//! agent has acknowledged bytes of the next connection, or the path has worked for a while without the rest. If a loss is
+//! noticed before, a connection that has sent nothing yet waits once more, and output for one that has sent something may be
+//! the last one's.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +29,7 @@ pub(crate) struct Traffic {
     pub received: u64,
     /// Bytes of messages that wait for one before them.
     pub early: usize,
-    /// Websockets opened.
+    /// Websockets opened, and the one to be opened next in the place of a lost one.
     pub websockets: u64,
     /// Pauses of the agent: its websocket was lost.
     pub pauses: u64,
@@ -35,6 +41,20 @@ pub(crate) struct Handover {
     stage: Stage,
     /// Counts at a time when the agent had nothing left to send.
     empty: Traffic,
+    doubt: Doubt,
+}
+
+/// The losses after which output may still be the last connection's, although the agent seemed to have nothing left of it.
+#[derive(Clone, Copy, Debug)]
+enum Doubt {
+    None,
+    /// Those of the agent's websocket.
+    Pauses,
+    /// Those of our websocket, too, unless it works at this time.
+    Losses {
+        until: Instant,
+        is_checked: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -52,7 +72,7 @@ enum Stage {
 impl Handover {
     /// A place for the connection that the agent makes when the session begins.
     pub(crate) fn new(traffic: Traffic) -> Handover {
-        Handover { stage: Stage::Done, empty: traffic }
+        Handover { stage: Stage::Done, empty: traffic, doubt: Doubt::None }
     }
 
     /// Returns whether the next connection's bytes may be sent.
@@ -60,11 +80,52 @@ impl Handover {
         matches!(self.stage, Stage::Done)
     }
 
-    /// A connection takes the place. What happened since the end of the one before does not matter: the agent had no connection.
-    pub(crate) fn handle_taken(&mut self, traffic: Traffic) {
-        if self.is_done() {
-            self.empty = traffic;
+    /// Returns whether output after the next connection's first bytes is its own.
+    pub(crate) fn is_certain(&self, traffic: Traffic) -> bool {
+        let is_ours_calm = traffic.websockets == self.empty.websockets;
+        let is_agents_calm = traffic.pauses == self.empty.pauses;
+        match self.doubt {
+            Doubt::None => true,
+            Doubt::Pauses => is_agents_calm,
+            Doubt::Losses { .. } => is_agents_calm && is_ours_calm,
         }
+    }
+
+    /// The path of the last of so many websockets has worked at `at`: what had been on its way for a while has come.
+    pub(crate) fn handle_contact(&mut self, at: Instant, websockets: u64) {
+        if let Doubt::Losses { until, .. } = self.doubt
+            && self.is_done()
+            && until <= at
+            && websockets == self.empty.websockets
+        {
+            self.doubt = Doubt::Pauses;
+        }
+    }
+
+    /// The agent has acknowledged the next connection's first bytes, without a loss before.
+    pub(crate) fn handle_acknowledged(&mut self) {
+        self.doubt = Doubt::None;
+    }
+
+    /// Returns whether the path is to be checked now, which leads to [`Handover::handle_contact`].
+    pub(crate) fn poll_check(&mut self, now: Instant) -> bool {
+        match &mut self.doubt {
+            Doubt::Losses { until, is_checked } if *until <= now => !std::mem::replace(is_checked, true),
+            _ => false,
+        }
+    }
+
+    /// A connection has the place and has sent nothing yet. Returns whether the flag is to be sent again.
+    pub(crate) fn handle_waiting(&mut self, traffic: Traffic) -> bool {
+        if !self.is_done() {
+            return false;
+        }
+        if self.is_certain(traffic) {
+            self.empty = traffic;
+        } else {
+            self.stage = Stage::Flagged(None);
+        }
+        !self.is_done()
     }
 
     /// A connection has ended: the flag for it is sent.
@@ -72,11 +133,12 @@ impl Handover {
         self.stage = Stage::Flagged(None);
     }
 
-    /// When [`Handover::is_due`] changes.
+    /// When [`Handover::is_due`] changes, or [`Handover::poll_check`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Quiet { until, .. } => Some(until),
-            Stage::Done | Stage::Flagged(_) => None,
+        match (&self.stage, self.doubt) {
+            (Stage::Quiet { until, .. }, _) => Some(*until),
+            (Stage::Done, Doubt::Losses { until, is_checked: false }) => Some(until),
+            (Stage::Done | Stage::Flagged(_), _) => None,
         }
     }
 
@@ -97,7 +159,7 @@ impl Handover {
         let is_calm = traffic.early == 0 && (traffic.websockets, traffic.pauses) == (websockets, pauses);
         let quiet = Stage::Quiet { since: traffic, until: now + if is_calm { TRAILING } else { RESENT } };
         self.stage = match self.stage {
-            Stage::Done => Stage::Done,
+            Stage::Done => return false,
             Stage::Flagged(Some(since)) if since == traffic => Stage::Done,
             Stage::Flagged(_) => quiet,
             Stage::Quiet { since, .. } if !is_calm => Stage::Flagged(Some(since)),
@@ -106,6 +168,9 @@ impl Handover {
         };
         if self.is_done() {
             self.empty = traffic;
+            // Between two flags the agent had the time to send all again.
+            let losses = Doubt::Losses { until: now + RESENT, is_checked: false };
+            self.doubt = if is_calm { losses } else { Doubt::None };
         }
         matches!(self.stage, Stage::Flagged(_))
     }
@@ -215,18 +280,73 @@ mod tests {
         }
     }
 
-    #[test]
-    fn losses_before_a_connection_do_not_count_unless_the_last_one_was_not_done() {
-        let lost = Traffic { websockets: 1, ..Traffic::default() };
+    /// The place is free, and its last connection ended without a loss.
+    fn free() -> World {
         let mut world = World::ended(Traffic::default());
         world.wait(|_, _| {});
-        world.handover.handle_taken(lost);
-        world.handover.handle_flag();
-        (world.traffic, world.flagged) = (lost, Some(world.now));
-        assert_eq!(world.wait(|_, _| {}), 200 * MS + TRAILING);
+        world
+    }
 
+    #[test]
+    fn a_loss_noticed_later_may_have_been_one_of_the_rest() {
+        let lose: [fn(&mut Traffic); 2] = [|traffic| traffic.websockets += 1, |traffic| traffic.pauses += 1];
+        for lose in lose {
+            let mut world = free();
+            assert!(
+                world.handover.is_certain(world.traffic) && !world.handover.handle_waiting(world.traffic)
+            );
+            lose(&mut world.traffic);
+            assert!(!world.handover.is_certain(world.traffic), "bytes that were sent before");
+            assert!(world.handover.handle_waiting(world.traffic) && !world.handover.is_done());
+            (world.flagged, world.flags) = (Some(world.now), 1);
+            assert_eq!((world.wait(|_, _| {}), world.flags), (2 * world.round_trip + RESENT, 2));
+            world.traffic.websockets += 1;
+            world.traffic.pauses += 1;
+            assert!(world.handover.is_certain(world.traffic), "two flags prove that nothing is left");
+        }
+    }
+
+    #[test]
+    fn losses_after_the_acknowledgement_of_the_next_bytes_do_not_count() {
+        let mut world = free();
+        world.handover.handle_acknowledged();
+        world.traffic = Traffic { websockets: 1, pauses: 1, ..world.traffic };
+        assert!(world.handover.is_certain(world.traffic));
+    }
+
+    /// The machine sleeps, or the service replaces the websocket each hour: the next client does not wait for that.
+    #[test]
+    fn losses_do_not_count_after_a_sign_of_life_without_the_rest() {
+        let mut world = free();
+        assert_eq!(world.handover.poll_timeout(), Some(world.now + RESENT));
+        assert!(!world.handover.poll_check(world.now + RESENT - MS));
+        assert!(world.handover.poll_check(world.now + RESENT), "asks for the sign of life");
+        assert!(!world.handover.poll_check(world.now + RESENT) && world.handover.poll_timeout().is_none());
+        world.handover.handle_contact(world.now + RESENT, world.traffic.websockets);
+        world.traffic.websockets += 1;
+        assert!(world.handover.is_certain(world.traffic) && !world.handover.handle_waiting(world.traffic));
+        world.traffic.websockets += 1;
+        assert!(world.handover.is_certain(world.traffic), "bytes were sent");
+        world.traffic.pauses += 1;
+        assert!(!world.handover.is_certain(world.traffic), "the agent's websocket is another");
+    }
+
+    #[test]
+    fn a_sign_of_life_that_comes_too_soon_or_after_a_loss_proves_nothing() {
+        for (after, lost) in [(RESENT - MS, 0), (RESENT, 1)] {
+            let mut world = free();
+            world.traffic.websockets += lost;
+            world.handover.handle_contact(world.now + after, world.traffic.websockets);
+            world.traffic.websockets += 1;
+            assert!(!world.handover.is_certain(world.traffic), "{after:?} after, {lost} lost before");
+        }
+    }
+
+    #[test]
+    fn losses_count_until_the_last_connection_is_done() {
+        let lost = Traffic { websockets: 1, ..Traffic::default() };
         let mut world = World::ended(lost);
-        world.handover.handle_taken(lost);
+        assert!(!world.handover.handle_waiting(lost));
         world.handover.handle_flag();
         assert_eq!((world.wait(|_, _| {}), world.flags), (2 * 200 * MS + RESENT, 2));
     }
