@@ -85,13 +85,10 @@ pub(super) async fn run(session: &mut Session, listener: Listener) -> End {
                 seat.take(connection);
             },
             () = accept_pause.wait() => {}
-            () = sleep_until(disconnect_at) => match &mut seat.current {
-                // The request, or the answer to it, is still on its way.
-                Some(current) if !link.is_drained() || !link.is_open() || !current.connection.is_drained() => {
-                    current.answers.restart(Instant::now());
-                }
-                _ => seat.disconnect(link),
-            },
+            () = sleep_until(disconnect_at) => {
+                let is_answered = seat.current.as_mut().is_none_or(|current| current.is_answered(link));
+                if is_answered { seat.disconnect(link) }
+            }
             () = gauge.progress(), if !gauge.has_room() => {}
             signal = watch.recv() => match SignalEffect::of(signal, console) {
                 SignalEffect::Report => {
@@ -246,8 +243,14 @@ impl Seat {
         self.accepted += 1;
         let output_of = if self.accepted == 1 { Owner::Itself } else { Owner::LastOne };
         let (begun, answers) = (Instant::now(), LastAnswers::on_basic());
-        let current =
-            self.current.insert(Current { connection, begun, must_grant: false, output_of, answers });
+        let current = self.current.insert(Current {
+            connection,
+            begun,
+            must_grant: false,
+            output_of,
+            answers,
+            is_behind: false,
+        });
         while !self.early.is_empty() {
             self.early.take().slices().iter().for_each(|bytes| current.deliver(bytes));
         }
@@ -264,6 +267,8 @@ struct Current {
     /// The end of the local input is reported to the agent when the remote has been quiet for a while, since it closes the
     /// whole connection to the destination on that.
     answers: LastAnswers,
+    /// At the last look it had not taken all of the answer.
+    is_behind: bool,
 }
 
 /// The connection that output belongs to.
@@ -292,6 +297,19 @@ impl Current {
             Owner::Either { .. } => is_certain(),
             Owner::Itself => true,
         }
+    }
+
+    /// Returns whether the remote's quiet is the end of its answer. If not, the wait for it begins again.
+    fn is_answered(&mut self, link: &Link) -> bool {
+        // The request, or the answer to it, is still on its way.
+        let is_under_way = !link.is_drained() || !link.is_open() || !self.connection.is_drained();
+        // What a slow reader has just made room for is in the system's buffer, which the reset at the end discards.
+        let is_answered = !is_under_way && !self.is_behind;
+        self.is_behind = !self.connection.is_drained();
+        if !is_answered {
+            self.answers.restart(Instant::now());
+        }
+        is_answered
     }
 
     fn deliver(&mut self, bytes: &[u8]) {
