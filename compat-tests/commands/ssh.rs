@@ -240,9 +240,10 @@ fn a_key_made_for_the_run_opens_an_instance() {
     assert_eq!((pushed.len(), pushed[0].user.as_str()), (1, user().as_str()));
     // Four at once, each with a key of its own behind one path.
     let script = format!(
-        "for n in 1 2 3 4; do {ssh} {TARGET} true & done; wait -n && wait -n && wait -n && wait -n && {nothing_is_left}"
+        "all=; for n in 1 2 3 4; do {ssh} {TARGET} true & all=\"$all $!\"; done\n\
+         for one in $all; do wait $one || exit; done; {nothing_is_left}"
     );
-    run(setup.world.command("/bin/bash").args(["-c", &script])).assert_ok();
+    run(&mut setup.world.shell(&script)).assert_ok();
     // An agent whose only key EC2 Instance Connect does not accept: it is still offered, and forwarded.
     let key = setup.path("ssh/ecdsa");
     let script = format!(
