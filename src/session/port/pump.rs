@@ -274,7 +274,9 @@ impl Pump {
                 (false, _) => Some(if link.is_drained() { now } else { heard }),
             };
             let (has_room, round_trip) = (carrier.gauge.has_room(), link.stats().rtt);
-            let state = LinkState { down_since, paused_since, heard, has_room, round_trip };
+            let (received, has_gap) = (link.stats().messages_received, link.early_bytes() > 0);
+            let state =
+                LinkState { down_since, paused_since, heard, received, has_gap, has_room, round_trip };
             self.core.set_link(now, *number, state);
             if self.core.wants_contact(*number) {
                 link.check();

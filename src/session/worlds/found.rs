@@ -352,3 +352,33 @@ fn a_half_closed_client_does_not_wait_for_the_end_of_a_pause_forever() {
         },
     );
 }
+
+/// World 2028059: with an agent's small buffer and a slow reader, it took more than a minute until the answer that a cut had
+/// delayed was there. Its client was reset.
+#[test]
+fn an_answer_after_half_close_arrives_although_others_delay_it_for_minutes() {
+    let clients = [
+        Client { stall_ms: 5511, ..client(27_921, 1826, Ending::HalfClose) },
+        Client { piece: 4780, pause_ms: 40, ..client(12_272, 1766, Ending::Vanish { after_ms: 13_794 }) },
+        Client {
+            piece: 7392,
+            pause_ms: 1,
+            read_pause_ms: 5,
+            ..client(130, 550, Ending::Reset { after_ms: 8141 })
+        },
+        Client { piece: 336, pause_ms: 1000, ..client(2715, 20_216, Ending::Complete) },
+        Client { piece: 78, pause_ms: 1, read_pause_ms: 250, ..client(3366, 0, Ending::Complete) },
+    ];
+    let answer = Destination::Answer { think_ms: 0, bytes: 3_457_842, closes: false };
+    let world = world(answer, &clients, &[]);
+    let link = LinkQuality {
+        delay_ms: 75,
+        reorder: 0.016_041_455_477_751_227,
+        cut_every_s: 20,
+        ..LinkQuality::default()
+    };
+    assert_rules(
+        "an_answer_after_half_close_arrives_although_others_delay_it_for_minutes",
+        &World { seed: 2_028_059, payload: 30_000, sessions: 1, has_small_buffer: true, link, ..world },
+    );
+}

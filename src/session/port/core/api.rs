@@ -50,6 +50,10 @@ pub(crate) struct LinkState {
     pub paused_since: Option<Instant>,
     /// The last time at which its path is known to have worked.
     pub heard: Instant,
+    /// Messages of the agent so far, repeated ones as well.
+    pub received: u64,
+    /// Messages wait for one before them.
+    pub has_gap: bool,
     /// Local readers leave room for more.
     pub has_room: bool,
     /// Round trip to the agent.

@@ -52,6 +52,7 @@ impl Session {
             // A channel that is not read says as little about the remote as one that is down.
             ready.streams.set_link(now, link.down_since, !link.has_room, link.heard);
             ready.streams.set_pause(now, link.paused_since);
+            ready.streams.set_arrivals(now, link.received, link.has_gap);
             ready.streams.set_room(now, link.has_room);
         }
     }

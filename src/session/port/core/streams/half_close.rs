@@ -21,8 +21,12 @@ pub(super) struct HalfClosed {
     since: BTreeMap<StreamId, Instant>,
     /// Since when the link is down or not read.
     down_since: Option<Instant>,
-    /// It was down in this time, or there was a backlog when it began.
-    may_lack_bytes: bool,
+    /// It was down in this time.
+    was_interrupted: bool,
+    /// Messages so far.
+    received: u64,
+    /// Messages wait for one before them.
+    has_gap: bool,
     /// Arrival of the last message on the link.
     heard: Instant,
     backlog: Option<Backlog>,
@@ -57,7 +61,9 @@ impl HalfClosed {
             order: BTreeSet::new(),
             since: BTreeMap::new(),
             down_since: None,
-            may_lack_bytes: false,
+            was_interrupted: false,
+            received: 0,
+            has_gap: false,
             heard: now,
             backlog: None,
             pause_end: None,
@@ -86,7 +92,7 @@ impl HalfClosed {
 
     /// Bytes have arrived for any stream.
     pub(super) fn handle_arrival(&mut self, now: Instant) {
-        self.backlog = self.backlog.filter(|backlog| now < backlog.end());
+        self.forget_backlog(now);
         if let Some(backlog) = &mut self.backlog {
             backlog.last = now;
         }
@@ -110,8 +116,10 @@ impl HalfClosed {
     ) {
         self.heard = self.heard.max(heard);
         if let Some(since) = down_since.or(is_unread.then_some(now)) {
-            self.backlog = self.backlog.filter(|backlog| now < backlog.end());
-            self.may_lack_bytes |= down_since.is_some() || self.backlog.is_some();
+            if self.down_since.is_none() {
+                self.forget_backlog(now);
+            }
+            self.was_interrupted |= down_since.is_some();
             self.down_since.get_or_insert(since);
         } else if let Some(down) = self.down_since.take() {
             for (since, id) in std::mem::take(&mut self.order) {
@@ -119,10 +127,8 @@ impl HalfClosed {
                 self.since.insert(id, since);
                 self.order.insert((since, id));
             }
-            // What was only not read comes at once.
-            if std::mem::take(&mut self.may_lack_bytes) {
-                self.begin_backlog(now);
-            }
+            let was_interrupted = std::mem::take(&mut self.was_interrupted);
+            self.begin_backlog(now, was_interrupted);
         }
     }
 
@@ -132,8 +138,28 @@ impl HalfClosed {
         let had_ended = self.pause_end.take().is_some() && since.is_none();
         self.pause_end = since.map(|since| since + MAX_PAUSE);
         if had_ended {
-            self.begin_backlog(now);
+            self.begin_backlog(now, true);
         }
+    }
+
+    /// Takes the number of messages that have come, repeated ones as well, and whether some wait for one before them. After an
+    /// interruption an agent begins with messages that have arrived, and none is delivered while one before it is missing.
+    pub(super) fn set_arrivals(&mut self, now: Instant, received: u64, has_gap: bool) {
+        if self.received != received {
+            self.received = received;
+            self.handle_arrival(now);
+        }
+        if has_gap && self.backlog.is_none() {
+            self.begin_backlog(now, false);
+        }
+        self.has_gap = has_gap;
+    }
+
+    /// The time at which nothing is left of a backlog, unless something arrives before.
+    fn backlog_end(&self) -> Option<Instant> {
+        let Backlog { begin, last } = self.backlog?;
+        let end = begin + MAX_BACKLOG;
+        Some(if self.has_gap { end } else { end.min(last + BACKLOG_GAP) })
     }
 
     /// Returns whether the link is to show a sign of life, for a stream whose wait is over otherwise.
@@ -149,7 +175,7 @@ impl HalfClosed {
             return self.order.first().map(|(since, _)| *since);
         }
         let check = self.check_at.filter(|_| self.heard < end);
-        let all = [Some(end), self.backlog.map(Backlog::end), self.pause_end, check];
+        let all = [Some(end), self.backlog_end(), self.pause_end, check];
         all.into_iter().flatten().max().filter(|_| self.down_since.is_none())
     }
 
@@ -161,7 +187,7 @@ impl HalfClosed {
             self.remove(id);
             return Some(Due::Forced(id));
         }
-        let held_until = self.backlog.map(Backlog::end).max(self.pause_end).max(Some(end));
+        let held_until = self.backlog_end().max(self.pause_end).max(Some(end));
         if self.down_since.is_some() || held_until > Some(now) {
             return None;
         }
@@ -183,20 +209,21 @@ impl HalfClosed {
         })
     }
 
-    fn begin_backlog(&mut self, now: Instant) {
-        let begin = self.backlog.map_or(now, |backlog| backlog.begin);
+    /// Forgets a backlog of which nothing has come for a while, and nothing is missing.
+    fn forget_backlog(&mut self, now: Instant) {
+        self.backlog = self.backlog.filter(|backlog| self.has_gap || now < backlog.last + BACKLOG_GAP);
+    }
+
+    /// Bytes may come that were delayed. A reader that stops the reading again and again does not make the wait for them
+    /// longer than [`MAX_BACKLOG`], an interruption does.
+    fn begin_backlog(&mut self, now: Instant, was_interrupted: bool) {
+        let is_old = |backlog: &Backlog| was_interrupted && backlog.begin + MAX_BACKLOG <= now;
+        let begin = self.backlog.filter(|backlog| !is_old(backlog)).map_or(now, |backlog| backlog.begin);
         self.backlog = Some(Backlog { begin, last: now });
     }
 
     fn quiet_end(&self) -> Option<Instant> {
         self.order.first().map(|(since, _)| *since + HALF_CLOSE_QUIET)
-    }
-}
-
-impl Backlog {
-    /// The time at which nothing is left of it, unless something arrives before.
-    fn end(self) -> Instant {
-        (self.last + BACKLOG_GAP).min(self.begin + MAX_BACKLOG)
     }
 }
 
@@ -212,7 +239,7 @@ pub(super) const MAX_HALF_CLOSED: usize = 256;
 /// Time without an arrival after which nothing is left of a backlog: an agent repeats its oldest message within 1.1 s.
 const BACKLOG_GAP: Duration = Duration::from_millis(1500);
 /// Longest time that a backlog is reckoned with: with other streams' steady traffic its end cannot be seen.
-const MAX_BACKLOG: Duration = Duration::from_secs(60);
+const MAX_BACKLOG: Duration = Duration::from_secs(300);
 /// Longest pause of the agent that is waited for: the end of one that has nothing to take may get lost, and the FIN, which is
 /// repeated until it is acknowledged, finds out.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

@@ -269,6 +269,11 @@ impl Streams {
         self.half_closed.set_pause(now, since);
     }
 
+    /// Takes the number of messages that have come, repeated ones as well, and whether some wait for one before them.
+    pub(super) fn set_arrivals(&mut self, now: Instant, received: u64, has_gap: bool) {
+        self.half_closed.set_arrivals(now, received, has_gap);
+    }
+
     /// Returns whether the link is to show a sign of life, so that a stream may be ended.
     pub(super) fn wants_contact(&self) -> bool {
         self.half_closed.wants_contact()
