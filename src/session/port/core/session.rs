@@ -49,11 +49,7 @@ impl Session {
     pub(super) fn set_link(&mut self, now: Instant, link: LinkState) {
         self.round_trip = link.round_trip;
         if let Some(ready) = &mut self.ready {
-            // A channel that is not read says as little about the remote as one that is down.
-            ready.streams.set_link(now, link.down_since, !link.has_room, link.heard);
-            ready.streams.set_pause(now, link.paused_since);
-            ready.streams.set_arrivals(now, link.received, link.has_gap);
-            ready.streams.set_room(now, link.has_room);
+            ready.streams.set_link(now, link);
         }
     }
 

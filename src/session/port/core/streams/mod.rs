@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::half_close::{Due, HalfClosed};
-use super::api::{Action, CHUNK, ConnectionId, Outputs};
+use super::api::{Action, CHUNK, ConnectionId, LinkState, Outputs};
 use crate::smux::{self, StreamId};
 
 /// The streams of one session.
@@ -244,7 +244,7 @@ impl Streams {
     }
 
     /// Says whether the local readers take what comes. While they do not, the channel is not read.
-    pub(super) fn set_room(&mut self, now: Instant, has_room: bool) {
+    fn set_room(&mut self, now: Instant, has_room: bool) {
         if has_room {
             self.held_up = None;
         } else {
@@ -253,25 +253,12 @@ impl Streams {
         self.smux.set_reading(now, has_room);
     }
 
-    /// Takes the time since when the link is down, which may be noticed later, and that of the last message on it.
-    pub(super) fn set_link(
-        &mut self,
-        now: Instant,
-        down_since: Option<Instant>,
-        is_unread: bool,
-        heard: Instant,
-    ) {
-        self.half_closed.set_link(now, down_since, is_unread, heard);
-    }
-
-    /// Takes the time since when the agent is paused, if it has taken all that was sent.
-    pub(super) fn set_pause(&mut self, now: Instant, since: Option<Instant>) {
-        self.half_closed.set_pause(now, since);
-    }
-
-    /// Takes the number of messages that have come, repeated ones as well, and whether some wait for one before them.
-    pub(super) fn set_arrivals(&mut self, now: Instant, received: u64, has_gap: bool) {
-        self.half_closed.set_arrivals(now, received, has_gap);
+    /// Takes the state of the link. A channel that is not read says as little about the remote as one that is down.
+    pub(super) fn set_link(&mut self, now: Instant, link: LinkState) {
+        self.half_closed.set_link(now, link.down_since, !link.has_room, link.heard);
+        self.half_closed.set_pause(now, link.paused_since);
+        self.half_closed.set_arrivals(now, link.received, link.has_gap);
+        self.set_room(now, link.has_room);
     }
 
     /// Returns whether the link is to show a sign of life, so that a stream may be ended.

@@ -22,13 +22,13 @@ impl World {
     /// Time passes on a link that is heard all the time.
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.streams.set_link(self.now, self.down_since, self.is_unread, self.now);
+        self.streams.half_closed.set_link(self.now, self.down_since, self.is_unread, self.now);
         self.streams.handle_timeout(self.now).unwrap();
     }
 
     fn set_link(&mut self, down_since: Option<Instant>) {
         self.down_since = down_since;
-        self.streams.set_link(self.now, down_since, self.is_unread, self.now);
+        self.streams.half_closed.set_link(self.now, down_since, self.is_unread, self.now);
     }
 
     /// A stream, whose connection has the same number.
@@ -226,7 +226,7 @@ fn the_end_of_a_request_waits_for_a_sign_of_life() {
     let id = world.open(b"request");
     world.streams.handle_input_end(world.now, id);
     let heard = world.now + HALF_CLOSE_QUIET - Duration::from_millis(1);
-    world.streams.set_link(heard, None, false, heard);
+    world.streams.half_closed.set_link(heard, None, false, heard);
     assert!(!world.streams.wants_contact(), "it is too early for that");
     world.now += HALF_CLOSE_QUIET;
     world.streams.handle_timeout(world.now).unwrap();
@@ -235,7 +235,7 @@ fn the_end_of_a_request_waits_for_a_sign_of_life() {
     let next = world.streams.next_timeout().unwrap();
     assert!(next > world.now, "it waits");
     world.now += Duration::from_millis(20);
-    world.streams.set_link(world.now, None, false, world.now);
+    world.streams.half_closed.set_link(world.now, None, false, world.now);
     assert!(!world.streams.wants_contact() && world.streams.next_timeout() <= Some(world.now));
     world.streams.handle_timeout(world.now).unwrap();
     assert!(has_fin(&world.up(), id));
@@ -270,11 +270,11 @@ fn a_pause_of_the_agent_holds_up_the_end_of_a_request_for_a_while() {
         let id = world.open(b"request");
         world.streams.handle_input_end(world.now, id);
         let begin = world.now;
-        world.streams.set_pause(begin, Some(begin));
+        world.streams.half_closed.set_pause(begin, Some(begin));
         world.pass(2 * HALF_CLOSE_QUIET);
         assert!(!has_fin(&world.up(), id));
         if !is_lost {
-            world.streams.set_pause(world.now, None);
+            world.streams.half_closed.set_pause(world.now, None);
         }
         let due = world.streams.next_timeout().unwrap();
         assert_eq!(due > begin + 3 * HALF_CLOSE_QUIET, is_lost);
@@ -292,16 +292,16 @@ fn the_end_of_a_request_waits_for_a_missing_message() {
     world.set_link(Some(world.now));
     world.set_link(None);
     for received in 1..30 {
-        world.streams.set_arrivals(world.now, received, false);
+        world.streams.half_closed.set_arrivals(world.now, received, false);
         world.pass(Duration::from_secs(1));
     }
     assert!(!has_fin(&world.up(), id), "messages are repeated");
     for _ in 0..30 {
-        world.streams.set_arrivals(world.now, 30, true);
+        world.streams.half_closed.set_arrivals(world.now, 30, true);
         world.pass(Duration::from_secs(1));
     }
     assert!(!has_fin(&world.up(), id), "one is missing");
-    world.streams.set_arrivals(world.now, 31, false);
+    world.streams.half_closed.set_arrivals(world.now, 31, false);
     world.pass(HALF_CLOSE_QUIET);
     assert!(has_fin(&world.up(), id));
 }
