@@ -37,6 +37,11 @@ pub fn ca_bundle(files: &ProfileSet) -> Option<PathBuf> {
     files.get("ca_bundle").map(str::trim).filter(|path| !path.is_empty()).map(files::expanded)
 }
 
+/// Reads the profile files for [`ca_bundle`].
+pub async fn read_ca_bundle(profile: Option<&str>) -> Option<PathBuf> {
+    profiles(profile).await.ok().as_ref().and_then(ca_bundle)
+}
+
 /// Reads the SDK's configuration, whose files must have been looked at ([`files::check`]). Nothing is waited for.
 pub(super) async fn load(context: &AwsContext) -> SdkConfig {
     let http = http_client(context.route.clone());

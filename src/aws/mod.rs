@@ -41,7 +41,8 @@ pub use self::api::{Api, Call, StartSessionOutput};
 pub use self::caller::Caller;
 pub use self::client::{Client, Identity};
 pub use self::config::{
-    AwsContext, ca_bundle, named_region, profile_name, profile_names, profiles, region_in_effect,
+    AwsContext, ca_bundle, named_region, profile_name, profile_names, profiles, read_ca_bundle,
+    region_in_effect,
 };
 pub use self::error::{AwsError, ErrorKind};
 pub use self::instances::ManagedInstance;

@@ -95,9 +95,7 @@ impl AccessOptions {
         };
         let bundle = match (&self.ca_bundle, url.scheme()) {
             (Some(bundle), _) => Some(bundle.clone()),
-            (None, "wss") if self.credentials.is_none() => {
-                aws::profiles(profile.as_deref()).await.ok().as_ref().and_then(aws::ca_bundle)
-            }
+            (None, "wss") if self.credentials.is_none() => aws::read_ca_bundle(profile.as_deref()).await,
             (None, _) => None,
         };
         let context = AwsContext { profile, ..context };

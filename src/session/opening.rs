@@ -37,9 +37,7 @@ pub(super) async fn open(
 ) -> Result<Box<Session>, (Console, anyhow::Error)> {
     let mut console = console;
     let bundle = match access {
-        None if is_bundle_wanted(&start) => {
-            aws::profiles(start.profile.as_deref()).await.ok().as_ref().and_then(aws::ca_bundle)
-        }
+        None if is_bundle_wanted(&start) => aws::read_ca_bundle(start.profile.as_deref()).await,
         _ => None,
     };
     let context = aws_context(&start);
